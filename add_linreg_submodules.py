@@ -1,0 +1,33 @@
+"""Fit a matrix for every sub-module of every block by least squares.
+
+Section 5 of the paper. Inside block i (0-based) the states of the chosen token are 0 block input,
+1 after ln_1, 2 after attention, 3 after the first residual sum, 4 after ln_2, 5 after the
+feed-forward, 6 block output; each is mapped to the next.
+
+Reads   experiment/<m>/<d>_tokenized_train.pickle
+Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle, a = 0 ... 5: float32 tensor [d, d], applied as A @ h
+"""
+
+import config
+from shortcut import cli, linear, representations, store
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
+    train = run.files.tokenized("train")
+    steps = [(i, a) for i in range(run.n_layers()) for a in range(1, 7)]
+    writes = {run.files.part(i, a): (6 * i + a - 1, 6 * i + a) for i, a in steps}
+    with run.stage(reads=[train], writes=list(writes), depends="weights", rcond=config.RCOND) as stage:
+        if stage.made:
+            return
+        model, tokenized = run.load_model(), store.load_tokenized(train)
+        with cli.bar("states", len(tokenized), "sentences") as advance:
+            h = representations.part_states(model, tokenized, run.batch_size, advance)
+        wanted = [writes[path] for path in stage.todo]
+        fits = linear.fit_pairs(h, wanted, config.RCOND, run.device, cli.say)
+        for path, fit in zip(stage.todo, cli.progress("fits", fits, len(wanted), "matrices"), strict=True):
+            stage.save(path, fit.A, **fit.numbers)
+
+
+if __name__ == "__main__":
+    cli.run(main)

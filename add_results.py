@@ -1,0 +1,48 @@
+"""Predict from every layer, with maps and without, and let the model exit early.
+
+Sections 3.3, 4 and 5 of the paper. Five ways to go on from layer l to the prediction: `id` reads out
+h_l as it stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l
+on with that sub-module replaced by its matrix. Early exit, with id and mat, stops each sentence at
+the first layer whose prediction is confident.
+
+Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}_{a}_{a+1}.pickle
+Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
+        early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
+        `surprisal` float32 [n] (nats)
+"""
+
+import config
+from shortcut import approximation, cli, decoding, representations, results, store
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
+    val, L = run.files.tokenized("val"), run.n_layers()
+    jumps = [run.files.matrix(l, L) for l in range(L)]
+    parts = {(i, a): run.files.part(i, a) for i in range(L) for a in approximation.REPLACED_STATES}
+    lambdas = {"id": sorted({*config.LAMBDAS, *config.LAMBDAS_ID}), "mat": config.LAMBDAS}
+    with run.stage(
+        reads=[val, *jumps, *parts.values()],
+        writes=[run.files.results],
+        depends="weights", lambdas=lambdas, tau=config.TAU,
+    ) as stage:  # fmt: skip
+        if stage.made:
+            return
+        model, tokenized = run.load_model(), store.load_tokenized(val)
+        A = [store.load_matrix(path, model.d) for path in jumps]
+        maps = {key: store.load_matrix(path, model.d) for key, path in parts.items()}
+        with cli.bar("states", len(tokenized), "sentences") as advance:
+            h = representations.layer_states(model, tokenized, run.batch_size, advance)
+        fixed, early = [], []
+        for mode in approximation.MODES:
+            with cli.bar(mode, len(tokenized), "sentences") as advance:
+                finals = approximation.approximate(mode, model, tokenized, h, A, maps, run.batch_size, advance)
+            with cli.bar(f"{mode}, predictions", len(tokenized), "sentences") as advance:
+                predictions = decoding.predict(model, finals, h[-1], advance)
+            fixed += results.jumps(mode, predictions)
+            early += results.early_exits(mode, predictions, tokenized.positions, lambdas.get(mode, ()), config.TAU)
+        stage.save(run.files.results, *fixed, *early)
+
+
+if __name__ == "__main__":
+    cli.run(main)

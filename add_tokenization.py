@@ -1,0 +1,35 @@
+"""Tokenize the sentences for GPT-2 and choose one token of each.
+
+Section 4.1 of the paper: 9,000 sentences to fit the maps on, 3,000 to judge them by; the position is
+uniform over the tokens of the sentence, first and last included.
+
+Reads   experiment/sentences/<d>_20K-sentences.pickle
+Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `tokenized_sentences`
+        (list of int64 tensors) and `token_positions` (int64 [n])
+"""
+
+import torch
+
+import config
+from shortcut import cli, models, store, text
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
+    sizes = {"train": config.TRAIN, "val": config.VAL}
+    with run.stage(
+        reads=[run.files.sentences],
+        writes=[run.files.tokenized(name) for name in sizes],
+        depends="tokenizer", seed=run.seed, **sizes,
+    ) as stage:  # fmt: skip
+        if stage.made:
+            return
+        tokenizer, context = models.load_tokenizer(run.model, masked=run.masked)
+        generator = torch.Generator().manual_seed(run.seed)
+        for name, sentences in text.split(store.load_sentences(run.files.sentences), **sizes).items():
+            tokenized = text.tokenize(sentences, tokenizer, context, generator, cli.say)
+            stage.save(run.files.tokenized(name), store.tokenized_dict(tokenized))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,44 @@
+"""Take one sentence from each of 20,000 Wikipedia articles.
+
+Section 4.1 of the paper. An article is split into paragraphs, one is drawn, and its last sentence
+taken, its newline kept. Files of one sentence a line, and docstrings of packages, serve as well.
+
+Reads   the hub, a file or folder of parquet, jsonl or txt, or docstrings (--source)
+Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after another
+"""
+
+import random
+
+import config
+from shortcut import cli, corpus, text
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, source=True)
+    settings = {"source": run.source, "seed": run.seed, "sentences": config.SENTENCES, "spacy": config.SPACY}
+    with run.stage(depends=None, reads=[], writes=[run.files.sentences], **settings) as stage:
+        if stage.made:
+            return
+        split, rng = text.splitter(config.SPACY), random.Random(run.seed)
+        if run.source == "docstrings":
+            with cli.bar("docstrings", None, "files") as advance:
+                sentences = corpus.docstring_sentences(
+                    config.DOCSTRING_PACKAGES,
+                    config.SENTENCES,
+                    config.TRAIN,
+                    split=split,
+                    rng=rng,
+                    read=advance,
+                )
+        else:
+            source = corpus.Hub(config.HUB_DATASET, config.HUB_CONFIG) if run.source == "hub" else run.source
+            with cli.bar("sentences", config.SENTENCES, "sentences") as advance:
+                sentences = corpus.sentences(
+                    source, config.SENTENCES, budget=config.READ_BYTES,
+                    split=split, rng=rng, found=advance, notice=cli.say,
+                )  # fmt: skip
+        stage.save(run.files.sentences, *sentences)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,204 @@
+"""What every script does besides its work: options, settings printed, progress, one line for a problem."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from shortcut import Problem, layout, manifest, models
+from shortcut.models import Model
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one script, as its options and config.py have it.
+
+    Attributes:
+        script: name of the script.
+        config: the configuration, a module.
+        model: name or folder of the model.
+        masked: whether the script is for masked models.
+        files: where everything lies.
+        source: where sentences come from.
+        device: "cpu", "cuda" or the like.
+        batch_size: tokens that run together.
+        seed: of every draw.
+        force: whether to make anew what is there.
+    """
+
+    script: str
+    config: ModuleType
+    model: str
+    masked: bool
+    files: layout.Layout
+    source: str | None
+    device: str
+    batch_size: int
+    seed: int
+    force: bool
+
+    def n_layers(self) -> int:
+        """L, from the model's config; raises Problem if config.py has another."""
+        layers = models.n_layers(self.model, masked=self.masked)
+        known = self._known_layers()
+        if known is not None and layers != known:
+            raise Problem(f"{self.model} has {layers} layers, config.py says {known}: correct LAYERS in config.py")
+        return layers
+
+    def load_model(self) -> Model:
+        """The model, checked (see `models.load`)."""
+        return models.load(
+            self.model,
+            masked=self.masked,
+            layers=self._known_layers(),
+            device=self.device,
+            safetensors_only=self.config.SAFETENSORS_ONLY,
+        )
+
+    def stage(self, *, reads: list[Path], writes: list[Path], depends: str | None, **settings: Any) -> manifest.Stage:
+        """The stage of this script (see `manifest.Stage`).
+
+        Args:
+            reads: its inputs.
+            writes: its outputs.
+            depends: what of the model its outputs depend on: "weights", "tokenizer" or None.
+            settings: what else they depend on.
+        """
+        if depends:
+            settings |= {"model": self.files.model, depends: models.fingerprint(self.model, depends)}
+        return manifest.Stage(
+            self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
+        )
+
+    def _known_layers(self) -> int | None:
+        return None if Path(self.model).is_dir() else self.config.LAYERS.get(self.model)
+
+
+def parser(script: str, doc: str, config: ModuleType, model: str) -> argparse.ArgumentParser:
+    """The options that all scripts share, with their defaults from the configuration."""
+    options = argparse.ArgumentParser(
+        prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = options.add_argument
+    add("--model", metavar="NAME_OR_FOLDER", default=model, help=f"the model (default: {model})")
+    add("--dataset", metavar="NAME", default=config.DATASET, help=f"names the files (default: {config.DATASET})")
+    add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
+    add("--device", default=config.DEVICE, help=f"cpu, cuda, cuda:1, auto (default: {config.DEVICE})")
+    add("--batch-size", metavar="TOKENS", type=_positive, default=config.BATCH_SIZE,
+        help=f"tokens that run together (default: {config.BATCH_SIZE})")  # fmt: skip
+    add("--seed", metavar="N", type=int, default=config.SEED, help=f"of every draw (default: {config.SEED})")
+    add("--force", action="store_true", help="make anew what is there already")
+    return options
+
+
+def start(
+    argv: list[str] | None, script: str, doc: str, config: ModuleType, *, model: str, masked: bool = False,
+    source: bool = False, results: bool = False,
+) -> Run:  # fmt: skip
+    """Read the options, print the settings in force.
+
+    Args:
+        argv: the options; None for the command line's.
+        script: path of the script.
+        doc: its docstring, shown by --help.
+        config: the configuration.
+        model: the model it works on by default.
+        masked: whether it is for masked models.
+        source: whether it takes --source.
+        results: whether --model may name a folder under experiment/ too.
+
+    Raises:
+        Problem: a device that is not there.
+    """
+    name = Path(script).name
+    options = parser(name, doc, config, model)
+    if source:
+        options.add_argument(
+            "--source", metavar="hub|docstrings|PATH", default=config.SOURCE,
+            help=f"where sentences come from; PATH: parquet, jsonl or txt, file or folder (default: {config.SOURCE})",
+        )  # fmt: skip
+    args = options.parse_args(argv)
+    if not args.dataset or Path(args.dataset).name != args.dataset:
+        options.error(f"--dataset names files, got {args.dataset!r}")
+    root = args.out.resolve()
+    folder = layout.results_folder(args.model, root) if results else layout.model_folder(args.model, masked=masked)
+    run = Run(
+        script=name,
+        config=config,
+        model=args.model,
+        masked=masked,
+        files=layout.Layout(root, folder, args.dataset),
+        source=args.source if source else None,
+        device=_device(args.device),
+        batch_size=args.batch_size,
+        seed=args.seed,
+        force=args.force,
+    )
+    say(f"{name}: {doc.strip().splitlines()[0]}")
+    shown = {"source": run.source} if source else {"model": run.model, "device": run.device}
+    shown |= {"dataset": run.files.dataset, "out": args.out, "seed": run.seed}
+    say("  " + ", ".join(f"{key} {value}" for key, value in shown.items()))
+    return run
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run a script's main; a problem is one line and exit code 1, Ctrl-C one line and 130."""
+    script = Path(sys.argv[0]).name
+    try:
+        main()
+    except Problem as problem:
+        sys.exit(f"{script}: {problem}")
+    except KeyboardInterrupt:
+        print(f"\n{script}: interrupted; what was finished is kept, the next run goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+@contextmanager
+def bar(title: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
+    """A progress bar with rate and time left; yields what is to be told of progress made."""
+    with tqdm(
+        total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05,
+        mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
+        leave=None if sys.stderr.isatty() else False,
+    ) as shown:  # fmt: skip
+        yield shown.update
+
+
+def progress(title: str, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
+    """The items, with a bar that advances as each has been dealt with."""
+    with bar(title, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise Problem(f"no device {name!r} here ({str(error).splitlines()[0]}): use --device cpu") from error
+    return name
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value

@@ -1,0 +1,116 @@
+"""Where every file of the pipeline lies, and which script makes it. Names are those of the original code."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from shortcut import Problem
+
+MAKERS = (  # what a file's name looks like, and the script that makes it: for causal and for masked models
+    (r".*-sentences\.pickle", "get_wikipedia_sentences.py", "get_wikipedia_sentences.py"),
+    (r".*_tokenized_(train|val)\.pickle", "add_tokenization.py", "bert_add_reps.py"),
+    (r".*_(train|val)\.pickle", "bert_add_reps.py", "bert_add_reps.py"),
+    (r"\d+_\d+\.pickle", "add_linreg.py", "bert_add_linreg.py"),
+    (r"p\d+_\d_\d\.pickle", "add_linreg_submodules.py", "add_linreg_submodules.py"),
+    (r".*_r2_scores\.pickle", "add_plot_r2.py", "bert_add_plot_r2.py"),
+    (r".*_results\.pickle", "add_results.py", "bert_add_results.py"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one model and one dataset.
+
+    Attributes:
+        root: holds `experiment/` and `linreg/`.
+        model: name of the model's folder, `<m>`.
+        dataset: name of the dataset, `<d>`.
+    """
+
+    root: Path
+    model: str
+    dataset: str
+
+    @property
+    def masked(self) -> bool:
+        """Whether it is a masked model's, whose folders end in `_mask`."""
+        return self.model.endswith("_mask")
+
+    @property
+    def title(self) -> str:
+        """What figures are headed with."""
+        return f"{self.model.removesuffix('_mask')}, {self.dataset}"
+
+    @property
+    def experiment(self) -> Path:
+        """The folder of this model's data."""
+        return self.root / "experiment" / self.model
+
+    @property
+    def sentences(self) -> Path:
+        """The sentences, the same for all models."""
+        return self.root / "experiment" / "sentences" / f"{self.dataset}_20K-sentences.pickle"
+
+    def tokenized(self, split: str) -> Path:
+        """Tokens and chosen positions of "train" or "val"."""
+        return self.experiment / f"{self.dataset}_tokenized_{split}.pickle"
+
+    @property
+    def matrices(self) -> Path:
+        """The folder of the fitted matrices."""
+        return self.root / "linreg" / self.model / self.dataset
+
+    def matrix(self, i: int, j: int) -> Path:
+        """A_ij, from layer i to layer j."""
+        return self.matrices / f"{i}_{j}.pickle"
+
+    def part(self, i: int, a: int) -> Path:
+        """The map of block i (0-based) from its state a - 1 to its state a."""
+        return self.matrices / f"p{i}_{a - 1}_{a}.pickle"
+
+    @property
+    def r2_scores(self) -> Path:
+        """The r2 of every pair."""
+        return self.experiment / f"{self.dataset}_r2_scores.pickle"
+
+    @property
+    def results(self) -> Path:
+        """Predictions of every mode, layer and lambda."""
+        return self.experiment / f"{self.dataset}_results.pickle"
+
+    def plot(self, name: str) -> Path:
+        """A figure, by its name without ending."""
+        return self.experiment / "plots" / self.dataset / f"{name}.pdf"
+
+    def maker(self, path: Path) -> str:
+        """The script that makes a file of this layout.
+
+        Raises:
+            ValueError: no script does.
+        """
+        for pattern, causal, masked in MAKERS:
+            if re.fullmatch(pattern, path.name):
+                return masked if self.masked else causal
+        raise ValueError(f"no script makes {path.name}")
+
+    def relative(self, path: Path) -> str:
+        """A file's path from the root, as it is shown and recorded."""
+        return path.relative_to(self.root).as_posix()
+
+    def require(self, path: Path) -> Path:
+        """The path itself; raises Problem, naming the script that makes it, if it is not there."""
+        if not path.exists():
+            raise Problem(f"{self.relative(path)} not found: run {self.maker(path)} first")
+        return path
+
+
+def model_folder(name: str, *, masked: bool) -> str:
+    """`<m>`: the last part of a model's name or path, with `_mask` for masked models."""
+    return Path(name).resolve().name + ("_mask" if masked else "")
+
+
+def results_folder(name: str, root: Path) -> str:
+    """`<m>` of a model's name, its folder, or the name of a folder under experiment/, whichever is there."""
+    folder = model_folder(name, masked=False)
+    there = [m for m in (folder, f"{folder}_mask") if (root / "experiment" / m).is_dir()]
+    return there[0] if there else folder

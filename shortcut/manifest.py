@@ -1,0 +1,252 @@
+"""What made each file, and whether it must be made again.
+
+Beside the data of every folder stands `manifest.json`: under `files` the SHA-256 of each file, when
+it was made and how long that took; under `runs` what made it (script, settings, the SHA-256 of every
+input, versions). A stage compares before it works:
+
+    output there, same settings and inputs    skipped
+    output there, others                      refused, naming what differs
+    output there, no entry                    refused: it is not ours to overwrite
+    output there, another SHA-256             refused: changed since
+    input with an entry, another SHA-256      refused: changed since, or made from another input
+
+and `--force` makes anew what is there. An entry is written before its file takes its name, so a
+killed run leaves an entry without a file (made again), never a file without an entry.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shortcut import Problem, store
+from shortcut.layout import Layout
+
+NAME = "manifest.json"
+LOCK = ".lock"
+FORMAT = 1  # of the files; raised when what a script writes changes meaning
+PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
+
+
+class Stage:
+    """One run of one script: what it reads and writes, what of that is still to do, and the record of it.
+
+    Used as a context manager: within, the folders it writes to are locked against a second run.
+
+    Attributes:
+        todo: the outputs that are not there yet, in the order given.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        script: str,
+        *,
+        reads: list[Path],
+        writes: list[Path],
+        settings: Mapping[str, Any],
+        force: bool,
+        notice: Callable[[str], None],
+    ):
+        self.layout = layout
+        self.script = script
+        self.reads = reads
+        self.writes = writes
+        self.settings = json.loads(json.dumps({"format": FORMAT, **settings}))
+        self.force = force
+        self.notice = notice
+        self.todo: list[Path] = []
+        self.run: dict[str, Any] = {}
+        self._sha256 = cache(sha256)
+        self._manifests: dict[Path, dict[str, Any]] = {}
+        self._locks = ExitStack()
+        self._started = time.monotonic()
+
+    @property
+    def made(self) -> bool:
+        """Whether every output is there already."""
+        return not self.todo
+
+    def __enter__(self) -> "Stage":
+        """Check the inputs, lock the folders, find out what is to do.
+
+        Raises:
+            Problem: as the table of this module says, or another run has the folder.
+        """
+        inputs = self._inputs()
+        with ExitStack() as locks:
+            for folder in sorted({path.parent for path in self.writes}):
+                locks.enter_context(_locked(folder, self.script))
+            self._locks = locks.pop_all()
+        try:
+            self.run = {
+                "script": self.script,
+                "settings": self.settings,
+                "inputs": inputs,
+                "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+            }
+            self.todo = [path for path in self.writes if not self._is_made(path)]
+            if self.force:
+                for path in self.todo:
+                    path.unlink(missing_ok=True)
+        except BaseException:
+            self._locks.close()
+            raise
+        if self.made:
+            self.notice(f"already made, skipped: {self._describe(self.writes)}")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Unlock, and say what was written."""
+        self._locks.close()
+        if error[0] is None and self.todo:
+            self.notice(f"wrote {self._describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
+
+    @contextmanager
+    def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
+        """A file that becomes output `path` when the block ends well; `numbers` go into its entry.
+
+        Raises:
+            ValueError: `path` is not an output that is to do.
+        """
+        if path not in self.todo:
+            raise ValueError(f"{path} is not among the outputs to be made")
+
+        def record(whole: Path) -> None:
+            manifest = self._manifest(path.parent)
+            run_id = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()[:16]
+            manifest["runs"][run_id] = self.run
+            manifest["files"][path.name] = {
+                "run": run_id,
+                "sha256": sha256(whole),
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - self._started, 1),
+                **numbers,
+            }
+            used = {entry["run"] for entry in manifest["files"].values()}
+            manifest["runs"] = {key: run for key, run in manifest["runs"].items() if key in used}
+            manifest["files"] = dict(sorted(manifest["files"].items()))
+            store.save_json(path.parent / NAME, manifest)
+
+        with store.replacing(path, record) as file:
+            yield file
+
+    def save(self, path: Path, *values: Any, **numbers: Any) -> None:
+        """Pickle the values, one after another, as output `path`; `numbers` go into its entry."""
+        with self.writing(path, **numbers) as file:
+            store.dump(file, *values)
+
+    def _inputs(self) -> dict[str, str]:
+        """The SHA-256 of every input, by its path from the root, checked against the manifests."""
+        for path in self.reads:
+            self.layout.require(path)
+        unknown = [path for path in self.reads if not self._check_made_from(path)]
+        if unknown:
+            self.notice(f"no manifest entry (made by hand or by other code), read as it is: {self._describe(unknown)}")
+        return {self.layout.relative(path): self._sha256(path) for path in self.reads}
+
+    def _check_made_from(self, path: Path) -> bool:
+        """Check a file against its entry, and its inputs likewise; False if it has no entry."""
+        manifest = self._manifest(path.parent)
+        entry = manifest["files"].get(path.name)
+        if entry is None:
+            return False
+        again = f"run {self.layout.maker(path)} --force"
+        if entry["sha256"] != self._sha256(path):
+            raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
+        for name, recorded in manifest["runs"][entry["run"]]["inputs"].items():
+            upstream = self.layout.root / name
+            if upstream.exists():
+                if self._sha256(upstream) != recorded:
+                    raise Problem(f"{self.layout.relative(path)} was made from another {name}: {again}")
+                self._check_made_from(upstream)
+        return True
+
+    def _is_made(self, path: Path) -> bool:
+        if self.force or not path.exists():
+            return False
+        manifest = self._manifest(path.parent)
+        entry = manifest["files"].get(path.name)
+        if entry is None:
+            raise Problem(
+                f"{self.layout.relative(path)} is there without a manifest entry (made by hand or by other code):"
+                " --force replaces it"
+            )
+        before = manifest["runs"][entry["run"]]
+        if differences := [*_differences(before, self.run)]:
+            raise Problem(
+                f"{self.layout.relative(path)} was made with other settings ({'; '.join(differences[:4])}):"
+                " --force makes it anew"
+            )
+        if entry["sha256"] != self._sha256(path):
+            raise Problem(f"{self.layout.relative(path)} has changed since it was made: --force makes it anew")
+        return True
+
+    def _manifest(self, folder: Path) -> dict[str, Any]:
+        if folder not in self._manifests:
+            path = folder / NAME
+            try:
+                manifest = json.loads(path.read_text()) if path.exists() else {}
+                self._manifests[folder] = {"runs": {}, "files": {}, **manifest}
+            except ValueError as error:
+                raise Problem(
+                    f"{self.layout.relative(path)} is damaged ({error}): remove it, and use --force"
+                ) from error
+        return self._manifests[folder]
+
+    def _describe(self, paths: list[Path]) -> str:
+        if len(paths) <= 2:
+            return ", ".join(map(self.layout.relative, paths))
+        folders = sorted({self.layout.relative(path.parent) for path in paths})
+        return f"{len(paths)} files in {', '.join(folders)}"
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*before["settings"], *now["settings"]}):
+        was, is_ = (run["settings"].get(key, "absent") for run in (before, now))
+        if was != is_:
+            yield f"{key} was {_short(was)}, is {_short(is_)}"
+    for key in sorted({*before["inputs"], *now["inputs"]}):
+        if before["inputs"].get(key) != now["inputs"].get(key):
+            yield f"another {key}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:36] + " ..."
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path, script: str) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it when the process ends, however it does."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise Problem(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            raise Problem(f"{folder} is in use by {holder or 'another run'}: wait for it, or stop it") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{script} (process {os.getpid()})\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

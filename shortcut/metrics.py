@@ -1,0 +1,69 @@
+"""How well an approximation of the final state stands in for it. Sections 3.2 and 4.2 of the paper.
+
+Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
+"""
+
+import torch
+
+
+def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
+    """Coefficient of determination, mean over the coordinates c of the states:
+
+        r2 = mean_c ( 1 - sum_k (target_kc - prediction_kc)^2 / sum_k (target_kc - mean_c)^2 )
+
+    `mean_c` is the mean of the targets given, as scikit-learn's `r2_score` has it; so is the edge: a
+    coordinate without variance scores 1 if predicted exactly and 0 otherwise.
+
+    Raises:
+        ValueError: the shapes differ, or fewer than two rows.
+    """
+    if prediction.shape != target.shape or target.ndim != 2:
+        raise ValueError(f"prediction is {list(prediction.shape)}, target {list(target.shape)}: expected one [n, d]")
+    if len(target) < 2:
+        raise ValueError(f"r2 needs at least 2 rows, got {len(target)}")
+    prediction, target = prediction.double(), target.double()
+    sse = (target - prediction).square().sum(0)
+    sst = (target - target.mean(0)).square().sum(0)
+    score = 1 - sse / sst.where(sst > 0, torch.ones_like(sst))
+    constant = torch.where(sse > 0, 0.0, 1.0).to(score)
+    return score.where(sst > 0, constant).mean().item()
+
+
+def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.Tensor:
+    """Whether the approximation's best token is among the full model's k best; bool [n].
+
+    Args:
+        approximation: top-k table read from the approximation; only its first column counts.
+        full: top-k table of the full model, at least k columns.
+
+    Raises:
+        ValueError: the full model's table has fewer than k columns, or another number of rows.
+    """
+    if not 1 <= k <= full.shape[1] or len(approximation) != len(full):
+        raise ValueError(f"k = {k} with tables of {list(approximation.shape)} and {list(full.shape)}")
+    return (approximation[:, :1] == full[:, :k]).any(1)
+
+
+def precision_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> float:
+    """Precision@k: the mean of `hits_at_k`, a fraction."""
+    return hits_at_k(approximation, full, k).double().mean().item()
+
+
+def surprisal(full_logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """-ln p_full(token) in nats [n], for one token a row, from the full model's logits [n, v].
+
+    A logit less the log of the sum, never the log of a softmax: probabilities below the smallest
+    float stay finite.
+    """
+    return full_logits.logsumexp(1) - full_logits.gather(1, tokens[:, None])[:, 0]
+
+
+def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
+    """p(best) - p(second) [n], a fraction: the confidence of section 4.3, after CALM (2207.07061).
+
+    Args:
+        logits: [n, v].
+        top: the two or more largest logits of each row, descending; [n, >= 2].
+    """
+    p = (top[:, :2] - logits.logsumexp(1, keepdim=True)).exp()
+    return p[:, 0] - p[:, 1]

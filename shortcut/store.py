@@ -1,0 +1,286 @@
+"""Files: the only place that pickles.
+
+Writing: to a temporary name in the same folder, flushed to the disk, renamed; a killed run leaves
+the old file or none. The same values give the same bytes: tensors are cloned out of larger storages,
+and a storage is written as a zip-format `torch.save`, which holds no memory address and is still
+read by a bare `pickle.load`.
+
+Reading: never runs code. Only tensors, numpy arrays and scalars, sets and plain containers are
+rebuilt, by functions of this file; anything else is refused by name.
+"""
+
+import io
+import json
+import math
+import os
+import pickle
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from shortcut import Problem
+from shortcut.text import Tokenized
+
+PROTOCOL = 4
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors so that equal tensors give equal bytes, in any process."""
+
+    def reducer_override(self, obj: Any):
+        if isinstance(obj, torch.TypedStorage):
+            buffer = io.BytesIO()
+            torch.save(obj, buffer)
+            return torch.storage._load_from_bytes, (buffer.getvalue(),)
+        return NotImplemented
+
+
+@contextmanager
+def replacing(path: Path, record: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
+    """A file that takes the name `path` when its `with` block ends well, and is gone when it does not.
+
+    Args:
+        path: the name it takes.
+        record: called with the temporary name of the whole file, just before it is renamed.
+
+    Raises:
+        Problem: the disk is full, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            if record is not None:
+                record(Path(name))
+            os.replace(name, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Problem(f"cannot write {path}: {error.strerror}; nothing was left half-written") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def dump(file: BinaryIO, *values: Any) -> None:
+    """Pickle the values into `file`, one after another."""
+    for value in values:
+        _Pickler(file, PROTOCOL).dump(value)
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON."""
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")
+
+
+def load_all(path: Path) -> Iterator[Any]:
+    """The values pickled one after another in `path`, in order.
+
+    Raises:
+        Problem: the file is truncated, damaged, or asks for anything but data.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        while file.tell() < size:
+            try:
+                yield _Unpickler(_Bounded(file, size)).load()
+            except Problem as problem:
+                raise Problem(f"{path}: {problem}") from problem
+            except Exception as error:  # a damaged pickle can raise anything
+                raise Problem(f"{path} is damaged or not a pickle of this pipeline ({error})") from error
+
+
+def load(path: Path) -> Any:
+    """The single value in `path`. Raises as `load_all`, and if there is not exactly one."""
+    values = list(load_all(path))
+    if len(values) != 1:
+        raise Problem(f"{path} holds {len(values)} values, expected one")
+    return values[0]
+
+
+def load_sentences(path: Path) -> list[str]:
+    """The sentences of get_wikipedia_sentences.py. Raises Problem if something else is among them."""
+    sentences = list(load_all(path))
+    for k, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise Problem(f"{path}: value {k} is of type {type(sentence).__name__}, expected sentences (str)")
+    return sentences
+
+
+def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
+    """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`."""
+    return {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
+
+
+def load_tokenized(path: Path) -> Tokenized:
+    """Read a file of `tokenized_dict`. Raises Problem if it is not of that layout."""
+    value = load(path)
+    if not isinstance(value, dict) or not {"tokenized_sentences", "token_positions"} <= value.keys():
+        raise Problem(f"{path}: expected a dict with tokenized_sentences and token_positions")
+    return _checked_tokenized(path, value["tokenized_sentences"], value["token_positions"])
+
+
+def _checked_tokenized(path: Path, sentences: Any, positions: Any) -> Tokenized:
+    positions = torch.as_tensor(positions)
+    if not isinstance(sentences, list) or not sentences or positions.shape != (len(sentences),):
+        raise Problem(f"{path}: expected as many token_positions as tokenized_sentences, at least one")
+    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
+        if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.ndim != 1 or not len(ids):
+            raise Problem(f"{path}: sentence {k} is not an int64 tensor of one dimension with at least one token")
+        if not 0 <= position < len(ids) or int(ids.min()) < 0:
+            raise Problem(f"{path}: sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+    return Tokenized(sentences, positions.long())
+
+
+def load_matrix(path: Path, d: int) -> torch.Tensor:
+    """A fitted matrix A, float32 [d, d]. Raises Problem for another shape or type, or values not finite."""
+    A = load(path)
+    if not isinstance(A, torch.Tensor) or not A.is_floating_point() or A.shape != (d, d):
+        got = f"{A.dtype} {list(A.shape)}" if isinstance(A, torch.Tensor) else type(A).__name__
+        raise Problem(f"{path} holds {got}, expected a float32 matrix [{d}, {d}] for this model")
+    if not A.isfinite().all():
+        raise Problem(f"{path} holds values that are not finite: fit it again with --force")
+    return A.detach().float()
+
+
+def load_r2(path: Path) -> dict[str, dict[tuple[int, int], float]]:
+    """The scores of add_plot_r2.py: `score_mat` and `score_id`, each {(i, j): r2}."""
+    value = load(path)
+    if not isinstance(value, dict) or not {"score_mat", "score_id"} <= value.keys():
+        raise Problem(f"{path}: expected a dict with score_mat and score_id")
+    return {name: {pair: float(r2) for pair, r2 in value[name].items()} for name in ("score_mat", "score_id")}
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    """The records of add_results.py: `info`, `layers_processed`, `topk`, `surprisal`.
+
+    The original's BERT files lack `layers_processed` for jumps, which is their layer, and `surprisal`
+    for early exits, which stays absent.
+    """
+    records = list(load_all(path))
+    for k, record in enumerate(records):
+        if not isinstance(record, dict) or not {"info", "topk"} <= record.keys():
+            raise Problem(f"{path}: record {k} has no info or no topk")
+        if record["info"]["type"] == "jump":
+            record.setdefault("layers_processed", float(record["info"]["layer"]))
+    return records
+
+
+class _Bounded:
+    """A file of which no read can ask for more than is left: a pickle of 9 bytes may claim gigabytes."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self.file = file
+        self.size = size
+        self.readline = file.readline
+
+    def read(self, n: int) -> bytes:
+        if n > self.size - self.file.tell():
+            raise Problem("is truncated or damaged: it claims more bytes than it has")
+        return self.file.read(n)
+
+    def readinto(self, buffer) -> int:
+        if len(buffer) > self.size - self.file.tell():
+            raise Problem("is truncated or damaged: it claims more bytes than it has")
+        return self.file.readinto(buffer)
+
+
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: it allocates nothing before it has read it, and reads as fast here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return ALLOWED[module, name]
+        except KeyError:
+            raise Problem(f"refused: it asks for {module}.{name}, which is not data") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise Problem("refused: it asks for a persistent object, which is not data")
+
+
+def _storage(data: bytes) -> torch.TypedStorage:
+    """In place of torch.storage._load_from_bytes, which would unpickle anything."""
+    storage = torch.load(io.BytesIO(data), weights_only=True)
+    if not isinstance(storage, torch.TypedStorage):
+        raise Problem(f"refused: a tensor's storage is of type {type(storage).__name__}")
+    return storage
+
+
+def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None) -> torch.Tensor:
+    """In place of torch._utils._rebuild_tensor_v2, with the bounds checked."""
+    if min((offset, *size, *stride), default=0) < 0 or len(size) != len(stride):
+        raise Problem("refused: a tensor with impossible strides")
+    available = storage._size()  # len() warns that typed storages will go; every pickled tensor has one
+    extent = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
+    if math.prod(size) > available or (math.prod(size) and extent > available):
+        raise Problem(f"refused: a tensor {list(size)} in a storage of {available} values")
+    return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())
+
+
+class _Dtype:
+    """In place of numpy.dtype: numbers only, and a byte order for all its state."""
+
+    def __init__(self, spec: str, align: bool = False, copy: bool = True):
+        self.dtype = np.dtype(spec)
+        if self.dtype.kind not in "biuf":
+            raise Problem(f"refused: numpy data of type {spec!r}")
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """A numpy array whose state is checked before numpy sees it."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.dtype.itemsize:
+            raise Problem("refused: a numpy array whose data does not fit its shape")
+        super().__setstate__((1, shape, dtype.dtype, fortran, data))
+
+
+def _array(subtype: Any, shape: Any, typecode: Any) -> np.ndarray:
+    return _Array((0,), dtype="b")
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> int | float | bool:
+    return np.frombuffer(data, dtype.dtype, count=1)[0].item()
+
+
+ALLOWED: dict[tuple[str, str], Callable] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): np.ndarray,
+}
+for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since numpy 2
+    ALLOWED[_core, "_reconstruct"] = _array
+    ALLOWED[_core, "scalar"] = _scalar
+
+
+def values_of(records: Iterable[dict[str, Any]], type: str, mode: Any) -> list[dict[str, Any]]:
+    """The records of one kind of exit ("jump", "early_exit") and one mode, in the order of the file."""
+    return [r for r in records if r["info"]["type"] == type and r["info"]["mode"] == mode]
