@@ -48,7 +48,7 @@ def predict(
         progress: told of sentences done.
 
     Raises:
-        Problem: logits that are not finite; it names the layer and the sentence.
+        Problem: logits that are not finite; it names the model, the layer and the sentence.
     """
     K, n, _ = approximations.shape
     topk = torch.empty(K, n, TOP, dtype=torch.int64)
@@ -64,6 +64,9 @@ def predict(
             surprisal[k, rows] = metrics.surprisal(full, top.indices[:, 0]).cpu()
             finite = gap[k, rows].isfinite() & surprisal[k, rows].isfinite()
             if not finite.all():
-                raise Problem(f"the logits read out at layer {k} for sentence {rows[~finite][0]} are not finite")
+                row = int(rows[~finite][0])
+                raise Problem(
+                    f"{model.name}: the logits at layer {k} for sentence {row} (counted from 0) are not finite"
+                )
         progress(len(rows))
     return Predictions(topk, surprisal, gap)

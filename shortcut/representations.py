@@ -91,7 +91,7 @@ def collect(
     """States [k, n, d] at the chosen tokens, one pass for all points, on the CPU.
 
     Raises:
-        Problem: a state that is not finite; it names the point and the sentence.
+        Problem: a state that is not finite; it names the model, the layer and the sentence.
     """
     states = torch.empty(len(points), len(tokenized), model.d)
     for batch in batches(model, tokenized, batch_tokens):
@@ -104,9 +104,10 @@ def collect(
         finite = states[:, batch.rows].isfinite().all(-1)
         if not finite.all():
             k, row = (~finite).nonzero()[0].tolist()
+            where = f"layer {k * model.n_layers / (len(points) - 1):.4g}"
             raise Problem(
-                f"state {k} of {len(points) - 1} of sentence {batch.rows[row]} is not finite:"
-                " the checkpoint is broken, or was trained for another precision"
+                f"{model.name}: the state at {where} for sentence {batch.rows[row]} (counted from 0) is not finite:"
+                " the checkpoint is broken"
             )
         progress(len(batch.rows))
     return states

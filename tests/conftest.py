@@ -1,0 +1,101 @@
+"""Tiny random models of every family, saved as ordinary folders, and sentences for them. No network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import random
+
+import pytest
+import torch
+import transformers
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+
+from shortcut import models
+from shortcut.text import Tokenized
+
+LAYERS, D, CONTEXT = 3, 16, 48
+WORDS = (
+    "the a model layer state token reads writes maps jumps early late linear final hidden sentence of to and".split()
+)
+
+
+def make_sentences(n, seed=0):
+    """n distinct sentences of 3 to 20 words, newline at the end."""
+    rng = random.Random(seed)
+    return [" ".join([*rng.choices(WORDS, k=rng.randint(2, 19)), f"n{k}.\n"]) for k in range(n)]
+
+
+def make_tokenized(n, vocabulary, seed=0, longest=20):
+    """n sentences of random tokens with random positions."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, longest + 1, (n,), generator=g).tolist()
+    sentences = [torch.randint(5, vocabulary, (length,), generator=g) for length in lengths]
+    positions = torch.tensor([int(torch.randint(length, (1,), generator=g)) for length in lengths])
+    return Tokenized(sentences, positions)
+
+
+def make_gpt2(folder, **changes):
+    """A random GPT-2 with weights large enough that layers differ."""
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(make_sentences(200), vocab_size=320, special_tokens=["<|endoftext|>"])
+    end = "<|endoftext|>"
+    transformers.GPT2TokenizerFast(
+        tokenizer_object=tokenizer._tokenizer, bos_token=end, eos_token=end, unk_token=end
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        **{
+            "vocab_size": 320, "n_positions": CONTEXT, "n_embd": D, "n_layer": LAYERS, "n_head": 4,
+            "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0, **changes,
+        }
+    )  # fmt: skip
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def make_bert(folder, **changes):
+    """A random BERT likewise."""
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    tokenizer.train_from_iterator(make_sentences(200), vocab_size=320)
+    transformers.BertTokenizerFast(tokenizer_object=tokenizer._tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        **{
+            "vocab_size": 320, "max_position_embeddings": CONTEXT, "hidden_size": D, "num_hidden_layers": LAYERS,
+            "num_attention_heads": 4, "intermediate_size": 4 * D, "initializer_range": 0.3, **changes,
+        }
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory):
+    return make_gpt2(tmp_path_factory.mktemp("models") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory):
+    return make_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def gpt2(gpt2_folder):
+    return models.load(gpt2_folder, masked=False)
+
+
+@pytest.fixture(scope="session")
+def bert(bert_folder):
+    return models.load(bert_folder, masked=True)
+
+
+@pytest.fixture(params=["gpt2", "bert"])
+def model(request):
+    """Each family in turn: what a test claims with this holds for all of them."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def tokenized():
+    return make_tokenized(40, 320)

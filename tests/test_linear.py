@@ -1,0 +1,88 @@
+"""Fits against scipy's float64 minimum-norm solution, and theorems of least squares."""
+
+import pytest
+import scipy.linalg
+import torch
+
+from shortcut import linear, metrics
+
+RCOND = 1.19e-7
+
+
+def states(n, d, rank=None, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64)
+    if rank is not None:
+        x = x[:, :rank] @ torch.randn(rank, d, generator=g, dtype=torch.float64)
+    return x.float()
+
+
+@pytest.mark.parametrize(("n", "d", "rank"), [(50, 8, None), (50, 8, 5), (6, 8, None), (1, 8, None), (50, 1, None)])
+def test_fit_is_scipys_minimum_norm_solution(n, d, rank):
+    x, y = states(n, d, rank), states(n, 3, seed=1)
+    factors = linear.factorize(x, RCOND)
+    expected, _, expected_rank, _ = scipy.linalg.lstsq(x.double().numpy(), y.double().numpy(), cond=RCOND)
+    A = factors.fit(y)
+    fitted, wanted = x.double() @ A.T, x.double() @ torch.from_numpy(expected)
+    assert factors.rank == expected_rank == min(n, d, rank or d)
+    assert torch.linalg.norm(fitted - wanted) <= 1e-8 * torch.linalg.norm(wanted)
+    # Of all solutions the one of minimum norm; float32 rounding of x hides its null space to about 1e-7.
+    assert torch.linalg.norm(A) == pytest.approx(torch.linalg.norm(torch.from_numpy(expected)).item(), rel=1e-6)
+
+
+def test_residuals_are_orthogonal_to_the_sources():
+    x, y = states(60, 7), states(60, 4, seed=1)
+    residual = y.double() - x.double() @ linear.factorize(x, RCOND).fit(y).T
+    assert (x.double().T @ residual).abs().max() < 1e-10
+
+
+def test_a_linear_map_is_found_exactly_and_applied_as_A_h():
+    x, A = states(30, 6), states(4, 6, seed=2)
+    found = linear.factorize(x, RCOND).fit(x.double() @ A.double().T)
+    torch.testing.assert_close(found, A.double(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(linear.apply(A, x)[3], A @ x[3])
+
+
+def test_training_r2_of_the_fit_is_never_below_that_of_identity_in_any_coordinate():
+    x = states(40, 6)
+    y = x + 0.5 * states(40, 6, seed=3)
+    fitted = x.double() @ linear.factorize(x, RCOND).fit(y).T
+    for c in range(6):
+        mat, identity = (metrics.r2_score(p[:, c : c + 1], y[:, c : c + 1]) for p in (fitted.to(y), x))
+        assert mat >= identity - 1e-6
+
+
+def test_one_factorization_serves_all_targets():
+    h = torch.stack([states(30, 5, seed=s) for s in range(4)])
+    wanted = linear.pairs(3)
+    assert wanted == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    lines = []
+    fits = list(linear.fit_pairs(h, wanted, RCOND, "cpu", lines.append))
+    for (i, j), fit in zip(wanted, fits, strict=True):
+        expected, *_ = scipy.linalg.lstsq(h[i].double().numpy(), h[j].double().numpy())
+        torch.testing.assert_close(fit.A, torch.from_numpy(expected.T).float())
+    assert lines == ["  ranks of the sources: 5 to 5 of 5, 0 of 3 deficient"]
+
+
+def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
+    h, lines = torch.stack([states(4, 9), states(4, 9, seed=1)]), []
+    (fit,) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
+    torch.testing.assert_close(linear.apply(fit.A, h[0]), h[1], rtol=0, atol=1e-5)
+    assert "4 sentences for states of width 9" in lines[0]
+    assert fit.rank == 4
+
+
+def test_numbers_of_a_fit():
+    fit = linear.Fit(torch.eye(4) * 3, rank=4, condition=2.0)
+    assert fit.numbers == {"rank": 4, "condition": 2.0, "norm": 6.0, "distance_from_identity": 4.0}
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(0, 3), torch.zeros(3), torch.full((4, 3), float("nan"))])
+def test_sources_that_cannot_be_fitted_are_refused(bad):
+    with pytest.raises(ValueError, match="sources"):
+        linear.factorize(bad, RCOND)
+
+
+def test_targets_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"\[5, 3\], expected \[4, m\]"):
+        linear.factorize(states(4, 3), RCOND).fit(states(5, 3))

@@ -1,0 +1,63 @@
+"""Metrics against scikit-learn and small cases made by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from shortcut import metrics
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 3.0])
+def test_r2_is_scikit_learns(noise):
+    g = torch.Generator().manual_seed(0)
+    target = torch.randn(50, 6, generator=g) * 100 + 1000
+    prediction = target + noise * torch.randn(50, 6, generator=g)
+    expected = sklearn.metrics.r2_score(target.double().numpy(), prediction.double().numpy())
+    assert metrics.r2_score(prediction, target) == pytest.approx(expected, abs=1e-12)
+
+
+def test_r2_of_constant_coordinates_is_scikit_learns():
+    target = torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 7.0]])
+    prediction = torch.tensor([[1.0, 3.0, 5.0], [1.0, 2.0, 7.0]])  # exact, wrong, exact
+    assert metrics.r2_score(prediction, target) == pytest.approx(2 / 3)
+    assert sklearn.metrics.r2_score(target.numpy(), prediction.numpy()) == pytest.approx(2 / 3)
+
+
+def test_r2_wants_equal_shapes_and_two_rows():
+    with pytest.raises(ValueError, match="expected one"):
+        metrics.r2_score(torch.zeros(3, 2), torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        metrics.r2_score(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("approximation", "k", "expected"),
+    [(7, 1, 1.0), (5, 1, 0.0), (5, 2, 1.0), (3, 2, 0.0), (3, 3, 1.0), (9, 3, 0.0)],
+)
+def test_precision_counts_the_best_token_among_the_full_models_k(approximation, k, expected):
+    full = torch.tensor([[7, 5, 3]])
+    assert metrics.precision_at_k(torch.tensor([[approximation, 7, 7]]), full, k) == expected
+
+
+def test_precision_is_the_mean_over_sentences():
+    full = torch.tensor([[1, 2], [1, 2], [1, 2], [1, 2]])
+    approximation = torch.tensor([[1], [2], [3], [1]])
+    assert metrics.precision_at_k(approximation, full, 1) == 0.5
+    assert metrics.precision_at_k(approximation, full, 2) == 0.75
+    with pytest.raises(ValueError, match="k = 3"):
+        metrics.precision_at_k(approximation, full, 3)
+
+
+def test_surprisal_in_nats_also_where_the_softmax_is_zero():
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 500.0]])
+    values = metrics.surprisal(logits, torch.tensor([0, 0]))
+    np.testing.assert_allclose(values.numpy(), [math.log(4.0), 500.0], rtol=1e-6)
+
+
+def test_gap_between_the_two_most_probable_tokens():
+    logits = torch.tensor([[0.0, math.log(3.0), -1e9], [2.0, 2.0, -1e9]])
+    gap = metrics.top_two_gap(logits, logits.topk(2).values)
+    np.testing.assert_allclose(gap.numpy(), [0.5, 0.0], atol=1e-6)
