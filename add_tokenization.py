@@ -26,9 +26,13 @@ def main(argv: list[str] | None = None) -> None:
             return
         tokenizer, context = models.load_tokenizer(run.model, masked=run.masked)
         generator = torch.Generator().manual_seed(run.seed)
-        for name, sentences in text.split(store.load_sentences(run.files.sentences), **sizes).items():
-            tokenized = text.tokenize(sentences, tokenizer, context, generator, cli.say)
-            stage.save(run.files.tokenized(name), store.tokenized_dict(tokenized))
+        splits = text.split(store.load_sentences(run.files.sentences), **sizes)
+        tokenized = {
+            name: text.tokenize(sentences, tokenizer, context, generator, cli.say, name)
+            for name, sentences in splits.items()
+        }
+        for name in sizes:
+            stage.save(run.files.tokenized(name), store.tokenized_dict(tokenized[name]))
 
 
 if __name__ == "__main__":

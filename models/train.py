@@ -110,7 +110,8 @@ def gpt2_model(recipe: Recipe, tokenizer: GPT2TokenizerFast) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer), n_positions=CONTEXT, n_embd=recipe.d, n_layer=LAYERS, n_head=recipe.heads,
-            activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=end, eos_token_id=end,
+            activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            bos_token_id=end, eos_token_id=end,
         )
     )  # fmt: skip
 

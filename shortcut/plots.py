@@ -11,6 +11,7 @@ from typing import BinaryIO
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from shortcut.results import PRECISIONS, Curve, Results
 
@@ -44,7 +45,7 @@ def r2_heat_maps(mat: Scores, identity: Scores, title: str) -> Figure:
             for (i, j), score in scores.items():
                 grid[i, j] = score
             image = ax.imshow(grid, vmin=0, vmax=1, cmap="viridis")
-            ticks = range(0, L + 1, max(1, -(-L // 12)))
+            ticks = range(0, L + 1, max(1, -(-L // 8)))
             ax.set(title=name, xlabel="target layer", xticks=ticks, yticks=ticks)
         axes[0].set_ylabel("source layer")
         bar = figure.colorbar(image, ax=axes, label="$r^2$", shrink=0.9)
@@ -129,5 +130,6 @@ def _curves(curves: Mapping[str, tuple[list[float], list[float]]], label: str, n
 
 
 def _draw(ax, mode: str, layers: list[float], values: list[float], label: str | None = None, **style) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     colour, line = LOOKS[mode]
     ax.plot(layers, values, color=colour, linestyle=line, label=label or mode, **style)

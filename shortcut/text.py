@@ -91,7 +91,12 @@ def split(sentences: list[str], *, train: int, val: int) -> dict[str, list[str]]
 
 
 def tokenize(
-    sentences: list[str], tokenizer, context: int, generator: torch.Generator, notice: Callable[[str], None]
+    sentences: list[str],
+    tokenizer,
+    context: int,
+    generator: torch.Generator,
+    notice: Callable[[str], None],
+    name: str = "the sentences",
 ) -> Tokenized:
     """Tokens of every sentence, trailing white space stripped, and a position drawn from all of them.
 
@@ -105,13 +110,16 @@ def tokenize(
         context: the longest sequence the model takes; what is longer is truncated, with one notice.
         generator: where the positions come from.
         notice: is told of truncated sentences.
+        name: what the sentences are called in a problem or notice.
 
     Raises:
         Problem: a sentence is empty; its number is named.
     """
     stripped = [sentence.rstrip() for sentence in sentences]
     if "" in stripped:
-        raise Problem(f"sentence {stripped.index('')} (counted from 0) is empty: make the sentences anew, without it")
+        raise Problem(
+            f"sentence {stripped.index('')} of {name} (counted from 0) is empty: make the sentences without it"
+        )
     # verbose=False: the tokenizer would warn of lengths beyond the context, which are dealt with below
     ids = tokenizer(stripped, verbose=False)["input_ids"]
     if long := [k for k, tokens in enumerate(ids) if len(tokens) > context]:

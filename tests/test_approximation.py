@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import D, LAYERS
+from conftest import LAYERS, D
 
 from shortcut import approximation, decoding, representations, results
 

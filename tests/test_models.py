@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import D, LAYERS, make_bert, make_gpt2
+from conftest import LAYERS, D, make_bert, make_gpt2
 
 from shortcut import Problem, models
 

@@ -1,0 +1,54 @@
+"""The models in the tree: of the size promised, and language models."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from shortcut import corpus, docstrings, models, text
+
+FOLDERS = sorted(path.parent for path in (Path(__file__).resolve().parent.parent / "models").glob("*/config.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_at_most_ten_megabytes_and_twelve_layers(folder):
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10_000_000
+    model = models.load(str(folder), masked="bert" in folder.name)
+    assert model.n_layers == 12
+    assert model.d >= 96
+    assert model.vocabulary >= 2000
+
+
+@torch.no_grad()
+def test_gpt2_predicts_held_out_sentences_far_better_than_the_unigram_distribution():
+    """2.5 nats a token at least; the unigram counts come from sentences that are not held out."""
+    folder = next(folder for folder in FOLDERS if folder.name.startswith("gpt2"))
+    model = models.load(str(folder), masked=False)
+    tokenizer, _ = models.load_tokenizer(str(folder), masked=False)
+    sentences = docstrings.sentences(["sklearn"], text.splitter())
+    held_out = [s for s in sentences if docstrings.is_held_out(s)][:200]
+    counts = torch.ones(model.vocabulary)
+    for ids in tokenizer([s for s in sentences if not docstrings.is_held_out(s)])["input_ids"]:
+        counts += torch.bincount(torch.tensor(ids), minlength=model.vocabulary)
+    unigram = (counts / counts.sum()).log()
+    gain = n = 0.0
+    for sentence in held_out:
+        ids = torch.tensor(tokenizer(sentence)["input_ids"])
+        predicted = model.net(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
+        gain += (predicted.gather(1, ids[1:, None])[:, 0] - unigram[ids[1:]]).sum().item()
+        n += len(ids) - 1
+    assert gain / n > 2.5
+
+
+def test_packages_of_the_default_hold_enough_sentences():
+    import config
+
+    found = corpus.docstring_sentences(
+        config.DOCSTRING_PACKAGES, config.SENTENCES, config.TRAIN,
+        split=text.splitter(), rng=random.Random(0), read=lambda _: None,
+    )  # fmt: skip
+    assert len(found) >= 12_000
+    val = found[config.TRAIN : config.TRAIN + config.VAL]
+    assert len(val) == config.VAL
+    assert all(map(docstrings.is_held_out, val))

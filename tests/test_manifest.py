@@ -1,0 +1,169 @@
+"""What is made, what must be made again, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from shortcut import Problem, manifest, store
+from shortcut.layout import Layout
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path, "m", "d")
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def run(layout, said, value="x", reads=(), force=False, **settings):
+    """A stage that makes the results; whether it had to."""
+    stage = manifest.Stage(
+        layout, "add_results.py", reads=list(reads), writes=[layout.results], settings=settings, force=force,
+        notice=said.append,
+    )  # fmt: skip
+    with stage:
+        if stage.made:
+            return False
+        stage.save(layout.results, value)
+        return True
+
+
+def make_upstream(layout, said, value, force=False):
+    path = layout.tokenized("val")
+    with manifest.Stage(
+        layout, "add_tokenization.py", reads=[], writes=[path], settings={}, force=force, notice=said.append
+    ) as stage:
+        if not stage.made:
+            stage.save(path, value)
+    return path
+
+
+def test_the_same_settings_skip_and_say_so(layout, said):
+    assert run(layout, said, seed=0)
+    assert not run(layout, said, seed=0)
+    assert "already made, skipped: experiment/m/d_results.pickle" in said[-1]
+
+
+def test_other_settings_are_refused_by_name_until_forced(layout, said):
+    run(layout, said, seed=0, rcond=1e-7)
+    with pytest.raises(Problem, match=r"seed was 0, is 1.*--force"):
+        run(layout, said, seed=1, rcond=1e-7)
+    assert run(layout, said, value="y", force=True, seed=1, rcond=1e-7)
+    assert store.load(layout.results) == "y"
+
+
+def test_a_file_that_is_not_ours_is_never_overwritten_unasked(layout, said):
+    layout.results.parent.mkdir(parents=True)
+    layout.results.write_bytes(b"mine")
+    with pytest.raises(Problem, match="without a manifest entry"):
+        run(layout, said)
+    assert layout.results.read_bytes() == b"mine"
+
+
+def test_a_file_changed_since_is_refused_as_output_and_as_input(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    layout.results.write_bytes(b"changed")
+    with pytest.raises(Problem, match="has changed since it was made"):
+        run(layout, said, reads=[upstream])
+    upstream.write_bytes(b"changed")
+    with pytest.raises(Problem, match=r"tokenized_val.pickle has changed since it was made: run add_tokenization.py"):
+        run(layout, said, reads=[upstream])
+
+
+def test_inputs_made_anew_are_noticed(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    make_upstream(layout, said, "b", force=True)
+    with pytest.raises(Problem, match=r"another experiment/m/d_tokenized_val.pickle"):
+        run(layout, said, reads=[upstream])
+
+
+def test_an_input_made_from_something_else_is_noticed_further_down(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    make_upstream(layout, said, "b", force=True)
+    figure = layout.plot("pre_3")
+    stage = manifest.Stage(
+        layout, "plot_results.py", reads=[layout.results], writes=[figure], settings={}, force=False, notice=said.append
+    )
+    with pytest.raises(Problem, match=r"results.pickle was made from another .*: run add_results.py --force"), stage:
+        pass
+
+
+def test_a_missing_input_names_the_script_that_makes_it(layout, said):
+    with pytest.raises(
+        Problem, match=r"^experiment/m/d_tokenized_val.pickle not found: run add_tokenization.py first$"
+    ):
+        run(layout, said, reads=[layout.tokenized("val")])
+    with pytest.raises(Problem, match=r"linreg/m/d/0_3.pickle not found: run add_linreg.py first"):
+        run(layout, said, reads=[layout.matrix(0, 3)])
+
+
+def test_data_without_an_entry_is_read_with_one_notice(layout, said):
+    for i in range(3):
+        layout.part(i, 1).parent.mkdir(parents=True, exist_ok=True)
+        layout.part(i, 1).write_bytes(b"by hand")
+    run(layout, said, reads=[layout.part(i, 1) for i in range(3)])
+    assert [line for line in said if "no manifest entry" in line] == [
+        "no manifest entry (made by hand or by other code), read as it is: 3 files in linreg/m/d"
+    ]
+
+
+def test_an_interrupted_write_is_made_again(layout, said):
+    stage = manifest.Stage(
+        layout, "add_results.py", reads=[], writes=[layout.results], settings={}, force=False, notice=said.append
+    )
+    with pytest.raises(KeyboardInterrupt), stage, stage.writing(layout.results):
+        raise KeyboardInterrupt
+    assert not layout.results.exists()
+    assert run(layout, said)
+
+
+def test_an_entry_holds_what_made_the_file(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream], seed=3)
+    written = json.loads((layout.experiment / manifest.NAME).read_text())
+    entry = written["files"]["d_results.pickle"]
+    made = written["runs"][entry["run"]]
+    assert entry["sha256"] == manifest.sha256(layout.results)
+    assert made["script"] == "add_results.py"
+    assert made["settings"] == {"format": manifest.FORMAT, "seed": 3}
+    assert made["inputs"] == {"experiment/m/d_tokenized_val.pickle": manifest.sha256(upstream)}
+    assert made["versions"].keys() >= {"torch", "transformers", "python"}
+
+
+def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
+    code = (
+        "import sys; from pathlib import Path; from shortcut import manifest\n"
+        "with manifest._locked(Path(sys.argv[1]), 'add_results.py'): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, layout.experiment], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(Problem, match=rf"in use by add_results.py \(process {other.pid}\)"):
+            run(layout, said)
+        other.kill()
+        other.wait()
+        assert run(layout, said)  # the lock of a killed run does not block
+
+
+def test_a_damaged_manifest_is_one_line(layout, said):
+    run(layout, said)
+    (layout.experiment / manifest.NAME).write_text("{")
+    with pytest.raises(Problem, match=r"manifest\.json is damaged"):
+        run(layout, said)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(layout, said):
+    layout.root.joinpath("experiment").write_text("a file where a folder should be")
+    with pytest.raises(Problem, match="cannot write to"):
+        run(layout, said)
+    assert os.listdir(layout.root) == ["experiment"]

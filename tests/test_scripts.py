@@ -1,0 +1,275 @@
+"""The real scripts, in order, on tiny random models."""
+
+import importlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LAYERS, D, make_gpt2, make_sentences
+
+import config
+from shortcut import Problem, approximation, layout, results, store, tables
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = (
+    "get_wikipedia_sentences", "add_tokenization", "add_linreg", "add_plot_r2", "add_linreg_submodules",
+    "add_results", "plot_results",
+)  # fmt: skip
+FIGURES = ("pre", "surp", "parts_pre1", "parts_pre5", "parts_pre10", "parts_surp", "ee_pre1", "r2_scores")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(config, "SENTENCES", 150)
+    monkeypatch.setattr(config, "TRAIN", 80)
+    monkeypatch.setattr(config, "VAL", 40)
+
+
+def run(script, *options):
+    importlib.import_module(script).main([str(option) for option in options])
+
+
+def run_all(out, model, source, scripts=SCRIPTS, *more):
+    for script in scripts:
+        options = ["--out", out, "--model", model, "--dataset", "words", *more]
+        run(script, *options, *(["--source", source] if script == SCRIPTS[0] else []))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "words.txt"
+    path.write_text("".join(make_sentences(150)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, gpt2_folder, source):
+    """Everything the seven scripts make, once."""
+    out = tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"SENTENCES": 150, "TRAIN": 80, "VAL": 40}.items():
+            patch.setattr(config, name, value)
+        run_all(out, gpt2_folder, source)
+    return layout.Layout(out, "tiny-gpt2", "words")
+
+
+def files(root):
+    return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_every_file_of_the_design_is_there(made):
+    pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
+    expected = [
+        made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores, made.results,
+        *(made.matrix(i, j) for i, j in pairs),
+        *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)),
+        *(made.plot(f"{name}_{LAYERS}") for name in FIGURES),
+    ]  # fmt: skip
+    data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
+    assert data == set(expected)
+    assert all(path.stat().st_size for path in expected)
+    assert made.part(1, 3).name == "p1_2_3.pickle"
+
+
+def test_layouts_read_by_a_bare_pickle_load(made):
+    with open(made.sentences, "rb") as file:
+        sentences = [pickle.load(file) for _ in range(150)]
+    assert set(sentences) == set(make_sentences(150))
+    with open(made.tokenized("train"), "rb") as file:
+        train = pickle.load(file)
+    assert len(train["tokenized_sentences"]) == len(train["token_positions"]) == 80
+    with open(made.matrix(0, LAYERS), "rb") as file:
+        A = pickle.load(file)
+    assert A.dtype == torch.float32
+    assert A.shape == (D, D)
+    with open(made.r2_scores, "rb") as file:
+        scores = pickle.load(file)
+    assert scores.keys() == {"score_mat", "score_id"}
+    assert scores["score_mat"].keys() == {(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)}
+    assert {type(value) for value in scores["score_id"].values()} == {float}
+
+
+def test_records_of_the_results(made):
+    records = store.load_results(made.results)
+    fixed = [r for r in records if r["info"]["type"] == "jump"]
+    assert [(r["info"]["mode"], r["info"]["layer"]) for r in fixed] == [
+        (results.KEYS[mode], layer) for mode in approximation.MODES for layer in range(LAYERS + 1)
+    ]
+    assert results.KEYS["mat_ln1_ln2"] == ("blk_mat", {"what_to_mat": {1, 4}})
+    early = [r for r in records if r["info"]["type"] == "early_exit"]
+    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS)
+    assert len([r for r in early if r["info"]["mode"] == "idln"]) == 22
+    for record in records:
+        assert record["topk"].shape == (40, 10)
+        assert record["topk"].dtype == torch.int64
+        assert record["surprisal"].dtype == torch.float32
+        assert type(record["layers_processed"]) is float
+    last = [r for r in fixed if r["info"]["layer"] == LAYERS]
+    assert all(r["topk"].equal(last[0]["topk"]) for r in last)
+    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS)]
+    assert all(r["topk"].equal(last[0]["topk"]) and r["layers_processed"] == LAYERS for r in never)
+
+
+def test_maps_into_the_last_layer_agree_with_the_states(made, gpt2):
+    """From files alone: r2 of mat on the training sentences is no worse than that of id."""
+    from shortcut import metrics, representations
+
+    h = representations.layer_states(gpt2, store.load_tokenized(made.tokenized("train")), 100)
+    for i in range(LAYERS):
+        A = store.load_matrix(made.matrix(i, LAYERS), D)
+        assert metrics.r2_score(h[i] @ A.T, h[-1]) >= metrics.r2_score(h[i], h[-1])
+
+
+def test_two_runs_with_one_seed_give_the_same_bytes(made, tmp_path, gpt2_folder, source):
+    run_all(tmp_path, gpt2_folder, source)
+    first, second = files(made.root), files(tmp_path)
+    assert first.keys() == second.keys()
+    for name, path in first.items():
+        if name.endswith((".pickle", ".pdf")):
+            assert path.read_bytes() == second[name].read_bytes(), name
+
+
+def test_another_seed_gives_other_sentences_and_positions(made, tmp_path, gpt2_folder, source):
+    run_all(tmp_path, gpt2_folder, source, SCRIPTS[:2], "--seed", 1)
+    other = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    assert list(store.load_all(made.sentences)) != list(store.load_all(other.sentences))
+
+
+def test_stages_3_to_7_run_on_files_made_by_hand(made, tmp_path, gpt2_folder, capsys):
+    hand = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    hand.experiment.mkdir(parents=True)
+    for split in ("train", "val"):
+        hand.tokenized(split).write_bytes(made.tokenized(split).read_bytes())
+    run_all(tmp_path, gpt2_folder, None, SCRIPTS[2:])
+    assert "no manifest entry" in capsys.readouterr().out
+    assert hand.results.read_bytes() == made.results.read_bytes()
+
+
+def test_a_second_run_makes_nothing_and_loads_nothing(made, gpt2_folder, source, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut.models.load", lambda *a, **k: pytest.fail("loaded a model"))
+    before = {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name}
+    run_all(made.root, gpt2_folder, source)
+    assert capsys.readouterr().out.count("already made, skipped") == len(SCRIPTS)
+    assert {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name} == before
+
+
+def test_a_lost_matrix_alone_is_made_again(made, gpt2_folder, source, capsys):
+    path = made.matrix(1, 2)
+    content = path.read_bytes()
+    path.unlink()
+    run_all(made.root, gpt2_folder, source, ["add_linreg"])
+    assert "wrote linreg/tiny-gpt2/words/1_2.pickle" in capsys.readouterr().out
+    assert path.read_bytes() == content
+
+
+def test_every_script_tells_its_settings_and_what_it_wrote(made, tmp_path, gpt2_folder, source, capsys):
+    run_all(tmp_path, gpt2_folder, source, SCRIPTS[:3])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("get_wikipedia_sentences.py: ")
+    assert "seed 0" in lines[1]
+    assert sum(line.startswith("wrote ") for line in lines) == 3
+
+
+def test_tables_hold_the_numbers_of_the_records(made):
+    r = results.summarize(store.load_results(made.results))
+    text = tables.fixed_exit(r) + tables.early_exit(r)
+    assert f"{100 * r.fixed['mat'].precision[1][0]:.1f}" in text
+    assert "mat - id" in text
+    assert "95%" in text
+    assert all(curve.precision[1][-1] == 1 for curve in r.fixed.values())
+
+
+def test_layers_needed_by_interpolation():
+    curve = results.Curve(layers=[0, 2, 4], precision={1: [0.0, 0.5, 1.0]}, surprisal=[], lambdas=[])
+    assert results.layers_needed(curve, 0.75) == 3
+    assert results.layers_needed(curve, 0.5) == 2
+    assert results.layers_needed(results.Curve([1, 2], {1: [0.1, 0.2]}, [], []), 0.9) is None
+    assert results.layers_needed(results.Curve([1, 2], {1: [0.9, 1.0]}, [], []), 0.9) == 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_what_is_read_and_written(script, capsys):
+    with pytest.raises(SystemExit) as done:
+        run(script, "--help")
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert "Reads " in text
+    assert "Writes " in text
+    for option in ("--model", "--dataset", "--out", "--device", "--batch-size", "--seed", "--force"):
+        assert option in text
+
+
+def problem(capsys, script, *options):
+    with pytest.raises(Problem) as caught:
+        run(script, *options)
+    capsys.readouterr()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_problems_are_one_line(tmp_path, gpt2_folder, bert_folder, capsys):
+    here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "words_20K-sentences.pickle not found: run get_wikipedia_sentences.py first" in problem(
+        capsys, "add_tokenization", *here
+    )
+    for script in ("add_linreg", "add_linreg_submodules"):
+        assert "tokenized_train.pickle not found: run add_tokenization.py first" in problem(capsys, script, *here)
+    for script in ("add_plot_r2", "add_results"):
+        assert "tokenized_val.pickle not found: run add_tokenization.py first" in problem(capsys, script, *here)
+    assert "results.pickle not found: run add_results.py first" in problem(capsys, "plot_results", *here)
+    assert "masked language model" in problem(capsys, "add_linreg", "--out", tmp_path, "--model", bert_folder)
+    assert "no device" in problem(capsys, "add_linreg", *here, "--device", "no-such")
+    assert "too few sentences" in problem_with_few(capsys, tmp_path, gpt2_folder)
+    assert not [name for name in files(tmp_path) if "sentences/" not in name and not name.endswith(".lock")]
+
+
+def problem_with_few(capsys, out, model):
+    path = out / "few.txt"
+    path.write_text("".join(make_sentences(10)))
+    run("get_wikipedia_sentences", "--out", out, "--dataset", "few", "--source", path)
+    path.unlink()
+    return problem(capsys, "add_tokenization", "--out", out, "--model", model, "--dataset", "few")
+
+
+def test_an_empty_sentence_in_the_file_is_named(tmp_path, gpt2_folder, capsys):
+    files_ = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    with store.replacing(files_.sentences) as file:
+        store.dump(file, *make_sentences(119), "\n")
+    message = problem(capsys, "add_tokenization", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "sentence 39 of val" in message
+    assert not files_.tokenized("train").exists()
+
+
+def test_layer_count_that_disagrees_with_the_configuration(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut.models.n_layers", lambda name, masked: 13)
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "gpt2")
+    assert "gpt2 has 13 layers, config.py says 12" in message
+
+
+def test_from_the_shell_a_problem_is_one_line_and_exit_code_1_and_usage_2(tmp_path, gpt2_folder):
+    def shell(*options):
+        return subprocess.run(
+            [sys.executable, ROOT / "add_linreg.py", *options], capture_output=True, text=True, check=False
+        )
+
+    failed = shell("--out", tmp_path, "--model", gpt2_folder)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines() == [
+        "add_linreg.py: experiment/tiny-gpt2/wikipedia_tokenized_train.pickle not found: run add_tokenization.py first"
+    ]
+    assert shell("--no-such-option").returncode == 2
+    assert shell("--batch-size", "0").returncode == 2
+
+
+def test_truncation_is_a_notice(tmp_path, source, capsys):
+    model = make_gpt2(tmp_path / "short", n_positions=6)
+    run_all(tmp_path, model, source, SCRIPTS[:3])
+    assert "sentences are longer than 6 tokens: truncated" in capsys.readouterr().out
+
+
+def test_scripts_are_paragraphs():
+    for script in SCRIPTS:
+        assert len((ROOT / f"{script}.py").read_text().splitlines()) <= 70
