@@ -8,23 +8,19 @@ Writes  linreg/<m>/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], ap
 """
 
 import config
-from shortcut import cli, linear, representations, store
+from shortcut import cli, linear, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
-    train, pairs = run.files.tokenized("train"), linear.pairs(run.n_layers())
-    writes = {run.files.matrix(i, j): (i, j) for i, j in pairs}
-    with run.stage(reads=[train], writes=list(writes), depends="weights", rcond=config.RCOND) as stage:
+    train = run.files.tokenized("train")
+    jumps = {run.files.matrix(i, j): (i, j) for i, j in linear.pairs(run.n_layers())}
+    with run.stage(reads=[train], writes=[*jumps], depends=["weights"], rcond=config.RCOND) as stage:
         if stage.made:
             return
         model, tokenized = run.load_model(), store.load_tokenized(train)
-        with cli.bar("states", len(tokenized), "sentences") as advance:
-            h = representations.layer_states(model, tokenized, run.batch_size, advance)
-        wanted = [writes[path] for path in stage.todo]
-        fits = linear.fit_pairs(h, wanted, config.RCOND, run.device, cli.say)
-        for path, fit in zip(stage.todo, cli.progress("fits", fits, len(wanted), "matrices"), strict=True):
-            stage.save(path, fit.A, **fit.numbers)
+        h = steps.layer_states(run, model, tokenized)
+        steps.save_fits(run, stage, h, jumps)
 
 
 if __name__ == "__main__":

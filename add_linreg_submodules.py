@@ -9,7 +9,7 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle, a = 0 ... 5: float32 tensor [d, d]
 """
 
 import config
-from shortcut import cli, linear, representations, store
+from shortcut import cli, representations, store
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,16 +17,13 @@ def main(argv: list[str] | None = None) -> None:
     train = run.files.tokenized("train")
     steps = [(i, a) for i in range(run.n_layers()) for a in range(1, 7)]
     writes = {run.files.part(i, a): (6 * i + a - 1, 6 * i + a) for i, a in steps}
-    with run.stage(reads=[train], writes=list(writes), depends="weights", rcond=config.RCOND) as stage:
+    with run.stage(reads=[train], writes=[*writes], depends=["weights"], rcond=config.RCOND) as stage:
         if stage.made:
             return
         model, tokenized = run.load_model(), store.load_tokenized(train)
         with cli.bar("states", len(tokenized), "sentences") as advance:
             h = representations.part_states(model, tokenized, run.batch_size, advance)
-        wanted = [writes[path] for path in stage.todo]
-        fits = linear.fit_pairs(h, wanted, config.RCOND, run.device, cli.say)
-        for path, fit in zip(stage.todo, cli.progress("fits", fits, len(wanted), "matrices"), strict=True):
-            stage.save(path, fit.A, **fit.numbers)
+        steps.save_fits(run, stage, h, writes)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `in
 """
 
 import config
-from shortcut import approximation, cli, decoding, representations, results, store
+from shortcut import approximation, cli, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,26 +22,14 @@ def main(argv: list[str] | None = None) -> None:
     parts = {(i, a): run.files.part(i, a) for i in range(L) for a in approximation.REPLACED_STATES}
     lambdas = {"id": sorted({*config.LAMBDAS, *config.LAMBDAS_ID}), "mat": config.LAMBDAS}
     with run.stage(
-        reads=[val, *jumps, *parts.values()],
-        writes=[run.files.results],
-        depends="weights", lambdas=lambdas, tau=config.TAU,
+        reads=[val, *jumps, *parts.values()], writes=[run.files.results],
+        depends=["weights"], lambdas=lambdas, tau=config.TAU,
     ) as stage:  # fmt: skip
         if stage.made:
             return
         model, tokenized = run.load_model(), store.load_tokenized(val)
-        A = [store.load_matrix(path, model.d) for path in jumps]
-        maps = {key: store.load_matrix(path, model.d) for key, path in parts.items()}
-        with cli.bar("states", len(tokenized), "sentences") as advance:
-            h = representations.layer_states(model, tokenized, run.batch_size, advance)
-        fixed, early = [], []
-        for mode in approximation.MODES:
-            with cli.bar(mode, len(tokenized), "sentences") as advance:
-                finals = approximation.approximate(mode, model, tokenized, h, A, maps, run.batch_size, advance)
-            with cli.bar(f"{mode}, predictions", len(tokenized), "sentences") as advance:
-                predictions = decoding.predict(model, finals, h[-1], advance)
-            fixed += results.jumps(mode, predictions)
-            early += results.early_exits(mode, predictions, tokenized.positions, lambdas.get(mode, ()), config.TAU)
-        stage.save(run.files.results, *fixed, *early)
+        h = steps.layer_states(run, model, tokenized)
+        stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, parts, lambdas))
 
 
 if __name__ == "__main__":

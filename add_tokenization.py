@@ -8,8 +8,6 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
         (list of int64 tensors) and `token_positions` (int64 [n])
 """
 
-import torch
-
 import config
 from shortcut import cli, models, store, text
 
@@ -20,19 +18,15 @@ def main(argv: list[str] | None = None) -> None:
     with run.stage(
         reads=[run.files.sentences],
         writes=[run.files.tokenized(name) for name in sizes],
-        depends="tokenizer", seed=run.seed, **sizes,
+        depends=["tokenizer"], seed=run.seed, **sizes,
     ) as stage:  # fmt: skip
         if stage.made:
             return
-        tokenizer, context = models.load_tokenizer(run.model, masked=run.masked)
-        generator = torch.Generator().manual_seed(run.seed)
         splits = text.split(store.load_sentences(run.files.sentences), **sizes)
-        tokenized = {
-            name: text.tokenize(sentences, tokenizer, context, generator, cli.say, name)
-            for name, sentences in splits.items()
-        }
-        for name in sizes:
-            stage.save(run.files.tokenized(name), store.tokenized_dict(tokenized[name]))
+        tokenizer, context = models.load_tokenizer(run.model, masked=run.masked)
+        for name, tokenized in text.tokenize_splits(splits, tokenizer, context, run.seed, cli.say).items():
+            if run.files.tokenized(name) in stage.todo:
+                stage.save(run.files.tokenized(name), store.tokenized_dict(tokenized))
 
 
 if __name__ == "__main__":

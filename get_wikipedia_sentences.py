@@ -16,7 +16,7 @@ from shortcut import cli, corpus, text
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, source=True)
     settings = {"source": run.source, "seed": run.seed, "sentences": config.SENTENCES, "spacy": config.SPACY}
-    with run.stage(depends=None, reads=[], writes=[run.files.sentences], **settings) as stage:
+    with run.stage(depends=[], reads=[], writes=[run.files.sentences], **settings) as stage:
         if stage.made:
             return
         split, rng = text.splitter(config.SPACY), random.Random(run.seed)

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
     r = results.summarize(store.load_results(run.files.require(run.files.results)))
     figures = plots.all_figures(r, run.files.title)
     writes = {run.files.plot(f"{name}_{r.n_layers}"): figure for name, figure in figures.items()}
-    with run.stage(reads=[run.files.results], writes=list(writes), depends=None) as stage:
+    with run.stage(reads=[run.files.results], writes=list(writes), depends=[]) as stage:
         for path in stage.todo:
             with stage.writing(path) as file:
                 plots.save(writes[path](), file)

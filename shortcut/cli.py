@@ -64,17 +64,17 @@ class Run:
             safetensors_only=self.config.SAFETENSORS_ONLY,
         )
 
-    def stage(self, *, reads: list[Path], writes: list[Path], depends: str | None, **settings: Any) -> manifest.Stage:
+    def stage(self, *, reads: list[Path], writes: list[Path], depends: list[str], **settings: Any) -> manifest.Stage:
         """The stage of this script (see `manifest.Stage`).
 
         Args:
             reads: its inputs.
             writes: its outputs.
-            depends: what of the model its outputs depend on: "weights", "tokenizer" or None.
+            depends: what of the model its outputs depend on: "weights", "tokenizer", both or nothing.
             settings: what else they depend on.
         """
         if depends:
-            settings |= {"model": self.files.model, depends: models.fingerprint(self.model, depends)}
+            settings |= {"model": self.files.model, **{k: models.fingerprint(self.model, k) for k in depends}}
         return manifest.Stage(
             self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
         )

@@ -55,6 +55,10 @@ class Layout:
         """Tokens and chosen positions of "train" or "val"."""
         return self.experiment / f"{self.dataset}_tokenized_{split}.pickle"
 
+    def states(self, split: str) -> Path:
+        """Masked sentences of "train" or "val" with the states at their [MASK], for masked models."""
+        return self.experiment / f"{self.dataset}_{split}.pickle"
+
     @property
     def matrices(self) -> Path:
         """The folder of the fitted matrices."""

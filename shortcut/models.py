@@ -236,6 +236,13 @@ def load_tokenizer(name: str, *, masked: bool):
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False), config.max_position_embeddings
 
 
+def mask_token(tokenizer, name: str) -> int:
+    """The number of [MASK]; raises Problem if the tokenizer has none."""
+    if tokenizer.mask_token_id is None:
+        raise Problem(f"{name}: its tokenizer has no [MASK]; expected a masked model's own tokenizer")
+    return tokenizer.mask_token_id
+
+
 def fingerprint(name: str, kind: str) -> str:
     """SHA-256 over a model's files of one kind ("weights", "tokenizer"), found without loading it.
 

@@ -16,7 +16,7 @@ import os
 import pickle
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +28,7 @@ from shortcut import Problem
 from shortcut.text import Tokenized
 
 PROTOCOL = 4
+STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 
 
 class _Pickler(pickle.Pickler):
@@ -149,6 +150,50 @@ def _checked_tokenized(path: Path, sentences: Any, positions: Any) -> Tokenized:
         if not 0 <= position < len(ids) or int(ids.min()) < 0:
             raise Problem(f"{path}: sentence {k} has {len(ids)} tokens, its chosen position is {position}")
     return Tokenized(sentences, positions.long())
+
+
+def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
+    """The batches that bert_add_reps.py writes, of `STATES_BATCH` sentences each.
+
+    A batch is a dict of `tokenized_sentences`, `token_positions` and, by layer 0 ... L, states [b, d].
+    """
+    for start in range(0, len(tokenized), STATES_BATCH):
+        rows = slice(start, start + STATES_BATCH)
+        yield {
+            "tokenized_sentences": tokenized.sentences[rows],
+            "token_positions": tokenized.positions[rows].clone(),
+            **{layer: h[layer, rows].clone() for layer in range(len(h))},
+        }
+
+
+def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
+    """Read a file of `state_batches`: the sentences, and their states [L + 1, n, d].
+
+    Raises:
+        Problem: not of that layout, not of L layers, batches of different width, or states not finite.
+    """
+    sentences, positions, states = [], [], []
+    for k, batch in enumerate(load_all(path)):
+        if not isinstance(batch, dict) or not {"tokenized_sentences", "token_positions", 0} <= batch.keys():
+            raise Problem(f"{path}: batch {k} is not a dict of tokenized_sentences, token_positions and layers")
+        checked = _checked_tokenized(path, batch["tokenized_sentences"], batch["token_positions"])
+        if len(batch) != n_layers + 3:
+            raise Problem(f"{path}: batch {k} has {len(batch) - 3} layers above the embeddings, the model {n_layers}")
+        layers = [batch.get(layer) for layer in range(n_layers + 1)]
+        for layer, h in enumerate(layers):
+            first = states[0][0] if states else layers[0]
+            fits = isinstance(h, torch.Tensor) and h.is_floating_point() and h.ndim == 2
+            if not fits or h.shape != (len(checked), first.shape[1]):
+                raise Problem(f"{path}: layer {layer} of batch {k} is not a float32 tensor of {len(checked)} states")
+            if not h.isfinite().all():
+                raise Problem(f"{path}: layer {layer} of batch {k} holds states that are not finite")
+        sentences += checked.sentences
+        positions.append(checked.positions)
+        states.append([h.float() for h in layers])
+    if not states:
+        raise Problem(f"{path} holds no batch")
+    h = torch.stack([torch.cat([batch[layer] for batch in states]) for layer in range(n_layers + 1)])
+    return Tokenized(sentences, torch.cat(positions)), h
 
 
 def load_matrix(path: Path, d: int) -> torch.Tensor:
@@ -279,8 +324,3 @@ ALLOWED: dict[tuple[str, str], Callable] = {
 for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since numpy 2
     ALLOWED[_core, "_reconstruct"] = _array
     ALLOWED[_core, "scalar"] = _scalar
-
-
-def values_of(records: Iterable[dict[str, Any]], type: str, mode: Any) -> list[dict[str, Any]]:
-    """The records of one kind of exit ("jump", "early_exit") and one mode, in the order of the file."""
-    return [r for r in records if r["info"]["type"] == type and r["info"]["mode"] == mode]

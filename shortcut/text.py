@@ -131,6 +131,16 @@ def tokenize(
     return Tokenized([torch.tensor(tokens) for tokens in ids], (draws * lengths).long())
 
 
+def tokenize_splits(
+    splits: dict[str, list[str]], tokenizer, context: int, seed: int, notice: Callable[[str], None]
+) -> dict[str, Tokenized]:
+    """`tokenize` for every split, positions drawn from one seeded generator, split after split."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tokenize(sentences, tokenizer, context, generator, notice, name) for name, sentences in splits.items()
+    }
+
+
 def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
     """The same sentences with the token at each chosen position replaced by [MASK]."""
     sentences = [ids.clone() for ids in tokenized.sentences]

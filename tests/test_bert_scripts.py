@@ -1,0 +1,207 @@
+"""The four scripts of BERT, in order, on a tiny random model."""
+
+import importlib
+import pickle
+from pathlib import Path
+
+import pytest
+import scipy.linalg
+import torch
+from conftest import LAYERS, D, make_sentences
+
+import config
+from shortcut import Problem, layout, representations, results, store
+from shortcut.text import Tokenized
+
+SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
+
+
+def run(script, *options):
+    importlib.import_module(script).main([str(option) for option in options])
+
+
+def run_all(out, model, scripts=SCRIPTS, *more):
+    for script in scripts:
+        run(script, "--out", out, "--model", model, "--dataset", "words", *more)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    for name, value in {"SENTENCES": 150, "TRAIN": 80, "VAL": 40}.items():
+        monkeypatch.setattr(config, name, value)
+
+
+def with_sentences(out):
+    files = layout.Layout(out, "tiny-bert_mask", "words")
+    with store.replacing(files.sentences) as file:
+        store.dump(file, *make_sentences(150))
+    return files
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, bert_folder):
+    files = with_sentences(tmp_path_factory.mktemp("out"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"SENTENCES": 150, "TRAIN": 80, "VAL": 40}.items():
+            patch.setattr(config, name, value)
+        run_all(files.root, bert_folder)
+    return files
+
+
+def test_every_file_of_the_design_is_there(made):
+    expected = {
+        made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results,
+        *(made.matrix(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)),
+        *(made.plot(f"{name}_{LAYERS}") for name in ("pre", "surp", "ee_pre1", "r2_scores")),
+    }  # fmt: skip
+    data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
+    assert data == expected
+
+
+def test_batches_are_those_of_the_original_code(made, bert_folder):
+    from shortcut import models
+
+    tokenizer, _ = models.load_tokenizer(bert_folder, masked=True)
+    with open(made.states("train"), "rb") as file:
+        batches = [pickle.load(file) for _ in range(5)]
+        assert not file.read(1)
+    sentences = make_sentences(150)
+    for k, batch in enumerate(batches):
+        assert batch.keys() == {"tokenized_sentences", "token_positions", *range(LAYERS + 1)}
+        for b, ids in enumerate(batch["tokenized_sentences"]):
+            whole = tokenizer(sentences[16 * k + b].rstrip())["input_ids"]
+            differing = [t for t, (a, c) in enumerate(zip(whole, ids.tolist(), strict=True)) if a != c]
+            assert differing in ([int(batch["token_positions"][b])], [])
+            assert ids[batch["token_positions"][b]] == tokenizer.mask_token_id
+            assert (ids == tokenizer.mask_token_id).sum() == 1
+        assert all(batch[layer].shape == (16, D) and batch[layer].dtype == torch.float32 for layer in range(LAYERS + 1))
+
+
+def test_states_equal_hugging_faces_at_every_layer_one_sentence_at_a_time(made, bert):
+    tokenized, h = store.load_states(made.states("val"), LAYERS)
+    for s, (ids, t) in enumerate(zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)):
+        theirs = bert.net(input_ids=ids[None], output_hidden_states=True).hidden_states  # BERT's end before any norm
+        torch.testing.assert_close(h[:, s], torch.stack([x[0, t] for x in theirs]), rtol=0, atol=1e-5)
+
+
+def test_reading_out_the_last_state_gives_the_logits_at_the_mask(made, bert):
+    tokenized, h = store.load_states(made.states("val"), LAYERS)
+    for s, (ids, t) in enumerate(zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)):
+        logits = bert.net(input_ids=ids[None]).logits[0, t]
+        torch.testing.assert_close(bert.read_out(h[-1, s]), logits, rtol=0, atol=1e-4)
+
+
+def test_layer_0_has_the_rank_of_the_distinct_positions_and_scipys_minimum_norm_fit(made, capsys):
+    import json
+
+    tokenized, h = store.load_states(made.states("train"), LAYERS)
+    distinct = len(set(tokenized.positions.tolist()))
+    entry = json.loads((made.matrices / "manifest.json").read_text())["files"]["0_1.pickle"]
+    assert entry["rank"] == min(distinct, D)
+    expected, _, rank, _ = scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=config.RCOND)
+    assert rank == entry["rank"]
+    A = store.load_matrix(made.matrix(0, 1), D)
+    torch.testing.assert_close(A, torch.from_numpy(expected.T).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_rank_of_few_positions_is_their_number(bert):
+    from shortcut import linear
+
+    sentences = [torch.tensor([5, 6, 7, 8, 9]) for _ in range(60)]
+    positions = torch.arange(60) % 4
+    for ids, t in zip(sentences, positions.tolist(), strict=True):
+        ids[t] = 4
+    h = representations.layer_states(bert, Tokenized(sentences, positions), 100)
+    factors = linear.factorize(h[0], config.RCOND)
+    assert factors.rank == 4
+    expected, *_ = scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=config.RCOND)
+    A = factors.fit(h[1])
+    torch.testing.assert_close(h[0].double() @ A.T, h[0].double() @ torch.from_numpy(expected), rtol=0, atol=1e-8)
+
+
+def test_records_of_the_results(made):
+    records = store.load_results(made.results)
+    assert {str(r["info"]["mode"]) for r in records} == {"idln", "mat"}
+    assert len(records) == 2 * (LAYERS + 1) + 35
+    assert all("surprisal" in r and "layers_processed" in r for r in records)
+    last = [r for r in records if r["info"].get("layer") == LAYERS]
+    assert last[0]["topk"].equal(last[1]["topk"])
+
+
+def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_path, bert_folder, capsys):
+    records = store.load_results(made.results)
+    for record in records:
+        del record["layers_processed" if record["info"]["type"] == "jump" else "surprisal"]
+    records = [{**r, "layers_processed": 2.0} if r["info"]["type"] == "early_exit" else r for r in records]
+    other = layout.Layout(tmp_path, "tiny-bert_mask", "words")
+    with store.replacing(other.results) as file:
+        store.dump(file, *records)
+    r = results.summarize(store.load_results(other.results))
+    assert r.fixed["mat"].layers == [float(layer) for layer in range(LAYERS + 1)]
+    assert r.early["mat"].surprisal == []
+    run("plot_results", "--out", tmp_path, "--model", "tiny-bert_mask", "--dataset", "words")
+    assert other.plot(f"ee_pre1_{LAYERS}").exists()
+    capsys.readouterr()
+
+
+def test_states_made_by_hand_work_from_the_second_script_on(made, tmp_path, bert_folder):
+    hand = layout.Layout(tmp_path, "tiny-bert_mask", "words")
+    hand.experiment.mkdir(parents=True)
+    for split in ("train", "val"):
+        tokenized, h = store.load_states(made.states(split), LAYERS)
+        whole = {layer: h[layer] for layer in range(LAYERS + 1)}
+        with open(hand.states(split), "wb") as file:
+            for start in range(0, len(tokenized), 7):  # views of large storages, plain pickle, another batch size
+                rows = slice(start, start + 7)
+                batch = {"tokenized_sentences": tokenized.sentences[rows], "token_positions": tokenized.positions[rows]}
+                pickle.dump(batch | {layer: x[rows] for layer, x in whole.items()}, file)
+    run_all(tmp_path, bert_folder, SCRIPTS[1:])
+    assert hand.results.read_bytes() == made.results.read_bytes()
+
+
+def test_two_runs_with_one_seed_give_the_same_bytes(made, tmp_path, bert_folder):
+    files = with_sentences(tmp_path)
+    run_all(tmp_path, bert_folder)
+    for path in (files.states("train"), files.matrix(0, 1), files.results, files.plot(f"pre_{LAYERS}")):
+        assert path.read_bytes() == (made.root / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_plots_are_found_by_name_folder_and_name_of_the_results_folder(made, bert_folder, capsys):
+    for name in (bert_folder, "tiny-bert", "tiny-bert_mask"):
+        run("plot_results", "--out", made.root, "--model", name, "--dataset", "words")
+        assert "already made, skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:-1])
+def test_help_says_what_is_read_and_written(script, capsys):
+    with pytest.raises(SystemExit):
+        run(script, "--help")
+    text = capsys.readouterr().out
+    assert "Reads " in text
+    assert "Writes " in text
+
+
+def test_problems_are_one_line(tmp_path, bert_folder, gpt2_folder, made):
+    here = ("--out", tmp_path, "--model", bert_folder, "--dataset", "words")
+    for script, message in (
+        ("bert_add_reps", "run get_wikipedia_sentences.py first"),
+        ("bert_add_linreg", r"words_train.pickle not found: run bert_add_reps.py first"),
+        ("bert_add_plot_r2", r"words_val.pickle not found: run bert_add_reps.py first"),
+        ("bert_add_results", r"words_val.pickle not found: run bert_add_reps.py first"),
+    ):
+        with pytest.raises(Problem, match=message):
+            run(script, *here)
+    with pytest.raises(Problem, match="causal language model"):
+        run("bert_add_linreg", "--out", tmp_path, "--model", gpt2_folder)
+    with pytest.raises(Problem, match="masked language model"):
+        run("add_linreg", *here)
+
+
+def test_states_of_another_model_are_refused(made):
+    with pytest.raises(Problem, match="has 3 layers above the embeddings, the model 12"):
+        store.load_states(made.states("val"), 12)
+
+
+def test_scripts_are_paragraphs():
+    for script in SCRIPTS:
+        assert len((Path(config.__file__).parent / f"{script}.py").read_text().splitlines()) <= 70
