@@ -1,31 +1,49 @@
-# make run                  the whole pipeline on the embedded model: no network but for the packages
-# make run MODEL=gpt2       the paper's own setting: Wikipedia, a model from the Hugging Face hub
-# make test                 the tests, offline
-# make lint                 ruff, check and format
+# make run                          both pipelines on the embedded models: no network but for the packages
+# make run MODEL=gpt2               the paper's own setting: Wikipedia, a model from the Hugging Face hub
+# make run MODEL=bert-base-uncased  likewise
+# make run MODEL=folder FAMILY=bert a masked model whose name does not say so
+# make test                         the tests, offline
+# make lint                         ruff, check and format
 
 PYTHON ?= python3
 PY := .venv/bin/python
 MODEL ?=
+FAMILY ?= $(if $(findstring bert,$(MODEL)),bert,gpt2)
 
 ifeq ($(MODEL),)
 GPT2 := --model models/gpt2-docstrings --dataset docstrings
-SENTENCES := $(GPT2) --source docstrings
+BERT := --model models/bert-docstrings --dataset docstrings
+SENTENCES := --dataset docstrings --source docstrings
+STAGES := gpt2 bert
 else
 GPT2 := --model $(MODEL)
-SENTENCES := $(GPT2)
+BERT := --model $(MODEL)
+SENTENCES :=
+STAGES := $(FAMILY)
 endif
 
-.PHONY: run test lint
-.DELETE_ON_ERROR:
+.PHONY: run sentences gpt2 bert test lint
+.NOTPARALLEL:
 
-run: .venv/installed
+run: $(STAGES)
+
+sentences: .venv/installed
 	$(PY) get_wikipedia_sentences.py $(SENTENCES)
+
+gpt2: sentences
 	$(PY) add_tokenization.py $(GPT2)
 	$(PY) add_linreg.py $(GPT2)
 	$(PY) add_plot_r2.py $(GPT2)
 	$(PY) add_linreg_submodules.py $(GPT2)
 	$(PY) add_results.py $(GPT2)
 	$(PY) plot_results.py $(GPT2)
+
+bert: sentences
+	$(PY) bert_add_reps.py $(BERT)
+	$(PY) bert_add_linreg.py $(BERT)
+	$(PY) bert_add_plot_r2.py $(BERT)
+	$(PY) bert_add_results.py $(BERT)
+	$(PY) plot_results.py $(BERT)
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q
