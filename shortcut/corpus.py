@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +110,13 @@ def _local_files(source: str) -> tuple[list[str], str]:
 
 
 def _hub_files(hub: Hub) -> tuple[list[str], str]:
-    builder = datasets.load_dataset_builder(hub.dataset, hub.config)
+    try:
+        builder = datasets.load_dataset_builder(hub.dataset, hub.config)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise Problem(
+            f"the hub's {hub.dataset} {hub.config} cannot be reached ({type(error).__name__}):"
+            " try again with a network, or take --source PATH (parquet, jsonl or txt) or --source docstrings"
+        ) from error
     return list(builder.config.data_files["train"]), ".parquet"
 
 
@@ -120,35 +127,40 @@ def _parquet(files: list[str], n: int, budget: int, rng: random.Random, notice: 
     shuffle buffer sees the head of one file. Each group gives the same number of articles; the groups
     left over follow only if those run out.
     """
-    opened = [pyarrow.parquet.ParquetFile(fsspec.open(file, cache_type="none").open()) for file in files]
-    for file, parquet in zip(files, opened, strict=True):
-        if "text" not in parquet.schema_arrow.names:
-            raise Problem(f"{file} has the columns {', '.join(parquet.schema_arrow.names)}, expected one named 'text'")
-    queues = []
-    for parquet in opened:
-        groups = [(parquet, k) for k in range(parquet.num_row_groups)]
-        rng.shuffle(groups)
-        queues.append(groups)
-    rounds = [[queue[k] for queue in queues if k < len(queue)] for k in range(max(map(len, queues)))]
-    column = opened[0].schema_arrow.names.index("text")
-    sizes = [sum(_group_bytes(parquet, k, column) for parquet, k in groups) for groups in rounds]
-    rows = [sum(parquet.metadata.row_group(k).num_rows for parquet, k in groups) for groups in rounds]
-    wanted = math.ceil(SLACK * n)
-    planned = 1  # rounds: each takes one group of every file
-    while planned < len(rounds) and (sum(rows[:planned]) < wanted or sum(sizes[: planned + 1]) <= budget):
-        planned += 1
-    first = [group for groups in rounds[:planned] for group in groups]
-    notice(
-        f"reading {len(first)} of {sum(map(len, rounds))} row groups from {len(files)} files,"
-        f" {sum(sizes[:planned]) / 1e6:.0f} of {sum(sizes) / 1e6:.0f} MB"
-    )
-    share = math.ceil(wanted / len(first))
-    for parquet, k in first:
-        articles = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
-        yield from rng.sample(articles, min(share, len(articles)))
-    for parquet, k in (group for groups in rounds[planned:] for group in groups):
-        articles = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
-        yield from rng.sample(articles, len(articles))
+    with ExitStack() as closing:
+        opened = [
+            pyarrow.parquet.ParquetFile(closing.enter_context(fsspec.open(file, cache_type="none"))) for file in files
+        ]
+        for file, parquet in zip(files, opened, strict=True):
+            if "text" not in parquet.schema_arrow.names:
+                raise Problem(
+                    f"{file} has the columns {', '.join(parquet.schema_arrow.names)}, expected one named 'text'"
+                )
+        queues = []
+        for parquet in opened:
+            groups = [(parquet, k) for k in range(parquet.num_row_groups)]
+            rng.shuffle(groups)
+            queues.append(groups)
+        rounds = [[queue[k] for queue in queues if k < len(queue)] for k in range(max(map(len, queues)))]
+        column = opened[0].schema_arrow.names.index("text")
+        sizes = [sum(_group_bytes(parquet, k, column) for parquet, k in groups) for groups in rounds]
+        rows = [sum(parquet.metadata.row_group(k).num_rows for parquet, k in groups) for groups in rounds]
+        wanted = math.ceil(SLACK * n)
+        planned = 1  # rounds: each takes one group of every file
+        while planned < len(rounds) and (sum(rows[:planned]) < wanted or sum(sizes[: planned + 1]) <= budget):
+            planned += 1
+        first = [group for groups in rounds[:planned] for group in groups]
+        notice(
+            f"reading {len(first)} of {sum(map(len, rounds))} row groups from {len(files)} files,"
+            f" {sum(sizes[:planned]) / 1e6:.0f} of {sum(sizes) / 1e6:.0f} MB"
+        )
+        share = math.ceil(wanted / len(first))
+        for parquet, k in first:
+            articles = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
+            yield from rng.sample(articles, min(share, len(articles)))
+        for parquet, k in (group for groups in rounds[planned:] for group in groups):
+            articles = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
+            yield from rng.sample(articles, len(articles))
 
 
 def _group_bytes(parquet: pyarrow.parquet.ParquetFile, group: int, column: int) -> int:

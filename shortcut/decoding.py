@@ -55,13 +55,13 @@ def predict(
     surprisal = torch.empty(K, n)
     gap = torch.empty(K, n)
     for rows in torch.arange(n).split(ROWS):
-        full = model.read_out(final[rows].to(model.device))
+        full_log_p = model.read_out(final[rows].to(model.device)).log_softmax(-1)
         for k in range(K):
             logits = model.read_out(approximations[k, rows].to(model.device))
             top = logits.topk(TOP)
             topk[k, rows] = top.indices.cpu()
             gap[k, rows] = metrics.top_two_gap(logits, top.values).cpu()
-            surprisal[k, rows] = metrics.surprisal(full, top.indices[:, 0]).cpu()
+            surprisal[k, rows] = metrics.surprisal(full_log_p, top.indices[:, 0]).cpu()
             finite = gap[k, rows].isfinite() & surprisal[k, rows].isfinite()
             if not finite.all():
                 row = int(rows[~finite][0])

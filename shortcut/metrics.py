@@ -49,13 +49,15 @@ def precision_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> f
     return hits_at_k(approximation, full, k).double().mean().item()
 
 
-def surprisal(full_logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """-ln p_full(token) in nats [n], for one token a row, from the full model's logits [n, v].
+def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """-ln p_full(token) in nats [n], for one token a row.
 
-    A logit less the log of the sum, never the log of a softmax: probabilities below the smallest
-    float stay finite.
+    Args:
+        full_log_p: the log-softmax of the full model's logits [n, v]; never the log of a softmax, which
+            is infinite for probabilities below the smallest float.
+        tokens: int64 [n].
     """
-    return full_logits.logsumexp(1) - full_logits.gather(1, tokens[:, None])[:, 0]
+    return -full_log_p.gather(1, tokens[:, None])[:, 0]
 
 
 def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:

@@ -53,7 +53,7 @@ def test_precision_is_the_mean_over_sentences():
 
 def test_surprisal_in_nats_also_where_the_softmax_is_zero():
     logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 500.0]])
-    values = metrics.surprisal(logits, torch.tensor([0, 0]))
+    values = metrics.surprisal(logits.log_softmax(-1), torch.tensor([0, 0]))
     np.testing.assert_allclose(values.numpy(), [math.log(4.0), 500.0], rtol=1e-6)
 
 

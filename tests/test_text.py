@@ -188,3 +188,25 @@ def test_mask_replaces_exactly_the_chosen_token(tokenized):
     for before, after, t in zip(tokenized.sentences, masked.sentences, tokenized.positions.tolist(), strict=True):
         assert after[t] == 4
         assert (before != after).sum() == 1
+
+
+def test_a_hub_that_cannot_be_reached_names_the_alternatives(monkeypatch):
+    def unreachable(*_):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(corpus.datasets, "load_dataset_builder", unreachable)
+    with pytest.raises(Problem, match=r"cannot be reached .*--source PATH .* or --source docstrings"):
+        take(corpus.Hub("wikimedia/wikipedia", "20231101.en"), 5)
+
+
+def test_a_set_on_the_hub_is_read_from_its_parquet_files(tmp_path, monkeypatch):
+    """The list of files comes from the hub; what is read of them is the same code as for a folder."""
+    source = write(tmp_path / "data", ".parquet", 90)
+    urls = sorted(f"file://{path}" for path in (tmp_path / "data").iterdir())
+
+    class Builder:
+        class config:  # noqa: N801  (the name datasets gives it)
+            data_files = {"train": urls}  # noqa: RUF012
+
+    monkeypatch.setattr(corpus.datasets, "load_dataset_builder", lambda *_: Builder)
+    assert take(corpus.Hub("a/b", "c"), 40)[0] == take(source, 40)[0]
