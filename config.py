@@ -18,7 +18,7 @@ SAFETENSORS_ONLY = True  # a checkpoint in pickle format can run code when it is
 # Sentences
 DATASET = "wikipedia"  # names the files made from them
 SOURCE = "hub"  # "hub"; "docstrings" of the installed packages; or a file or folder of parquet, jsonl or txt
-HUB_DATASET = "wikimedia/wikipedia"  # the paper's 20220301 dump is no longer served
+HUB_DATASET = "wikimedia/wikipedia"  # Departure: the paper's 20220301 dump is no longer served
 HUB_CONFIG = "20231101.en"
 READ_BYTES = 300_000_000  # of the parquet files, spread evenly over all of them; all would be 11 GB
 SPACY = None  # the rule-based sentencizer; or a trained pipeline such as "en_core_web_sm"

@@ -10,25 +10,21 @@ Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after an
 import random
 
 import config
-from shortcut import cli, corpus, text
+from shortcut import cli, corpus, docstrings, text
 
 
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, source=True)
-    settings = {"source": run.source, "seed": run.seed, "sentences": config.SENTENCES, "spacy": config.SPACY}
+    settings = {"seed": run.seed, "sentences": config.SENTENCES, "spacy": config.SPACY, **run.source_settings()}
     with run.stage(depends=[], reads=[], writes=[run.files.sentences], **settings) as stage:
         if stage.made:
             return
         split, rng = text.splitter(config.SPACY), random.Random(run.seed)
         if run.source == "docstrings":
-            with cli.bar("docstrings", None, "files") as advance:
+            files = docstrings.source_files(config.DOCSTRING_PACKAGES)
+            with cli.bar("docstrings", len(files), "files") as advance:
                 sentences = corpus.docstring_sentences(
-                    config.DOCSTRING_PACKAGES,
-                    config.SENTENCES,
-                    config.TRAIN,
-                    split=split,
-                    rng=rng,
-                    read=advance,
+                    files, config.SENTENCES, config.TRAIN, split=split, rng=rng, read=advance
                 )
         else:
             source = corpus.Hub(config.HUB_DATASET, config.HUB_CONFIG) if run.source == "hub" else run.source

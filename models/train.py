@@ -56,8 +56,8 @@ class Recipe:
 
 RECIPES = {
     "gpt2": Recipe(d=128, heads=4, vocabulary=4096, epochs=6, batch=4096, rate=2e-3, warmup=100, muon=0.02),
-    # Post-norm blocks collapse (all states alike, loss stuck at the unigram's) at the rates a GPT-2 likes.
-    "bert": Recipe(d=128, heads=4, vocabulary=4096, epochs=7, batch=4096, rate=4e-4, warmup=500, muon=0.0),
+    # Post-norm blocks stay at the unigram distribution for long under AdamW alone; Muon gets them off it.
+    "bert": Recipe(d=128, heads=4, vocabulary=4096, epochs=4, batch=4096, rate=1e-3, warmup=200, muon=0.01),
 }
 
 
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = RECIPES[args.family]
     folder = args.out or HERE / f"{args.family}-docstrings"
 
-    sentences = docstrings.sentences(PACKAGES, text.splitter())
+    sentences = docstrings.sentences(docstrings.source_files(PACKAGES), text.splitter())
     train = [s for s in sentences if not docstrings.is_held_out(s)]
     held_out = random.Random(SEED).sample([s for s in sentences if docstrings.is_held_out(s)], HELD_OUT_SENTENCES)
     print(f"{len(train)} sentences to train on, {len(sentences) - len(train)} held out", flush=True)
@@ -173,13 +173,12 @@ def fit(model, tokenizer, ids, objective, recipe: Recipe, epochs: int) -> None:
     rng = random.Random(SEED)
     pad = tokenizer.pad_token_id or 0
     total = epochs * sum(1 for _ in batches(ids, pad, recipe.batch, random.Random(SEED)))
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and ".h." in n]
-    if not recipe.muon:
-        matrices = []
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and (".h." in n or ".layer." in n)]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    optimizers = [torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01)]
-    if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=recipe.muon, weight_decay=0.01))
+    optimizers = [
+        torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.Muon(matrices, lr=recipe.muon, weight_decay=0.01),
+    ]
 
     def schedule(step: int) -> float:
         cosine = 0.55 + 0.45 * math.cos(math.pi * step / total)
@@ -210,8 +209,10 @@ def fit(model, tokenizer, ids, objective, recipe: Recipe, epochs: int) -> None:
 def report(model, tokenizer, held_out, train, objective) -> None:
     """Held-out loss beside the unigram distribution's, and accuracy beside the most frequent token's."""
     counts = torch.ones(len(tokenizer))  # add-one, so that no token has probability zero
+    torch.manual_seed(SEED)
     for padded, mask in batches(train, tokenizer.pad_token_id or 0, 8192, random.Random(SEED)):
-        counts += torch.bincount(objective(tokenizer, padded, mask)[1].clamp(min=0)[mask == 1], minlength=len(counts))
+        labels = objective(tokenizer, padded, mask)[1]
+        counts += torch.bincount(labels[labels != IGNORED], minlength=len(counts))
     unigram = (counts / counts.sum()).log()
     torch.manual_seed(SEED)
     loss = baseline = hits = frequent = n = 0.0

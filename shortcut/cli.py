@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, layout, manifest, models
+from shortcut import Problem, corpus, layout, manifest, models
 from shortcut.models import Model
 
 Item = TypeVar("Item")
@@ -48,11 +48,7 @@ class Run:
 
     def n_layers(self) -> int:
         """L, from the model's config; raises Problem if config.py has another."""
-        layers = models.n_layers(self.model, masked=self.masked)
-        known = self._known_layers()
-        if known is not None and layers != known:
-            raise Problem(f"{self.model} has {layers} layers, config.py says {known}: correct LAYERS in config.py")
-        return layers
+        return models.n_layers(self.model, masked=self.masked, expected=self._known_layers())
 
     def load_model(self) -> Model:
         """The model, checked (see `models.load`)."""
@@ -78,6 +74,15 @@ class Run:
         return manifest.Stage(
             self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
         )
+
+    def source_settings(self) -> dict[str, Any]:
+        """What the sentences depend on, by where they come from."""
+        c = self.config
+        if self.source == "hub":
+            return {"source": "hub", "hub": [c.HUB_DATASET, c.HUB_CONFIG], "bytes": c.READ_BYTES}
+        if self.source == "docstrings":
+            return {"source": "docstrings", "packages": c.DOCSTRING_PACKAGES, "train": c.TRAIN}
+        return {**corpus.identity(self.source), "bytes": c.READ_BYTES}
 
     def _known_layers(self) -> int | None:
         return None if Path(self.model).is_dir() else self.config.LAYERS.get(self.model)
@@ -130,7 +135,11 @@ def start(
     if not args.dataset or Path(args.dataset).name != args.dataset:
         options.error(f"--dataset names files, got {args.dataset!r}")
     root = args.out.resolve()
-    folder = layout.results_folder(args.model, root) if results else layout.model_folder(args.model, masked=masked)
+    folder = (
+        layout.results_folder(args.model, args.dataset, root)
+        if results
+        else layout.model_folder(args.model, masked=masked)
+    )
     run = Run(
         script=name,
         config=config,
@@ -158,7 +167,10 @@ def run(main: Callable[[], object]) -> None:
     except Problem as problem:
         sys.exit(f"{script}: {problem}")
     except KeyboardInterrupt:
-        print(f"\n{script}: interrupted; what was finished is kept, the next run goes on from there", file=sys.stderr)
+        print(
+            f"\n{script}: interrupted; the files that were finished are kept, the next run makes the others",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

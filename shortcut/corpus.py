@@ -1,5 +1,6 @@
 """Where sentences come from: Wikipedia on the hub, files of articles, files of sentences, docstrings."""
 
+import hashlib
 import json
 import math
 import random
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import datasets
 import fsspec
+import httpx
 import pyarrow
 import pyarrow.parquet
 
 from shortcut import Problem, docstrings, text
+
+Group = tuple[pyarrow.parquet.ParquetFile, int]  # a file, and the number of a row group in it
 
 SLACK = 1.2  # articles taken for each sentence wanted: some are too short to have one
 
@@ -73,12 +77,23 @@ def sentences(
         raise Problem(f"{source} holds no sentence: expected articles of two paragraphs or more, or lines of text")
     if len(result) < n:
         notice(f"{len(result)} sentences found, {n} asked for: that is all of {source}")
-    rng.shuffle(result)  # files are in some order; what trains and what validates must not be
+    # Departure: the original kept the order of the articles; what trains and what validates must be alike.
+    rng.shuffle(result)
     return result
 
 
+def identity(source: str) -> dict[str, str]:
+    """What a local source holds, for the record: its path and a hash over its files' names, sizes and times."""
+    files, _ = _local_files(source)
+    digest = hashlib.sha256()
+    for file in files:
+        stat = Path(file).stat()
+        digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return {"source": source, "source_files": digest.hexdigest()[:16]}
+
+
 def docstring_sentences(
-    packages: tuple[str, ...],
+    files: list[Path],
     n: int,
     n_train: int,
     *,
@@ -91,7 +106,7 @@ def docstring_sentences(
     The embedded models were trained on sentences that are not held out, so the validation
     sentences, which follow the first `n_train`, are new to them.
     """
-    everything = docstrings.sentences(packages, split, read)
+    everything = docstrings.sentences(files, split, read)
     rng.shuffle(everything)
     held_out = [s + "\n" for s in everything if docstrings.is_held_out(s)]
     others = [s + "\n" for s in everything if not docstrings.is_held_out(s)]
@@ -128,9 +143,8 @@ def _parquet(files: list[str], n: int, budget: int, rng: random.Random, notice: 
     left over follow only if those run out.
     """
     with ExitStack() as closing:
-        opened = [
-            pyarrow.parquet.ParquetFile(closing.enter_context(fsspec.open(file, cache_type="none"))) for file in files
-        ]
+        opened = [_open(file, closing) for file in files]
+        names = {id(parquet): file for file, parquet in zip(files, opened, strict=True)}
         for file, parquet in zip(files, opened, strict=True):
             if "text" not in parquet.schema_arrow.names:
                 raise Problem(
@@ -155,12 +169,36 @@ def _parquet(files: list[str], n: int, budget: int, rng: random.Random, notice: 
             f" {sum(sizes[:planned]) / 1e6:.0f} of {sum(sizes) / 1e6:.0f} MB"
         )
         share = math.ceil(wanted / len(first))
-        for parquet, k in first:
-            articles = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
-            yield from rng.sample(articles, min(share, len(articles)))
-        for parquet, k in (group for groups in rounds[planned:] for group in groups):
-            articles = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
+        drawn = []
+        for group in first:
+            articles = _articles(group, names)
+            drawn += rng.sample(articles, min(share, len(articles)))
+        rng.shuffle(drawn)  # whoever stops early leaves out some of every file, not the last files
+        yield from drawn
+        for group in (group for groups in rounds[planned:] for group in groups):
+            articles = _articles(group, names)
             yield from rng.sample(articles, len(articles))
+
+
+def _open(file: str, closing: ExitStack) -> pyarrow.parquet.ParquetFile:
+    try:
+        return pyarrow.parquet.ParquetFile(closing.enter_context(fsspec.open(file, cache_type="none")))
+    except (pyarrow.ArrowException, OSError, httpx.HTTPError) as error:
+        raise Problem(f"cannot read {file} ({_line(error)}): expected a parquet file") from error
+
+
+def _articles(group: Group, names: dict[int, str]) -> list[str]:
+    """The texts of one row group; rows without one are left out."""
+    parquet, k = group
+    try:
+        texts = parquet.read_row_group(k, columns=["text"])["text"].to_pylist()
+    except (pyarrow.ArrowException, OSError, httpx.HTTPError) as error:
+        raise Problem(f"cannot read row group {k} of {names[id(parquet)]} ({_line(error)})") from error
+    return [article for article in texts if isinstance(article, str)]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _group_bytes(parquet: pyarrow.parquet.ParquetFile, group: int, column: int) -> int:
@@ -183,9 +221,12 @@ def _jsonl(files: list[str], rng: random.Random) -> Iterator[str]:
         for file, offset, number in places:
             streams[file].seek(offset)
             try:
-                yield json.loads(streams[file].readline())["text"]
-            except (ValueError, TypeError, KeyError) as error:
-                raise Problem(f'{file}, line {number}: expected an object like {{"text": "..."}}') from error
+                article = json.loads(streams[file].readline())["text"]
+            except (ValueError, TypeError, KeyError):
+                article = None
+            if not isinstance(article, str):
+                raise Problem(f'{file}, line {number}: expected an object like {{"text": "..."}}')
+            yield article
     finally:
         for stream in streams.values():
             stream.close()

@@ -40,22 +40,18 @@ def is_held_out(sentence: str) -> bool:
 
 
 def sentences(
-    packages: Iterable[str],
+    files: Iterable[Path],
     split: Callable[[str], list[str]],
     read: Callable[[int], object] = lambda _: None,
 ) -> list[str]:
-    """Every distinct English sentence in the docstrings of `packages`, in the order of the files.
+    """Every distinct English sentence in the docstrings of the files, in their order.
 
     Args:
-        packages: names of installed packages; their tests are passed over.
+        files: Python sources, see `source_files`.
         split: splits one paragraph into sentences.
         read: told of each file read.
-
-    Raises:
-        Problem: a package is not installed.
     """
     found: dict[str, None] = {}
-    files = [path for package in packages for path in _source_files(package)]
     for path in files:
         read(1)
         for docstring in _docstrings(path):
@@ -64,14 +60,20 @@ def sentences(
     return list(found)
 
 
-def _source_files(package: str) -> list[Path]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise Problem(
-            f"package {package!r} is not installed: run make, or name others in DOCSTRING_PACKAGES in config.py"
-        )
-    root = Path(next(iter(spec.submodule_search_locations)))
-    return sorted(p for p in root.rglob("*.py") if not {"tests", "test"} & set(p.relative_to(root).parts))
+def source_files(packages: Iterable[str]) -> list[Path]:
+    """The Python sources of installed packages, their tests left out.
+
+    Raises:
+        Problem: a package is not installed.
+    """
+    files = []
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise Problem(f"package {package!r} is not installed: see DOCSTRING_PACKAGES in config.py")
+        root = Path(next(iter(spec.submodule_search_locations)))
+        files += sorted(p for p in root.rglob("*.py") if not {"tests", "test"} & set(p.relative_to(root).parts))
+    return files
 
 
 def _docstrings(path: Path) -> Iterator[str]:

@@ -4,7 +4,9 @@
 
 with gap_l = p(best) - p(second) read out after layer l, t the 0-based position of the token, N the
 mean over the sentences of (position + 1). The paper has tau = 4. Never before layer 1; at layer L in any case. The
-gaps of all layers come from one pass, so a lambda costs a comparison, not a run of the model.
+gaps of all layers come from one pass, so a lambda costs a comparison.
+
+Departure: the original runs the model again for every lambda and sentence; the exits are the same.
 
 Departure: the original's BERT code has the constant 3 in place of the position t; the paper's
 formula has the position, and so does this.

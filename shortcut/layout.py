@@ -113,8 +113,10 @@ def model_folder(name: str, *, masked: bool) -> str:
     return Path(name).resolve().name + ("_mask" if masked else "")
 
 
-def results_folder(name: str, root: Path) -> str:
-    """`<m>` of a model's name, its folder, or the name of a folder under experiment/, whichever is there."""
-    folder = model_folder(name, masked=False)
-    there = [m for m in (folder, f"{folder}_mask") if (root / "experiment" / m).is_dir()]
-    return there[0] if there else folder
+def results_folder(name: str, dataset: str, root: Path) -> str:
+    """`<m>` of a model's name, its folder, or the name of a folder under experiment/: where results are."""
+    causal = model_folder(name, masked=False)
+    masked = f"{causal}_mask"
+    if causal.endswith("_mask") or Layout(root, causal, dataset).results.exists():
+        return causal
+    return masked if "bert" in causal or Layout(root, masked, dataset).results.exists() else causal

@@ -126,7 +126,7 @@ def fit_pairs(
     """
     n, d = h.shape[1:]
     if n < d:
-        notice(f"  {n} sentences for states of width {d}: every fit is exact, and the one of minimum norm")
+        notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")
     ranks = []
     for i, run in groupby(wanted, key=lambda pair: pair[0]):
         factors = factorize(h[i].to(device), rcond)

@@ -8,10 +8,11 @@ input, versions). A stage compares before it works:
     output there, others                      refused, naming what differs
     output there, no entry                    refused: it is not ours to overwrite
     output there, another SHA-256             refused: changed since
-    input with an entry, another SHA-256      refused: changed since, or made from another input
+    input with an entry, another SHA-256      refused: changed since, or made from another input or model
 
-and `--force` makes anew what is there. An entry is written before its file takes its name, so a
-killed run leaves an entry without a file (made again), never a file without an entry.
+and `--force` makes anew what is there. An entry is written before its file takes its name, and an old
+file goes when the new one is whole, so a killed run leaves an entry without a file (made again), never
+a file without an entry.
 """
 
 import fcntl
@@ -21,7 +22,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +34,7 @@ from shortcut.layout import Layout
 
 NAME = "manifest.json"
 LOCK = ".lock"
+MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
 FORMAT = 1  # of the files; raised when what a script writes changes meaning
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
 
@@ -82,7 +84,8 @@ class Stage:
         Raises:
             Problem: as the table of this module says, or another run has the folder.
         """
-        inputs = self._inputs()
+        for path in self.reads:
+            self.layout.require(path)
         with ExitStack() as locks:
             for folder in sorted({path.parent for path in self.writes}):
                 locks.enter_context(_locked(folder, self.script))
@@ -91,13 +94,12 @@ class Stage:
             self.run = {
                 "script": self.script,
                 "settings": self.settings,
-                "inputs": inputs,
+                "inputs": self._inputs(),
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
             self.todo = [path for path in self.writes if not self._is_made(path)]
-            if self.force:
-                for path in self.todo:
-                    path.unlink(missing_ok=True)
+            for path in self.writes:
+                store.remove_leftovers(path)
         except BaseException:
             self._locks.close()
             raise
@@ -122,6 +124,7 @@ class Stage:
             raise ValueError(f"{path} is not among the outputs to be made")
 
         def record(whole: Path) -> None:
+            path.unlink(missing_ok=True)  # under --force: an entry must never stand beside another run's file
             manifest = self._manifest(path.parent)
             run_id = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()[:16]
             manifest["runs"][run_id] = self.run
@@ -147,8 +150,6 @@ class Stage:
 
     def _inputs(self) -> dict[str, str]:
         """The SHA-256 of every input, by its path from the root, checked against the manifests."""
-        for path in self.reads:
-            self.layout.require(path)
         unknown = [path for path in self.reads if not self._check_made_from(path)]
         if unknown:
             self.notice(f"no manifest entry (made by hand or by other code), read as it is: {self._describe(unknown)}")
@@ -163,7 +164,11 @@ class Stage:
         again = f"run {self.layout.maker(path)} --force"
         if entry["sha256"] != self._sha256(path):
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
-        for name, recorded in manifest["runs"][entry["run"]]["inputs"].items():
+        made = manifest["runs"][entry["run"]]
+        for kind in MODEL_FILES:
+            if self.settings.get(kind, "absent") != made["settings"].get(kind, self.settings.get(kind, "absent")):
+                raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
+        for name, recorded in made["inputs"].items():
             upstream = self.layout.root / name
             if upstream.exists():
                 if self._sha256(upstream) != recorded:
@@ -245,8 +250,9 @@ def _locked(folder: Path, script: str) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
             raise Problem(f"{folder} is in use by {holder or 'another run'}: wait for it, or stop it") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{script} (process {os.getpid()})\n".encode(), 0)
+        with suppress(OSError):  # who holds it is for people; a full disk is told of where it matters
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{script} (process {os.getpid()})\n".encode(), 0)
         yield
     finally:
         os.close(handle)

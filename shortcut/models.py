@@ -1,9 +1,10 @@
 """Everything known about model architectures: loading, where to look in, how to read out.
 
 The only file that imports transformers. A family of models is a row of `FAMILIES`, keyed by Hugging
-Face's `config.model_type`; a new one is a new row. The library's own forward pass runs untouched:
-states are seen by hooks (`Model.watch`), sub-modules are exchanged for linear maps by swapping the
-child (`Model.replace`), both undone when their `with` block ends.
+Face's `config.model_type`; a new one is a new row. The library's own forward pass runs (only GPT-2's
+activation is exchanged for the same function, fused): states are seen by hooks (`Model.watch`),
+sub-modules are exchanged for linear maps by swapping the child (`Model.replace`), both undone when
+their `with` block ends.
 
 Layers are numbered as in the paper: h_0 is what enters the first block, h_l what leaves block l - 1
 (0-based), h_L what leaves the last one, before any final norm.
@@ -15,10 +16,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import cached_file
 from transformers.utils import logging as hf_logging
@@ -66,10 +69,16 @@ FAMILIES = {
     ),
 }  # fmt: skip
 
-FILES = {  # what a model's fingerprint is taken of
-    "weights": ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
-    "tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt"),
-}
+# What a model's fingerprint is taken of; of the weights, the first that is there.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+)
 
 Point = tuple[nn.Module, str]  # a module, and whether its input ("in") or its output ("out") is meant
 Keep = Callable[[int, torch.Tensor], None]
@@ -197,11 +206,8 @@ def load(
         Problem: not to be found, another family, masked where causal is wanted or the reverse, another
             number of layers, missing weights, or a read-out of h_L that differs from the model's logits.
     """
-    family, config = _family(name, masked)
-    if layers is not None and config.num_hidden_layers != layers:
-        raise Problem(
-            f"{name} has {config.num_hidden_layers} layers, config.py says {layers}: correct LAYERS in config.py"
-        )
+    n_layers(name, masked=masked, expected=layers)
+    family, _ = _family(name, masked)
     with _readable(name), _quiet_loading():
         net, report = family.auto.from_pretrained(
             name,
@@ -224,9 +230,12 @@ def load(
     return model
 
 
-def n_layers(name: str, *, masked: bool) -> int:
-    """The number of blocks of a model, from its config alone. Raises as `load`."""
-    return _family(name, masked)[1].num_hidden_layers
+def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
+    """The number of blocks of a model, from its config alone. Raises as `load`, also if it is not as expected."""
+    layers = _family(name, masked)[1].num_hidden_layers
+    if expected is not None and layers != expected:
+        raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
+    return layers
 
 
 def load_tokenizer(name: str, *, masked: bool):
@@ -246,21 +255,29 @@ def mask_token(tokenizer, name: str) -> int:
 def fingerprint(name: str, kind: str) -> str:
     """SHA-256 over a model's files of one kind ("weights", "tokenizer"), found without loading it.
 
+    The weights go with the settings in config.json that they are run with.
+
     Raises:
         Problem: not to be found.
     """
-    with _readable(name):
-        found = [cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in FILES[kind]]
-        files = [path for path in found if path]
-        for index in (path for path in files if path.endswith(".index.json")):
-            shards = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
-            files += [cached_file(name, shard) for shard in shards]
-    if not files:
-        raise Problem(f"{name!r} holds no {kind}: expected one of {', '.join(FILES[kind])}")
     digest = hashlib.sha256()
-    for path in files:
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    with _readable(name):
+        if kind == "weights":
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
+            for key in ("_name_or_path", "transformers_version", "dtype"):
+                config.pop(key, None)
+            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        names = WEIGHTS if kind == "weights" else TOKENIZER
+        found = (cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in names)
+        files = [path for path in found if path] if kind == "tokenizer" else [*islice(filter(None, found), 1)]
+        if not files:
+            raise Problem(f"{name!r} holds no {kind}: expected {', '.join(names)}")
+        if files[0].endswith(".index.json"):
+            shards = sorted(set(json.loads(Path(files[0]).read_text())["weight_map"].values()))
+            files += [cached_file(name, shard) for shard in shards]
+        for path in files:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -284,9 +301,7 @@ def _readable(name: str) -> Iterator[None]:
     """Turn what loading raises for a bad name, a missing file or no network into one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(name).is_dir():
             hint = "expected a folder with config.json, tokenizer.json and model.safetensors"
         else:

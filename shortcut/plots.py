@@ -30,7 +30,8 @@ Scores = Mapping[tuple[int, int], float]
 
 def save(figure: Figure, file: BinaryIO) -> None:
     """Write a figure as PDF, without the date: the same figure gives the same bytes."""
-    figure.savefig(file, format="pdf", bbox_inches="tight", metadata={"CreationDate": None})
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format="pdf", bbox_inches="tight", metadata={"CreationDate": None})
 
 
 def r2_heat_maps(mat: Scores, identity: Scores, title: str) -> Figure:

@@ -75,6 +75,12 @@ def replacing(path: Path, record: Callable[[Path], None] | None = None) -> Itera
         raise Problem(f"cannot write {path}: {error.strerror}; nothing was left half-written") from error
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed run left of `path`: temporary files that never took its name."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -141,7 +147,11 @@ def load_tokenized(path: Path) -> Tokenized:
 
 
 def _checked_tokenized(path: Path, sentences: Any, positions: Any) -> Tokenized:
+    if not isinstance(positions, (torch.Tensor, np.ndarray, list)):
+        raise Problem(f"{path}: token_positions is of type {type(positions).__name__}, expected an int64 tensor")
     positions = torch.as_tensor(positions)
+    if positions.is_floating_point() and len(positions):
+        raise Problem(f"{path}: token_positions are {positions.dtype}, expected int64")
     if not isinstance(sentences, list) or not sentences or positions.shape != (len(sentences),):
         raise Problem(f"{path}: expected as many token_positions as tokenized_sentences, at least one")
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
@@ -212,21 +222,33 @@ def load_r2(path: Path) -> dict[str, dict[tuple[int, int], float]]:
     value = load(path)
     if not isinstance(value, dict) or not {"score_mat", "score_id"} <= value.keys():
         raise Problem(f"{path}: expected a dict with score_mat and score_id")
-    return {name: {pair: float(r2) for pair, r2 in value[name].items()} for name in ("score_mat", "score_id")}
+    try:
+        return {name: {(i, j): float(r2) for (i, j), r2 in value[name].items()} for name in ("score_mat", "score_id")}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Problem(f"{path}: expected scores as {{(i, j): float}} ({error})") from error
 
 
 def load_results(path: Path) -> list[dict[str, Any]]:
     """The records of add_results.py: `info`, `layers_processed`, `topk`, `surprisal`.
 
     The original's BERT files lack `layers_processed` for jumps, which is their layer, and `surprisal`
-    for early exits, which stays absent.
+    for early exits, which stays absent. Raises Problem for anything of another layout.
     """
     records = list(load_all(path))
     for k, record in enumerate(records):
-        if not isinstance(record, dict) or not {"info", "topk"} <= record.keys():
-            raise Problem(f"{path}: record {k} has no info or no topk")
-        if record["info"]["type"] == "jump":
-            record.setdefault("layers_processed", float(record["info"]["layer"]))
+        try:
+            info = record["info"]
+            if info["type"] == "jump":
+                record.setdefault("layers_processed", float(info["layer"]))
+            record["layers_processed"] = float(record["layers_processed"])
+            record["topk"] = torch.as_tensor(record["topk"])
+            if "surprisal" in record:
+                record["surprisal"] = torch.as_tensor(record["surprisal"])
+            known = info["type"] in ("jump", "early_exit") and record["topk"].ndim == 2 and "mode" in info
+        except (TypeError, KeyError, ValueError, AttributeError):
+            known = False
+        if not known:
+            raise Problem(f"{path}: record {k} is not one of info, layers_processed, topk [n, 10] and surprisal [n]")
     return records
 
 
@@ -319,7 +341,7 @@ ALLOWED: dict[tuple[str, str], Callable] = {
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): None,  # only named, as the type to reconstruct; calling it could claim gigabytes
 }
 for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before and since numpy 2
     ALLOWED[_core, "_reconstruct"] = _array

@@ -102,7 +102,8 @@ def tokenize(
 
     Positions are uniform over the tokens, first and last included (for BERT [CLS] and [SEP] too).
     Departure: the original's GPT-2 tokenizer has '.' for padding, which splits at every period and
-    swallows the white space beside it; this is the stock tokenizer.
+    swallows the white space beside it; this is the stock tokenizer, which would make the newline a
+    token, so it is stripped first.
 
     Args:
         sentences: the sentences, with their newlines.

@@ -20,20 +20,36 @@ def test_at_most_ten_megabytes_and_twelve_layers(folder):
     assert model.vocabulary >= 2000
 
 
+@pytest.fixture(scope="module")
+def sentences():
+    """Of one package, by whether they are held out."""
+    found = docstrings.sentences(docstrings.source_files(["sklearn"]), text.splitter())
+    return {kind: [s for s in found if docstrings.is_held_out(s) == kind] for kind in (True, False)}
+
+
+def test_both_families_are_there():
+    assert [folder.name for folder in FOLDERS] == ["bert-docstrings", "gpt2-docstrings"]
+
+
+def load(family):
+    folder = str(next(folder for folder in FOLDERS if folder.name.startswith(family)))
+    masked = family == "bert"
+    return models.load(folder, masked=masked), models.load_tokenizer(folder, masked=masked)[0]
+
+
+def counts(model, tokenizer, sentences):
+    ids = torch.tensor([token for tokens in tokenizer(sentences)["input_ids"] for token in tokens])
+    return torch.bincount(ids, minlength=model.vocabulary) + 1
+
+
 @torch.no_grad()
-def test_gpt2_predicts_held_out_sentences_far_better_than_the_unigram_distribution():
-    """2.5 nats a token at least; the unigram counts come from sentences that are not held out."""
-    folder = next(folder for folder in FOLDERS if folder.name.startswith("gpt2"))
-    model = models.load(str(folder), masked=False)
-    tokenizer, _ = models.load_tokenizer(str(folder), masked=False)
-    sentences = docstrings.sentences(["sklearn"], text.splitter())
-    held_out = [s for s in sentences if docstrings.is_held_out(s)][:200]
-    counts = torch.ones(model.vocabulary)
-    for ids in tokenizer([s for s in sentences if not docstrings.is_held_out(s)])["input_ids"]:
-        counts += torch.bincount(torch.tensor(ids), minlength=model.vocabulary)
-    unigram = (counts / counts.sum()).log()
+def test_gpt2_predicts_held_out_sentences_far_better_than_the_unigram_distribution(sentences):
+    """By 2.5 nats a token at least; the unigram counts come from sentences that are not held out."""
+    model, tokenizer = load("gpt2")
+    unigram = counts(model, tokenizer, sentences[False]).double()
+    unigram = (unigram / unigram.sum()).log()
     gain = n = 0.0
-    for sentence in held_out:
+    for sentence in sentences[True][:200]:
         ids = torch.tensor(tokenizer(sentence)["input_ids"])
         predicted = model.net(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
         gain += (predicted.gather(1, ids[1:, None])[:, 0] - unigram[ids[1:]]).sum().item()
@@ -41,11 +57,30 @@ def test_gpt2_predicts_held_out_sentences_far_better_than_the_unigram_distributi
     assert gain / n > 2.5
 
 
+@torch.no_grad()
+def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_is_right(sentences):
+    """One token of a held-out sentence masked, as in the pipeline; [CLS] and [SEP] left out here."""
+    model, tokenizer = load("bert")
+    frequent = counts(model, tokenizer, sentences[False])
+    frequent[tokenizer.all_special_ids] = 0
+    rng = random.Random(0)
+    hits = baseline = 0
+    for sentence in sentences[True][:400]:
+        ids = torch.tensor(tokenizer(sentence)["input_ids"])
+        t = rng.randrange(1, len(ids) - 1)
+        masked = ids.clone()
+        masked[t] = tokenizer.mask_token_id
+        hits += int(model.net(input_ids=masked[None]).logits[0, t].argmax() == ids[t])
+        baseline += int(frequent.argmax() == ids[t])
+    assert baseline > 0
+    assert hits >= 3 * baseline
+
+
 def test_packages_of_the_default_hold_enough_sentences():
     import config
 
     found = corpus.docstring_sentences(
-        config.DOCSTRING_PACKAGES, config.SENTENCES, config.TRAIN,
+        docstrings.source_files(config.DOCSTRING_PACKAGES), config.SENTENCES, config.TRAIN,
         split=text.splitter(), rng=random.Random(0), read=lambda _: None,
     )  # fmt: skip
     assert len(found) >= 12_000

@@ -167,3 +167,32 @@ def test_a_folder_that_cannot_be_written_is_one_line(layout, said):
     with pytest.raises(Problem, match="cannot write to"):
         run(layout, said)
     assert os.listdir(layout.root) == ["experiment"]
+
+
+def test_an_input_of_another_model_is_refused(layout, said):
+    path = layout.matrix(0, 1)
+    with manifest.Stage(
+        layout, "add_linreg.py", reads=[], writes=[path], settings={"weights": "a"}, force=False, notice=said.append
+    ) as stage:
+        stage.save(path, "A")
+    assert run(layout, said, reads=[path], weights="a")
+    with pytest.raises(Problem, match=r"0_1.pickle was made with another model's weights: run add_linreg.py --force"):
+        run(layout, said, reads=[path], weights="b", force=True)
+
+
+def test_force_keeps_the_old_file_until_the_new_one_is_whole(layout, said):
+    run(layout, said, value="old")
+    stage = manifest.Stage(
+        layout, "add_results.py", reads=[], writes=[layout.results], settings={}, force=True, notice=said.append
+    )
+    with pytest.raises(RuntimeError, match="before anything was written"), stage:
+        raise RuntimeError("before anything was written")
+    assert store.load(layout.results) == "old"
+
+
+def test_what_a_killed_run_left_is_removed(layout, said):
+    layout.experiment.mkdir(parents=True)
+    leftover = layout.experiment / f".{layout.results.name}.abc123"
+    leftover.write_bytes(b"half")
+    run(layout, said)
+    assert not leftover.exists()

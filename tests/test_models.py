@@ -154,6 +154,15 @@ def test_checkpoint_that_is_not_finite_is_refused(tmp_path, gpt2_folder):
         models.load(str(folder), masked=False)
 
 
+def test_damaged_checkpoint_is_one_line(tmp_path, gpt2_folder):
+    folder = shutil.copytree(gpt2_folder, tmp_path / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(Problem, match="cannot load") as caught:
+        models.load(str(folder), masked=False)
+    assert "\n" not in str(caught.value)
+
+
 def test_pickled_checkpoints_need_a_setting(tmp_path, gpt2_folder, gpt2):
     shutil.copytree(gpt2_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "model.safetensors").unlink()
@@ -172,6 +181,18 @@ def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, 
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     assert models.fingerprint(str(folder), "weights") != weights
     assert models.fingerprint(str(folder), "tokenizer") == tokenizer
+    changed = models.fingerprint(str(folder), "weights")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_epsilon": 1e-3}))
+    assert models.fingerprint(str(folder), "weights") != changed
+
+
+def test_fingerprint_asks_for_no_pickled_weights_where_safetensors_are(gpt2_folder, monkeypatch):
+    asked = []
+    original = models.cached_file
+    monkeypatch.setattr(models, "cached_file", lambda *a, **k: asked.append(a[1]) or original(*a, **k))
+    models.fingerprint(gpt2_folder, "weights")
+    assert asked == ["model.safetensors"]
 
 
 def test_sharded_checkpoints_have_fingerprints_too(tmp_path, gpt2, gpt2_folder):

@@ -273,3 +273,17 @@ def test_truncation_is_a_notice(tmp_path, source, capsys):
 def test_scripts_are_paragraphs():
     for script in SCRIPTS:
         assert len((ROOT / f"{script}.py").read_text().splitlines()) <= 70
+
+
+def test_sentences_know_what_they_were_taken_from(tmp_path, capsys, monkeypatch):
+    here = ("--out", tmp_path, "--dataset", "words", "--source", tmp_path / "words.txt")
+    (tmp_path / "words.txt").write_text("".join(make_sentences(150)))
+    run("get_wikipedia_sentences", *here)
+    (tmp_path / "words.txt").write_text("".join(make_sentences(160)))
+    assert "made with other settings (source_files" in problem(capsys, "get_wikipedia_sentences", *here)
+    monkeypatch.setattr(config, "DOCSTRING_PACKAGES", ("tqdm",))
+    monkeypatch.setattr(config, "SENTENCES", 20)
+    docs = ("--out", tmp_path, "--dataset", "docs", "--source", "docstrings")
+    run("get_wikipedia_sentences", *docs)
+    monkeypatch.setattr(config, "TRAIN", 5)
+    assert "train was 80, is 5" in problem(capsys, "get_wikipedia_sentences", *docs)

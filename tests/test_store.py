@@ -104,6 +104,31 @@ def test_code_inside_a_tensors_storage_is_refused_too(tmp_path):
         store.load(tmp_path / "x.pickle")
 
 
+def test_numpys_array_type_is_named_but_never_called(tmp_path):
+    (tmp_path / "x.pickle").write_bytes(b"\x80\x04cnumpy\nndarray\nJ\x00\x00\x00\x10\x85R.")
+    with pytest.raises(Problem, match="damaged or not a pickle"):
+        store.load(tmp_path / "x.pickle")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "text", {"topk": 1}, {"info": 3, "topk": torch.zeros(2, 10)},
+        {"info": {"type": "early_exit", "mode": "mat", "lambda": 0.0}, "topk": torch.zeros(2, 10)},
+        {"info": {"type": "jump", "mode": "mat", "layer": 1}, "topk": "abc"},
+    ],
+)  # fmt: skip
+def test_records_of_another_layout_are_named(tmp_path, record):
+    path = write(tmp_path / "x.pickle", record)
+    with pytest.raises(Problem, match="record 0 is not one of info, layers_processed"):
+        store.load_results(path)
+
+
+def test_scores_of_another_layout_are_named(tmp_path):
+    with pytest.raises(Problem, match="expected scores as"):
+        store.load_r2(write(tmp_path / "x.pickle", {"score_mat": [], "score_id": {}}))
+
+
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
     storage = torch.zeros(2)._typed_storage()
     huge = (torch._utils._rebuild_tensor_v2, (storage, 0, (10**6,), (0,), False, collections.OrderedDict()))
@@ -150,6 +175,8 @@ def test_matrices_that_do_not_fit_are_named(tmp_path, value, message):
         ([torch.arange(0)], torch.tensor([0]), "at least one token"),
         ([torch.arange(3)], torch.tensor([0, 1]), "as many token_positions"),
         ([], torch.tensor([]), "at least one"),
+        ([torch.arange(3)], torch.tensor([1.5]), "expected int64"),
+        ([torch.arange(3)], "0", "token_positions is of type str"),
     ],
 )
 def test_tokenized_files_that_make_no_sense_are_named(tmp_path, ids, positions, message):

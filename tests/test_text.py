@@ -91,6 +91,19 @@ def test_parquet_is_read_in_parts_from_every_file(tmp_path):
     assert parts == {0, 1, 2}
 
 
+def test_stopping_early_leaves_out_some_of_every_file(tmp_path):
+    write(tmp_path / "data", ".parquet", 3000)
+    found, _ = take(str(tmp_path / "data"), 1200)
+    counts = [sum(int(s.split()[-1].rstrip(".\n")) % 3 == part for s in found if s[0] != "H") for part in range(3)]
+    assert max(counts) < 1.3 * min(counts)
+
+
+def test_rows_without_a_text_are_left_out(tmp_path):
+    table = pyarrow.table({"text": [None, *articles(5), None]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert len(take(str(tmp_path), 10)[0]) == 5
+
+
 def test_parquet_goes_on_to_unread_groups_where_articles_are_short(tmp_path):
     rows = ["too short"] * 50 + articles(20)
     pyarrow.parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet", row_group_size=10)
@@ -102,6 +115,8 @@ def test_parquet_goes_on_to_unread_groups_where_articles_are_short(tmp_path):
     ("name", "content", "message"),
     [
         ("x.jsonl", '{"text": "a\\nb. c."}\n{"txt": 1}\n', r"x.jsonl, line 2: expected an object"),
+        ("x.jsonl", '{"text": null}\n', r"x.jsonl, line 1: expected an object"),
+        ("x.parquet", "not parquet", r"cannot read .*x.parquet \(ArrowInvalid"),
         ("x.csv", "a,b", "no .parquet, .jsonl or .txt file"),
         ("x.txt", b"\xff\xfe", "not UTF-8"),
         ("x.txt", "\n\n", "holds no sentence"),
@@ -119,7 +134,7 @@ def test_a_source_that_is_not_there_names_the_choices():
 
 
 def test_docstrings_give_plain_english_without_code_and_markup():
-    found = docstrings.sentences(["sklearn"], SPLIT)
+    found = docstrings.sentences(docstrings.source_files(["sklearn"]), SPLIT)
     assert len(found) == len(set(found)) > 5_000
     for sentence in found:
         assert 5 <= len(sentence.split()) <= 60
@@ -137,7 +152,7 @@ def test_held_out_is_a_quarter_by_the_sentence_alone():
 
 def test_validation_sentences_are_held_out_and_training_ones_are_not():
     found = corpus.docstring_sentences(
-        ("sklearn",), 5_000, 3_000, split=SPLIT, rng=random.Random(0), read=lambda _: None
+        docstrings.source_files(["sklearn"]), 5_000, 3_000, split=SPLIT, rng=random.Random(0), read=lambda _: None
     )
     held_out = [docstrings.is_held_out(s) for s in found]
     assert not any(held_out[:3_000])
