@@ -166,7 +166,8 @@ class Stage:
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
         made = manifest["runs"][entry["run"]]
         for kind in MODEL_FILES:
-            if self.settings.get(kind, "absent") != made["settings"].get(kind, self.settings.get(kind, "absent")):
+            ours, theirs = self.settings.get(kind), made["settings"].get(kind)
+            if ours and theirs and ours != theirs:
                 raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
         for name, recorded in made["inputs"].items():
             upstream = self.layout.root / name

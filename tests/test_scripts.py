@@ -243,10 +243,10 @@ def test_an_empty_sentence_in_the_file_is_named(tmp_path, gpt2_folder, capsys):
     assert not files_.tokenized("train").exists()
 
 
-def test_layer_count_that_disagrees_with_the_configuration(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("shortcut.models.n_layers", lambda name, masked: 13)
-    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "gpt2")
-    assert "gpt2 has 13 layers, config.py says 12" in message
+def test_layer_count_that_disagrees_with_the_configuration(tmp_path, gpt2_folder, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut.cli.Run._known_layers", lambda _: 12)
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder)
+    assert "has 3 layers, config.py says 12: correct LAYERS in config.py" in message
 
 
 def test_from_the_shell_a_problem_is_one_line_and_exit_code_1_and_usage_2(tmp_path, gpt2_folder):
