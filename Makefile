@@ -1,4 +1,4 @@
-# make run                          the whole pipeline on the embedded model: no network but for the packages
+# make run                          both pipelines on the embedded models: no network but for the packages
 # make run MODEL=gpt2               the paper's own setting: Wikipedia, a model from the Hugging Face hub
 # make run MODEL=bert-base-uncased  likewise
 # make run MODEL=folder FAMILY=bert a masked model whose name does not say so
@@ -12,8 +12,9 @@ FAMILY ?= $(if $(findstring bert,$(MODEL)),bert,gpt2)
 
 ifeq ($(MODEL),)
 GPT2 := --model models/gpt2-docstrings --dataset docstrings
+BERT := --model models/bert-docstrings --dataset docstrings
 SENTENCES := --dataset docstrings --source docstrings
-STAGES := gpt2
+STAGES := gpt2 bert
 else
 GPT2 := --model $(MODEL)
 BERT := --model $(MODEL)

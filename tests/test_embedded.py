@@ -27,6 +27,10 @@ def sentences():
     return {kind: [s for s in found if docstrings.is_held_out(s) == kind] for kind in (True, False)}
 
 
+def test_both_families_are_there():
+    assert [folder.name for folder in FOLDERS] == ["bert-docstrings", "gpt2-docstrings"]
+
+
 def load(family):
     folder = str(next(folder for folder in FOLDERS if folder.name.startswith(family)))
     masked = family == "bert"
@@ -51,6 +55,25 @@ def test_gpt2_predicts_held_out_sentences_far_better_than_the_unigram_distributi
         gain += (predicted.gather(1, ids[1:, None])[:, 0] - unigram[ids[1:]]).sum().item()
         n += len(ids) - 1
     assert gain / n > 2.5
+
+
+@torch.no_grad()
+def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_is_right(sentences):
+    """One token of a held-out sentence masked, as in the pipeline; [CLS] and [SEP] left out here."""
+    model, tokenizer = load("bert")
+    frequent = counts(model, tokenizer, sentences[False])
+    frequent[tokenizer.all_special_ids] = 0
+    rng = random.Random(0)
+    hits = baseline = 0
+    for sentence in sentences[True][:400]:
+        ids = torch.tensor(tokenizer(sentence)["input_ids"])
+        t = rng.randrange(1, len(ids) - 1)
+        masked = ids.clone()
+        masked[t] = tokenizer.mask_token_id
+        hits += int(model.net(input_ids=masked[None]).logits[0, t].argmax() == ids[t])
+        baseline += int(frequent.argmax() == ids[t])
+    assert baseline > 0
+    assert hits >= 3 * baseline
 
 
 def test_packages_of_the_default_hold_enough_sentences():
