@@ -32,7 +32,7 @@ class Predictions:
     def at(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Top-k [n, TOP] and surprisal [n] with sentence s read at layer layers[s]."""
         rows = torch.arange(len(layers))
-        return self.topk[layers, rows].clone(), self.surprisal[layers, rows].clone()
+        return self.topk[layers, rows], self.surprisal[layers, rows]
 
 
 @torch.inference_mode()

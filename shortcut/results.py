@@ -32,8 +32,8 @@ def jumps(mode: str, predictions: Predictions) -> list[Record]:
         {
             "info": {"type": "jump", "mode": KEYS[mode], "layer": layer},
             "layers_processed": float(layer),
-            "topk": topk.clone(),
-            "surprisal": surprisal.clone(),
+            "topk": topk,
+            "surprisal": surprisal,
         }
         for layer, (topk, surprisal) in enumerate(zip(predictions.topk, predictions.surprisal, strict=True))
     ]

@@ -1,9 +1,9 @@
 """Files: the only place that pickles.
 
 Writing: to a temporary name in the same folder, flushed to the disk, renamed; a killed run leaves
-the old file or none. The same values give the same bytes: tensors are cloned out of larger storages,
-and a storage is written as a zip-format `torch.save`, which holds no memory address and is still
-read by a bare `pickle.load`.
+the old file or none. The same values give the same bytes: a view of a larger storage is written as
+its own values, and a storage as a zip-format `torch.save`, which holds no memory address and is
+still read by a bare `pickle.load`.
 
 Reading: never runs code. Only tensors, numpy arrays and scalars, sets and plain containers are
 rebuilt, by functions of this file; anything else is refused by name.
@@ -35,6 +35,8 @@ class _Pickler(pickle.Pickler):
     """Pickles tensors so that equal tensors give equal bytes, in any process."""
 
     def reducer_override(self, obj: Any):
+        if isinstance(obj, torch.Tensor) and obj.untyped_storage().nbytes() > obj.nbytes:
+            return obj.clone().__reduce_ex__(PROTOCOL)  # a pickled view would carry its whole storage
         if isinstance(obj, torch.TypedStorage):
             buffer = io.BytesIO()
             torch.save(obj, buffer)
@@ -171,8 +173,8 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
         rows = slice(start, start + STATES_BATCH)
         yield {
             "tokenized_sentences": tokenized.sentences[rows],
-            "token_positions": tokenized.positions[rows].clone(),
-            **{layer: h[layer, rows].clone() for layer in range(len(h))},
+            "token_positions": tokenized.positions[rows],
+            **{layer: h[layer, rows] for layer in range(len(h))},
         }
 
 

@@ -35,6 +35,13 @@ def test_tensors_come_back_here_and_from_a_bare_pickle_load(tmp_path):
         assert loaded[3:] == values[3:]
 
 
+def test_a_view_is_written_without_the_rest_of_its_storage(tmp_path):
+    whole = torch.randn(1000, 20)
+    view, own = write(tmp_path / "view", whole[3:5]), write(tmp_path / "own", whole[3:5].clone())
+    assert view.read_bytes() == own.read_bytes()
+    assert store.load(view).equal(whole[3:5])
+
+
 def test_two_processes_write_the_same_bytes(tmp_path):
     code = (
         "import sys, torch; from pathlib import Path; from shortcut import store\n"
