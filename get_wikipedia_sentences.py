@@ -11,6 +11,7 @@ import random
 
 import config
 from shortcut import cli, corpus, docstrings, text
+from shortcut.parts import Parts
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,21 +20,26 @@ def main(argv: list[str] | None = None) -> None:
     with run.stage(depends=[], reads=[], writes=[run.files.sentences], **settings) as stage:
         if stage.made:
             return
-        split, rng = text.splitter(config.SPACY), random.Random(run.seed)
+        kept, split = Parts(stage.parts(run.files.sentences)), text.splitter(config.SPACY)
         if run.source == "docstrings":
-            files = docstrings.source_files(config.DOCSTRING_PACKAGES)
+            files, rng = docstrings.source_files(config.DOCSTRING_PACKAGES), random.Random(run.seed)
             with cli.bar("docstrings", len(files), "files") as advance:
                 sentences = corpus.docstring_sentences(
-                    files, config.SENTENCES, config.TRAIN, split=split, rng=rng, read=advance
+                    files, config.SENTENCES, run.sizes()["train"], split=split, rng=rng, read=advance
                 )
+            stage.save(run.files.sentences, *sentences)
         else:
-            source = corpus.Hub(config.HUB_DATASET, config.HUB_CONFIG) if run.source == "hub" else run.source
+            source = (
+                corpus.hub(config.HUB_DATASET, config.HUB_CONFIG, kept)
+                if run.source == "hub"
+                else corpus.local(run.source)
+            )
             with cli.bar("sentences", config.SENTENCES, "sentences") as advance:
                 sentences = corpus.sentences(
-                    source, config.SENTENCES, budget=config.READ_BYTES,
-                    split=split, rng=rng, found=advance, notice=cli.say,
+                    source, config.SENTENCES, budget=config.READ_BYTES, seed=run.seed,
+                    split=split, parts=kept, found=advance, notice=cli.say,
                 )  # fmt: skip
-        stage.save(run.files.sentences, *sentences)
+            stage.save(run.files.sentences, *sentences, revision=source.revision)
 
 
 if __name__ == "__main__":

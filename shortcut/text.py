@@ -85,7 +85,7 @@ def split(sentences: list[str], *, train: int, val: int) -> dict[str, list[str]]
     if len(sentences) < train + val:
         raise Problem(
             f"too few sentences: got {len(sentences)}, expected {train} to train and {val} to validate;"
-            " take a larger source, or lower TRAIN and VAL in config.py"
+            " take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py"
         )
     return {"train": sentences[:train], "val": sentences[train : train + val]}
 

@@ -2,6 +2,8 @@
 
 import json
 import random
+import tempfile
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -10,7 +12,7 @@ import torch
 import transformers
 from conftest import make_sentences
 
-from shortcut import Problem, corpus, docstrings, text
+from shortcut import Problem, corpus, docstrings, parts, text
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +58,16 @@ def write(folder, suffix, n):
     return str(folder)
 
 
-def take(source, n, seed=0, budget=10**9):
-    lines = []
-    found = corpus.sentences(
-        source, n, budget=budget, split=SPLIT, rng=random.Random(seed), found=lambda _: None, notice=lines.append
-    )
-    return found, lines
+def take(source, n, seed=0, budget=10**9, folder=None):
+    """n sentences, and what was said."""
+    lines, found = [], []
+    with tempfile.TemporaryDirectory() as other:
+        sentences = corpus.sentences(
+            corpus.local(source), n, budget=budget, seed=seed, split=SPLIT,
+            parts=parts.Parts(folder or Path(other)), found=found.append, notice=lines.append,
+        )  # fmt: skip
+    assert sum(found) == len(sentences)
+    return sentences, lines
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".txt"])
@@ -86,7 +92,7 @@ def test_a_source_with_too_few_articles_gives_all_and_says_so(tmp_path):
 def test_parquet_is_read_in_parts_from_every_file(tmp_path):
     source = write(tmp_path / "data", ".parquet", 900)
     found, lines = take(source, 30, budget=1)
-    assert "reading 6 of 129 row groups from 3 files" in lines[0]
+    assert "reading 6 of 129 row groups from 3 files" in lines[1]
     parts = {int(s.split()[-1].rstrip(".\n")) % 3 for s in found}
     assert parts == {0, 1, 2}
 
@@ -109,6 +115,44 @@ def test_parquet_goes_on_to_unread_groups_where_articles_are_short(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet", row_group_size=10)
     found, _ = take(str(tmp_path), 20, budget=1)
     assert len(set(found)) == 20
+
+
+def test_parquet_gives_all_there_is_where_a_few_groups_hold_the_articles(tmp_path):
+    rows = ["too short"] * 100 + articles(20)
+    pyarrow.parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet", row_group_size=10)
+    found, _ = take(str(tmp_path), 20)
+    assert len(set(found)) == 20
+
+
+def test_a_part_is_made_once_for_the_same_settings_and_key(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return b"%d" % len(made)
+
+    kept = parts.Parts(tmp_path / "x.parts")
+    assert [kept.keep(make, group=group) for group in (1, 1, 2, 1)] == [b"1", b"1", b"2", b"1"]
+
+
+def test_a_stopped_run_over_parquet_ends_with_what_an_undisturbed_one_draws(tmp_path, monkeypatch):
+    source = write(tmp_path / "data", ".parquet", 900)
+    undisturbed, _ = take(source, 300)
+    read = pyarrow.parquet.ParquetFile.read_row_group
+    asked = []
+
+    def fails_once(file, k, **options):
+        asked.append(k)
+        if len(asked) == 50:
+            raise OSError("gone")
+        return read(file, k, **options)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read_row_group", fails_once)
+    with pytest.raises(Problem, match=r"OSError: gone\); the 52 parts read so far are kept"):
+        take(source, 300, folder=tmp_path / "parts")
+    resumed, _ = take(source, 300, folder=tmp_path / "parts")
+    assert resumed == undisturbed
+    assert len(asked) == 129 + 1
 
 
 @pytest.mark.parametrize(
@@ -203,25 +247,3 @@ def test_mask_replaces_exactly_the_chosen_token(tokenized):
     for before, after, t in zip(tokenized.sentences, masked.sentences, tokenized.positions.tolist(), strict=True):
         assert after[t] == 4
         assert (before != after).sum() == 1
-
-
-def test_a_hub_that_cannot_be_reached_names_the_alternatives(monkeypatch):
-    def unreachable(*_):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(corpus.datasets, "load_dataset_builder", unreachable)
-    with pytest.raises(Problem, match=r"cannot be reached .*--source PATH .* or --source docstrings"):
-        take(corpus.Hub("wikimedia/wikipedia", "20231101.en"), 5)
-
-
-def test_a_set_on_the_hub_is_read_from_its_parquet_files(tmp_path, monkeypatch):
-    """The list of files comes from the hub; what is read of them is the same code as for a folder."""
-    source = write(tmp_path / "data", ".parquet", 90)
-    urls = sorted(f"file://{path}" for path in (tmp_path / "data").iterdir())
-
-    class Builder:
-        class config:  # noqa: N801  (the name datasets gives it)
-            data_files = {"train": urls}  # noqa: RUF012
-
-    monkeypatch.setattr(corpus.datasets, "load_dataset_builder", lambda *_: Builder)
-    assert take(corpus.Hub("a/b", "c"), 40)[0] == take(source, 40)[0]
