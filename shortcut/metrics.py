@@ -67,5 +67,5 @@ def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
         logits: [n, v].
         top: the two or more largest logits of each row, descending; [n, >= 2].
     """
-    p = (top[:, :2] - logits.logsumexp(1, keepdim=True)).exp()
-    return p[:, 0] - p[:, 1]
+    total = (logits - top[:, :1]).exp_().sum(1)  # of p / p(best); logsumexp would make two more copies
+    return (1 - (top[:, 1] - top[:, 0]).exp()) / total

@@ -1,19 +1,25 @@
-"""The figures. Each function takes data and returns a figure; `save` writes it.
+"""The figures: each is drawn from data that it keeps beside it, and is written as PDF, PNG or CSV.
 
 The only file that imports matplotlib. A mode has one colour and one line style in all figures,
-those of the paper.
+those of the paper; bands are 95% intervals over the sentences.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import BinaryIO
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from shortcut.results import PRECISIONS, Curve, Results
+from shortcut import inside, tables
+from shortcut.inside import Grid
+from shortcut.results import METRICS, PRECISIONS, Curve, Results
+from shortcut.tables import Scores, Table
 
 LOOKS = {  # mode: colour, line style
     "id": ("red", "--"),
@@ -22,115 +28,165 @@ LOOKS = {  # mode: colour, line style
     "mat_ffn": ("magenta", ":"),
     "mat_ln1_ln2": ("orange", (0, (5, 1, 1, 1, 1, 1))),
 }
-STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "pdf.fonttype": 42, "legend.frameon": False}
-SURPRISAL = "Surprisal (nats)"
-
-Scores = Mapping[tuple[int, int], float]
-
-
-def save(figure: Figure, file: BinaryIO) -> None:
-    """Write a figure as PDF, without the date: the same figure gives the same bytes."""
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(file, format="pdf", bbox_inches="tight", metadata={"CreationDate": None})
+COLUMN, PAGE = 3.3, 6.9  # widths of a figure in inches: a column of a paper, a page
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
+    "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5, "legend.frameon": False, "legend.handlelength": 2.6,
+    "pdf.fonttype": 42,
+}  # fmt: skip
+DPI = 200  # of PNGs
+NO_DATES = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # the same figure gives the same bytes
 
 
-def r2_heat_maps(mat: Scores, identity: Scores, title: str) -> Figure:
-    """r2 of every jump, mat and id side by side; source layer on y, target on x; figure 2 of the paper."""
+@dataclass(frozen=True)
+class Plot:
+    """One figure in all its forms.
+
+    Attributes:
+        draw: makes the figure.
+        data: what it shows, as numbers.
+        alt: the same in words, for who cannot see it.
+    """
+
+    draw: Callable[[], Figure]
+    data: Table
+    alt: str
+
+    def write(self, file: BinaryIO, ending: str) -> None:
+        """Write it as "pdf", "png" or "csv"."""
+        if ending == "csv":
+            file.write(tables.to_csv(self.data).encode())
+        else:
+            with matplotlib.rc_context(STYLE):
+                self.draw().savefig(file, format=ending, dpi=DPI, metadata=NO_DATES[ending])
+
+
+def r2_heat_maps(mat: Scores, identity: Scores, title: str) -> Plot:
+    """r2 of the jumps, mat and id side by side; figure 2 of the paper. Jumps without a score stay empty."""
     L = max(j for _, j in mat)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(7, 3.2), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for ax, name, scores in ((axes[0], "mat", mat), (axes[1], "id", identity)):
-            grid = np.full((L + 1, L + 1), np.nan)
-            grid[np.diag_indices(L + 1)] = 1
-            for (i, j), score in scores.items():
-                grid[i, j] = score
-            image = ax.imshow(grid, vmin=0, vmax=1, cmap="viridis")
-            ticks = range(0, L + 1, max(1, -(-L // 8)))
-            ax.set(title=name, xlabel="target layer", xticks=ticks, yticks=ticks)
-        axes[0].set_ylabel("source layer")
-        bar = figure.colorbar(image, ax=axes, label="$r^2$", shrink=0.9)
-        bar.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1], labels=["≤0.0", "0.2", "0.4", "0.6", "0.8", "1.0"])
-        figure.suptitle(title)
-        return figure
+    rows = [[i, j, score, identity.get((i, j))] for (i, j), score in sorted(mat.items())]
+    data = Table(f"r² of every jump between layers: {title}", ["source", "target", "mat", "id"], rows)
+    means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
+    alt = (
+        f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers."
+        f" Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
+    )
+    return Plot(partial(_heat_maps, {"mat": mat, "id": identity}, L, title), data, alt)
 
 
-def precision(r: Results, title: str) -> Figure:
-    """Precision@k at each layer, a panel for each k, mat and id; figure 3 of the paper."""
-    modes = [mode for mode in ("mat", "id") if mode in r.fixed]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 2.6), layout="constrained")
-        axes = figure.subplots(1, len(PRECISIONS), sharey=True)
-        for ax, k in zip(axes, PRECISIONS, strict=True):
-            for mode in modes:
-                _draw(ax, mode, r.fixed[mode].layers, r.fixed[mode].precision[k])
-            ax.set(title=f"Precision@{k}", xlabel="layer", ylim=(-0.02, 1.02), xlim=(0, r.n_layers))
-        axes[0].legend()
-        figure.suptitle(title)
-        return figure
+def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Figure:
+    """Source layer on y, target on x, diagonal 1, below it nothing; the scale is cut at 0."""
+    figure = Figure(figsize=(PAGE, 3.5), layout="compressed")
+    axes = figure.subplots(1, len(maps), sharey=True)
+    for ax, (name, scores) in zip(axes, maps.items(), strict=True):
+        grid = np.full((L + 1, L + 1), np.nan)
+        grid[np.diag_indices(L + 1)] = 1
+        for (i, j), score in scores.items():
+            grid[i, j] = score
+        image = ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        ticks = range(0, L + 1, max(1, -(-L // 8)))
+        ax.set(title=name, xlabel="target layer", xticks=ticks, yticks=ticks)
+        ax.grid(False)
+    axes[0].set_ylabel("source layer")
+    bar = figure.colorbar(image, ax=axes, label="$r^2$", shrink=0.9, pad=0.02)
+    bar.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1], labels=["≤0.0", "0.2", "0.4", "0.6", "0.8", "1.0"])
+    figure.suptitle(title)
+    return figure
 
 
-def surprisal(r: Results, modes: tuple[str, ...], title: str) -> Figure:
-    """Surprisal at each layer; figure 4 of the paper (mat, id), and section 5 (sub-modules)."""
-    curves = {mode: (r.fixed[mode].layers, r.fixed[mode].surprisal) for mode in modes}
-    return _curves(curves, SURPRISAL, r.n_layers, title)
-
-
-def parts_precision(r: Results, k: int, modes: tuple[str, ...], title: str) -> Figure:
-    """Precision@k at each layer with sub-modules replaced, beside mat; section 5 of the paper."""
-    curves = {mode: (r.fixed[mode].layers, r.fixed[mode].precision[k]) for mode in modes}
-    return _curves(curves, f"Precision@{k}", r.n_layers, title)
-
-
-def early_exit(r: Results, title: str) -> Figure:
-    """Precision@1 against blocks run, early and fixed exit, id and mat; section 4.3 of the paper."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4, 3), layout="constrained")
-        ax = figure.subplots()
-        for mode, curve in r.early.items():
-            _draw(ax, mode, curve.layers, curve.precision[1], label=f"{mode}, early exit", marker=".")
-        for mode in r.early:
-            fixed: Curve = r.fixed[mode]
-            ax.plot(
-                fixed.layers, fixed.precision[1], color=LOOKS[mode][0], linestyle=":", linewidth=1, alpha=0.7,
-                label=f"{mode}, fixed exit",
-            )  # fmt: skip
-        ax.set(xlabel="layers processed", ylabel="Precision@1", xlim=(0, r.n_layers), ylim=(-0.02, 1.02), title=title)
-        ax.legend()
-        return figure
-
-
-def all_figures(r: Results, title: str) -> dict[str, Callable[[], Figure]]:
-    """What draws each figure the results hold, by its name."""
-    figures: dict[str, Callable[[], Figure]] = {}
-    whole = tuple(mode for mode in ("mat", "id") if mode in r.fixed)
-    parts = tuple(mode for mode in LOOKS if mode in r.fixed and mode != "id")
-    if whole:
-        figures["pre"] = partial(precision, r, title)
-        if all(r.fixed[mode].surprisal for mode in whole):
-            figures["surp"] = partial(surprisal, r, whole, title)
+def all_figures(r: Results, title: str) -> dict[str, Plot]:
+    """Every figure that the results hold, by its name."""
+    whole = {mode: r.fixed[mode] for mode in ("mat", "id") if mode in r.fixed}
+    parts = {mode: r.fixed[mode] for mode in LOOKS if mode in r.fixed and mode != "id"}
+    precisions = METRICS[: len(PRECISIONS)]
+    figures = {"pre": _curves(r, title, precisions, whole)}
+    if all("surprisal" in curve.values for curve in whole.values()):
+        figures["surp"] = _curves(r, title, ("surprisal",), whole)
     if len(parts) > 1:
-        for k in PRECISIONS:
-            figures[f"parts_pre{k}"] = partial(parts_precision, r, k, parts, title)
-        figures["parts_surp"] = partial(surprisal, r, parts, title)
+        figures |= {f"parts_pre{k}": _curves(r, title, (f"precision@{k}",), parts) for k in PRECISIONS}
+        if all("surprisal" in curve.values for curve in parts.values()):
+            figures["parts_surp"] = _curves(r, title, ("surprisal",), parts)
     if r.early:
-        figures["ee_pre1"] = partial(early_exit, r, title)
-    return figures
+        figures["ee_pre1"] = _curves(r, title, ("precision@1",), {mode: r.fixed[mode] for mode in r.early}, r.early)
+    return {f"{name}_{r.n_layers}": plot for name, plot in figures.items()}
 
 
-def _curves(curves: Mapping[str, tuple[list[float], list[float]]], label: str, n_layers: int, title: str) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4, 3), layout="constrained")
-        ax = figure.subplots()
-        for mode, (layers, values) in curves.items():
-            _draw(ax, mode, layers, values)
-        ax.set(xlabel="layer", ylabel=label, xlim=(0, n_layers), title=title)
-        ax.set_ylim(*((-0.02, 1.02) if label != SURPRISAL else (0, None)))
-        ax.legend()
-        return figure
+def _curves(
+    r: Results, title: str, metrics: Sequence[str], fixed: Mapping[str, Curve], early: Mapping[str, Curve] | None = None
+) -> Plot:
+    """A panel for each metric, a curve for each mode: figures 3 and 4 of the paper, sections 4.3 and 5."""
+    early = early or {}
+    parts = [(metric, kind, curves) for metric in metrics for kind, curves in (("fixed", fixed), ("early", early))]
+    rows = [row for part in parts for row in tables.points(*part)]
+    name = ", ".join(metric.capitalize() for metric in metrics)
+    by = "blocks run, early and fixed exit" if early else "layer"
+    replaced = "" if fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
+    of = f"{name} by {by}{replaced}: {title}"
+    alt = f"{of}. {' '.join(tables.in_words(*part) for part in parts if part[2])}"
+    draw = partial(_draw_curves, r.n_layers, title, metrics, fixed, early)
+    return Plot(draw, Table(of, tables.POINTS, rows), alt)
 
 
-def _draw(ax, mode: str, layers: list[float], values: list[float], label: str | None = None, **style) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+def _draw_curves(
+    n_layers: int, title: str, metrics: Sequence[str], fixed: Mapping[str, Curve], early: Mapping[str, Curve]
+) -> Figure:
+    figure = Figure(figsize=(COLUMN if len(metrics) == 1 else PAGE, 2.6), layout="constrained")
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for mode, curve in early.items():
+            _line(ax, mode, curve, metric, label=f"{mode}, early exit", marker=".", markersize=4)
+        for mode, curve in fixed.items():
+            thin = {"label": f"{mode}, fixed exit", "linewidth": 0.8, "alpha": 0.6} if early else {"label": mode}
+            _line(ax, mode, curve, metric, **thin)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        ax.set(xlabel="layers processed" if early else "layer", xlim=(0, n_layers))
+        ax.set_ylim(*((0, None) if metric == "surprisal" else (-0.02, 1.02)))
+        label = "Surprisal (nats)" if metric == "surprisal" else metric.capitalize()
+        ax.set(**{"ylabel" if len(metrics) == 1 else "title": label})
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.suptitle(title)
+    return figure
+
+
+def _line(ax, mode: str, curve: Curve, metric: str, **style) -> None:
+    """The means, over the band of their intervals."""
     colour, line = LOOKS[mode]
-    ax.plot(layers, values, color=colour, linestyle=line, label=label or mode, **style)
+    means, lows, highs = zip(*curve.estimates(metric), strict=True)
+    ax.fill_between(curve.layers, lows, highs, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(curve.layers, means, color=colour, linestyle=line, **style)
+
+
+def sentence_grid(grid: Grid, title: str) -> Plot:
+    """What every layer would predict in one sentence: layers down, columns across, shade = probability."""
+    data = tables.grid_points(grid)
+    return Plot(partial(_draw_grid, grid, title), data, f"{data.title}: {title}. {grid.in_words()}")
+
+
+def _draw_grid(grid: Grid, title: str) -> Figure:
+    rows, columns = len(grid.predicted["id"]), len(grid.columns)
+    figure = Figure(figsize=(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, (mode, predicted) in zip(axes, grid.predicted.items(), strict=True):
+        p = grid.probabilities[mode]
+        image = ax.imshow(p.numpy(), vmin=0, vmax=1, cmap="YlGnBu", aspect="auto", interpolation="nearest")
+        for l, k in product(range(rows), range(columns)):
+            ax.text(
+                k, l, drawable(predicted[l][k]), ha="center", va="center", fontsize=6, parse_math=False,
+                color="white" if p[l, k] > 0.55 else "black", in_layout=False, clip_on=True,
+                weight="bold" if predicted[l][k] == predicted[-1][k] else "normal",
+            )  # fmt: skip
+        ax.set_xticks(range(columns), [drawable(text) for text in grid.columns], fontsize=7, parse_math=False)
+        ax.set(title=mode, xlabel=grid.column, yticks=range(0, rows, max(1, -(-rows // 25))))
+        ax.tick_params(length=0)
+        ax.grid(False)
+    axes[0].set_ylabel("layer")
+    figure.colorbar(image, ax=axes, label="probability", shrink=0.9, pad=0.01, aspect=30)
+    figure.suptitle(drawable(grid.sentence, 90) + "\n" + title, parse_math=False)
+    return figure
+
+
+def drawable(text: str, longest: int = 9) -> str:
+    """A token as it fits a cell, with □ for each character that the font lacks."""
+    font = get_font(findfont(FontProperties()))
+    return "".join(c if font.get_char_index(ord(c)) else "□" for c in inside.shown(text, longest))

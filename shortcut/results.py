@@ -3,12 +3,16 @@
 A record is a dict as the original code wrote it: `info` (`type`, `mode`, `layer` or `lambda`),
 `layers_processed`, `topk`, `surprisal`. Here a mode goes by its name in the paper; `KEYS` has what
 stands in `info`.
+
+Every number is a mean over the validation sentences, and comes with the 95% interval that another
+draw of sentences would leave it in: Wilson's for a share of them, the normal one for other means.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from math import sqrt
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +25,9 @@ KEYS: dict[str, Any] = {
     **{mode: ("blk_mat", {"what_to_mat": set(states)}) for mode, states in approximation.REPLACED.items()},
 }
 PRECISIONS = (1, 5, 10)
+METRICS = (*(f"precision@{k}" for k in PRECISIONS), "surprisal")
 SHARES = (0.90, 0.95, 0.98)  # of the full model's Precision@1, which is 1
+Z = 1.959964  # quantile of the standard normal distribution that leaves 2.5% on either side
 
 Record = dict[str, Any]
 
@@ -58,21 +64,51 @@ def early_exits(
     return records
 
 
+class Estimate(NamedTuple):
+    """A mean over n sentences and its 95% interval, in the unit of what it is the mean of."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def proportion(hits: torch.Tensor) -> Estimate:
+    """The share of hits [n], bool, with the score interval of Wilson (1927):
+
+        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    which, unlike the normal one, stays within 0 and 1 and has a width there.
+    """
+    n, p = len(hits), hits.double().mean().item()
+    centre = p + Z**2 / (2 * n)
+    half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
+
+
+def average(values: torch.Tensor) -> Estimate:
+    """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n)."""
+    mean, half = values.double().mean().item(), Z * values.double().std().item() / sqrt(len(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
 @dataclass(frozen=True)
 class Curve:
-    """One mode along the layers or along lambda.
+    """One mode along the layers or along lambda, p points.
 
     Attributes:
-        layers: blocks run, mean over the sentences; ascending.
-        precision: {k: Precision@k at each point}, fractions.
-        surprisal: mean at each point, nats; empty where the records hold none.
-        lambdas: of an early exit, else empty.
+        layers: [p], blocks run, mean over the sentences; ascending.
+        lambdas: [p], of an early exit; else empty.
+        values: by metric, what each sentence has at each point, [p, n]: hits (bool) for Precision@k,
+            nats for the surprisal, which is missing where the records hold none.
     """
 
     layers: list[float]
-    precision: dict[int, list[float]]
-    surprisal: list[float]
     lambdas: list[float]
+    values: dict[str, torch.Tensor]
+
+    def estimates(self, metric: str) -> list[Estimate]:
+        """The metric at each point: fractions, or nats."""
+        return [(average if metric == "surprisal" else proportion)(row) for row in self.values[metric]]
 
 
 @dataclass(frozen=True)
@@ -96,12 +132,15 @@ def summarize(records: list[Record]) -> Results:
     """The curves of all modes in the records.
 
     Raises:
-        Problem: no jumps among them, so that the full model's own predictions are unknown.
+        Problem: no jumps among them, so that the full model's own predictions are unknown; or a single
+            sentence, which says nothing about others.
     """
     layers = [r["info"]["layer"] for r in records if r["info"]["type"] == "jump"]
     if not layers:
         raise Problem("the results hold no jump: run add_results.py --force")
     full = next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
+    if len(full) < 2:
+        raise Problem(f"the results are of {len(full)} sentence, expected at least 2: raise VAL in config.py")
     fixed, early = {}, {}
     for mode, key in KEYS.items():
         for kind, curves in (("jump", fixed), ("early_exit", early)):
@@ -113,13 +152,42 @@ def summarize(records: list[Record]) -> Results:
 
 def _curve(records: list[Record], full: torch.Tensor) -> Curve:
     records = sorted(records, key=lambda r: (r["layers_processed"], r["info"].get("lambda", 0)))
-    surprisals = [r["surprisal"].double().mean().item() for r in records if "surprisal" in r]
+    values = {
+        f"precision@{k}": torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for k in PRECISIONS
+    }
+    if all("surprisal" in r for r in records):
+        values["surprisal"] = torch.stack([r["surprisal"] for r in records])
     return Curve(
         layers=[r["layers_processed"] for r in records],
-        precision={k: [metrics.precision_at_k(r["topk"], full, k) for r in records] for k in PRECISIONS},
-        surprisal=surprisals if len(surprisals) == len(records) else [],
         lambdas=[r["info"]["lambda"] for r in records if "lambda" in r["info"]],
+        values=values,
     )
+
+
+def differences(r: Results, metric: str) -> dict[int, Estimate]:
+    """mat - id by layer, paired over the sentences: the interval is that of the mean of their differences.
+
+    Empty where either mode or its surprisal is missing.
+    """
+    mat, identity = r.fixed.get("mat"), r.fixed.get("id")
+    if not (mat and identity and metric in mat.values and metric in identity.values):
+        return {}
+    rows = {
+        layer: (mat.layers.index(layer), identity.layers.index(layer))
+        for layer in mat.layers
+        if layer in identity.layers
+    }
+    return {
+        int(layer): average(mat.values[metric][a].double() - identity.values[metric][b].double())
+        for layer, (a, b) in rows.items()
+    }
+
+
+def mean_over_layers(r: Results, mode: str) -> Estimate:
+    """Precision@1 averaged over the fixed exits at layers 0 ... L - 1; at L every mode is the model itself."""
+    curve = r.fixed[mode]
+    below = torch.tensor(curve.layers) < r.n_layers
+    return average(curve.values["precision@1"][below].double().mean(0))
 
 
 def layers_needed(curve: Curve, share: float) -> float | None:
@@ -127,7 +195,7 @@ def layers_needed(curve: Curve, share: float) -> float | None:
 
     None if it never has.
     """
-    points = list(zip(curve.layers, curve.precision[1], strict=True))
+    points = [(x, y.mean) for x, y in zip(curve.layers, curve.estimates("precision@1"), strict=True)]
     if points and points[0][1] >= share:
         return points[0][0]
     for (x0, y0), (x1, y1) in pairwise(points):

@@ -1,0 +1,119 @@
+"""See inside: what every layer would predict in one sentence, as it stands (id) and after its jump (mat).
+
+The grid of the logit lens, with A_lL h_l beside h_l: sections 3.1 and 3.2 of the paper at every token
+of a sentence. A causal model predicts at each token the one that follows; a masked one predicts the
+token at its one [MASK], of which the best few are kept.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from shortcut import Problem, linear, models
+from shortcut.models import Model
+
+BEST = 5  # predictions of a masked model that are shown
+WIDEST = 64  # tokens of a causal model's grid: more could not be read
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Predictions in one sentence, L + 1 layers by C columns.
+
+    Attributes:
+        sentence: the sentence.
+        column: what a column is: a token of the sentence ("token"), or a rank ("rank", masked models).
+        columns: [C], the tokens, or the ranks from 1.
+        predicted: by mode ("id", "mat"), [L + 1][C], tokens as text.
+        probabilities: by mode, float32 [L + 1, C], fractions.
+    """
+
+    sentence: str
+    column: str
+    columns: list[str]
+    predicted: dict[str, list[list[str]]]
+    probabilities: dict[str, torch.Tensor]
+
+    def in_words(self) -> str:
+        """What the model predicts at the end (masked: best), and from which layer on each mode does."""
+        k = 0 if self.column == "rank" else -1
+        since = []
+        for mode, rows in self.predicted.items():
+            others = [layer for layer, row in enumerate(rows) if row[k] != rows[-1][k]]
+            since.append(f"{mode} from layer {max(others, default=-1) + 1} on")
+        return f"The model predicts “{shown(self.predicted['id'][-1][k])}”: {', '.join(since)}."
+
+
+def sentences(text_or_file: str) -> list[str]:
+    """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out.
+
+    Raises:
+        Problem: there is none, or the file is not UTF-8.
+    """
+    text = text_or_file
+    if os.path.isfile(text_or_file):
+        try:
+            text = Path(text_or_file).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise Problem(f"{text_or_file} is not UTF-8 ({error}): save it as such, one sentence a line") from error
+    found = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise Problem(f"--sentence {text_or_file!r} holds no sentence: give one, or a file of one a line")
+    return found
+
+
+def slug(sentence: str) -> str:
+    """A name for the sentence's files: its words, and a hash where they alone would not tell it from another."""
+    words = "-".join(re.findall("[A-Za-z0-9]+", sentence))[:60]
+    if words.replace("-", " ") == sentence:
+        return words
+    return f"{words[:50]}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"
+
+
+@torch.no_grad()
+def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> Grid:
+    """Run the whole sentence once and read out every layer, with its jump and without.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        sentence: the sentence; for a masked model with exactly one [MASK].
+        jumps: A_lL for l = 0 ... L - 1.
+
+    Raises:
+        Problem: too long to run or to show, or not exactly one [MASK].
+    """
+    ids = torch.tensor(tokenizer(sentence, verbose=False)["input_ids"])
+    longest = model.context if model.family.masked else min(model.context, WIDEST)
+    if len(ids) > longest:
+        raise Problem(f"the sentence has {len(ids)} tokens, expected at most {longest}: shorten it")
+    chosen, best = torch.arange(len(ids)), 1
+    if model.family.masked:
+        chosen, best = (ids == models.mask_token(tokenizer, model.name)).nonzero()[:, 0], BEST
+        if len(chosen) != 1:
+            mask = tokenizer.mask_token
+            raise Problem(f"the sentence holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'")
+    states: list[torch.Tensor] = []
+    with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen])):
+        model.run(ids[None].to(model.device), None)
+    mapped = [linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)]
+    predicted, probabilities = {}, {}
+    for mode, finals in (("id", states), ("mat", [*mapped, states[-1]])):
+        top = [model.read_out(h).softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
+        predicted[mode] = [[tokenizer.decode([token]) for token in t.indices.flatten().tolist()] for t in top]
+        probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
+    columns = (
+        [str(k + 1) for k in range(best)] if model.family.masked else [tokenizer.decode([i]) for i in ids.tolist()]
+    )
+    return Grid(sentence, "rank" if model.family.masked else "token", columns, predicted, probabilities)
+
+
+def shown(token: str, longest: int = 10) -> str:
+    """A token as it fits a cell: without the blank it starts with, white space as escapes, cut if long."""
+    text = token.strip() or token.encode("unicode_escape").decode().replace(" ", "␣")
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,248 @@
+"""Figures, summary and page of made-up records: what is drawn, what stands in the files, what agrees."""
+
+import base64
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+import plot_results
+from shortcut import layout, paper, plots, results, store, tables
+
+L, N = 4, 50
+VOID = {"meta", "link", "img"}
+
+
+def make_records():
+    """Every mode at every layer, better with each; early exits of id and mat."""
+    g = torch.Generator().manual_seed(0)
+    full = torch.randint(0, 1000, (N, 10), generator=g)
+
+    def record(info, layers, share):
+        topk = full.clone()
+        topk[:, 0] = torch.where(torch.rand(N, generator=g) < share, full[:, 0], 2000)
+        return {"info": info, "layers_processed": layers, "topk": topk, "surprisal": torch.rand(N, generator=g) * 9}
+
+    fixed = [
+        record({"type": "jump", "mode": results.KEYS[mode], "layer": l}, float(l), (k + 2) / 8 if l < L else 1)
+        for k, mode in enumerate(results.KEYS)
+        for l in range(L + 1)
+    ]
+    early = [
+        record({"type": "early_exit", "mode": results.KEYS[mode], "lambda": lam}, 1 + (L - 1) * lam, 0.2 + 0.8 * lam)
+        for mode in ("id", "mat")
+        for lam in (0.0, 0.5, 1.0)
+    ]
+    return [*fixed, *early]
+
+
+def scores(only_last=False):
+    pairs = [(i, j) for i in range(L) for j in range(i + 1, L + 1) if j == L or not only_last]
+    return {"score_mat": {p: 0.9 - 0.1 * (p[1] - p[0]) for p in pairs}, "score_id": dict.fromkeys(pairs, -0.5)}
+
+
+def make(root):
+    files = layout.Layout(root, "gpt2-xl", "words")
+    with store.replacing(files.results) as file:
+        store.dump(file, *make_records())
+    with store.replacing(files.r2_scores) as file:
+        store.dump(file, scores())
+    return files
+
+
+def read(path):
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode())))
+
+
+def show(files, *options):
+    plot_results.main(["--out", str(files.root), "--model", files.model, "--dataset", "words", *options])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    files = make(tmp_path_factory.mktemp("out"))
+    show(files)
+    return files
+
+
+class Page(HTMLParser):
+    """A page taken apart; fails where an element is not closed in its turn."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.images, self.links, self.ids, self.data, self.cells = [], [], [], [], "", []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(attrs)
+        if tag in ("td", "th"):
+            self.cells.append("")
+        self.links += [attrs[name] for name in ("src", "href") if name in attrs]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.data += data
+        elif self.open and self.open[-1] in ("td", "th"):
+            self.cells[-1] += data
+
+
+def test_page_is_whole_and_holds_the_summary(made):
+    html = made.report.read_text(encoding="utf-8")
+    page = Page(html)
+    assert html.startswith("<!doctype html>\n<html lang=")
+    assert json.loads(page.data) == json.loads(made.summary.read_text())
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(link.startswith("data:") for link in page.links)
+    assert "url(" not in html
+    assert len(page.images) == 8
+    for image in page.images:
+        picture = base64.b64decode(image["src"].partition(",")[2], validate=True)
+        shape = matplotlib.image.imread(io.BytesIO(picture)).shape
+        assert (int(image["height"]), int(image["width"])) == shape[:2]
+        assert len(image["alt"]) > 40
+    assert len(html) < 1_500_000
+
+
+def test_page_shows_the_numbers_of_the_summary(made):
+    page = Page(made.report.read_text(encoding="utf-8"))
+    summary = json.loads(made.summary.read_text())
+    for mode, points in summary["fixed_exit"].items():
+        for point in points:
+            p = point["precision@5"]
+            assert f"{100 * p['mean']:.1f} ±{50 * (p['high'] - p['low']):.1f}" in page.cells, mode
+    assert f"{4 - summary['layers_saved']['mat']['0.95']:.2f}" in page.cells
+    assert f"{summary['r2']['mat']['0_4']:.3f}" in page.cells
+
+
+def test_summary_holds_the_numbers_of_the_records(made):
+    summary = json.loads(made.summary.read_text())
+    records = store.load_results(made.results)
+    full = records[L]["topk"].numpy()
+    mat, identity = (
+        {r["info"]["layer"]: r for r in records if r["info"]["mode"] == key and "layer" in r["info"]}
+        for key in ("mat", "idln")
+    )
+    for layer in range(L + 1):
+        point, apart = summary["fixed_exit"]["mat"][layer], summary["mat_minus_id"][layer]
+        assert point["layer"] == apart["layer"] == layer
+        hits = [[row[0] in best for row, best in zip(r[layer]["topk"].numpy(), full[:, :5], strict=True)]
+                for r in (mat, identity)]  # fmt: skip
+        assert point["precision@5"]["mean"] == pytest.approx(np.mean(hits[0]), abs=1e-6)
+        assert apart["precision@5"]["mean"] == pytest.approx(np.mean(hits[0]) - np.mean(hits[1]), abs=1e-6)
+        assert point["surprisal"]["mean"] == pytest.approx(float(mat[layer]["surprisal"].mean()), abs=1e-5)
+        assert all(p["low"] <= p["mean"] <= p["high"] for k, p in point.items() if k != "layer")
+
+
+def test_paper_is_quoted_for_the_models_it_names_alone(made):
+    told = json.loads(made.summary.read_text())["paper"]
+    assert [claim["here"] for claim in told if "pairs of layers" in claim["what"]] == ["10 of 10"]
+    assert any("28-45%" in claim["paper"] for claim in told)
+    r = results.summarize(make_records())
+    assert paper.claims("my-model", r, scores()) == []
+    assert {claim["paper"] for claim in paper.claims("gpt2", r, None)} == {"every layer"}
+    saved = {m: [c for c in paper.claims(m, r, None) if "early exit saves" in c["what"]]
+             for m in ("gpt2-medium", "bert-large-uncased")}  # fmt: skip
+    needed = {mode: results.layers_needed(r.early[mode], 0.95) for mode in ("mat", "id")}
+    for claims in saved.values():
+        assert claims[0]["here"].startswith(f"mat {L - needed['mat']:.1f} ({100 * (L - needed['mat']) / L:.1f}%)")
+
+
+def test_csv_holds_the_curves_with_their_intervals(made):
+    r = results.summarize(store.load_results(made.results))
+    rows = read(made.plot(f"ee_pre1_{L}", "csv"))
+    assert [row["exit"] for row in rows] == ["fixed"] * 2 * (L + 1) + ["early"] * 6
+    early = [row for row in rows if row["exit"] == "early" and row["mode"] == "mat"]
+    assert [float(row["lambda"]) for row in early] == [0, 0.5, 1]
+    for row, point in zip(early, r.early["mat"].estimates("precision@1"), strict=True):
+        assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(point, abs=1e-5)
+    assert {row["metric"] for row in read(made.plot(f"pre_{L}", "csv"))} == set(results.METRICS[:3])
+
+
+def test_what_is_missing_alone_is_made(made, capsys):
+    lost = [made.plot(f"surp_{L}", "png"), made.plot(f"pre_{L}", "csv"), made.report]
+    before = {path: path.read_bytes() for path in lost}
+    kept = made.plot(f"pre_{L}").stat().st_mtime_ns
+    for path in lost:
+        path.unlink()
+    show(made)
+    assert {path: path.read_bytes() for path in lost} == before
+    assert made.plot(f"pre_{L}").stat().st_mtime_ns == kept
+    assert f"wrote {made.relative(made.report)} in" in capsys.readouterr().out
+
+
+def test_files_of_two_runs_are_the_same_and_undated(made, tmp_path):
+    other = make(tmp_path)
+    show(other)
+    names = sorted(p.relative_to(made.root) for p in made.root.rglob("*_*") if p.is_file())
+    assert len(names) == 3 * 7 + 4
+    for name in names:
+        assert (made.root / name).read_bytes() == (tmp_path / name).read_bytes(), name
+    assert b"CreationDate" not in other.plot(f"pre_{L}").read_bytes()
+    assert b"tEXt" not in other.plot(f"pre_{L}", "png").read_bytes()
+
+
+def test_page_without_r2_scores_has_no_heat_map(made, tmp_path):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    files = layout.Layout(tmp_path, made.model, made.dataset)
+    for path in (files.r2_scores, files.summary, files.report):
+        path.unlink()
+    show(files)
+    assert len(Page(files.report.read_text(encoding="utf-8")).images) == 7
+    assert json.loads(files.summary.read_text())["r2"] is None
+
+
+def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
+    r2 = scores(only_last=True)
+    plot = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], "t")
+    mat, identity = (ax.images[0].get_array() for ax in plot.draw().axes[:2])
+    drawn = ~np.ma.getmaskarray(mat)
+    assert [tuple(cell) for cell in np.argwhere(drawn)] == sorted([*((i, i) for i in range(L + 1)), *r2["score_mat"]])
+    assert mat[0, L] == pytest.approx(0.5)
+    assert identity[0, L] == -0.5
+    first = tables.r2(r2["score_mat"], r2["score_id"]).rows[0]
+    assert first == ["0", "-", "0.500", "-", "-", "-0.500", "-"]
+
+
+def test_curves_have_the_papers_colours_and_bands(made):
+    r = results.summarize(store.load_results(made.results))
+    figures = plots.all_figures(r, "t")
+    ax = figures[f"parts_pre1_{L}"].draw().axes[0]
+    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    assert colours == {"mat": "blue", "mat_attn": "green", "mat_ffn": "magenta", "mat_ln1_ln2": "orange"}
+    assert len({str(line._dash_pattern) for line in ax.lines}) == len(ax.lines) == len(ax.collections)
+    low = ax.collections[0].get_paths()[0].vertices[:, 1].min()
+    assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates("precision@1")))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium: make page-check installs it")
+def test_the_check_of_pages_finds_a_broken_figure(made, tmp_path):
+    def check(page):
+        script = Path(__file__).parent / "check_page.py"
+        return subprocess.run([sys.executable, script, page], capture_output=True, text=True, check=False)
+
+    assert check(made.report).returncode == 0
+    whole = made.report.read_text(encoding="utf-8")
+    start = whole.index("base64,")
+    (tmp_path / "page.html").write_text(whole[:start] + "base64,AAAA" + whole[start + 20_000 :], encoding="utf-8")
+    done = check(tmp_path / "page.html")
+    assert done.returncode == 1
+    assert "figures are not decoded" in done.stderr

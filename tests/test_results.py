@@ -1,0 +1,77 @@
+"""Intervals against SciPy, differences against a loop, and what is read off a curve."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from shortcut import Problem, results
+from shortcut.results import Curve
+
+
+def curve(layers, hits):
+    return Curve(layers, [], {"precision@1": torch.tensor(hits, dtype=torch.bool)})
+
+
+def records(hits, surprisals):
+    """Jumps of mat and id at three layers: whether each sentence is hit at layers 0 and 1; all are at 2."""
+    n = len(next(iter(hits.values())))
+    full = torch.arange(n)[:, None] * 100 + torch.arange(10)
+    made = []
+    for mode, key in (("mat", "mat"), ("id", "idln")):
+        for layer in range(3):
+            hit = torch.tensor(hits[mode], dtype=torch.bool) if layer < 2 else torch.ones(n, dtype=torch.bool)
+            topk = full.clone()
+            topk[:, 0] = torch.where(hit, full[:, 0], -1)
+            info = {"type": "jump", "mode": key, "layer": layer}
+            made.append({"info": info, "layers_processed": float(layer), "topk": topk, "surprisal": surprisals[mode]})
+    return made
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (17, 40), (40, 40), (2950, 3000)])
+def test_interval_of_a_share_is_scipys_wilson_interval(hits, n):
+    ours = results.proportion(torch.arange(n) < hits)
+    theirs = scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert ours == pytest.approx((hits / n, theirs.low, theirs.high), abs=1e-7)
+
+
+def test_interval_of_a_mean_is_the_normal_one():
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0)) * 7
+    ours = results.average(values)
+    error = scipy.stats.sem(values.double().numpy())
+    low, high = scipy.stats.norm.interval(0.95, loc=values.double().mean().item(), scale=error)
+    assert ours == pytest.approx((values.double().mean().item(), low, high), rel=1e-6)
+
+
+def test_difference_is_paired_over_the_sentences():
+    g = torch.Generator().manual_seed(0)
+    surprisals = {mode: torch.rand(6, generator=g) for mode in ("mat", "id")}
+    r = results.summarize(records({"mat": [1, 1, 1, 0, 1, 1], "id": [0, 0, 1, 0, 0, 1]}, surprisals))
+    d = np.array([1, 1, 0, 0, 1, 0])
+    half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
+    assert results.differences(r, "precision@1")[0] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
+    assert results.differences(r, "precision@1")[2] == (0, 0, 0)
+    d = surprisals["mat"].double().numpy() - surprisals["id"].double().numpy()
+    half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
+    assert results.differences(r, "surprisal")[1] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
+
+
+def test_mean_over_layers_leaves_out_the_last_one():
+    r = results.summarize(
+        records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
+    )
+    assert results.mean_over_layers(r, "mat").mean == 0.75
+    assert results.mean_over_layers(r, "id").mean == 0.25
+
+
+def test_layers_needed_by_interpolation():
+    half = curve([0, 2, 4], [[0, 0], [0, 1], [1, 1]])
+    assert results.layers_needed(half, 0.75) == 3
+    assert results.layers_needed(half, 0.5) == 2
+    assert results.layers_needed(curve([1, 2], [[0, 0], [0, 1]]), 0.9) is None
+    assert results.layers_needed(curve([1, 2], [[1, 1], [1, 1]]), 0.9) == 1
+
+
+def test_one_sentence_has_no_interval():
+    with pytest.raises(Problem, match="1 sentence, expected at least 2"):
+        results.summarize(records({"mat": [1], "id": [0]}, dict.fromkeys(("mat", "id"), torch.ones(1))))
