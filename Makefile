@@ -3,6 +3,9 @@
 # make run MODEL=bert-base-uncased  likewise
 # make run MODEL=folder FAMILY=bert a masked model whose name does not say so
 # make test                         the tests, offline
+# make test-kill                    kill every stage many times: nothing is lost
+# make bench                        what every stage takes, against the direct way
+# make page-check                   open the pages of plot_results.py in a headless Chromium (installed if missing)
 # make lint                         ruff, check and format
 
 PYTHON ?= python3
@@ -22,7 +25,7 @@ SENTENCES :=
 STAGES := $(FAMILY)
 endif
 
-.PHONY: run sentences gpt2 bert test lint
+.PHONY: run sentences gpt2 bert test test-kill bench page-check lint
 .NOTPARALLEL:
 
 run: $(STAGES)
@@ -47,6 +50,16 @@ bert: sentences
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -q
+
+test-kill: .venv/installed
+	$(PY) tests/kill.py
+
+bench: .venv/installed
+	$(PY) tests/bench.py
+
+page-check: .venv/installed
+	command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	$(PY) tests/check_page.py $(wildcard experiment/*/*_report.html)
 
 lint: .venv/installed
 	$(PY) -m ruff check .

@@ -12,15 +12,17 @@ from shortcut import cli, linear, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True)
     train = run.files.tokenized("train")
-    jumps = {run.files.matrix(i, j): (i, j) for i, j in linear.pairs(run.n_layers())}
+    pairs = linear.pairs(run.n_layers(), last_only=config.LAST_ONLY)
+    jumps = {run.files.matrix(i, j): (i, j) for i, j in pairs}
     with run.stage(reads=[train], writes=[*jumps], depends=["weights"], rcond=config.RCOND) as stage:
         if stage.made:
             return
-        model, tokenized = run.load_model(), store.load_tokenized(train)
-        h = steps.layer_states(run, model, tokenized)
-        steps.save_fits(run, stage, h, jumps)
+        tokenized, kept = store.load_tokenized(train), stage.parts([*jumps][-1])
+        h = steps.layer_states(run, run.load_model(), tokenized, kept)
+        if h is not None:  # of several processes one fits and writes
+            steps.save_fits(run, stage, h, jumps)
 
 
 if __name__ == "__main__":

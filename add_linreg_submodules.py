@@ -9,20 +9,20 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle, a = 0 ... 5: float32 tensor [d, d]
 """
 
 import config
-from shortcut import cli, representations, steps, store
+from shortcut import cli, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True)
     train, L = run.files.tokenized("train"), run.n_layers()
     parts = {run.files.part(i, a): (6 * i + a - 1, 6 * i + a) for i in range(L) for a in range(1, 7)}
     with run.stage(reads=[train], writes=[*parts], depends=["weights"], rcond=config.RCOND) as stage:
         if stage.made:
             return
-        model, tokenized = run.load_model(), store.load_tokenized(train)
-        with cli.bar("states", len(tokenized), "sentences") as advance:
-            h = representations.part_states(model, tokenized, run.batch_size, advance)
-        steps.save_fits(run, stage, h, parts)
+        tokenized, kept = store.load_tokenized(train), stage.parts([*parts][-1])
+        h = steps.part_states(run, run.load_model(), tokenized, kept)
+        if h is not None:  # of several processes one fits and writes
+            steps.save_fits(run, stage, h, parts)
 
 
 if __name__ == "__main__":

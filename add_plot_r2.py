@@ -5,7 +5,7 @@ the validation sentences.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/i_j.pickle
 Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat` and `score_id`, each {(i, j): r2}
-        experiment/<m>/plots/<d>/r2_scores_<L>.pdf
+        experiment/<m>/plots/<d>/r2_scores_<L>.pdf, .png and .csv
 """
 
 import config
@@ -13,15 +13,20 @@ from shortcut import cli, linear, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True)
     val, L = run.files.tokenized("val"), run.n_layers()
-    matrices = {(i, j): run.files.matrix(i, j) for i, j in linear.pairs(L)}
-    scores, figure = run.files.r2_scores, run.files.plot(f"r2_scores_{L}")
-    with run.stage(reads=[val, *matrices.values()], writes=[scores, figure], depends=["weights"]) as stage:
+    pairs = linear.pairs(L, last_only=config.LAST_ONLY)
+    matrices = {(i, j): run.files.matrix(i, j) for i, j in pairs}
+    scores, figure = run.files.r2_scores, f"r2_scores_{L}"
+    with run.stage(
+        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)], depends=["weights"]
+    ) as stage:
         if scores in stage.todo:
-            model, tokenized = run.load_model(), store.load_tokenized(val)
-            h = steps.layer_states(run, model, tokenized)
-            stage.save(scores, steps.r2_scores(h, matrices))
+            tokenized, kept = store.load_tokenized(val), stage.parts(scores)
+            h = steps.layer_states(run, run.load_model(), tokenized, kept)
+            if h is None:  # of several processes one scores and writes
+                return
+            stage.save(scores, steps.r2_scores(run, h.tensor(), matrices))
         steps.show_r2(run, stage, scores, figure)
 
 

@@ -15,7 +15,7 @@ from shortcut import cli, models, store, text
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.GPT2)
     run.n_layers()  # a model of the wrong kind is told of before anything is made for it
-    sizes = {"train": config.TRAIN, "val": config.VAL}
+    sizes = run.sizes()
     with run.stage(
         reads=[run.files.sentences],
         writes=[run.files.tokenized(name) for name in sizes],

@@ -15,7 +15,7 @@ from shortcut import cli, linear, steps, store
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True)
     train, L = run.files.states("train"), run.n_layers()
-    jumps = {run.files.matrix(i, j): (i, j) for i, j in linear.pairs(L)}
+    jumps = {run.files.matrix(i, j): (i, j) for i, j in linear.pairs(L, last_only=config.LAST_ONLY)}
     with run.stage(reads=[train], writes=[*jumps], depends=["weights"], rcond=config.RCOND) as stage:
         if stage.made:
             return

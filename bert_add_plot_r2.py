@@ -5,7 +5,7 @@ the validation sentences.
 
 Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/i_j.pickle
 Writes  experiment/<m>_mask/<d>_r2_scores.pickle: dict of `score_mat` and `score_id`, each {(i, j): r2}
-        experiment/<m>_mask/plots/<d>/r2_scores_<L>.pdf
+        experiment/<m>_mask/plots/<d>/r2_scores_<L>.pdf, .png and .csv
 """
 
 import config
@@ -15,12 +15,15 @@ from shortcut import cli, linear, steps, store
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True)
     val, L = run.files.states("val"), run.n_layers()
-    matrices = {(i, j): run.files.matrix(i, j) for i, j in linear.pairs(L)}
-    scores, figure = run.files.r2_scores, run.files.plot(f"r2_scores_{L}")
-    with run.stage(reads=[val, *matrices.values()], writes=[scores, figure], depends=["weights"]) as stage:
+    pairs = linear.pairs(L, last_only=config.LAST_ONLY)
+    matrices = {(i, j): run.files.matrix(i, j) for i, j in pairs}
+    scores, figure = run.files.r2_scores, f"r2_scores_{L}"
+    with run.stage(
+        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)], depends=["weights"]
+    ) as stage:
         if scores in stage.todo:
             _, h = store.load_states(val, L)
-            stage.save(scores, steps.r2_scores(h, matrices))
+            stage.save(scores, steps.r2_scores(run, h, matrices))
         steps.show_r2(run, stage, scores, figure)
 
 

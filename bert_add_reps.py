@@ -14,8 +14,8 @@ from shortcut import cli, models, steps, store, text
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True)
-    sizes = {"train": config.TRAIN, "val": config.VAL}
+    run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True, shared=True)
+    sizes = run.sizes()
     with run.stage(
         reads=[run.files.sentences],
         writes=[run.files.states(name) for name in sizes],
@@ -28,10 +28,12 @@ def main(argv: list[str] | None = None) -> None:
         model, mask = run.load_model(), models.mask_token(tokenizer, run.model)
         tokenized = text.tokenize_splits(splits, tokenizer, context, run.seed, cli.say)
         for name in sizes:
-            if run.files.states(name) in stage.todo:
+            path = run.files.states(name)
+            if path in stage.todo:
                 masked = text.mask(tokenized[name], mask)
-                h = steps.layer_states(run, model, masked)
-                stage.save(run.files.states(name), *store.state_batches(masked, h))
+                h = steps.layer_states(run, model, masked, stage.parts(path))
+                if h is not None:  # of several processes one writes
+                    stage.save(path, *store.state_batches(masked, h.tensor()))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> None:
         if stage.made:
             return
         model, (tokenized, h) = run.load_model(), store.load_states(val, L)
-        stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, lambdas))
+        kept = stage.parts(run.files.results)
+        stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, lambdas, kept))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ DOCSTRING_PACKAGES = ("numpy", "sklearn", "matplotlib")  # few: all of them woul
 SENTENCES = 20_000  # as in the paper
 TRAIN = 9_000  # the first ones fit the maps
 VAL = 3_000  # the next ones judge them
+SPLITS = {"news": (9_000, 1_000)}  # a dataset's own TRAIN and VAL; this is the paper's other corpus
 
 # Numbers
 SEED = 0  # of every draw: sentences, positions
+LAST_ONLY = False  # True: only the jumps into the last layer, all that add_results.py needs; gpt2-xl has 1,176 in all
 RCOND = 1.19e-7  # singular values below this times the largest count as zero (scikit-learn 1.2.0 on float32)
 TAU = 4.0  # of the early-exit threshold
 LAMBDAS = (-1.112, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.112)  # always exits ... never does

@@ -6,88 +6,67 @@
     mat_attn      ... with attention linear                                 section 5
     mat_ffn       ... with the feed-forward linear                          section 5
 
-Shapes: states h [L + 1, n, d]; the result is [L + 1, n, d], row l starting from layer l. Row L is
-h_L in every mode. In section 5 the residual sums are kept, and a sub-module is replaced at every
-position of the prefix, in every block from l on.
+Shapes: states h [L + 1, n, d]; the approximations from layers 0 ... L - 1 are [L, n, d]. From layer L
+there is nothing left to approximate. In section 5 the residual sums are kept, and a sub-module is
+replaced at every position of the prefix, in every block from l on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from shortcut import linear
-from shortcut.models import Model
-from shortcut.representations import Progress, batches
-from shortcut.text import Tokenized
+from shortcut.models import Model, Swap
+from shortcut.representations import Batch
 
 REPLACED = {"mat_ln1_ln2": (1, 4), "mat_attn": (2,), "mat_ffn": (5,)}  # by the states their maps make
 REPLACED_STATES = tuple(sorted(a for states in REPLACED.values() for a in states))
 MODES = ("id", "mat", *REPLACED)
+SEQUENCE_MODES = ("mat_ln1_ln2", "mat_ffn")  # those that keep attention, and so need the whole prefix
 
 Maps = Mapping[tuple[int, int], torch.Tensor]  # {(block i, state a): the map of i from state a - 1 to a}
 
 
-def approximate(
-    mode: str,
-    model: Model,
-    tokenized: Tokenized,
-    h: torch.Tensor,
-    jumps: list[torch.Tensor],
-    parts: Maps,
-    batch_tokens: int,
-    progress: Progress,
-) -> torch.Tensor:
-    """Approximations of h_L from every layer, [L + 1, n, d].
+def replaced(mode: str, model: Model, parts: Maps) -> list[Swap]:
+    """What to swap in the model for a mode of section 5; the maps it does not replace are passed over."""
+    return model.swaps({(i, a): A for (i, a), A in parts.items() if a in REPLACED[mode]})
 
-    Args:
-        mode: one of `MODES`.
-        model: the model.
-        tokenized: the sentences.
-        h: their layer states, [L + 1, n, d].
-        jumps: A_lL for l = 0 ... L - 1.
-        parts: the maps of the sub-modules; those the mode does not replace are passed over.
-        batch_tokens: tokens that run together.
-        progress: told of sentences done.
+
+@torch.no_grad()
+def jump(jumps: Sequence[torch.Tensor], h: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """mat: A_lL h_l, for the matrices A_lL of l = 0 ... L - 1."""
+    finals = (linear.apply(A.to(device), states.to(device)) for A, states in zip(jumps, h[:-1], strict=True))
+    return torch.stack([final.cpu() for final in finals])
+
+
+@torch.no_grad()
+def go_on_alone(model: Model, swaps: Sequence[Swap], h: torch.Tensor, rows: int) -> torch.Tensor:
+    """mat_attn: without attention no position sees another, so the chosen one goes on alone, `rows` at a time."""
+    finals = torch.empty_like(h[:-1])
+    with model.swapped(swaps):
+        for chunk in torch.arange(h.shape[1]).split(rows):
+            entering = h[:-1, chunk, None].to(model.device)  # sequences of one token
+            finals[:, chunk] = _continue(model, list(entering))[..., 0, :].cpu()
+    return finals
+
+
+@torch.no_grad()
+def go_on(model: Model, swaps: Sequence[Sequence[Swap]], batch: Batch) -> torch.Tensor:
+    """mat_ln1_ln2, mat_ffn: approximations [len(swaps) L, b, d] for a batch of whole prefixes, on the CPU.
+
+    The batch runs once as it is, to see what enters every block, and once for each of `swaps`.
     """
-    if mode in REPLACED:
-        maps = {(i, a): A for (i, a), A in parts.items() if a in REPLACED[mode]}
-        go_on = _pointwise if mode == "mat_attn" else _whole_prefix
-        return go_on(model, tokenized, h, maps, batch_tokens, progress)
-    progress(len(tokenized))
-    if mode == "id":
-        return h
-    return torch.stack([*(linear.apply(A, states) for A, states in zip(jumps, h[:-1], strict=True)), h[-1]])
-
-
-@torch.inference_mode()
-def _whole_prefix(
-    model: Model, tokenized: Tokenized, h: torch.Tensor, maps: Maps, batch_tokens: int, progress: Progress
-) -> torch.Tensor:
-    """Each batch runs once as it is, to see what enters every block, then with the parts replaced."""
-    final = h[-1].expand_as(h).clone()
-    entries = model.layer_points()[:-1]
-    for batch in batches(model, tokenized, batch_tokens):
-        entering: list[torch.Tensor] = []
-        with model.watch(entries, lambda _, states, entering=entering: entering.append(states)):
-            model.run(batch.ids, batch.mask)
-        with model.replace(maps):
-            final[:-1, batch.rows] = batch.at_chosen(_continue(model, entering)).cpu()
-        progress(len(batch.rows))
-    return final
-
-
-@torch.inference_mode()
-def _pointwise(
-    model: Model, tokenized: Tokenized, h: torch.Tensor, maps: Maps, batch_tokens: int, progress: Progress
-) -> torch.Tensor:
-    """Without attention no position sees another: the chosen one goes on alone, from the states at hand."""
-    final = h.clone()
-    with model.replace(maps):
-        for rows in torch.arange(len(tokenized)).split(batch_tokens):
-            entering = h[:-1, rows, None].to(model.device)  # sequences of one token
-            final[:-1, rows] = _continue(model, list(entering))[..., 0, :].cpu()
-            progress(len(rows))
-    return final
+    entering: list[torch.Tensor] = []
+    with (
+        model.narrowed(batch.last),
+        model.watch(model.layer_points()[:-1], lambda _, states: entering.append(states)),
+    ):
+        model.run(batch.ids, batch.mask)
+    finals = []
+    for of_a_mode in swaps:
+        with model.swapped(of_a_mode), model.narrowed(batch.last):
+            finals.append(batch.at_chosen(_continue(model, entering)).cpu())
+    return torch.cat(finals)
 
 
 def _continue(model: Model, inputs: list[torch.Tensor]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What every script does besides its work: options, settings printed, progress, one line for a problem."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, corpus, layout, manifest, models
+from shortcut import Problem, corpus, layout, manifest, models, processes
 from shortcut.models import Model
 
 Item = TypeVar("Item")
@@ -29,6 +30,7 @@ class Run:
         masked: whether the script is for masked models.
         files: where everything lies.
         source: where sentences come from.
+        sentence: one to look inside at, or a file of them.
         device: "cpu", "cuda" or the like.
         batch_size: tokens that run together.
         seed: of every draw.
@@ -41,6 +43,7 @@ class Run:
     masked: bool
     files: layout.Layout
     source: str | None
+    sentence: str | None
     device: str
     batch_size: int
     seed: int
@@ -69,11 +72,16 @@ class Run:
             depends: what of the model its outputs depend on: "weights", "tokenizer", both or nothing.
             settings: what else they depend on.
         """
-        if depends:
+        if depends and processes.leads():
             settings |= {"model": self.files.model, **{k: models.fingerprint(self.model, k) for k in depends}}
         return manifest.Stage(
             self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
         )
+
+    def sizes(self) -> dict[str, int]:
+        """How many sentences train and validate, by "train" and "val"."""
+        c = self.config
+        return dict(zip(("train", "val"), c.SPLITS.get(self.files.dataset, (c.TRAIN, c.VAL)), strict=True))
 
     def source_settings(self) -> dict[str, Any]:
         """What the sentences depend on, by where they come from."""
@@ -81,7 +89,7 @@ class Run:
         if self.source == "hub":
             return {"source": "hub", "hub": [c.HUB_DATASET, c.HUB_CONFIG], "bytes": c.READ_BYTES}
         if self.source == "docstrings":
-            return {"source": "docstrings", "packages": c.DOCSTRING_PACKAGES, "train": c.TRAIN}
+            return {"source": "docstrings", "packages": c.DOCSTRING_PACKAGES, "train": self.sizes()["train"]}
         return {**corpus.identity(self.source), "bytes": c.READ_BYTES}
 
     def _known_layers(self) -> int | None:
@@ -107,7 +115,7 @@ def parser(script: str, doc: str, config: ModuleType, model: str) -> argparse.Ar
 
 def start(
     argv: list[str] | None, script: str, doc: str, config: ModuleType, *, model: str, masked: bool = False,
-    source: bool = False, results: bool = False,
+    shared: bool = False, source: bool = False, results: bool = False,
 ) -> Run:  # fmt: skip
     """Read the options, print the settings in force.
 
@@ -118,8 +126,10 @@ def start(
         config: the configuration.
         model: the model it works on by default.
         masked: whether it is for masked models.
+        shared: whether several processes can share its work; else all but the first of them end here.
         source: whether it takes --source.
-        results: whether --model may name a folder under experiment/ too.
+        results: whether it shows results: --model may name a folder under experiment/ too, and
+            --sentence asks for what one sentence looks like inside.
 
     Raises:
         Problem: a device that is not there.
@@ -131,7 +141,15 @@ def start(
             "--source", metavar="hub|docstrings|PATH", default=config.SOURCE,
             help=f"where sentences come from; PATH: parquet, jsonl or txt, file or folder (default: {config.SOURCE})",
         )  # fmt: skip
+    if results:
+        options.add_argument(
+            "--sentence", metavar="TEXT_OR_FILE", help="show what every layer would predict in it; FILE: one a line"
+        )
     args = options.parse_args(argv)
+    if shared:
+        processes.join()
+    elif processes.is_superfluous():
+        sys.exit()
     if not args.dataset or Path(args.dataset).name != args.dataset:
         options.error(f"--dataset names files, got {args.dataset!r}")
     root = args.out.resolve()
@@ -144,9 +162,10 @@ def start(
         script=name,
         config=config,
         model=args.model,
-        masked=masked,
+        masked=layout.Layout(root, folder, args.dataset).masked if results else masked,
         files=layout.Layout(root, folder, args.dataset),
         source=args.source if source else None,
+        sentence=args.sentence if results else None,
         device=_device(args.device),
         batch_size=args.batch_size,
         seed=args.seed,
@@ -172,12 +191,15 @@ def run(main: Callable[[], object]) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+    finally:
+        processes.leave()
 
 
 def say(line: str) -> None:
-    """One line for the person at the terminal."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    """One line for the person at the terminal, from the first of several processes."""
+    if processes.leads():
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -186,7 +208,7 @@ def bar(title: str, total: int | None, unit: str) -> Iterator[Callable[[int], ob
     with tqdm(
         total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05,
         mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
-        leave=None if sys.stderr.isatty() else False,
+        leave=None if sys.stderr.isatty() else False, disable=not processes.leads(),
     ) as shown:  # fmt: skip
         yield shown.update
 
@@ -201,7 +223,9 @@ def progress(title: str, items: Iterable[Item], total: int, unit: str) -> Iterat
 
 def _device(name: str) -> str:
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # a launcher gives every process of a machine its number
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -1,6 +1,6 @@
 """From approximations of the final state to what is predicted from them.
 
-Shapes: approximations [K, n, d], K layers; tables [K, n, ...].
+Shapes: approximations [L, n, d]; tables [L + 1, n, ...].
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ ROWS = 256  # sentences read out at a time: 50 MB of logits for GPT-2's vocabula
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is read out of K approximations for n sentences.
+    """What is read out for n sentences at layers 0 ... L.
 
     Attributes:
-        topk: int64 [K, n, TOP], the best tokens, best first.
-        surprisal: float32 [K, n], nats: -ln p_full(best token of the approximation).
-        gap: float32 [K, n], fraction: p(best) - p(second) under the approximation itself.
+        topk: int64 [L + 1, n, TOP], the best tokens, best first.
+        surprisal: float32 [L + 1, n], nats: -ln p_full(best token of the approximation).
+        gap: float32 [L + 1, n], fraction: p(best) - p(second) under the approximation itself.
     """
 
     topk: torch.Tensor
@@ -35,7 +35,7 @@ class Predictions:
         return self.topk[layers, rows], self.surprisal[layers, rows]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: Model, approximations: torch.Tensor, final: torch.Tensor, progress: Progress = no_progress
 ) -> Predictions:
@@ -43,30 +43,31 @@ def predict(
 
     Args:
         model: the model.
-        approximations: [K, n, d].
+        approximations: of h_L, from layers 0 ... L - 1, [L, n, d]; the tables have one row more, h_L's own.
         final: h_L [n, d], what the full model reads out.
         progress: told of sentences done.
 
     Raises:
         Problem: logits that are not finite; it names the model, the layer and the sentence.
     """
-    K, n, _ = approximations.shape
-    topk = torch.empty(K, n, TOP, dtype=torch.int64)
-    surprisal = torch.empty(K, n)
-    gap = torch.empty(K, n)
+    L, n, _ = approximations.shape
+    topk = torch.empty(L + 1, n, TOP, dtype=torch.int64)
+    surprisal = torch.empty(L + 1, n)
+    gap = torch.empty(L + 1, n)
     for rows in torch.arange(n).split(ROWS):
-        full_log_p = model.read_out(final[rows].to(model.device)).log_softmax(-1)
-        for k in range(K):
-            logits = model.read_out(approximations[k, rows].to(model.device))
+        full = model.read_out(final[rows].to(model.device))
+        full_log_p = full.log_softmax(-1)
+        for layer in range(L + 1):
+            logits = full if layer == L else model.read_out(approximations[layer, rows].to(model.device))
             top = logits.topk(TOP)
-            topk[k, rows] = top.indices.cpu()
-            gap[k, rows] = metrics.top_two_gap(logits, top.values).cpu()
-            surprisal[k, rows] = metrics.surprisal(full_log_p, top.indices[:, 0]).cpu()
-            finite = gap[k, rows].isfinite() & surprisal[k, rows].isfinite()
+            topk[layer, rows] = top.indices.cpu()
+            gap[layer, rows] = metrics.top_two_gap(logits, top.values).cpu()
+            surprisal[layer, rows] = metrics.surprisal(full_log_p, top.indices[:, 0]).cpu()
+            finite = gap[layer, rows].isfinite() & surprisal[layer, rows].isfinite()
             if not finite.all():
                 row = int(rows[~finite][0])
                 raise Problem(
-                    f"{model.name}: the logits at layer {k} for sentence {row} (counted from 0) are not finite"
+                    f"{model.name}: the logits at layer {layer} for sentence {row} (counted from 0) are not finite"
                 )
         progress(len(rows))
     return Predictions(topk, surprisal, gap)

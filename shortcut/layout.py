@@ -82,9 +82,23 @@ class Layout:
         """Predictions of every mode, layer and lambda."""
         return self.experiment / f"{self.dataset}_results.pickle"
 
-    def plot(self, name: str) -> Path:
+    def plot(self, name: str, ending: str = "pdf") -> Path:
         """A figure, by its name without ending."""
-        return self.experiment / "plots" / self.dataset / f"{name}.pdf"
+        return self.experiment / "plots" / self.dataset / f"{name}.{ending}"
+
+    def plots(self, *names: str) -> list[Path]:
+        """The figures in all their forms: for the paper, to look at, and as numbers."""
+        return [self.plot(name, ending) for name in names for ending in ("pdf", "png", "csv")]
+
+    @property
+    def summary(self) -> Path:
+        """The numbers of the results, with their intervals."""
+        return self.experiment / f"{self.dataset}_summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all figures and tables."""
+        return self.experiment / f"{self.dataset}_report.html"
 
     def maker(self, path: Path) -> str:
         """The script that makes a file of this layout.

@@ -14,11 +14,13 @@ Section 3.1 of the paper, which used scikit-learn 1.2.0 on float32.
 Departure: solved in float64. Same estimator, same cut-off, no rounding of the solution.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+
+States = torch.Tensor | Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,16 @@ class Factorization:
     """X = Q U S V^T without the singular values that count as zero.
 
     Attributes:
-        left: Q U, [n, rank], orthonormal columns.
+        q: Q, [n, min(n, d)], orthonormal columns.
+        u: U, [min(n, d), rank], orthonormal columns.
         singular_values: S, [rank], descending.
-        right: V, [d, rank], orthonormal columns.
-        d: width of the sources.
+        v: V, [d, rank], orthonormal columns.
     """
 
-    left: torch.Tensor
+    q: torch.Tensor
+    u: torch.Tensor
     singular_values: torch.Tensor
-    right: torch.Tensor
-    d: int
+    v: torch.Tensor
 
     @property
     def rank(self) -> int:
@@ -53,10 +55,10 @@ class Factorization:
         Raises:
             ValueError: another number of rows than the sources had.
         """
-        if targets.ndim != 2 or len(targets) != len(self.left):
-            raise ValueError(f"targets are {list(targets.shape)}, expected [{len(self.left)}, m] as the sources")
-        projected = self.left.T @ targets.to(self.left)
-        return (self.right @ (projected / self.singular_values[:, None])).T.contiguous()
+        if targets.ndim != 2 or len(targets) != len(self.q):
+            raise ValueError(f"targets are {list(targets.shape)}, expected [{len(self.q)}, m] as the sources")
+        projected = self.u.T @ (self.q.T @ targets.to(self.q))
+        return (self.v @ (projected / self.singular_values[:, None])).T.contiguous()
 
 
 def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
@@ -72,7 +74,7 @@ def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
     q, r = torch.linalg.qr(sources.double())
     u, s, vh = torch.linalg.svd(r, full_matrices=False)
     rank = int((s > rcond * s[0]).sum())
-    return Factorization(q @ u[:, :rank], s[:rank], vh[:rank].T, sources.shape[1])
+    return Factorization(q, u[:, :rank], s[:rank], vh[:rank].T)
 
 
 def apply(A: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
@@ -107,24 +109,24 @@ class Fit:
         }
 
 
-def pairs(n_layers: int) -> list[tuple[int, int]]:
-    """Every jump (i, j), 0 <= i < j <= L, sources in order."""
-    return [(i, j) for i in range(n_layers) for j in range(i + 1, n_layers + 1)]
+def pairs(n_layers: int, *, last_only: bool = False) -> list[tuple[int, int]]:
+    """Every jump (i, j), 0 <= i < j <= L, sources in order; or only those into layer L."""
+    return [(i, j) for i in range(n_layers) for j in range(n_layers if last_only else i + 1, n_layers + 1)]
 
 
 def fit_pairs(
-    h: torch.Tensor, wanted: list[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
+    h: States, wanted: list[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
 ) -> Iterator[Fit]:
     """Fit A from h[i] to h[j] for each wanted (i, j), in their order, each run of equal i factorized once.
 
     Args:
-        h: states [k, n, d].
+        h: states; h[k] is [n, d].
         wanted: pairs of indices into `h`.
         rcond: see `factorize`.
         device: where to compute.
         notice: told once if there are fewer sentences than d, and the ranks at the end.
     """
-    n, d = h.shape[1:]
+    n, d = h[0].shape
     if n < d:
         notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")
     ranks = []

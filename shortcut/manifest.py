@@ -10,9 +10,10 @@ input, versions). A stage compares before it works:
     output there, another SHA-256             refused: changed since
     input with an entry, another SHA-256      refused: changed since, or made from another input or model
 
-and `--force` makes anew what is there. An entry is written before its file takes its name, and an old
-file goes when the new one is whole, so a killed run leaves an entry without a file (made again), never
-a file without an entry.
+and `--force` makes anew what is there. Unfinished work lies in `<output>.parts/` until the stage is
+done; a run with the same settings and inputs goes on from it, any other drops it. An entry is written
+before its file takes its name, and an old file goes when the new one is whole, so a killed run leaves
+an entry without a file (made again), never a file without an entry.
 """
 
 import fcntl
@@ -20,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,10 +31,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shortcut import Problem, store
+from shortcut import Problem, processes, store
 from shortcut.layout import Layout
 
 NAME = "manifest.json"
+RUN = "run.json"  # in a folder of unfinished work: what it is part of
 LOCK = ".lock"
 MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
 FORMAT = 1  # of the files; raised when what a script writes changes meaning
@@ -42,7 +45,8 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matpl
 class Stage:
     """One run of one script: what it reads and writes, what of that is still to do, and the record of it.
 
-    Used as a context manager: within, the folders it writes to are locked against a second run.
+    Used as a context manager: within, the folders it writes to are locked against a second run. Where
+    several processes work together (see `processes`) the leader alone checks, locks and writes.
 
     Attributes:
         todo: the outputs that are not there yet, in the order given.
@@ -84,8 +88,15 @@ class Stage:
         Raises:
             Problem: as the table of this module says, or another run has the folder.
         """
-        for path in self.reads:
-            self.layout.require(path)
+        if processes.leads():
+            for path in self.reads:
+                self.layout.require(path)
+            self._begin()
+        todo = processes.agree([path in self.todo for path in self.writes])
+        self.todo = [path for path, missing in zip(self.writes, todo, strict=True) if missing]
+        return self
+
+    def _begin(self) -> None:
         with ExitStack() as locks:
             for folder in sorted({path.parent for path in self.writes}):
                 locks.enter_context(_locked(folder, self.script))
@@ -98,20 +109,40 @@ class Stage:
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
             self.todo = [path for path in self.writes if not self._is_made(path)]
+            for path in {path.parent / NAME: None for path in self.writes}:
+                store.remove_leftovers(path)
             for path in self.writes:
                 store.remove_leftovers(path)
+                if self.made or not self._has_parts(path):
+                    shutil.rmtree(_parts(path), ignore_errors=True)
         except BaseException:
             self._locks.close()
             raise
         if self.made:
             self.notice(f"already made, skipped: {self._describe(self.writes)}")
-        return self
 
     def __exit__(self, *error: object) -> None:
         """Unlock, and say what was written."""
+        if error[0] is None and processes.leads():
+            for path in self.writes:
+                shutil.rmtree(_parts(path), ignore_errors=True)
         self._locks.close()
         if error[0] is None and self.todo:
             self.notice(f"wrote {self._describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
+
+    def parts(self, path: Path) -> Path:
+        """The folder for unfinished work on output `path`: what an interrupted run of the same kind left is there."""
+        folder = _parts(path)
+        if processes.leads() and not self._has_parts(path):
+            store.save_json(folder / RUN, self.run)
+        return folder
+
+    def _has_parts(self, path: Path) -> bool:
+        made_by = _parts(path) / RUN
+        try:
+            return not self.force and json.loads(made_by.read_text()) == self.run
+        except (OSError, ValueError):
+            return False
 
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
@@ -214,6 +245,10 @@ class Stage:
             return ", ".join(map(self.layout.relative, paths))
         folders = sorted({self.layout.relative(path.parent) for path in paths})
         return f"{len(paths)} files in {', '.join(folders)}"
+
+
+def _parts(path: Path) -> Path:
+    return path.with_name(f"{path.name}.parts")
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -3,8 +3,8 @@
 The only file that imports transformers. A family of models is a row of `FAMILIES`, keyed by Hugging
 Face's `config.model_type`; a new one is a new row. The library's own forward pass runs (only GPT-2's
 activation is exchanged for the same function, fused): states are seen by hooks (`Model.watch`),
-sub-modules are exchanged for linear maps by swapping the child (`Model.replace`), both undone when
-their `with` block ends.
+sub-modules are exchanged for linear maps by swapping the child (`Model.swapped`), and the last block
+is spared what nobody reads (`Model.narrowed`), all undone when their `with` block ends.
 
 Layers are numbered as in the paper: h_0 is what enters the first block, h_l what leaves block l - 1
 (0-based), h_L what leaves the last one, before any final norm.
@@ -13,9 +13,11 @@ Layers are numbered as in the paper: h_0 is what enters the first block, h_l wha
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -23,7 +25,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers.utils import cached_file
+from transformers.utils import cached_file, has_file
+from transformers.utils import hub as hf_hub
 from transformers.utils import logging as hf_logging
 
 from shortcut import Problem
@@ -38,16 +41,20 @@ class Family:
         blocks: from the model to its list of blocks.
         read_out: modules that turn h_L into logits, in order.
         masked: predicts masked tokens from both sides (BERT) rather than the next one (GPT-2).
+        pointwise: children of a block that work position by position and bear most of its cost.
         points: states 0 ... 6 inside a block, as (child of the block, "in" or "out"); () if not mapped.
         parts: the child that makes state a from state a - 1, by a.
+        followers: the linear layer that alone reads state a, by a; a map to state a is folded into it.
     """
 
     auto: type
     blocks: str
     read_out: tuple[str, ...]
     masked: bool
+    pointwise: tuple[str, ...]
     points: tuple[tuple[str, str], ...] = ()
     parts: Mapping[int, str] | None = None
+    followers: Mapping[int, str] | None = None
 
 
 FAMILIES = {
@@ -56,16 +63,19 @@ FAMILIES = {
         blocks="transformer.h",
         read_out=("transformer.ln_f", "lm_head"),
         masked=False,
+        pointwise=("attn.c_proj", "mlp"),
         points=(
             ("", "in"), ("ln_1", "out"), ("attn", "out"), ("ln_2", "in"), ("ln_2", "out"), ("mlp", "out"), ("", "out"),
         ),
         parts={1: "ln_1", 2: "attn", 4: "ln_2", 5: "mlp"},
+        followers={1: "attn.c_attn", 4: "mlp.c_fc"},
     ),
     "bert": Family(
         auto=transformers.AutoModelForMaskedLM,
         blocks="bert.encoder.layer",
         read_out=("cls",),
         masked=True,
+        pointwise=("attention.output.dense", "intermediate", "output.dense"),
     ),
 }  # fmt: skip
 
@@ -81,6 +91,7 @@ TOKENIZER = (
 )
 
 Point = tuple[nn.Module, str]  # a module, and whether its input ("in") or its output ("out") is meant
+Swap = tuple[nn.Module, str, nn.Module]  # a module, the name of its child, what stands in for the child
 Keep = Callable[[int, torch.Tensor], None]
 
 
@@ -175,14 +186,71 @@ class Model:
                 handle.remove()
 
     @contextmanager
-    def replace(self, maps: Mapping[tuple[int, int], torch.Tensor]) -> Iterator[None]:
-        """Within, the sub-module of block i that makes state a is x -> A x, for every {(i, a): A}."""
-        with ExitStack() as undo:
-            for (i, a), A in maps.items():
-                block, name = self.blocks[i], self.family.parts[a]
-                undo.callback(setattr, block, name, block.get_submodule(name))
-                setattr(block, name, LinearPart(A.to(self.device), as_tuple=name == "attn"))
+    def narrowed(self, last: torch.Tensor) -> Iterator[None]:
+        """Within, the last block computes for the chosen positions [b] alone what it computes position by position.
+
+        Nothing reads the other positions of h_L: they come out wrong. Batches may be stacked: as many
+        rows again as there are in `last`.
+        """
+        handles = []
+
+        def chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            positions = last.to(x.device).repeat(len(x) // len(last))
+            return torch.arange(len(x), device=x.device), positions
+
+        for name in self.family.pointwise:
+            module, shape = self.blocks[-1].get_submodule(name), []
+
+            def narrow(_, args, shape=shape):
+                shape[:] = args[0].shape[:2]
+                return (args[0][chosen(args[0])],)
+
+            def widen(_, args, out, shape=shape):
+                whole = out.new_zeros(*shape, out.shape[-1])
+                whole[chosen(whole)] = out
+                return whole
+
+            handles += [module.register_forward_pre_hook(narrow), module.register_forward_hook(widen)]
+        try:
             yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor]) -> list[Swap]:
+        """What makes the sub-module of block i that makes state a into x -> A x, for every {(i, a): A}.
+
+        Where a linear layer alone reads state a, and is not replaced itself, the map goes into its
+        weights, W A for W, which saves the product.
+        """
+        result = []
+        for (i, a), A in maps.items():
+            block, name = self.blocks[i], self.family.parts[a]
+            if a in self.family.followers and (i, a + 1) not in maps:
+                path, _, follower = self.family.followers[a].rpartition(".")
+                parent = block.get_submodule(path)
+                result.append((block, name, nn.Identity()))
+                result.append((parent, follower, _folded(parent.get_submodule(follower), A.to(self.device))))
+            else:
+                result.append((block, name, LinearPart(A.to(self.device), as_tuple=name == "attn")))
+        return result
+
+    @contextmanager
+    def swapped(self, swaps: Sequence[Swap]) -> Iterator[None]:
+        """Within, the children named in `swaps` stand in for the model's own."""
+        with ExitStack() as undo:
+            for parent, name, child in swaps:
+                undo.callback(setattr, parent, name, parent.get_submodule(name))
+                setattr(parent, name, child)
+            yield
+
+
+def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
+    """The layer x -> layer(A x); its weight is stored transposed, [in, out], as GPT-2's are."""
+    whole = transformers.pytorch_utils.Conv1D(layer.nf, layer.nx).to(A.device)
+    whole.weight = nn.Parameter((A.T.double() @ layer.weight.double()).float(), requires_grad=False)
+    whole.bias = layer.bias
+    return whole
 
 
 def _tensor(output) -> torch.Tensor:
@@ -208,7 +276,7 @@ def load(
     """
     n_layers(name, masked=masked, expected=layers)
     family, _ = _family(name, masked)
-    with _readable(name), _quiet_loading():
+    with _readable(name) as cached, _quiet_loading():
         net, report = family.auto.from_pretrained(
             name,
             dtype=torch.float32,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
@@ -216,6 +284,7 @@ def load(
             use_safetensors=True if safetensors_only else None,
             output_loading_info=True,
             trust_remote_code=False,
+            local_files_only=cached,
         )
     if missing := sorted(k for k in report["missing_keys"] if "pooler" not in k):
         raise Problem(
@@ -241,8 +310,9 @@ def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
 def load_tokenizer(name: str, *, masked: bool):
     """The stock tokenizer of a model, and the longest sequence the model takes. Raises as `load`."""
     _, config = _family(name, masked)
-    with _readable(name):
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False), config.max_position_embeddings
+    with _readable(name) as cached:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+    return tokenizer, config.max_position_embeddings
 
 
 def mask_token(tokenizer, name: str) -> int:
@@ -261,29 +331,36 @@ def fingerprint(name: str, kind: str) -> str:
         Problem: not to be found.
     """
     digest = hashlib.sha256()
-    with _readable(name):
+    with _readable(name) as cached:
         if kind == "weights":
-            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
+            config = _config(name, cached).to_dict()
             for key in ("_name_or_path", "transformers_version", "dtype"):
                 config.pop(key, None)
             digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         names = WEIGHTS if kind == "weights" else TOKENIZER
-        found = (cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in names)
+        found = (
+            cached_file(name, file, local_files_only=cached, _raise_exceptions_for_missing_entries=False)
+            for file in names
+        )
         files = [path for path in found if path] if kind == "tokenizer" else [*islice(filter(None, found), 1)]
         if not files:
             raise Problem(f"{name!r} holds no {kind}: expected {', '.join(names)}")
         if files[0].endswith(".index.json"):
             shards = sorted(set(json.loads(Path(files[0]).read_text())["weight_map"].values()))
-            files += [cached_file(name, shard) for shard in shards]
+            files += [cached_file(name, shard, local_files_only=cached) for shard in shards]
         for path in files:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
+def _config(name: str, cached: bool):
+    return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+
+
 def _family(name: str, masked: bool):
-    with _readable(name):
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    with _readable(name) as cached:
+        config = _config(name, cached)
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise Problem(
@@ -297,16 +374,42 @@ def _family(name: str, masked: bool):
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Turn what loading raises for a bad name, a missing file or no network into one line."""
+def _readable(name: str) -> Iterator[bool]:
+    """Turn what loading raises for a bad name, a missing file or no network into one line.
+
+    Yields whether there is only what was downloaded before, for want of a network.
+    """
+    cached = not Path(name).is_dir() and not _is_reached(name)
+    if cached and not has_file(name, "config.json", local_files_only=True):
+        offline = hf_hub.is_offline_mode()
+        reason = "HF_HUB_OFFLINE is set" if offline else "the Hugging Face hub cannot be reached or lacks it"
+        raise Problem(
+            f"cannot load {name!r}: not a folder here, not downloaded before, and {reason}: try again with a network,"
+            " or take --model FOLDER, such as the embedded models/gpt2-docstrings or models/bert-docstrings"
+        )
     try:
-        yield
+        yield cached
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(name).is_dir():
             hint = "expected a folder with config.json, tokenizer.json and model.safetensors"
         else:
             hint = "not a folder here, and not to be had from the Hugging Face hub"
         raise Problem(f"cannot load {name!r} ({hint}): {_first_sentence(error)}") from error
+
+
+@cache
+def _is_reached(name: str) -> bool:
+    """Whether the hub answers for a model: asked once, since loading asks for half a minute a file."""
+    logger = logging.getLogger(hf_hub.__name__)
+    logger.disabled = True  # it prints what it raises
+    try:
+        return has_file(name, "config.json", cache_dir=os.devnull)  # which is empty: a cached file is no answer
+    except hf_hub.httpx.HTTPError:  # a proxy that is not there
+        return False
+    except (OSError, ValueError):  # a name the hub does not know or keeps from us: loading tells which
+        return True
+    finally:
+        logger.disabled = False
 
 
 def _first_sentence(error: Exception) -> str:
@@ -342,9 +445,9 @@ def _check_read_out(model: Model, name: str) -> None:
     """On a dummy batch: reading out the state caught after the last block gives the model's own logits."""
     ids = (torch.arange(8, device=model.device) % model.vocabulary).reshape(2, 4)
     final = []
-    with torch.inference_mode(), model.watch([(model.blocks[-1], "out")], lambda _, h: final.append(h)):
-        logits = model.net(input_ids=ids).logits
-    with torch.inference_mode():
+    with torch.no_grad(), model.watch([(model.blocks[-1], "out")], lambda _, h: final.append(h)):
+        logits = model.net(input_ids=ids, use_cache=False).logits
+    with torch.no_grad():
         ours = model.read_out(final[0])
     if not torch.isfinite(logits).all():
         raise Problem(f"{name}: its logits are not finite; the checkpoint is broken")

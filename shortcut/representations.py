@@ -8,14 +8,17 @@ state there. Sentences of like length share a batch, padded on the right; neithe
 batch nor its padding changes a state beyond rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from shortcut import Problem
+from shortcut import Problem, processes
 from shortcut.models import Model, Point
+from shortcut.shelf import Shelf
 from shortcut.text import Tokenized
 
 Progress = Callable[[int], object]  # told how many sentences more are done
@@ -42,7 +45,7 @@ class Batch:
         return h[..., torch.arange(len(self.last), device=h.device), self.last.to(h.device), :]
 
 
-def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> Iterator[Batch]:
+def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch]:
     """The sentences, shortest first, in batches of at most `batch_tokens` tokens, padding included.
 
     Raises:
@@ -65,11 +68,13 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> Iterator[B
             f"a sentence holds token {largest}, the model knows {model.vocabulary}:"
             " tokenize with this model's own tokenizer"
         )
-    start = 0
+    result, start = [], 0
     for end in range(1, len(order) + 1):
         if end == len(order) or lengths[order[end]] * (end + 1 - start) > batch_tokens:
-            yield _batch(model, [sequences[k] for k in order[start:end]], torch.tensor(order[start:end]), tokenized)
+            rows = torch.tensor(order[start:end])
+            result.append(_batch(model, [sequences[k] for k in order[start:end]], rows, tokenized))
             start = end
+    return result
 
 
 def _batch(model: Model, sequences: list[torch.Tensor], rows: torch.Tensor, tokenized: Tokenized) -> Batch:
@@ -84,44 +89,79 @@ def no_progress(_: int) -> None:
     """The progress nobody watches."""
 
 
-@torch.inference_mode()
-def collect(
-    model: Model, tokenized: Tokenized, points: list[Point], batch_tokens: int, progress: Progress = no_progress
-) -> torch.Tensor:
-    """States [k, n, d] at the chosen tokens, one pass for all points, on the CPU.
+@torch.no_grad()
+def states(model: Model, points: list[Point], batch: Batch) -> torch.Tensor:
+    """States [k, b, d] at the chosen tokens of one batch, one pass for all points, on the CPU.
 
     Raises:
         Problem: a state that is not finite; it names the model, the layer and the sentence.
     """
-    states = torch.empty(len(points), len(tokenized), model.d)
+    seen = torch.empty(len(points), len(batch.rows), model.d, device=model.device)
+
+    def keep(k: int, h: torch.Tensor) -> None:
+        seen[k] = batch.at_chosen(h)
+
+    with model.narrowed(batch.last), model.watch(points, keep):
+        model.run(batch.ids, batch.mask)
+    seen = seen.cpu()
+    finite = seen.isfinite().all(-1)
+    if not finite.all():
+        k, row = (~finite).nonzero()[0].tolist()
+        where = f"layer {k * model.n_layers / (len(points) - 1):.4g}"
+        raise Problem(
+            f"{model.name}: the state at {where} for sentence {batch.rows[row]} (counted from 0) is not finite:"
+            " the checkpoint is broken"
+        )
+    return seen
+
+
+def collect(
+    model: Model, tokenized: Tokenized, points: list[Point], batch_tokens: int, progress: Progress = no_progress
+) -> torch.Tensor:
+    """States [k, n, d] at the chosen tokens of all sentences, in memory. Raises as `states`."""
+    h = torch.empty(len(points), len(tokenized), model.d)
     for batch in batches(model, tokenized, batch_tokens):
-
-        def keep(k: int, h: torch.Tensor, batch: Batch = batch) -> None:
-            states[k, batch.rows] = batch.at_chosen(h).cpu()
-
-        with model.watch(points, keep):
-            model.run(batch.ids, batch.mask)
-        finite = states[:, batch.rows].isfinite().all(-1)
-        if not finite.all():
-            k, row = (~finite).nonzero()[0].tolist()
-            where = f"layer {k * model.n_layers / (len(points) - 1):.4g}"
-            raise Problem(
-                f"{model.name}: the state at {where} for sentence {batch.rows[row]} (counted from 0) is not finite:"
-                " the checkpoint is broken"
-            )
+        h[:, batch.rows] = states(model, points, batch)
         progress(len(batch.rows))
-    return states
+    return h
 
 
-def layer_states(
-    model: Model, tokenized: Tokenized, batch_tokens: int, progress: Progress = no_progress
-) -> torch.Tensor:
-    """h_0 ... h_L at the chosen tokens, [L + 1, n, d]. Raises as `collect`."""
-    return collect(model, tokenized, model.layer_points(), batch_tokens, progress)
+def gather(
+    model: Model,
+    tokenized: Tokenized,
+    k: int,
+    compute: Callable[[Batch], torch.Tensor],
+    batch_tokens: int,
+    folder: Path,
+    progress: Progress = no_progress,
+) -> Shelf | None:
+    """`compute` of every batch, [k, b, d] on the CPU, as states [k, n, d] in `folder`, shared out among the processes.
+
+    Goes on from what an interrupted run has gathered there. Only the leader has the result: the other
+    processes do their share and get None.
+    """
+    todo = batches(model, tokenized, batch_tokens)
+    shelf, gathered = None, 0
+    if processes.leads():
+        key = f"batches of {batch_tokens} tokens on {model.device.type}"
+        shelf = Shelf(folder, key, (k, len(tokenized), model.d), torch.cat([batch.rows for batch in todo]))
+        gathered = shelf.gathered
+        progress(gathered)
+    (gathered,) = processes.agree([gathered])
+    ends = accumulate(len(batch.rows) for batch in todo)
+    todo = [batch for batch, end in zip(todo, ends, strict=True) if end > gathered]
+    found = (h for _, h in processes.spread(todo, compute))
+    if shelf is None:
+        return next(found, None)  # another process has nothing to yield: it has done its share when it says so
+    shelf.gather(found, progress)
+    return shelf
 
 
-def part_states(
-    model: Model, tokenized: Tokenized, batch_tokens: int, progress: Progress = no_progress
-) -> torch.Tensor:
-    """The states inside all blocks, [6 L + 1, n, d]; state a of block i is number 6 i + a. Raises as `collect`."""
-    return collect(model, tokenized, model.part_points(), batch_tokens, progress)
+def layer_states(model: Model, tokenized: Tokenized, batch_tokens: int) -> torch.Tensor:
+    """h_0 ... h_L at the chosen tokens, [L + 1, n, d], in memory. Raises as `states`."""
+    return collect(model, tokenized, model.layer_points(), batch_tokens)
+
+
+def part_states(model: Model, tokenized: Tokenized, batch_tokens: int) -> torch.Tensor:
+    """The states inside all blocks, [6 L + 1, n, d]; state a of block i is number 6 i + a. Raises as `states`."""
+    return collect(model, tokenized, model.part_points(), batch_tokens)

@@ -1,28 +1,54 @@
 """The steps that several scripts take, each with its progress bar: states, fits, scores, predictions."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from shortcut import approximation, cli, decoding, linear, metrics, plots, representations, results, store, tables
+from shortcut import (
+    approximation,
+    cli,
+    decoding,
+    inside,
+    linear,
+    metrics,
+    models,
+    plots,
+    representations,
+    results,
+    store,
+    tables,
+)
 from shortcut.manifest import Stage
-from shortcut.models import Model
+from shortcut.models import Model, Point
+from shortcut.shelf import Shelf
 from shortcut.text import Tokenized
 
 
-def layer_states(run: cli.Run, model: Model, tokenized: Tokenized) -> torch.Tensor:
-    """h_0 ... h_L at the chosen tokens, [L + 1, n, d]."""
+def layer_states(run: cli.Run, model: Model, tokenized: Tokenized, folder: Path) -> Shelf | None:
+    """h_0 ... h_L at the chosen tokens, [L + 1, n, d], kept in `folder`; None in all processes but the leader."""
+    return _states(run, model, tokenized, model.layer_points(), folder)
+
+
+def part_states(run: cli.Run, model: Model, tokenized: Tokenized, folder: Path) -> Shelf | None:
+    """The states inside all blocks, [6 L + 1, n, d], likewise; state a of block i is number 6 i + a."""
+    return _states(run, model, tokenized, model.part_points(), folder)
+
+
+def _states(run: cli.Run, model: Model, tokenized: Tokenized, points: list[Point], folder: Path) -> Shelf | None:
+    see = partial(representations.states, model, points)
     with cli.bar("states", len(tokenized), "sentences") as advance:
-        return representations.layer_states(model, tokenized, run.batch_size, advance)
+        return representations.gather(model, tokenized, len(points), see, run.batch_size, folder, advance)
 
 
-def save_fits(run: cli.Run, stage: Stage, h: torch.Tensor, wanted: dict[Path, tuple[int, int]]) -> None:
+def save_fits(run: cli.Run, stage: Stage, h: linear.States, wanted: dict[Path, tuple[int, int]]) -> None:
     """Fit the matrices that are still to do, and save each as soon as it is there.
 
     Args:
         run: the run.
         stage: its stage, whose outputs they are.
-        h: states [k, n, d].
+        h: states; h[k] is [n, d].
         wanted: the pair of indices into `h` that each file maps between.
     """
     todo = [wanted[path] for path in stage.todo]
@@ -31,33 +57,63 @@ def save_fits(run: cli.Run, stage: Stage, h: torch.Tensor, wanted: dict[Path, tu
         stage.save(path, fit.A, **fit.numbers)
 
 
-def r2_scores(h: torch.Tensor, matrices: dict[tuple[int, int], Path]) -> dict[str, dict[tuple[int, int], float]]:
-    """r2 of every jump on the states h [L + 1, n, d], as `score_mat` and `score_id`."""
+def r2_scores(
+    run: cli.Run, h: torch.Tensor, matrices: dict[tuple[int, int], Path]
+) -> dict[str, dict[tuple[int, int], float]]:
+    """r2 of every jump for which there is a file, on the states h [L + 1, n, d], as `score_mat` and `score_id`."""
+    h, L = h.to(run.device), len(h) - 1
+    if len(matrices) < len(linear.pairs(L)):
+        cli.say(f"  LAST_ONLY in config.py: {len(matrices)} of {len(linear.pairs(L))} jumps, those into layer {L}")
     r2 = {"score_mat": {}, "score_id": {}}
     for (i, j), path in cli.progress("r2", matrices.items(), len(matrices), "pairs"):
-        A = store.load_matrix(path, h.shape[2])
+        A = store.load_matrix(path, h.shape[2]).to(run.device)
         r2["score_mat"][i, j] = metrics.r2_score(linear.apply(A, h[i]), h[j])
         r2["score_id"][i, j] = metrics.r2_score(h[i], h[j])
     return r2
 
 
-def show_r2(run: cli.Run, stage: Stage, scores: Path, figure: Path) -> None:
+def save_plots(run: cli.Run, stage: Stage, figures: Mapping[str, plots.Plot]) -> None:
+    """Write those files of the figures, by name, that are still to do."""
+    for name, plot in figures.items():
+        for path in run.files.plots(name):
+            if path in stage.todo:
+                with stage.writing(path) as file:
+                    plot.write(file, path.suffix[1:])
+
+
+def show_r2(run: cli.Run, stage: Stage, scores: Path, name: str) -> None:
     """Draw the heat maps of stored scores, if that is to do, and print the table."""
     r2 = store.load_r2(scores)
-    if figure in stage.todo:
-        with stage.writing(figure) as file:
-            plots.save(plots.r2_heat_maps(r2["score_mat"], r2["score_id"], run.files.title), file)
-    cli.say(tables.r2(r2["score_mat"], r2["score_id"]))
+    save_plots(run, stage, {name: plots.r2_heat_maps(r2["score_mat"], r2["score_id"], run.files.title)})
+    cli.say(tables.text([tables.r2(r2["score_mat"], r2["score_id"])]))
+
+
+def look_inside(run: cli.Run) -> None:
+    """Draw and print what every layer would predict in the sentences asked for."""
+    L = run.n_layers()
+    jumps = [run.files.require(run.files.matrix(l, L)) for l in range(L)]
+    sentences = inside.sentences(run.sentence)
+    model = run.load_model()
+    tokenizer, _ = models.load_tokenizer(run.model, masked=run.masked)
+    A = [store.load_matrix(path, model.d) for path in jumps]
+    for sentence in sentences:
+        name, grid = f"sentence_{inside.slug(sentence)}", inside.look(model, tokenizer, sentence, A)
+        with run.stage(
+            reads=jumps, writes=run.files.plots(name), depends=["weights", "tokenizer"], sentence=sentence
+        ) as stage:
+            save_plots(run, stage, {name: plots.sentence_grid(grid, run.files.title)})
+        cli.say(tables.text(tables.grids(grid)))
 
 
 def records(
     run: cli.Run,
     model: Model,
     tokenized: Tokenized,
-    h: torch.Tensor,
+    h: torch.Tensor | None,
     jumps: list[Path],
     parts: dict[tuple[int, int], Path],
     lambdas: dict[str, tuple[float, ...]],
+    folder: Path,
 ) -> list[results.Record]:
     """The records of every mode: fixed exits at all layers, then early exits along lambda.
 
@@ -65,19 +121,59 @@ def records(
         run: the run.
         model: the model.
         tokenized: the validation sentences.
-        h: their layer states.
+        h: their layer states; None in all processes but the leader, whose records are empty.
         jumps: files of A_lL, l = 0 ... L - 1.
-        parts: files of the sub-modules' maps, as in `approximation.approximate`; {}: they are not replaced.
+        parts: files of the sub-modules' maps, as in `approximation.replaced`; {}: they are not replaced.
         lambdas: by mode, the grid of its early exits.
+        folder: keeps what is finished: each mode's records, and the states of the modes that take longest.
     """
-    A = [store.load_matrix(path, model.d) for path in jumps]
     maps = {key: store.load_matrix(path, model.d) for key, path in parts.items()}
+    finals = _continuations(run, model, tokenized, maps, folder / "states") if parts else None
+    if h is None:
+        return []
     fixed, early = [], []
     for mode in approximation.MODES if parts else ("id", "mat"):
-        with cli.bar(mode, len(tokenized), "sentences") as advance:
-            finals = approximation.approximate(mode, model, tokenized, h, A, maps, run.batch_size, advance)
-        with cli.bar(f"{mode}, predictions", len(tokenized), "sentences") as advance:
-            predictions = decoding.predict(model, finals, h[-1], advance)
-        fixed += results.jumps(mode, predictions)
-        early += results.early_exits(mode, predictions, tokenized.positions, lambdas.get(mode, ()), run.config.TAU)
+        kept = folder / f"{mode}.pickle"
+        if not kept.exists():
+            approximations = _approximations(run, mode, model, h, jumps, maps, finals)
+            with cli.bar(f"{mode}, predictions", len(tokenized), "sentences") as advance:
+                predictions = decoding.predict(model, approximations, h[-1], advance)
+            grid, tau = lambdas.get(mode, ()), run.config.TAU
+            exits = results.early_exits(mode, predictions, tokenized.positions, grid, tau)
+            with store.replacing(kept) as file:
+                store.dump(file, *results.jumps(mode, predictions), *exits)
+        for record in store.load_results(kept):
+            (fixed if record["info"]["type"] == "jump" else early).append(record)
     return [*fixed, *early]
+
+
+def _continuations(
+    run: cli.Run, model: Model, tokenized: Tokenized, maps: approximation.Maps, folder: Path
+) -> Shelf | None:
+    """Approximations from layers 0 ... L - 1 in each of `approximation.SEQUENCE_MODES`, one mode after another."""
+    modes = approximation.SEQUENCE_MODES
+    swaps = [approximation.replaced(mode, model, maps) for mode in modes]
+    go_on = partial(approximation.go_on, model, swaps)
+    with cli.bar(" and ".join(modes), len(tokenized), "sentences") as advance:
+        k = len(modes) * model.n_layers
+        return representations.gather(model, tokenized, k, go_on, run.batch_size, folder, advance)
+
+
+def _approximations(
+    run: cli.Run,
+    mode: str,
+    model: Model,
+    h: torch.Tensor,
+    jumps: list[Path],
+    maps: approximation.Maps,
+    finals: Shelf | None,
+) -> torch.Tensor:
+    """Approximations of h_L from layers 0 ... L - 1 in one mode, [L, n, d]."""
+    if mode == "id":
+        return h[:-1]
+    if mode == "mat":
+        return approximation.jump([store.load_matrix(path, model.d) for path in jumps], h, model.device)
+    if mode in approximation.SEQUENCE_MODES:
+        start = approximation.SEQUENCE_MODES.index(mode) * model.n_layers
+        return torch.stack([finals[start + layer] for layer in range(model.n_layers)])
+    return approximation.go_on_alone(model, approximation.replaced(mode, model, maps), h, run.batch_size)

@@ -99,6 +99,14 @@ def save_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
+def load_json(path: Path) -> Any:
+    """The value of `save_json`. Raises Problem if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
+
+
 def load(path: Path) -> Any:
     """The single value in `path`. Raises as `load_all`, and if there is not exactly one."""
     values = list(load_all(path))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import scipy.linalg
 import torch
-from conftest import LAYERS, D, make_sentences
+from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences
+from played_device import PLAYED, Device
 
 import config
 from shortcut import Problem, layout, representations, results, store
@@ -52,7 +53,8 @@ def test_every_file_of_the_design_is_there(made):
     expected = {
         made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results,
         *(made.matrix(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)),
-        *(made.plot(f"{name}_{LAYERS}") for name in ("pre", "surp", "ee_pre1", "r2_scores")),
+        *made.plots(*(f"{name}_{LAYERS}" for name in ("pre", "surp", "ee_pre1", "r2_scores"))),
+        made.summary, made.report,
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
     assert data == expected
@@ -138,7 +140,7 @@ def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_
         store.dump(file, *records)
     r = results.summarize(store.load_results(other.results))
     assert r.fixed["mat"].layers == [float(layer) for layer in range(LAYERS + 1)]
-    assert r.early["mat"].surprisal == []
+    assert "surprisal" not in r.early["mat"].values
     run("plot_results", "--out", tmp_path, "--model", "tiny-bert_mask", "--dataset", "words")
     assert other.plot(f"ee_pre1_{LAYERS}").exists()
     capsys.readouterr()
@@ -205,3 +207,11 @@ def test_states_of_another_model_are_refused(made):
 def test_scripts_are_paragraphs():
     for script in SCRIPTS:
         assert len((Path(config.__file__).parent / f"{script}.py").read_text().splitlines()) <= 70
+
+
+def test_on_a_device_every_tensor_meets_its_like_and_the_numbers_are_the_same(made, tmp_path, bert_folder):
+    files = with_sentences(tmp_path)
+    with Device() as device:
+        run_all(tmp_path, bert_folder, SCRIPTS, "--device", PLAYED)
+    assert device.done > 2_000
+    assert_same_up_to_rounding(files, made)

@@ -27,7 +27,12 @@ def test_the_library_does_not_know_the_configuration():
 
 @pytest.mark.parametrize(
     ("package", "only"),
-    [("transformers", ["models.py"]), ("pickle", ["store.py", "unpickle.py"]), ("matplotlib", ["plots.py"])],
+    [
+        ("transformers", ["models.py"]),
+        ("pickle", ["store.py", "unpickle.py"]),
+        ("matplotlib", ["plots.py"]),
+        ("pyarrow", ["parquet.py"]),
+    ],
 )
 def test_these_files_alone_import(package, only):
     assert [path.name for path in [*PACKAGE, *SCRIPTS] if package in imported(path)] == only
@@ -42,7 +47,7 @@ def test_pure_modules_import_torch_and_the_standard_library_only(name):
 def test_no_package_is_used_that_requirements_do_not_pin():
     pinned = {line.split("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
     distributions = {"sklearn": "scikit-learn"}
-    ours = {"shortcut", "config", "conftest"} | {path.stem for path in SCRIPTS}
+    ours = {"shortcut"} | {path.stem for path in [*SCRIPTS, *ROOT.glob("tests/*.py")]}
     used = set().union(*map(imported, [*PACKAGE, *SCRIPTS, *ROOT.glob("tests/*.py"), *ROOT.glob("models/*.py")]))
     missing = {distributions.get(name, name) for name in used - set(sys.stdlib_module_names) - ours} - pinned
     assert not missing

@@ -196,3 +196,36 @@ def test_what_a_killed_run_left_is_removed(layout, said):
     leftover.write_bytes(b"half")
     run(layout, said)
     assert not leftover.exists()
+
+
+def stopped(layout, said, **settings):
+    """A run that is stopped with unfinished work; what was there of an earlier one."""
+    stage = manifest.Stage(
+        layout, "add_results.py", reads=[], writes=[layout.results], notice=said.append,
+        settings={k: v for k, v in settings.items() if k != "force"}, force=settings.get("force", False),
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt), stage:
+        part = stage.parts(layout.results) / "one.pickle"
+        before = part.exists()
+        part.write_bytes(b"")
+        raise KeyboardInterrupt
+    return before
+
+
+def test_unfinished_work_serves_the_next_run_of_the_same_kind_and_no_other(layout, said):
+    assert not stopped(layout, said, seed=0)
+    assert stopped(layout, said, seed=0)
+    assert not stopped(layout, said, seed=1)
+    assert not stopped(layout, said, seed=0)
+    assert not stopped(layout, said, seed=0, force=True)
+    run(layout, said, seed=0)
+    assert not list(layout.experiment.glob("*.parts"))
+
+
+def test_unfinished_work_of_a_finished_file_is_removed(layout, said):
+    """As after a kill between the last file and the clean-up."""
+    run(layout, said, seed=0)
+    parts = layout.results.with_name(f"{layout.results.name}.parts")
+    parts.mkdir()
+    assert not run(layout, said, seed=0)
+    assert not parts.exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 
 import pytest
 import safetensors.torch
@@ -9,7 +10,7 @@ import torch
 import transformers
 from conftest import LAYERS, D, make_bert, make_gpt2
 
-from shortcut import Problem, models
+from shortcut import Problem, models, representations
 
 
 def run_seeing(model, points, ids):
@@ -71,7 +72,7 @@ def test_states_inside_a_block_are_those_of_a_block_written_by_hand(gpt2):
             torch.testing.assert_close(seen[6 * i + a], hand[a], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("states", [(1, 4), (2,), (5,), (1, 2, 4, 5)])
+@pytest.mark.parametrize("states", [(1, 4), (2,), (5,), (1, 2), (4, 5), (1, 2, 4, 5)])
 def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states):
     g = torch.Generator().manual_seed(1)
     maps = {(i, a): torch.randn(D, D, generator=g) for i in range(LAYERS) for a in states}
@@ -85,17 +86,34 @@ def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states):
 
         middle = h + part(2, part(1, h))
         expected = middle + part(5, part(4, middle))
-        with gpt2.replace(maps):
+        with gpt2.swapped(gpt2.swaps(maps)):
             replaced = gpt2.blocks[i](h)
         torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_replaced_parts_are_put_back_even_after_an_error(gpt2):
     before = {name: id(module) for name, module in gpt2.net.named_modules()}
-    with pytest.raises(RuntimeError, match="stop"), gpt2.replace({(0, 2): torch.eye(D)}):
+    swaps = gpt2.swaps({(0, 1): torch.eye(D), (0, 2): torch.eye(D), (1, 4): torch.eye(D)})
+    with pytest.raises(RuntimeError, match="stop"), gpt2.swapped(swaps):
         assert {name: id(module) for name, module in gpt2.net.named_modules()} != before
         raise RuntimeError("stop")
     assert {name: id(module) for name, module in gpt2.net.named_modules()} == before
+
+
+def test_what_nobody_reads_is_spared_without_a_trace(model, tokenized):
+    """Narrowed, h_L at the chosen positions is the same, and it differs elsewhere: something was spared."""
+    (batch,) = representations.batches(model, tokenized, 10_000)
+    finals = []
+    for narrowed in (False, True):
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if narrowed:
+                stack.enter_context(model.narrowed(batch.last))
+            stack.enter_context(model.watch([(model.blocks[-1], "out")], lambda _, h: finals.append(h)))
+            model.run(batch.ids, batch.mask)
+    whole, spared = finals
+    torch.testing.assert_close(batch.at_chosen(spared), batch.at_chosen(whole), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(spared, whole)
 
 
 def test_parts_of_a_family_without_them_are_refused(bert):

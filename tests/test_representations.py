@@ -61,14 +61,14 @@ def test_part_states_hold_the_layer_states(gpt2, tokenized):
 
 
 def test_batches_keep_to_the_budget_and_hold_every_sentence_once(model, tokenized):
-    found = list(representations.batches(model, tokenized, 64))
+    found = representations.batches(model, tokenized, 64)
     assert all(batch.ids.numel() <= 64 for batch in found)
     assert sorted(torch.cat([batch.rows for batch in found]).tolist()) == list(range(len(tokenized)))
 
 
 def test_progress_counts_every_sentence(model, tokenized):
     done = []
-    representations.layer_states(model, tokenized, 50, done.append)
+    representations.collect(model, tokenized, model.layer_points(), 50, done.append)
     assert sum(done) == len(tokenized)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LAYERS, D, make_gpt2, make_sentences
+from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sentences
+from played_device import PLAYED, Device
 
 import config
 from shortcut import Problem, approximation, layout, results, store, tables
@@ -66,7 +67,7 @@ def test_every_file_of_the_design_is_there(made):
         made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores, made.results,
         *(made.matrix(i, j) for i, j in pairs),
         *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)),
-        *(made.plot(f"{name}_{LAYERS}") for name in FIGURES),
+        *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)), made.summary, made.report,
     ]  # fmt: skip
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
@@ -128,7 +129,7 @@ def test_two_runs_with_one_seed_give_the_same_bytes(made, tmp_path, gpt2_folder,
     first, second = files(made.root), files(tmp_path)
     assert first.keys() == second.keys()
     for name, path in first.items():
-        if name.endswith((".pickle", ".pdf")):
+        if name.endswith((".pickle", ".pdf", ".png", ".csv", "summary.json", ".html")):
             assert path.read_bytes() == second[name].read_bytes(), name
 
 
@@ -152,7 +153,7 @@ def test_a_second_run_makes_nothing_and_loads_nothing(made, gpt2_folder, source,
     monkeypatch.setattr("shortcut.models.load", lambda *a, **k: pytest.fail("loaded a model"))
     before = {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name}
     run_all(made.root, gpt2_folder, source)
-    assert capsys.readouterr().out.count("already made, skipped") == len(SCRIPTS)
+    assert capsys.readouterr().out.count("already made, skipped") == len(SCRIPTS) + 1  # the page has its own inputs
     assert {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name} == before
 
 
@@ -175,19 +176,11 @@ def test_every_script_tells_its_settings_and_what_it_wrote(made, tmp_path, gpt2_
 
 def test_tables_hold_the_numbers_of_the_records(made):
     r = results.summarize(store.load_results(made.results))
-    text = tables.fixed_exit(r) + tables.early_exit(r)
-    assert f"{100 * r.fixed['mat'].precision[1][0]:.1f}" in text
+    text = tables.text([*tables.fixed_exit(r), *tables.early_exit(r)])
+    assert f"{100 * r.fixed['mat'].estimates('precision@1')[0].mean:.1f} ±" in text
     assert "mat - id" in text
     assert "95%" in text
-    assert all(curve.precision[1][-1] == 1 for curve in r.fixed.values())
-
-
-def test_layers_needed_by_interpolation():
-    curve = results.Curve(layers=[0, 2, 4], precision={1: [0.0, 0.5, 1.0]}, surprisal=[], lambdas=[])
-    assert results.layers_needed(curve, 0.75) == 3
-    assert results.layers_needed(curve, 0.5) == 2
-    assert results.layers_needed(results.Curve([1, 2], {1: [0.1, 0.2]}, [], []), 0.9) is None
-    assert results.layers_needed(results.Curve([1, 2], {1: [0.9, 1.0]}, [], []), 0.9) == 1
+    assert all(curve.estimates("precision@1")[-1].mean == 1 for curve in r.fixed.values())
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -275,6 +268,19 @@ def test_scripts_are_paragraphs():
         assert len((ROOT / f"{script}.py").read_text().splitlines()) <= 70
 
 
+def test_a_dataset_may_have_a_split_of_its_own(tmp_path, gpt2_folder, bert_folder, monkeypatch):
+    assert config.SPLITS["news"] == (9_000, 1_000)  # section 5.2 of the paper
+    monkeypatch.setattr(config, "SPLITS", {"news": (30, 7)})
+    (tmp_path / "news.txt").write_text("".join(make_sentences(37)))
+    here = ("--out", tmp_path, "--dataset", "news")
+    run("get_wikipedia_sentences", *here, "--source", tmp_path / "news.txt")
+    run("add_tokenization", *here, "--model", gpt2_folder)
+    run("bert_add_reps", *here, "--model", bert_folder)
+    causal, masked = (layout.Layout(tmp_path, name, "news") for name in ("tiny-gpt2", "tiny-bert_mask"))
+    assert [len(store.load_tokenized(causal.tokenized(split))) for split in ("train", "val")] == [30, 7]
+    assert [len(store.load_states(masked.states(split), LAYERS)[0]) for split in ("train", "val")] == [30, 7]
+
+
 def test_sentences_know_what_they_were_taken_from(tmp_path, capsys, monkeypatch):
     here = ("--out", tmp_path, "--dataset", "words", "--source", tmp_path / "words.txt")
     (tmp_path / "words.txt").write_text("".join(make_sentences(150)))
@@ -287,3 +293,30 @@ def test_sentences_know_what_they_were_taken_from(tmp_path, capsys, monkeypatch)
     run("get_wikipedia_sentences", *docs)
     monkeypatch.setattr(config, "TRAIN", 5)
     assert "train was 80, is 5" in problem(capsys, "get_wikipedia_sentences", *docs)
+    monkeypatch.setattr(config, "SPLITS", {"docs": (6, 2)})
+    assert "train was 80, is 6" in problem(capsys, "get_wikipedia_sentences", *docs)
+
+
+def test_on_a_device_every_tensor_meets_its_like_and_the_numbers_are_the_same(made, tmp_path, gpt2_folder, source):
+    with Device() as device:
+        run_all(tmp_path, gpt2_folder, source, SCRIPTS, "--device", PLAYED)
+    assert device.done > 5_000
+    assert_same_up_to_rounding(layout.Layout(tmp_path, "tiny-gpt2", "words"), made)
+
+
+def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source, capsys, monkeypatch):
+    """Enough for add_results.py; add_plot_r2.py says so; what is missing without that setting is an error."""
+    monkeypatch.setattr(config, "LAST_ONLY", True)
+    run_all(tmp_path, gpt2_folder, source)
+    there = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    assert sorted(path.name for path in there.matrices.glob("[0-9]*.pickle")) == [
+        f"{i}_{LAYERS}.pickle" for i in range(LAYERS)
+    ]
+    assert f"LAST_ONLY in config.py: {LAYERS} of 6 jumps, those into layer {LAYERS}" in capsys.readouterr().out
+    assert there.results.read_bytes() == made.results.read_bytes()
+    scores, all_scores = store.load_r2(there.r2_scores), store.load_r2(made.r2_scores)
+    for name, of_pairs in scores.items():
+        assert of_pairs == {pair: all_scores[name][pair] for pair in ((i, LAYERS) for i in range(LAYERS))}
+    monkeypatch.setattr(config, "LAST_ONLY", False)
+    here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "0_1.pickle not found: run add_linreg.py first" in problem(capsys, "add_plot_r2", *here, "--force")

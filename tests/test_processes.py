@@ -1,0 +1,76 @@
+"""Several processes under torchrun give the files that one gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_sentences
+
+from shortcut import layout, store
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ("add_linreg", "add_plot_r2", "add_linreg_submodules", "add_results", "bert_add_reps")
+DRIVER = """
+import importlib, sys
+import torch
+torch.set_num_threads(1)
+import config
+from shortcut import cli
+config.TRAIN, config.VAL = 80, 40
+out, gpt2, bert, *scripts = sys.argv[1:]
+def main():
+    for script in scripts:
+        model = bert if script.startswith("bert_") else gpt2
+        importlib.import_module(script).main(["--out", out, "--model", model, "--dataset", "words"])
+cli.run(main)
+"""
+
+
+def launch(out, models, scripts, processes):
+    """Run the scripts in one go, under torchrun where there are several processes."""
+    driver = out / "driver.py"
+    driver.write_text(DRIVER)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), driver, out, *models, *scripts],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outs(tmp_path_factory, gpt2_folder, bert_folder):
+    found = []
+    for processes in (1, 2):
+        out = tmp_path_factory.mktemp(f"of{processes}")
+        with store.replacing(layout.Layout(out, "any", "words").sentences) as file:
+            store.dump(file, *make_sentences(150))
+        assert not launch(out, (gpt2_folder, bert_folder), ["add_tokenization"], processes).returncode
+        done = launch(out, (gpt2_folder, bert_folder), SHARED, processes)
+        assert done.returncode == 0, done.stderr
+        found.append((out, done))
+    return found
+
+
+def test_files_do_not_depend_on_the_number_of_processes(outs):
+    one, two = ({p.relative_to(out): p for p in out.rglob("*.pickle")} for out, _ in outs)
+    assert one.keys() == two.keys()
+    assert len(one) > 30
+    for name, path in one.items():
+        assert path.read_bytes() == two[name].read_bytes(), name
+    assert not [*outs[1][0].rglob("*.parts")]
+
+
+def test_one_process_speaks_for_all(outs):
+    said = [sorted(line.split(" in ")[0] for line in done.stdout.splitlines() if "wrote" in line) for _, done in outs]
+    assert said[0] == said[1]
+    assert len(said[0]) == len(SHARED)
+
+
+def test_when_the_leader_stops_the_others_stop_without_a_traceback(tmp_path, gpt2_folder, bert_folder):
+    done = launch(tmp_path, (gpt2_folder, bert_folder), ("add_linreg",), 2)
+    assert done.returncode != 0
+    ours = [line for line in done.stderr.splitlines() if line.startswith("driver.py: ")]
+    assert any("words_tokenized_train.pickle not found: run add_tokenization.py first" in line for line in ours)
+    assert "add_linreg.py" not in "".join(line for line in done.stderr.splitlines() if line.startswith("  File"))
