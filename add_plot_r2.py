@@ -13,7 +13,7 @@ from shortcut import cli, linear, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True)
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True, maps=True)
     val, L = run.files.tokenized("val"), run.n_layers()
     pairs = linear.pairs(L, last_only=config.LAST_ONLY)
     matrices = {(i, j): run.files.matrix(i, j) for i, j in pairs}

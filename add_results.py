@@ -16,7 +16,7 @@ from shortcut import approximation, cli, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True)
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True, maps=True)
     val, L = run.files.tokenized("val"), run.n_layers()
     jumps = [run.files.matrix(l, L) for l in range(L)]
     parts = {(i, a): run.files.part(i, a) for i in range(L) for a in approximation.REPLACED_STATES}
@@ -25,14 +25,15 @@ def main(argv: list[str] | None = None) -> None:
         reads=[val, *jumps, *parts.values()], writes=[run.files.results],
         depends=["weights"], lambdas=lambdas, tau=config.TAU,
     ) as stage:  # fmt: skip
-        if stage.made:
-            return
-        model, tokenized = run.load_model(), store.load_tokenized(val)
-        kept = stage.parts(run.files.results)
-        h = steps.layer_states(run, model, tokenized, kept / "layers")
-        records = steps.records(run, model, tokenized, h and h.tensor(), jumps, parts, lambdas, kept)
-        if records:  # of several processes one reads out and writes
+        if not stage.made:
+            model, tokenized = run.load_model(), store.load_tokenized(val)
+            kept = stage.parts(run.files.results)
+            h = steps.layer_states(run, model, tokenized, kept / "layers")
+            records = steps.records(run, model, tokenized, h and h.tensor(), jumps, parts, lambdas, kept)
+            if not records:  # of several processes one reads out and writes
+                return
             stage.save(run.files.results, *records)
+    steps.show_change(run)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from shortcut import cli, steps, store
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True)
+    run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True, maps=True)
     val, L = run.files.states("val"), run.n_layers()
     jumps = [run.files.matrix(l, L) for l in range(L)]
     lambdas = {"id": sorted({*config.LAMBDAS, *config.LAMBDAS_ID}), "mat": config.LAMBDAS}
@@ -23,11 +23,11 @@ def main(argv: list[str] | None = None) -> None:
         reads=[val, *jumps], writes=[run.files.results],
         depends=["weights"], lambdas=lambdas, tau=config.TAU,
     ) as stage:  # fmt: skip
-        if stage.made:
-            return
-        model, (tokenized, h) = run.load_model(), store.load_states(val, L)
-        kept = stage.parts(run.files.results)
-        stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, lambdas, kept))
+        if not stage.made:
+            model, (tokenized, h) = run.load_model(), store.load_states(val, L)
+            kept = stage.parts(run.files.results)
+            stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, lambdas, kept))
+    steps.show_change(run)
 
 
 if __name__ == "__main__":

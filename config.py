@@ -40,3 +40,10 @@ LAMBDAS_ID = tuple(round(1 + 0.0112 * k, 4) for k in range(1, 10))  # for id as 
 DEVICE = "auto"  # "cuda" where there is one, else "cpu"
 BATCH_SIZE = 1024  # tokens that run together; enough to fill two cores, little enough to stay in their cache
 OUT = Path(__file__).resolve().parent  # holds experiment/ and linreg/
+
+if __name__ == "__main__":  # prints the settings in force, which files are there, and the next command
+    import sys
+
+    from shortcut import overview
+
+    overview.main(sys.modules[__name__])

@@ -18,7 +18,7 @@ from shortcut import cli, plots, report, results, steps, store, tables
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, results=True)
+    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, maps=True, results=True)
     if run.sentence is not None:
         return steps.look_inside(run)
     r = results.summarize(store.load_results(run.files.require(run.files.results)))
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         steps.save_plots(run, stage, figures)
     report.save(run, r, figures)
     cli.say(tables.text([*tables.fixed_exit(r), *tables.early_exit(r)]))
+    steps.show_change(run)
 
 
 if __name__ == "__main__":

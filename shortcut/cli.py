@@ -51,7 +51,8 @@ class Run:
 
     def n_layers(self) -> int:
         """L, from the model's config; raises Problem if config.py has another."""
-        return models.n_layers(self.model, masked=self.masked, expected=self._known_layers())
+        with self._naming_known_models():
+            return models.n_layers(self.model, masked=self.masked, expected=self._known_layers())
 
     def load_model(self) -> Model:
         """The model, checked (see `models.load`)."""
@@ -73,7 +74,8 @@ class Run:
             settings: what else they depend on.
         """
         if depends and processes.leads():
-            settings |= {"model": self.files.model, **{k: models.fingerprint(self.model, k) for k in depends}}
+            with self._naming_known_models():
+                settings |= {"model": self.files.model, **{k: models.fingerprint(self.model, k) for k in depends}}
         return manifest.Stage(
             self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
         )
@@ -91,6 +93,17 @@ class Run:
         if self.source == "docstrings":
             return {"source": "docstrings", "packages": c.DOCSTRING_PACKAGES, "train": self.sizes()["train"]}
         return {**corpus.identity(self.source), "bytes": c.READ_BYTES}
+
+    @contextmanager
+    def _naming_known_models(self) -> Iterator[None]:
+        """To what is said of a model that config.py does not name, add those it does."""
+        try:
+            yield
+        except Problem as problem:
+            if self.model in self.config.LAYERS or Path(self.model).is_dir():
+                raise
+            known = [name for name in self.config.LAYERS if ("bert" in name) == self.masked]
+            raise Problem(f"{problem}; known names: {', '.join(known)}") from problem
 
     def _known_layers(self) -> int | None:
         return None if Path(self.model).is_dir() else self.config.LAYERS.get(self.model)
@@ -115,7 +128,7 @@ def parser(script: str, doc: str, config: ModuleType, model: str) -> argparse.Ar
 
 def start(
     argv: list[str] | None, script: str, doc: str, config: ModuleType, *, model: str, masked: bool = False,
-    shared: bool = False, source: bool = False, results: bool = False,
+    shared: bool = False, source: bool = False, maps: bool = False, results: bool = False,
 ) -> Run:  # fmt: skip
     """Read the options, print the settings in force.
 
@@ -128,6 +141,7 @@ def start(
         masked: whether it is for masked models.
         shared: whether several processes can share its work; else all but the first of them end here.
         source: whether it takes --source.
+        maps: whether it judges matrices, and so takes --matrices-from.
         results: whether it shows results: --model may name a folder under experiment/ too, and
             --sentence asks for what one sentence looks like inside.
 
@@ -141,6 +155,10 @@ def start(
             "--source", metavar="hub|docstrings|PATH", default=config.SOURCE,
             help=f"where sentences come from; PATH: parquet, jsonl or txt, file or folder (default: {config.SOURCE})",
         )  # fmt: skip
+    if maps:
+        options.add_argument(
+            "--matrices-from", metavar="DATASET", help="judge the matrices fitted on another dataset (section 5.2)"
+        )
     if results:
         options.add_argument(
             "--sentence", metavar="TEXT_OR_FILE", help="show what every layer would predict in it; FILE: one a line"
@@ -150,20 +168,19 @@ def start(
         processes.join()
     elif processes.is_superfluous():
         sys.exit()
-    if not args.dataset or Path(args.dataset).name != args.dataset:
-        options.error(f"--dataset names files, got {args.dataset!r}")
+    fitted_on = args.matrices_from if maps and args.matrices_from is not None else args.dataset
+    for dataset in (args.dataset, fitted_on):
+        if not dataset or Path(dataset).name != dataset:
+            options.error(f"a dataset's name is part of file names, got {dataset!r}")
     root = args.out.resolve()
-    folder = (
-        layout.results_folder(args.model, args.dataset, root)
-        if results
-        else layout.model_folder(args.model, masked=masked)
-    )
+    folder = layout.results_folder(args.model, root) if results else layout.model_folder(args.model, masked=masked)
+    files = layout.Layout(root, folder, args.dataset, "" if fitted_on == args.dataset else fitted_on)
     run = Run(
         script=name,
         config=config,
         model=args.model,
-        masked=layout.Layout(root, folder, args.dataset).masked if results else masked,
-        files=layout.Layout(root, folder, args.dataset),
+        masked=files.masked if results else masked,
+        files=files,
         source=args.source if source else None,
         sentence=args.sentence if results else None,
         device=_device(args.device),
@@ -174,6 +191,8 @@ def start(
     say(f"{name}: {doc.strip().splitlines()[0]}")
     shown = {"source": run.source} if source else {"model": run.model, "device": run.device}
     shown |= {"dataset": run.files.dataset, "out": args.out, "seed": run.seed}
+    if files.matrices_from:
+        shown["matrices from"] = files.matrices_from
     say("  " + ", ".join(f"{key} {value}" for key, value in shown.items()))
     return run
 

@@ -1,7 +1,8 @@
 """Where every file of the pipeline lies, and which script makes it. Names are those of the original code."""
 
+import glob
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shortcut import Problem
@@ -25,11 +26,13 @@ class Layout:
         root: holds `experiment/` and `linreg/`.
         model: name of the model's folder, `<m>`.
         dataset: name of the dataset, `<d>`.
+        matrices_from: name of the dataset that the matrices were fitted on, if that is another.
     """
 
     root: Path
     model: str
     dataset: str
+    matrices_from: str = ""
 
     @property
     def masked(self) -> bool:
@@ -39,7 +42,18 @@ class Layout:
     @property
     def title(self) -> str:
         """What figures are headed with."""
-        return f"{self.model.removesuffix('_mask')}, {self.dataset}"
+        maps = f" (maps of {self.matrices_from})" if self.matrices_from else ""
+        return f"{self.model.removesuffix('_mask')}, {self.dataset}{maps}"
+
+    @property
+    def judged(self) -> str:
+        """What results are named by: the dataset, and whose matrices were judged on it if not its own."""
+        return f"{self.dataset}_maps_of_{self.matrices_from}" if self.matrices_from else self.dataset
+
+    @property
+    def own(self) -> "Layout":
+        """The same files where the dataset's own matrices are judged."""
+        return replace(self, matrices_from="")
 
     @property
     def experiment(self) -> Path:
@@ -62,7 +76,7 @@ class Layout:
     @property
     def matrices(self) -> Path:
         """The folder of the fitted matrices."""
-        return self.root / "linreg" / self.model / self.dataset
+        return self.root / "linreg" / self.model / (self.matrices_from or self.dataset)
 
     def matrix(self, i: int, j: int) -> Path:
         """A_ij, from layer i to layer j."""
@@ -75,16 +89,16 @@ class Layout:
     @property
     def r2_scores(self) -> Path:
         """The r2 of every pair."""
-        return self.experiment / f"{self.dataset}_r2_scores.pickle"
+        return self.experiment / f"{self.judged}_r2_scores.pickle"
 
     @property
     def results(self) -> Path:
         """Predictions of every mode, layer and lambda."""
-        return self.experiment / f"{self.dataset}_results.pickle"
+        return self.experiment / f"{self.judged}_results.pickle"
 
     def plot(self, name: str, ending: str = "pdf") -> Path:
         """A figure, by its name without ending."""
-        return self.experiment / "plots" / self.dataset / f"{name}.{ending}"
+        return self.experiment / "plots" / self.judged / f"{name}.{ending}"
 
     def plots(self, *names: str) -> list[Path]:
         """The figures in all their forms: for the paper, to look at, and as numbers."""
@@ -93,12 +107,12 @@ class Layout:
     @property
     def summary(self) -> Path:
         """The numbers of the results, with their intervals."""
-        return self.experiment / f"{self.dataset}_summary.json"
+        return self.experiment / f"{self.judged}_summary.json"
 
     @property
     def report(self) -> Path:
         """The page that shows all figures and tables."""
-        return self.experiment / f"{self.dataset}_report.html"
+        return self.experiment / f"{self.judged}_report.html"
 
     def maker(self, path: Path) -> str:
         """The script that makes a file of this layout.
@@ -118,8 +132,23 @@ class Layout:
     def require(self, path: Path) -> Path:
         """The path itself; raises Problem, naming the script that makes it, if it is not there."""
         if not path.exists():
-            raise Problem(f"{self.relative(path)} not found: run {self.maker(path)} first")
+            of = f" --dataset {self.matrices_from}" if path.parent == self.matrices and self.matrices_from else ""
+            raise Problem(f"{self.relative(path)} not found: run {self.maker(path)}{of} first{self._others(path)}")
         return path
+
+    def _others(self, path: Path) -> str:
+        """Of which models and datasets such a file is there, for who mistook a name."""
+        place = path.relative_to(self.root).parent.parts  # experiment/<m>, experiment/sentences, linreg/<m>/<d>
+        folders = ["*" if part in (self.model, self.matrices.name) else part for part in place]
+        ending = path.name.removeprefix(self.judged).removeprefix(self.dataset)
+        name = path.name if ending == path.name else f"*{glob.escape(ending)}"
+        found = sorted(other.relative_to(self.root) for other in self.root.glob("/".join([*folders, name])))
+        names = [
+            " ".join([*(part for part, kind in zip(other.parts, folders, strict=False) if kind == "*"),
+                      *([other.name.removesuffix(ending)] if name != path.name else [])])
+            for other in found
+        ]  # fmt: skip
+        return f" (there for: {', '.join(names[:8])})" if names else ""
 
 
 def model_folder(name: str, *, masked: bool) -> str:
@@ -127,10 +156,11 @@ def model_folder(name: str, *, masked: bool) -> str:
     return Path(name).resolve().name + ("_mask" if masked else "")
 
 
-def results_folder(name: str, dataset: str, root: Path) -> str:
-    """`<m>` of a model's name, its folder, or the name of a folder under experiment/: where results are."""
+def results_folder(name: str, root: Path) -> str:
+    """`<m>` of a model's name, its folder, or the name of a folder under experiment/: where its results go."""
     causal = model_folder(name, masked=False)
     masked = f"{causal}_mask"
-    if causal.endswith("_mask") or Layout(root, causal, dataset).results.exists():
+    there = [folder for folder in (causal, masked) if (root / "experiment" / folder).is_dir()]
+    if causal.endswith("_mask") or there == [causal]:
         return causal
-    return masked if "bert" in causal or Layout(root, masked, dataset).results.exists() else causal
+    return masked if "bert" in causal or there == [masked] else causal

@@ -185,9 +185,29 @@ def differences(r: Results, metric: str) -> dict[int, Estimate]:
 
 def mean_over_layers(r: Results, mode: str) -> Estimate:
     """Precision@1 averaged over the fixed exits at layers 0 ... L - 1; at L every mode is the model itself."""
+    return average(_hits_below(r, mode))
+
+
+def _hits_below(r: Results, mode: str) -> torch.Tensor:
+    """Of each sentence, the share of layers 0 ... L - 1 at which the best token is right, [n]."""
     curve = r.fixed[mode]
     below = torch.tensor(curve.layers) < r.n_layers
-    return average(curve.values["precision@1"][below].double().mean(0))
+    return curve.values["precision@1"][below].double().mean(0)
+
+
+def changes(other: Results, own: Results) -> dict[str, Estimate]:
+    """Mean Precision@1 with the maps of another corpus minus that with its own, by mode (section 5.2).
+
+    Paired over the sentences. `id` has no maps; its predictions tell whether both are of the same sentences.
+
+    Raises:
+        Problem: they are not.
+    """
+    a, b = (r.fixed["id"].values["precision@1"] if "id" in r.fixed else None for r in (other, own))
+    if a is None or b is None or not a.equal(b):
+        raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
+    modes = [mode for mode in other.fixed if mode in own.fixed and mode != "id"]
+    return {mode: average(_hits_below(other, mode) - _hits_below(own, mode)) for mode in modes}
 
 
 def layers_needed(curve: Curve, share: float) -> float | None:

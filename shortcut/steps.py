@@ -88,6 +88,18 @@ def show_r2(run: cli.Run, stage: Stage, scores: Path, name: str) -> None:
     cli.say(tables.text([tables.r2(r2["score_mat"], r2["score_id"])]))
 
 
+def show_change(run: cli.Run) -> None:
+    """Under --matrices-from, print what the maps of the other corpus change in mean Precision@1."""
+    files = run.files
+    if not files.matrices_from:
+        return
+    if not files.own.results.exists():
+        cli.say(f"to see what that changes, run {files.maker(files.results)} without --matrices-from too")
+        return
+    other, own = (results.summarize(store.load_results(path)) for path in (files.results, files.own.results))
+    cli.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
+
+
 def look_inside(run: cli.Run) -> None:
     """Draw and print what every layer would predict in the sentences asked for."""
     L = run.n_layers()

@@ -106,6 +106,20 @@ def early_exit(r: Results) -> list[Table]:
     return [*tables, Table(f"Layers (of {r.n_layers}) that early exit needs and saves, interpolated", header, rows)]
 
 
+def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
+    """Mean Precision@1 over layers 0 ... L - 1 with a corpus's own maps, with another's, and the change."""
+    rows = [
+        [
+            mode,
+            *(estimate(results.mean_over_layers(r, mode), "precision@1") for r in (own, other)),
+            estimate(difference, "precision@1", "+"),
+        ]
+        for mode, difference in results.changes(other, own).items()
+    ]
+    title = f"Mean Precision@1 over layers 0 to {own.n_layers - 1} on {dataset}, %, with the maps of either corpus"
+    return Table(title, ["mode", f"of {dataset}", f"of {fitted_on}", "change"], rows)
+
+
 def points(metric: str, kind: str, curves: Mapping[str, Curve]) -> list[list[Any]]:
     """The points of curves of one metric, for CSV, in the columns `POINTS`; kind: "fixed" or "early" exit."""
     return [

@@ -11,7 +11,7 @@ from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences
 from played_device import PLAYED, Device
 
 import config
-from shortcut import Problem, layout, representations, results, store
+from shortcut import Problem, layout, overview, representations, results, store
 from shortcut.text import Tokenized
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
@@ -58,6 +58,7 @@ def test_every_file_of_the_design_is_there(made):
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
     assert data == expected
+    assert data == {path for paths in overview.stages(made, LAYERS, last_only=False).values() for path in paths}
 
 
 def test_batches_are_those_of_the_original_code(made, bert_folder):

@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sent
 from played_device import PLAYED, Device
 
 import config
-from shortcut import Problem, approximation, layout, results, store, tables
+from shortcut import Problem, approximation, layout, overview, results, store, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -71,6 +72,9 @@ def test_every_file_of_the_design_is_there(made):
     ]  # fmt: skip
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
+    listed = overview.stages(made, LAYERS, last_only=False)
+    assert [*listed] == [f"{script}.py" for script in SCRIPTS]
+    assert data == {path for paths in listed.values() for path in paths}
     assert all(path.stat().st_size for path in expected)
     assert made.part(1, 3).name == "p1_2_3.pickle"
 
@@ -320,3 +324,63 @@ def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source,
     monkeypatch.setattr(config, "LAST_ONLY", False)
     here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     assert "0_1.pickle not found: run add_linreg.py first" in problem(capsys, "add_plot_r2", *here, "--force")
+
+
+def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
+    """Section 5.2: judged on these sentences beside their own, which stay as they are; the change is told."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "other.txt").write_text("".join(make_sentences(150, seed=9)))
+    model = ("--out", tmp_path, "--model", gpt2_folder)
+    run("get_wikipedia_sentences", *model, "--dataset", "other", "--source", tmp_path / "other.txt")
+    for script in ("add_tokenization", "add_linreg", "add_linreg_submodules"):
+        run(script, *model, "--dataset", "other")
+    before = made.results.read_bytes()
+    capsys.readouterr()
+    for script in ("add_plot_r2", "add_results", "plot_results"):
+        run(script, *model, "--dataset", "words", "--matrices-from", "other")
+    there = layout.Layout(tmp_path, "tiny-gpt2", "words", "other")
+    assert there.own.results.read_bytes() == before
+    assert there.results.name == "words_maps_of_other_results.pickle"
+    assert there.plot(f"pre_{LAYERS}").parent.name == "words_maps_of_other"
+    A, h = store.load_matrix(there.matrix(1, 2), D), store.load_r2(there.r2_scores)
+    assert A.equal(store.load_matrix(layout.Layout(tmp_path, "tiny-gpt2", "other").matrix(1, 2), D))
+    assert h["score_mat"] != store.load_r2(made.r2_scores)["score_mat"]
+    assert h["score_id"] == store.load_r2(made.r2_scores)["score_id"]
+
+    def mean_precision(path):
+        jumps = [r for r in store.load_results(path) if r["info"].get("layer", LAYERS) < LAYERS]
+        full = next(r["topk"][:, 0] for r in store.load_results(path) if r["info"].get("layer") == LAYERS)
+        hits = [(r["topk"][:, 0] == full).double().mean() for r in jumps if r["info"]["mode"] == "mat"]
+        return 100 * float(sum(hits) / LAYERS)
+
+    own, other = mean_precision(made.results), mean_precision(there.results)
+    told = capsys.readouterr().out
+    assert told.count("with the maps of either corpus") == 2
+    row = next(line for line in told.splitlines() if line.split()[:1] == ["mat"])
+    assert row.split()[1::2] == [f"{own:.1f}", f"{other:.1f}", f"{other - own:+.1f}"]
+    message = problem(capsys, "add_results", *model, "--dataset", "words", "--matrices-from", "nowhere")
+    assert "linreg/tiny-gpt2/nowhere/0_3.pickle not found: run add_linreg.py --dataset nowhere first" in message
+    assert "(there for: tiny-gpt2 other, tiny-gpt2 words)" in message
+
+
+def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_path, gpt2_folder, capsys):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    for name in ("linreg/tiny-gpt2/words", "experiment/tiny-gpt2"):
+        (tmp_path / name / "manifest.json").unlink()
+    (tmp_path / "linreg/tiny-gpt2/words").rename(tmp_path / "linreg/tiny-gpt2/other")
+    made_here = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    made_here.results.unlink()
+    run("add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--matrices-from", "other")
+    assert "run add_results.py without --matrices-from too" in capsys.readouterr().out
+
+
+def test_a_mistaken_name_is_answered_with_the_known_ones(made, gpt2_folder, capsys):
+    there = ("--out", made.root)
+    message = problem(capsys, "add_linreg", *there, "--model", gpt2_folder, "--dataset", "wrods")
+    assert message.endswith("(there for: tiny-gpt2 words)")
+    message = problem(capsys, "add_tokenization", *there, "--model", gpt2_folder, "--dataset", "wrods")
+    assert message.endswith("(there for: words)")
+    message = problem(capsys, "plot_results", *there, "--model", "tiny-gtp2", "--dataset", "words")
+    assert message.endswith("(there for: tiny-gpt2 words)")
+    message = problem(capsys, "add_linreg", *there, "--model", "gtp2", "--dataset", "words")
+    assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")

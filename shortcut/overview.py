@@ -1,0 +1,165 @@
+"""Where a pipeline stands: the settings in force, what is there of each stage, and the next command.
+
+    python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER]
+
+Reads names, manifests and hashes recorded there; no data, so that it answers at once.
+"""
+
+import argparse
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from shortcut import Problem
+from shortcut.layout import Layout, model_folder, results_folder
+
+FIGURES = ("pre", "surp", "ee_pre1")
+PART_FIGURES = ("parts_pre1", "parts_pre5", "parts_pre10", "parts_surp")
+
+
+def stages(files: Layout, L: int, *, last_only: bool) -> dict[str, list[Path]]:
+    """What each script of a model's pipeline writes, in the order of the scripts."""
+    jumps = [files.matrix(i, j) for i in range(L) for j in range(L if last_only else i + 1, L + 1)]
+    r2 = [files.r2_scores, *files.plots(f"r2_scores_{L}")]
+    figures = FIGURES if files.masked else FIGURES + PART_FIGURES
+    shown = [*files.plots(*(f"{name}_{L}" for name in figures)), files.summary, files.report]
+    if files.masked:
+        return {
+            "get_wikipedia_sentences.py": [files.sentences],
+            "bert_add_reps.py": [files.states("train"), files.states("val")],
+            "bert_add_linreg.py": jumps,
+            "bert_add_plot_r2.py": r2,
+            "bert_add_results.py": [files.results],
+            "plot_results.py": shown,
+        }
+    return {
+        "get_wikipedia_sentences.py": [files.sentences],
+        "add_tokenization.py": [files.tokenized("train"), files.tokenized("val")],
+        "add_linreg.py": jumps,
+        "add_plot_r2.py": r2,
+        "add_linreg_submodules.py": [files.part(i, a) for i in range(L) for a in range(1, 7)],
+        "add_results.py": [files.results],
+        "plot_results.py": shown,
+    }
+
+
+def main(config: ModuleType) -> None:
+    """Print the settings and how far each pipeline is.
+
+    Args:
+        config: the configuration.
+    """
+    options = argparse.ArgumentParser(
+        prog="config.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
+    options.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
+    options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
+    args = options.parse_args()
+    root = args.out.resolve()
+    if args.model is None:
+        print(*_settings(config), sep="\n")
+        wanted = [(config.GPT2, False), (config.BERT, True)]
+    else:
+        wanted = [(args.model, results_folder(args.model, root).endswith("_mask"))]
+    shown = set()
+    for name, masked in wanted:
+        files = Layout(root, model_folder(name, masked=masked).replace("_mask_mask", "_mask"), args.dataset)
+        shown.add((files.model, files.dataset))
+        given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
+        given += ["--out", str(args.out)] if args.out != config.OUT else []
+        print(*_pipeline(config, files, name, given), sep="\n")
+    if others := [pair for pair in _there(root) if pair not in shown]:
+        print("\nalso here (python config.py --model M --dataset D shows how far):")
+        print(*(f"  {model} on {dataset}" for model, dataset in others), sep="\n")
+
+
+def _settings(config: ModuleType) -> Iterator[str]:
+    yield "settings in config.py"
+    for name, value in vars(config).items():
+        if name.isupper():
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
+
+
+def _pipeline(config: ModuleType, files: Layout, name: str, given: list[str]) -> Iterator[str]:
+    yield f"\n{name} on {files.dataset}"
+    try:
+        L = _layers(config, name, files)
+    except Problem as problem:
+        yield f"  {problem}"
+        return
+    following = None
+    manifests: dict[Path, dict[str, Any]] = {}
+    for script, paths in stages(files, L, last_only=config.LAST_ONLY).items():
+        state, done = _state(files, paths, manifests)
+        yield f"  {script:27} {state}"
+        following = following or (None if done else script)
+    if following is None:
+        yield f"  complete: open {os.path.relpath(files.report)}"
+    else:
+        known = name == (config.BERT if following.startswith("bert_") else config.GPT2)  # what it works on by itself
+        model = [] if known or following == "get_wikipedia_sentences.py" else ["--model", name]
+        yield "  next: " + shlex.join([".venv/bin/python", following, *model, *given])
+
+
+def _layers(config: ModuleType, name: str, files: Layout) -> int:
+    """L, from the table of known models, or from the model itself."""
+    if not Path(name).is_dir() and name in config.LAYERS:
+        return config.LAYERS[name]
+    from shortcut import models  # noqa: PLC0415  (takes seconds, and the known models do without)
+
+    return models.n_layers(name, masked=files.masked)
+
+
+def _state(files: Layout, paths: list[Path], manifests: dict[Path, dict[str, Any]]) -> tuple[str, bool]:
+    """In words, and whether the stage is done."""
+    there = [path for path in paths if path.exists()]
+    unfinished = any(path.with_name(f"{path.name}.parts").exists() for path in paths)
+    if not there:
+        return ("begun: goes on where it stopped" if unfinished else "-"), False
+    entries = [entry for path in there if (entry := _entry(path, manifests))]
+    if stale := next((name for entry in entries if (name := _made_from_another(files, entry, manifests))), None):
+        return f"made from another {stale}: run it with --force", False
+    if len(there) < len(paths):
+        return f"{len(there)} of {len(paths)} files: goes on where it stopped", False
+    made = max((entry["made"] for entry in entries), default=None)
+    when = f"made {made[:16].replace('T', ' ')} UTC" if made else "made by hand or by other code"
+    return f"{when}, {files.relative(paths[0])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""), True
+
+
+def _entry(path: Path, manifests: dict[Path, dict[str, Any]]) -> dict[str, Any] | None:
+    """What the manifest beside a file says of it, with the run that made it."""
+    folder = path.parent
+    if folder not in manifests:
+        try:
+            manifests[folder] = json.loads((folder / "manifest.json").read_text())
+        except (OSError, ValueError):
+            manifests[folder] = {"files": {}, "runs": {}}
+    entry = manifests[folder]["files"].get(path.name)
+    return entry and {**entry, **manifests[folder]["runs"][entry["run"]]}
+
+
+def _made_from_another(files: Layout, entry: dict[str, Any], manifests: dict[Path, dict[str, Any]]) -> str | None:
+    """The input that has been made anew since, if one has."""
+    for name, sha256 in entry["inputs"].items():
+        upstream = _entry(files.root / name, manifests)
+        if upstream and upstream["sha256"] != sha256:
+            return name
+    return None
+
+
+def _there(root: Path) -> list[tuple[str, str]]:
+    """Models and datasets of which there is data under `root`."""
+    found = set()
+    for folder in sorted((root / "experiment").glob("*/")):
+        for path in folder.glob("*.pickle"):
+            for ending in ("_tokenized_val", "_val", "_results"):
+                if path.stem.endswith(ending):
+                    found.add((folder.name, path.stem.removesuffix(ending)))
+                    break
+    return sorted(found)

@@ -1,0 +1,105 @@
+"""`python config.py`: settings, what is there, what comes next."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import config
+from shortcut import manifest, overview
+from shortcut.layout import Layout
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def show(capsys, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["config.py", *map(str, options)])
+    overview.main(config)
+    return capsys.readouterr().out
+
+
+def make(files, script, value=b"x", reads=()):
+    """Write all outputs of a stage, as its script would."""
+    writes = overview.stages(files, 12, last_only=False)[script]
+    with manifest.Stage(
+        files, script, reads=list(reads), writes=writes, settings={}, force=True, notice=lambda _: None
+    ) as stage:
+        for path in stage.todo:
+            with stage.writing(path) as file:
+                file.write(value)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Layout(tmp_path, "gpt2", "wikipedia")
+
+
+def test_nothing_there_yet(files, capsys, monkeypatch):
+    said = show(capsys, monkeypatch, "--out", files.root)
+    for name, value in vars(config).items():
+        if name.isupper() and isinstance(value, (int, float, str)):
+            assert f"  {name:18} {value}\n" in said
+    assert said.count("next: .venv/bin/python get_wikipedia_sentences.py") == 2
+    assert not list(files.root.iterdir())
+
+
+def test_stage_by_stage(files, capsys, monkeypatch):
+    make(files, "get_wikipedia_sentences.py")
+    make(files, "add_tokenization.py", reads=[files.sentences])
+    make(files, "add_linreg.py")
+    files.matrix(3, 4).unlink()
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "settings" not in said
+    assert f"next: .venv/bin/python add_linreg.py --out {files.root}" in said
+    assert "77 of 78 files" in said
+    make(files, "get_wikipedia_sentences.py", b"y")
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "made from another experiment/sentences/wikipedia_20K-sentences.pickle: run it with --force" in said
+    assert "next: .venv/bin/python add_tokenization.py" in said
+
+
+def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
+    make(files, "get_wikipedia_sentences.py")
+    make(files, "add_tokenization.py")
+    for path in (files.experiment / manifest.NAME, files.sentences):
+        path.unlink()
+    files.sentences.with_name(f"{files.sentences.name}.parts").mkdir()
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "begun: goes on where it stopped" in said
+    assert "made by hand or by other code" in said
+
+
+def test_a_finished_pipeline_and_other_data(files, capsys, monkeypatch):
+    masked = Layout(files.root, "bert-base-uncased_mask", "wikipedia")
+    make(Layout(files.root, "gpt2", "news"), "add_results.py")
+    for script in overview.stages(masked, 12, last_only=False):
+        make(masked, script)
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert "complete: open " in said
+    assert "wikipedia_report.html" in said
+    assert "  gpt2 on news" in said
+    masked.results.unlink()
+    masked.report.unlink()
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert f"next: .venv/bin/python bert_add_results.py --out {files.root}" in said
+    make(masked, "bert_add_results.py")
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert f"next: .venv/bin/python plot_results.py --model bert-base-uncased --out {files.root}" in said
+
+
+def test_a_folder_tells_its_layers_and_a_wrong_one_is_a_line(files, gpt2_folder, capsys, monkeypatch):
+    said = show(capsys, monkeypatch, "--model", gpt2_folder, "--out", files.root)
+    assert f"next: .venv/bin/python get_wikipedia_sentences.py --out {files.root}" in said
+    shutil.copytree(gpt2_folder, files.root / "broken")
+    (files.root / "broken" / "config.json").write_text("{}")
+    assert "cannot load" in show(capsys, monkeypatch, "--model", files.root / "broken", "--out", files.root)
+
+
+def test_from_the_shell(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "config.py", "--out", tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("settings in config.py\n  GPT2 ")
+    assert not done.stderr
