@@ -2,6 +2,7 @@
 # make run MODEL=gpt2               the paper's own setting: Wikipedia, a model from the Hugging Face hub
 # make run MODEL=bert-base-uncased  likewise
 # make run MODEL=folder FAMILY=bert a masked model whose name does not say so
+# make run DATASET=news SOURCE=f    likewise on text of your own: parquet, jsonl, or one sentence a line
 # make test                         the tests, offline
 # make test-kill                    kill every stage many times: nothing is lost
 # make bench                        what every stage takes, against the direct way
@@ -11,19 +12,19 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 MODEL ?=
+DATASET ?=
+SOURCE ?=
 FAMILY ?= $(if $(findstring bert,$(MODEL)),bert,gpt2)
 
-ifeq ($(MODEL),)
-GPT2 := --model models/gpt2-docstrings --dataset docstrings
-BERT := --model models/bert-docstrings --dataset docstrings
-SENTENCES := --dataset docstrings --source docstrings
-STAGES := gpt2 bert
-else
-GPT2 := --model $(MODEL)
-BERT := --model $(MODEL)
-SENTENCES :=
-STAGES := $(FAMILY)
+ifeq ($(MODEL)$(DATASET)$(SOURCE),)
+DATASET := docstrings
+SOURCE := docstrings
 endif
+STAGES := $(if $(MODEL),$(FAMILY),gpt2 bert)
+ON := $(if $(DATASET),--dataset $(DATASET))
+GPT2 := --model $(or $(MODEL),models/gpt2-docstrings) $(ON)
+BERT := --model $(or $(MODEL),models/bert-docstrings) $(ON)
+SENTENCES := $(ON) $(if $(SOURCE),--source $(SOURCE))
 
 .PHONY: run sentences gpt2 bert test test-kill bench page-check lint
 .NOTPARALLEL:
