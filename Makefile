@@ -20,6 +20,11 @@ ifeq ($(MODEL)$(DATASET)$(SOURCE),)
 DATASET := docstrings
 SOURCE := docstrings
 endif
+ifneq ($(SOURCE),)
+ifeq ($(DATASET),)
+$(error SOURCE=$(SOURCE) needs a name for its files: add DATASET=news or the like)
+endif
+endif
 STAGES := $(if $(MODEL),$(FAMILY),gpt2 bert)
 ON := $(if $(DATASET),--dataset $(DATASET))
 GPT2 := --model $(or $(MODEL),models/gpt2-docstrings) $(ON)

@@ -2,8 +2,8 @@
 
 Sections 4 and 5 of the paper: Precision@k and Surprisal at each layer, early against fixed exit, and
 the sub-modules, each with its 95% interval over the sentences. Shows what the results hold; `--model`
-takes a name, a folder, or the name of a folder under experiment/. With --sentence it shows instead what
-every layer would predict in a sentence of yours, with id and with mat.
+takes a name, a folder, or the name of a folder under experiment/. With --sentence it runs the model, and
+shows instead what every layer would predict in a sentence of yours, with id and with mat.
 
 Reads   experiment/<m>/<d>_results.pickle, and <d>_r2_scores.pickle if it is there
         with --sentence linreg/<m>/<d>/l_L.pickle
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     figures = plots.all_figures(r, run.files.title)
     with run.stage(reads=[run.files.results], writes=run.files.plots(*figures), depends=[]) as stage:
         steps.save_plots(run, stage, figures)
-    report.save(run, r, figures)
     cli.say(tables.text([*tables.fixed_exit(r), *tables.early_exit(r)]))
+    report.save(run, r, figures)
     steps.show_change(run)
 
 

@@ -92,7 +92,7 @@ class Run:
             return {"source": "hub", "hub": [c.HUB_DATASET, c.HUB_CONFIG], "bytes": c.READ_BYTES}
         if self.source == "docstrings":
             return {"source": "docstrings", "packages": c.DOCSTRING_PACKAGES, "train": self.sizes()["train"]}
-        return {**corpus.identity(self.source), "bytes": c.READ_BYTES}
+        return corpus.identity(self.source, c.READ_BYTES)
 
     @contextmanager
     def _naming_known_models(self) -> Iterator[None]:
@@ -157,7 +157,9 @@ def start(
         )  # fmt: skip
     if maps:
         options.add_argument(
-            "--matrices-from", metavar="DATASET", help="judge the matrices fitted on another dataset (section 5.2)"
+            "--matrices-from",
+            metavar="DATASET",
+            help="judge the matrices fitted on another dataset (section 5.2); files are then named <d>_maps_of_DATASET",
         )
     if results:
         options.add_argument(
@@ -242,9 +244,9 @@ def progress(title: str, items: Iterable[Item], total: int, unit: str) -> Iterat
 
 def _device(name: str) -> str:
     if name == "auto":
-        if not torch.cuda.is_available():
-            return "cpu"
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # a launcher gives every process of a machine its number
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():  # a launcher gives every process of a machine its number
+        name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import datasets
 import fsspec
 
 from shortcut import Problem, docstrings, parquet, text
 from shortcut.parts import Parts
+
+FOOTER = 65_536  # bytes at the end of a parquet file that say what is in it
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,12 @@ def hub(dataset: str, config: str, parts: Parts) -> Source:
                 f"cannot reach {name} ({parquet.one_line(error)}): try again with a network,"
                 " or take --source PATH (parquet, jsonl or txt) or --source docstrings"
             ) from error
-        return "\n".join(sorted(builder.config.data_files["train"])).encode()
+        files = builder.config.data_files or {}
+        if "train" not in files:
+            raise Problem(
+                f"{name} has the splits {', '.join(files) or 'none'}, expected train: see HUB_DATASET in config.py"
+            )
+        return "\n".join(sorted(files["train"])).encode()
 
     files = parts.keep(listing, dataset=dataset, config=config).decode().split("\n")
     revision = files[0].partition("@")[2].partition("/")[0]  # hf://datasets/<name>@<commit>/<path>
@@ -127,13 +136,21 @@ def sentences(
     return result
 
 
-def identity(path: str) -> dict[str, str]:
-    """What a local source holds, for the record: its path and a hash over its files' names, sizes and times."""
-    digest = hashlib.sha256()
-    for file in local(path).files:
-        stat = Path(file).stat()
-        digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return {"source": path, "source_files": digest.hexdigest()[:16]}
+def identity(path: str, budget: int) -> dict[str, Any]:
+    """What a local source holds, for the record: its name, and a hash over its files.
+
+    Of parquet files, which may be many gigabytes, over their sizes and footers; and the budget that
+    limits what is read of them.
+    """
+    digest, source = hashlib.sha256(), local(path)
+    whole = source.suffix != ".parquet"
+    for file in source.files:
+        with open(file, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0 if whole else max(0, size - FOOTER))
+            digest.update(f"{size}\n".encode() + hashlib.file_digest(stream, "sha256").digest())
+    known = {"source": Path(path).name, "source_files": digest.hexdigest()[:16]}
+    return known if whole else {**known, "bytes": budget}
 
 
 def docstring_sentences(

@@ -149,9 +149,9 @@ class Stage:
         """A file that becomes output `path` when the block ends well; `numbers` go into its entry.
 
         Raises:
-            ValueError: `path` is not an output that is to do.
+            ValueError: `path` is not an output that is to do, or this process is not the leader.
         """
-        if path not in self.todo:
+        if path not in self.todo or not processes.leads():
             raise ValueError(f"{path} is not among the outputs to be made")
 
         def record(whole: Path) -> None:
@@ -245,6 +245,11 @@ class Stage:
             return ", ".join(map(self.layout.relative, paths))
         folders = sorted({self.layout.relative(path.parent) for path in paths})
         return f"{len(paths)} files in {', '.join(folders)}"
+
+
+def check(layout: Layout, paths: list[Path], notice: Callable[[str], None]) -> None:
+    """Check files as a stage checks its inputs. Raises as `Stage.__enter__`."""
+    Stage(layout, "", reads=paths, writes=[], settings={}, force=False, notice=notice)._inputs()
 
 
 def _parts(path: Path) -> Path:

@@ -30,7 +30,7 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
 
 
 def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.Tensor:
-    """Whether the approximation's best token is among the full model's k best; bool [n].
+    """Whether the approximation's best token is among the full model's k best; bool [n], its mean is Precision@k.
 
     Args:
         approximation: top-k table read from the approximation; only its first column counts.
@@ -42,11 +42,6 @@ def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.
     if not 1 <= k <= full.shape[1] or len(approximation) != len(full):
         raise ValueError(f"k = {k} with tables of {list(approximation.shape)} and {list(full.shape)}")
     return (approximation[:, :1] == full[:, :k]).any(1)
-
-
-def precision_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> float:
-    """Precision@k: the mean of `hits_at_k`, a fraction."""
-    return hits_at_k(approximation, full, k).double().mean().item()
 
 
 def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -189,14 +189,12 @@ class Model:
     def narrowed(self, last: torch.Tensor) -> Iterator[None]:
         """Within, the last block computes for the chosen positions [b] alone what it computes position by position.
 
-        Nothing reads the other positions of h_L: they come out wrong. Batches may be stacked: as many
-        rows again as there are in `last`.
+        Nothing reads the other positions of h_L: they come out wrong.
         """
         handles = []
 
         def chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            positions = last.to(x.device).repeat(len(x) // len(last))
-            return torch.arange(len(x), device=x.device), positions
+            return torch.arange(len(x), device=x.device), last.to(x.device)
 
         for name in self.family.pointwise:
             module, shape = self.blocks[-1].get_submodule(name), []
@@ -305,6 +303,13 @@ def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
     if expected is not None and layers != expected:
         raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
     return layers
+
+
+def is_masked(name: str) -> bool:
+    """Whether a model predicts masked tokens, from its config alone; of an unknown family it is not."""
+    with _readable(name) as cached:
+        family = FAMILIES.get(_config(name, cached).model_type)
+    return family is not None and family.masked
 
 
 def load_tokenizer(name: str, *, masked: bool):

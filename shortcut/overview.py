@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from shortcut import Problem
 from shortcut.layout import Layout, model_folder, results_folder
 
 FIGURES = ("pre", "surp", "ee_pre1")
+STALE = "made from another"
 PART_FIGURES = ("parts_pre1", "parts_pre5", "parts_pre10", "parts_surp")
 
 
@@ -65,10 +67,13 @@ def main(config: ModuleType) -> None:
         print(*_settings(config), sep="\n")
         wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
-        wanted = [(args.model, results_folder(args.model, root).endswith("_mask"))]
+        try:
+            wanted = [(args.model.removesuffix("_mask"), _is_masked(args.model, root))]
+        except Problem as problem:
+            sys.exit(f"config.py: {problem}")
     shown = set()
     for name, masked in wanted:
-        files = Layout(root, model_folder(name, masked=masked).replace("_mask_mask", "_mask"), args.dataset)
+        files = Layout(root, model_folder(name, masked=masked), args.dataset)
         shown.add((files.model, files.dataset))
         given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
         given += ["--out", str(args.out)] if args.out != config.OUT else []
@@ -93,27 +98,42 @@ def _pipeline(config: ModuleType, files: Layout, name: str, given: list[str]) ->
     except Problem as problem:
         yield f"  {problem}"
         return
-    following = None
+    following, stale = None, False
     manifests: dict[Path, dict[str, Any]] = {}
     for script, paths in stages(files, L, last_only=config.LAST_ONLY).items():
         state, done = _state(files, paths, manifests)
         yield f"  {script:27} {state}"
-        following = following or (None if done else script)
+        if not done and following is None:
+            following, stale = script, STALE in state
     if following is None:
         yield f"  complete: open {os.path.relpath(files.report)}"
     else:
-        known = name == (config.BERT if following.startswith("bert_") else config.GPT2)  # what it works on by itself
-        model = [] if known or following == "get_wikipedia_sentences.py" else ["--model", name]
-        yield "  next: " + shlex.join([".venv/bin/python", following, *model, *given])
+        by_itself = name == (config.BERT if following.startswith("bert_") else config.GPT2)
+        options = [] if by_itself else ["--model", name]
+        if following == "get_wikipedia_sentences.py":
+            source = {config.DATASET: [], "docstrings": ["--source", "docstrings"]}
+            options = source.get(files.dataset, ["--source", "PATH"])
+        options += [*given, *(["--force"] if stale else [])]
+        yield "  next: " + shlex.join([".venv/bin/python", following, *options])
+
+
+def _is_masked(name: str, root: Path) -> bool:
+    """Whether a model is masked: a folder says so itself, of a name it is guessed."""
+    if Path(name).is_dir():
+        from shortcut import models  # noqa: PLC0415  (takes seconds, and the known models do without)
+
+        return models.is_masked(name)
+    return results_folder(name, root).endswith("_mask")
 
 
 def _layers(config: ModuleType, name: str, files: Layout) -> int:
-    """L, from the table of known models, or from the model itself."""
-    if not Path(name).is_dir() and name in config.LAYERS:
-        return config.LAYERS[name]
-    from shortcut import models  # noqa: PLC0415  (takes seconds, and the known models do without)
+    """L, from the table of known models, from the model's folder, or from its matrices."""
+    fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
+    if Path(name).is_dir() or (name not in config.LAYERS and not fitted):
+        from shortcut import models  # noqa: PLC0415
 
-    return models.n_layers(name, masked=files.masked)
+        return models.n_layers(name, masked=files.masked)
+    return config.LAYERS.get(name) or max(fitted)
 
 
 def _state(files: Layout, paths: list[Path], manifests: dict[Path, dict[str, Any]]) -> tuple[str, bool]:
@@ -124,7 +144,7 @@ def _state(files: Layout, paths: list[Path], manifests: dict[Path, dict[str, Any
         return ("begun: goes on where it stopped" if unfinished else "-"), False
     entries = [entry for path in there if (entry := _entry(path, manifests))]
     if stale := next((name for entry in entries if (name := _made_from_another(files, entry, manifests))), None):
-        return f"made from another {stale}: run it with --force", False
+        return f"{STALE} {stale}", False
     if len(there) < len(paths):
         return f"{len(there)} of {len(paths)} files: goes on where it stopped", False
     made = max((entry["made"] for entry in entries), default=None)
@@ -160,6 +180,6 @@ def _there(root: Path) -> list[tuple[str, str]]:
         for path in folder.glob("*.pickle"):
             for ending in ("_tokenized_val", "_val", "_results"):
                 if path.stem.endswith(ending):
-                    found.add((folder.name, path.stem.removesuffix(ending)))
+                    found.add((folder.name, path.stem.removesuffix(ending).split("_maps_of_")[0]))
                     break
     return sorted(found)

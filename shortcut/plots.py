@@ -107,7 +107,9 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
         if all("surprisal" in curve.values for curve in parts.values()):
             figures["parts_surp"] = _curves(r, title, ("surprisal",), parts)
     if r.early:
-        figures["ee_pre1"] = _curves(r, title, ("precision@1",), {mode: r.fixed[mode] for mode in r.early}, r.early)
+        figures["ee_pre1"] = _curves(
+            r, title, ("precision@1",), {mode: r.fixed[mode] for mode in r.early if mode in r.fixed}, r.early
+        )
     return {f"{name}_{r.n_layers}": plot for name, plot in figures.items()}
 
 

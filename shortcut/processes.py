@@ -21,9 +21,16 @@ Item = TypeVar("Item")
 
 
 def join() -> None:
-    """Meet the other processes, if a launcher started several."""
+    """Meet the other processes, if a launcher started several.
+
+    Raises:
+        Problem: the environment names several, but not where they meet.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("gloo", timeout=PATIENCE)  # what is exchanged lies on the CPU
+        try:
+            distributed.init_process_group("gloo", timeout=PATIENCE)  # what is exchanged lies on the CPU
+        except ValueError as error:
+            raise Problem(f"WORLD_SIZE is set, but {error}: start the script with torchrun, or unset it") from error
 
 
 def is_superfluous() -> bool:

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -45,19 +46,21 @@ summary { cursor: pointer }
 """
 
 
-def summary(r: Results, model: str, dataset: str, r2: dict[str, Scores] | None) -> dict[str, Any]:
+def summary(r: Results, model: str, dataset: str, matrices_from: str, r2: dict[str, Scores] | None) -> dict[str, Any]:
     """Every number with its interval, as JSON has it: fractions, nats and layers.
 
     Args:
         r: the results.
         model: the model's name.
         dataset: the dataset's.
+        matrices_from: the dataset's that the matrices were fitted on.
         r2: `score_mat` and `score_id`, if they are there; in the summary "i_j" is the jump from i to j.
     """
     differences = {metric: results.differences(r, metric) for metric in METRICS}
     return {
         "model": model,
         "dataset": dataset,
+        "matrices_from": matrices_from,
         "layers": r.n_layers,
         "sentences": r.n,
         "confidence": 0.95,
@@ -191,10 +194,12 @@ def _table(table: Table, kind: str = "numbers") -> str:
 def save(run: cli.Run, r: Results, figures: Mapping[str, Plot]) -> None:
     """Write the summary and the page of results whose figures have been drawn, if that is to do.
 
-    The heat maps of r2 come first where their scores are there.
+    The heat maps of r2 come first where their scores are there; where they have come since, both are made anew.
     """
     files = run.files
     scores = [files.r2_scores] if files.r2_scores.exists() else []
+    if scores and files.summary.exists() and store.load_json(files.summary).get("r2") is None:
+        run = replace(run, force=True)
     with run.stage(reads=[files.results, *scores], writes=[files.summary, files.report], depends=[]) as stage:
         if stage.made:
             return
@@ -208,7 +213,7 @@ def save(run: cli.Run, r: Results, figures: Mapping[str, Plot]) -> None:
                 pictures["r2_scores"] = file.getvalue()
             figures = {"r2_scores": heat_maps, **figures}
             told.append(tables.r2(r2["score_mat"], r2["score_id"]))
-        numbers = summary(r, files.model.removesuffix("_mask"), files.dataset, r2)
+        numbers = summary(r, files.model.removesuffix("_mask"), files.dataset, files.matrices.name, r2)
         for path, text in {
             files.summary: json.dumps(numbers, indent=1) + "\n",
             files.report: page(r, numbers, files.title, figures, pictures, told),

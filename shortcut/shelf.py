@@ -8,7 +8,6 @@ file holds the sentences in the order in which they were gathered.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -62,7 +61,7 @@ class Shelf:
         K, n, d = self.shape
         noted = time.monotonic()
         try:
-            with open(self._data, "r+b", buffering=0) as file:
+            with open(self._data, "r+b") as file:
                 for states in batches:
                     for k in range(K):
                         file.seek(4 * d * (k * n + self._gathered))
@@ -70,6 +69,7 @@ class Shelf:
                     self._gathered += states.shape[1]
                     progress(states.shape[1])
                     if time.monotonic() - noted > SAVE_EVERY or self._gathered == n:
+                        file.flush()
                         os.fsync(file.fileno())
                         store.save_json(self._note, {"key": self._key, "sentences": self._gathered})
                         noted = time.monotonic()
@@ -80,7 +80,7 @@ class Shelf:
         """The states at point k, [n, d], in the order of the sentences."""
         K, n, d = self.shape
         states = torch.empty(n, d)
-        with open(self._data, "rb", buffering=0) as file:
+        with open(self._data, "rb") as file:
             file.seek(4 * n * d * range(K)[k])
             if file.readinto(states.numpy()) != states.nbytes:
                 raise Problem(f"{self._data} is shorter than it was: remove {self._folder} and run again")
@@ -97,12 +97,17 @@ class Shelf:
         return note["sentences"] if whole else 0
 
     def _make_room(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._drop()
         size = 4 * torch.Size(self.shape).numel()
         try:
-            self._folder.mkdir(parents=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             with open(self._data, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._drop()
             raise Problem(f"no room for {size / 1e9:.1f} GB of states in {self._folder}: {error.strerror}") from error
+
+    def _drop(self) -> None:
+        """Remove what is ours in the folder; what says whose work it is stays."""
+        for path in (self._note, self._data):
+            path.unlink(missing_ok=True)

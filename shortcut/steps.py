@@ -7,14 +7,17 @@ from pathlib import Path
 import torch
 
 from shortcut import (
+    Problem,
     approximation,
     cli,
     decoding,
     inside,
     linear,
+    manifest,
     metrics,
     models,
     plots,
+    processes,
     representations,
     results,
     store,
@@ -82,7 +85,9 @@ def save_plots(run: cli.Run, stage: Stage, figures: Mapping[str, plots.Plot]) ->
 
 
 def show_r2(run: cli.Run, stage: Stage, scores: Path, name: str) -> None:
-    """Draw the heat maps of stored scores, if that is to do, and print the table."""
+    """Draw the heat maps of stored scores, if that is to do, and print the table, in the leader alone."""
+    if not processes.leads():
+        return
     r2 = store.load_r2(scores)
     save_plots(run, stage, {name: plots.r2_heat_maps(r2["score_mat"], r2["score_id"], run.files.title)})
     cli.say(tables.text([tables.r2(r2["score_mat"], r2["score_id"])]))
@@ -91,17 +96,24 @@ def show_r2(run: cli.Run, stage: Stage, scores: Path, name: str) -> None:
 def show_change(run: cli.Run) -> None:
     """Under --matrices-from, print what the maps of the other corpus change in mean Precision@1."""
     files = run.files
-    if not files.matrices_from:
+    if not files.matrices_from or not processes.leads():
         return
     if not files.own.results.exists():
         cli.say(f"to see what that changes, run {files.maker(files.results)} without --matrices-from too")
         return
+    manifest.check(files, [files.own.results], cli.say)
     other, own = (results.summarize(store.load_results(path)) for path in (files.results, files.own.results))
     cli.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 
 
 def look_inside(run: cli.Run) -> None:
-    """Draw and print what every layer would predict in the sentences asked for."""
+    """Draw and print what every layer would predict in the sentences asked for.
+
+    Raises:
+        Problem: --model names a folder of results, which tells no model to run; besides, as `inside.look`.
+    """
+    if run.model == run.files.model and run.model not in run.config.LAYERS and not Path(run.model).is_dir():
+        raise Problem(f"--sentence runs the model: --model {run.model} names results, give the model's name or folder")
     L = run.n_layers()
     jumps = [run.files.require(run.files.matrix(l, L)) for l in range(L)]
     sentences = inside.sentences(run.sentence)
@@ -114,7 +126,7 @@ def look_inside(run: cli.Run) -> None:
             reads=jumps, writes=run.files.plots(name), depends=["weights", "tokenizer"], sentence=sentence
         ) as stage:
             save_plots(run, stage, {name: plots.sentence_grid(grid, run.files.title)})
-        cli.say(tables.text(tables.grids(grid)))
+        cli.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 
 
 def records(

@@ -23,6 +23,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALL
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import conftest
+import transformers
 
 import config
 from shortcut import shelf, store
@@ -187,6 +188,7 @@ def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: list[Ca
             expect(data == undisturbed[name], f"{script} left {name} half-written")
             expect(name not in before or before[name][0] == written, f"{script} wrote {name} twice")
         expect(before.keys() <= after.keys(), f"{script} lost {before.keys() - after.keys()}")
+    expect(early > 0, f"{script} was never killed before it was done")
     expect(in_a_process(stage(script, folder)) == 0, f"{script} does not finish after a kill")
     for name, (written, _) in outputs(out).items():
         expect(name not in after or after[name][0] == written, f"{script} wrote {name} again, though it was whole")
@@ -216,6 +218,10 @@ def main() -> None:
             conftest.make_bert(folder / "models" / "tiny-bert")
             (folder / "source" / "words.txt").write_text("".join(conftest.make_sentences(SENTENCES)))
 
+        # Imported here, where every fork finds them; transformers would do so on first use.
+        assert transformers.GPT2LMHeadModel
+        assert transformers.BertForMaskedLM
+        assert transformers.AutoTokenizer
         expect(in_a_process(prepare) == 0, "cannot make the models")
         seconds, points, total = {}, {}, 0
         for script in STAGES:

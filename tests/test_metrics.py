@@ -39,16 +39,16 @@ def test_r2_wants_equal_shapes_and_two_rows():
 )
 def test_precision_counts_the_best_token_among_the_full_models_k(approximation, k, expected):
     full = torch.tensor([[7, 5, 3]])
-    assert metrics.precision_at_k(torch.tensor([[approximation, 7, 7]]), full, k) == expected
+    assert metrics.hits_at_k(torch.tensor([[approximation, 7, 7]]), full, k).tolist() == [expected == 1]
 
 
 def test_precision_is_the_mean_over_sentences():
     full = torch.tensor([[1, 2], [1, 2], [1, 2], [1, 2]])
     approximation = torch.tensor([[1], [2], [3], [1]])
-    assert metrics.precision_at_k(approximation, full, 1) == 0.5
-    assert metrics.precision_at_k(approximation, full, 2) == 0.75
+    assert metrics.hits_at_k(approximation, full, 1).double().mean() == 0.5
+    assert metrics.hits_at_k(approximation, full, 2).double().mean() == 0.75
     with pytest.raises(ValueError, match="k = 3"):
-        metrics.precision_at_k(approximation, full, 3)
+        metrics.hits_at_k(approximation, full, 3)
 
 
 def test_surprisal_in_nats_also_where_the_softmax_is_zero():

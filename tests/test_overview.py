@@ -56,8 +56,8 @@ def test_stage_by_stage(files, capsys, monkeypatch):
     assert "77 of 78 files" in said
     make(files, "get_wikipedia_sentences.py", b"y")
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
-    assert "made from another experiment/sentences/wikipedia_20K-sentences.pickle: run it with --force" in said
-    assert "next: .venv/bin/python add_tokenization.py" in said
+    assert "made from another experiment/sentences/wikipedia_20K-sentences.pickle" in said
+    assert f"next: .venv/bin/python add_tokenization.py --out {files.root} --force" in said
 
 
 def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
@@ -74,12 +74,18 @@ def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
 def test_a_finished_pipeline_and_other_data(files, capsys, monkeypatch):
     masked = Layout(files.root, "bert-base-uncased_mask", "wikipedia")
     make(Layout(files.root, "gpt2", "news"), "add_results.py")
+    make(Layout(files.root, "gpt2", "news", "wikipedia"), "add_results.py")
     for script in overview.stages(masked, 12, last_only=False):
         make(masked, script)
     said = show(capsys, monkeypatch, "--out", files.root)
     assert "complete: open " in said
     assert "wikipedia_report.html" in said
     assert "  gpt2 on news" in said
+    assert "maps_of" not in said
+    said = show(capsys, monkeypatch, "--out", files.root, "--model", "bert-base-uncased_mask")
+    assert "complete: open " in said
+    said = show(capsys, monkeypatch, "--out", files.root, "--dataset", "news", "--model", "gpt2")
+    assert "next: .venv/bin/python get_wikipedia_sentences.py --source PATH --dataset news" in said
     masked.results.unlink()
     masked.report.unlink()
     said = show(capsys, monkeypatch, "--out", files.root)
@@ -89,12 +95,28 @@ def test_a_finished_pipeline_and_other_data(files, capsys, monkeypatch):
     assert f"next: .venv/bin/python plot_results.py --model bert-base-uncased --out {files.root}" in said
 
 
+def test_a_folder_that_is_elsewhere_is_known_by_its_matrices(files, capsys, monkeypatch):
+    there = Layout(files.root, "mine", "docstrings")
+    for script in overview.stages(there, 12, last_only=False):
+        make(there, script)
+    there.results.unlink()
+    said = show(capsys, monkeypatch, "--model", "mine", "--dataset", "docstrings", "--out", files.root)
+    assert "next: .venv/bin/python add_results.py --model mine --dataset docstrings" in said
+
+
+def test_a_masked_model_in_a_folder_tells_so(files, bert_folder, capsys, monkeypatch):
+    folder = files.root / "some-model"
+    shutil.copytree(bert_folder, folder)
+    assert "bert_add_linreg.py" in show(capsys, monkeypatch, "--model", folder, "--out", files.root)
+
+
 def test_a_folder_tells_its_layers_and_a_wrong_one_is_a_line(files, gpt2_folder, capsys, monkeypatch):
     said = show(capsys, monkeypatch, "--model", gpt2_folder, "--out", files.root)
     assert f"next: .venv/bin/python get_wikipedia_sentences.py --out {files.root}" in said
     shutil.copytree(gpt2_folder, files.root / "broken")
     (files.root / "broken" / "config.json").write_text("{}")
-    assert "cannot load" in show(capsys, monkeypatch, "--model", files.root / "broken", "--out", files.root)
+    with pytest.raises(SystemExit, match=r"^config.py: cannot load"):
+        show(capsys, monkeypatch, "--model", files.root / "broken", "--out", files.root)
 
 
 def test_from_the_shell(tmp_path):

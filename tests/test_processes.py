@@ -62,6 +62,21 @@ def test_files_do_not_depend_on_the_number_of_processes(outs):
     assert not [*outs[1][0].rglob("*.parts")]
 
 
+def test_what_is_lost_is_made_again_by_two_processes(outs, gpt2_folder, bert_folder):
+    """Where only a figure is to do, the leader alone draws it, and its entry is whole."""
+    there = layout.Layout(outs[1][0], "tiny-gpt2", "words")
+    lost = [there.plot("r2_scores_3", "png"), there.matrix(1, 2)]
+    before = [path.read_bytes() for path in lost]
+    for path in lost:
+        path.unlink()
+    scripts = ("add_linreg", "add_plot_r2")
+    for expected in ("wrote", "already made, skipped"):
+        done = launch(there.root, (gpt2_folder, bert_folder), scripts, 2)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(expected) == 2
+    assert [path.read_bytes() for path in lost] == before
+
+
 def test_one_process_speaks_for_all(outs):
     said = [sorted(line.split(" in ")[0] for line in done.stdout.splitlines() if "wrote" in line) for _, done in outs]
     assert said[0] == said[1]

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sent
 from played_device import PLAYED, Device
 
 import config
-from shortcut import Problem, approximation, layout, overview, results, store, tables
+from shortcut import Problem, approximation, layout, overview, representations, results, shelf, store, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -306,6 +307,31 @@ def test_on_a_device_every_tensor_meets_its_like_and_the_numbers_are_the_same(ma
         run_all(tmp_path, gpt2_folder, source, SCRIPTS, "--device", PLAYED)
     assert device.done > 5_000
     assert_same_up_to_rounding(layout.Layout(tmp_path, "tiny-gpt2", "words"), made)
+
+
+def test_states_collected_before_a_stop_are_not_collected_again(made, tmp_path, gpt2_folder, capsys, monkeypatch):
+    shutil.copytree(made.root / "experiment", tmp_path / "experiment")
+    there = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--batch-size", 60)
+    monkeypatch.setattr(shelf, "SAVE_EVERY", 0)
+    compute, seen = representations.states, []
+
+    def stopping(model, points, batch):
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(batch.rows.tolist())
+        return compute(model, points, batch)
+
+    monkeypatch.setattr(representations, "states", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run("add_linreg", *here)
+    first, seen[:] = sorted(chain(*seen)), []
+    monkeypatch.setattr(representations, "states", lambda m, p, b: seen.append(b.rows.tolist()) or compute(m, p, b))
+    run("add_linreg", *here)
+    assert first
+    assert sorted([*first, *chain(*seen)]) == list(range(80))
+    A, B = (store.load_matrix(f.matrix(0, 1), D) for f in (there, made))
+    torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)  # in other batches, so up to rounding
 
 
 def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source, capsys, monkeypatch):
