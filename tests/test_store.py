@@ -113,7 +113,7 @@ def test_code_inside_a_tensors_storage_is_refused_too(tmp_path):
 
 def test_numpys_array_type_is_named_but_never_called(tmp_path):
     (tmp_path / "x.pickle").write_bytes(b"\x80\x04cnumpy\nndarray\nJ\x00\x00\x00\x10\x85R.")
-    with pytest.raises(Problem, match="damaged or not a pickle"):
+    with pytest.raises(Problem, match=r"x\.pickle: refused: it calls numpy\.ndarray"):
         store.load(tmp_path / "x.pickle")
 
 
