@@ -214,3 +214,9 @@ def load_results(path: Path) -> list[dict[str, Any]]:
     if highest > len(records):
         raise Problem(f"{path} has a jump from layer {highest} among {len(records)} records, expected one a layer")
     return records
+
+
+if __name__ == "__main__":  # python -m shortcut.store fetch|export
+    from shortcut import cli, exchange
+
+    cli.run(exchange.main)
