@@ -19,6 +19,7 @@ CODES = {info.name: ord(info.code) for info in pickletools.opcodes}
 NAMES = {code: name for name, code in CODES.items()}
 PROTOCOL = 5
 CALL = 16  # steps that a call counts as
+LOAD = 4  # steps that beginning a pickle counts as
 KEY_LENGTH = 4
 
 
@@ -97,11 +98,12 @@ class Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         stop, step = CODES["STOP"], self.budget.step
+        step(LOAD)
         while (code := self.take(1)[0]) != stop:
             step(1)
             if code not in INSTRUCTIONS:
                 name = NAMES.get(code, f"instruction {code:#04x}")
-                raise Problem(f"refused: it uses {name}, which data of this pipeline does not need, or is damaged")
+                raise Problem(f"refused: it uses {name}, which data does not need, or is damaged")
             INSTRUCTIONS[code](self)
         (value,) = self.stack
         self.stack, self.marks, self.memo = [], [], {}  # the value is the caller's to keep or not

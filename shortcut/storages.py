@@ -85,8 +85,7 @@ def _older(budget: Budget, content: memoryview) -> Storage:
 def _archive(budget: Budget, content: memoryview) -> Storage:
     """Files data.pkl, the declaration; data/<key>, the values; byteorder; all in one folder, uncompressed."""
     files = _files(content)
-    machine = Machine(files.get("data.pkl", content[:0]), TABLE, budget, _declared)
-    declared = machine.load()
+    declared = "data.pkl" in files and Machine(files["data.pkl"], TABLE, budget, _declared).load()
     if not isinstance(declared, _Declared):
         raise Problem("refused: a tensor's storage that does not say what it is")
     if files.get("byteorder", b"little") != b"little":

@@ -20,6 +20,7 @@ from shortcut import Problem, storages
 from shortcut.machine import Budget, Machine, hashable
 from shortcut.storages import Storage
 
+RELEASE = 2**22  # bytes of a file after which what has been read may leave the memory
 DIMENSIONS = 8  # more than any tensor here has
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")  # of numpy
 
@@ -41,16 +42,22 @@ def load_all(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
     machine = Machine(memoryview(mapped), ALLOWED, Budget(size))
+    released = 0
     while machine.position < size:
-        try:
-            value = machine.load()
-        except Problem as problem:
-            raise Problem(f"{path}: {problem}") from problem
-        except Exception as error:  # a damaged pickle can raise anything
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:80]
-            raise Problem(f"{path} is damaged or not a pickle of this pipeline ({why})") from error
-        mapped.madvise(mmap.MADV_DONTNEED, 0, machine.position)  # what has been read need not stay in memory
-        yield value
+        yield _next(machine, path)  # not kept here: a batch of states is large
+        if machine.position - released > RELEASE:
+            mapped.madvise(mmap.MADV_DONTNEED, 0, machine.position)
+            released = machine.position
+
+
+def _next(machine: Machine, path: Path) -> Any:
+    try:
+        return machine.load()
+    except Problem as problem:
+        raise Problem(f"{path}: {problem}") from problem
+    except Exception as error:  # a damaged pickle can raise anything
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:80]
+        raise Problem(f"{path} is damaged or not a pickle of this pipeline ({why})") from error
 
 
 def _tensor(budget: Budget, storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
