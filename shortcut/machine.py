@@ -20,21 +20,24 @@ NAMES = {code: name for name, code in CODES.items()}
 PROTOCOL = 5
 CALL = 16  # steps that a call counts as
 LOAD = 4  # steps that beginning a pickle counts as
+SET = 4  # steps that a set counts as: the largest of the empty things
 KEY_LENGTH = 4
 
 
 class Budget:
     """What the rest of a file may cost: a pickle of 9 bytes may claim gigabytes, one of 30 repeat itself 2^30 times.
 
-    Every tensor of a file has its bytes in the file, so in all they cannot be more than the file has.
+    Time and memory are bounded by the size of the file: a step takes about a microsecond and at most
+    100 bytes, and a plainly pickled sentence of one token, the densest value here, takes one in two
+    bytes. Every tensor has its bytes in the file, so all of them cannot have more than the file has.
 
     Args:
         size: bytes of the file.
     """
 
     def __init__(self, size: int):
-        self.steps = max(2_000_000, size // 4)  # sentences, the densest of our files, take a step every 9 bytes
-        self.bytes = 4 * size  # read to be checked, copied, and cut to the part that is seen
+        self.steps = max(2_000_000, size)
+        self.bytes = 4 * size  # each is read to be checked, copied, and cut to the part that is seen
 
     def step(self, n: int) -> None:
         """Count n steps. Raises Problem if there were too many."""
@@ -268,9 +271,9 @@ INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
         "EMPTY_DICT": lambda m: m.push({}),
         "SETITEM": lambda m: _set_items(m, m.top(2)),
         "SETITEMS": lambda m: _set_items(m, m.marked()),
-        "EMPTY_SET": lambda m: m.push(set()),
+        "EMPTY_SET": lambda m: (m.budget.step(SET), m.push(set())),
         "ADDITEMS": lambda m: _add_items(m, m.marked()),
-        "FROZENSET": lambda m: m.push(frozenset(map(hashable, m.marked()))),
+        "FROZENSET": lambda m: (m.budget.step(SET), m.push(frozenset(map(hashable, m.marked())))),
         "BINPUT": lambda m: m.memo.__setitem__(m.number(1), m.stack[-1]),
         "LONG_BINPUT": lambda m: m.memo.__setitem__(m.number(4), m.stack[-1]),
         "MEMOIZE": lambda m: m.memo.__setitem__(len(m.memo), m.stack[-1]),

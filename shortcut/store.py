@@ -103,7 +103,7 @@ def load_json(path: Path) -> Any:
     """The value of `save_json`. Raises Problem if it is damaged."""
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
 
 

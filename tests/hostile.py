@@ -316,10 +316,11 @@ def costly():
     yield "deep frozensets", HEAD + b"(" * deep + b"\x91" * deep + b"."
     yield "LONG", b"L" + b"9" * 100_000 + b"L\n."
     yield "a long name", HEAD + b"X" + struct.pack("<I", 10**6) + b"m" * 10**6 + text("x") + b"\x93."
-    yield "sets", HEAD + b"(" + b"\x8f" * 6_000_000 + b"l."
-    yield "lists in the memo", HEAD + b"]\x940" * 2_000_000 + b"N."
-    yield "values", b"\x8f." * 2_000_000
-    yield "short sentences", b"\x8c\0." * 3_000_000
+    yield "sets", HEAD + b"(" + b"\x8f" * 3_000_000 + b"l."
+    yield "lists in the memo", HEAD + b"]\x940" * 1_000_000 + b"N."
+    yield "values", b"\x8f." * 1_000_000
+    yield "tuples in the memo", HEAD + b"N" + b"\x85\x94" * 1_500_000 + b"."
+    yield "short sentences", b"\x8c\0." * 1_000_000
     yield "a tensor made again and again", again(b"h\3h\4R0", 100_000, 2**18)
     yield "a storage checked again and again", again(b"h\0h\1R0", 100_000, 2**18)
     yield "an empty tensor made again and again", again(b"h\3h\4R0", 700_000, 0)

@@ -77,6 +77,13 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("content", ["{", "\xff", "[" * 100_000])
+def test_damaged_json_is_one_line(tmp_path, content):
+    (tmp_path / "x.json").write_text(content, encoding="latin-1")
+    with pytest.raises(Problem, match=r"^.*x\.json is damaged \(.*\): remove it, and use --force$"):
+        store.load_json(tmp_path / "x.json")
+
+
 class Evil:
     def __init__(self, function, *args):
         self.call = (function, args)
@@ -358,3 +365,14 @@ def test_tokenized_files_that_make_no_sense_are_named(tmp_path, ids, positions, 
     path = write(tmp_path / "x.pickle", store.tokenized_dict(Tokenized(ids, positions)))
     with pytest.raises(Problem, match=message):
         store.load_tokenized(path)
+
+
+def test_many_short_sentences_of_other_code_are_within_what_a_file_may_cost(tmp_path):
+    """The densest values of all files: the most steps a byte."""
+    n = 16_000
+    path = tmp_path / "x.pickle"
+    ids = [torch.tensor([k]) for k in range(n)]
+    path.write_bytes(pickle.dumps(store.tokenized_dict(Tokenized(ids, torch.zeros(n, dtype=torch.int64)))))
+    assert len(store.load_tokenized(path)) == n
+    path.write_bytes(pickle.dumps("a\n") * 300_000)
+    assert len(store.load_sentences(path)) == 300_000
