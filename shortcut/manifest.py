@@ -99,7 +99,7 @@ class Stage:
     def _begin(self) -> None:
         with ExitStack() as locks:
             for folder in sorted({path.parent for path in self.writes}):
-                locks.enter_context(_locked(folder, self.script))
+                locks.enter_context(locked(folder, self.script))
             self._locks = locks.pop_all()
         try:
             self.run = {
@@ -166,10 +166,7 @@ class Stage:
                 "seconds": round(time.monotonic() - self._started, 1),
                 **numbers,
             }
-            used = {entry["run"] for entry in manifest["files"].values()}
-            manifest["runs"] = {key: run for key, run in manifest["runs"].items() if key in used}
-            manifest["files"] = dict(sorted(manifest["files"].items()))
-            store.save_json(path.parent / NAME, manifest)
+            _save(path.parent / NAME, manifest)
 
         with store.replacing(path, record) as file:
             yield file
@@ -277,8 +274,29 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def forget(path: Path) -> None:
+    """Remove a file with its entry, so that one made elsewhere can take its name; its folder must be locked.
+
+    Raises:
+        Problem: the manifest is damaged.
+    """
+    path.unlink(missing_ok=True)  # first: an entry must never stand beside another run's file
+    if (place := path.parent / NAME).exists():
+        manifest = {"runs": {}, "files": {}, **store.load_json(place)}
+        if manifest["files"].pop(path.name, None):
+            _save(place, manifest)
+
+
+def _save(path: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest in order, without the runs of which no file is left."""
+    used = {entry["run"] for entry in manifest["files"].values()}
+    manifest["runs"] = {key: run for key, run in manifest["runs"].items() if key in used}
+    manifest["files"] = dict(sorted(manifest["files"].items()))
+    store.save_json(path, manifest)
+
+
 @contextmanager
-def _locked(folder: Path, script: str) -> Iterator[None]:
+def locked(folder: Path, script: str) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it when the process ends, however it does."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ the old file or none. The same values give the same bytes: a view of a larger st
 its own values, and a storage as a zip-format `torch.save`, which holds no memory address and is
 still read by a bare `pickle.load`.
 
-Reading: through `unpickle`, which never runs code; every layout is checked here.
+Reading: through `unpickle`, which never runs code, and `contents`, which checks every layout.
 """
 
 import io
@@ -15,13 +15,13 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
-from shortcut import Problem
+from shortcut import Problem, contents
 from shortcut.text import Tokenized
 from shortcut.unpickle import load_all
 
@@ -103,24 +103,33 @@ def load_json(path: Path) -> Any:
     """The value of `save_json`. Raises Problem if it is damaged."""
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
 
 
 def load(path: Path) -> Any:
     """The single value in `path`. Raises as `load_all`, and if there is not exactly one."""
-    values = list(load_all(path))
+    values = [*islice(load_all(path), 2)]
     if len(values) != 1:
-        raise Problem(f"{path} holds {len(values)} values, expected one")
+        raise Problem(f"{path} holds {'more than one value' if values else 'no value'}, expected one")
     return values[0]
+
+
+@contextmanager
+def _in(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with its contents."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"{path}: {problem}") from problem
 
 
 def load_sentences(path: Path) -> list[str]:
     """The sentences of get_wikipedia_sentences.py. Raises Problem if something else is among them."""
-    sentences = list(load_all(path))
-    for k, sentence in enumerate(sentences):
-        if not isinstance(sentence, str):
-            raise Problem(f"{path}: value {k} is of type {type(sentence).__name__}, expected sentences (str)")
+    sentences = []
+    for k, value in enumerate(load_all(path)):
+        with _in(path):
+            sentences.append(contents.sentence(value, k))
     return sentences
 
 
@@ -132,25 +141,8 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
 def load_tokenized(path: Path) -> Tokenized:
     """Read a file of `tokenized_dict`. Raises Problem if it is not of that layout."""
     value = load(path)
-    if not isinstance(value, dict) or not {"tokenized_sentences", "token_positions"} <= value.keys():
-        raise Problem(f"{path}: expected a dict with tokenized_sentences and token_positions")
-    return _checked_tokenized(path, value["tokenized_sentences"], value["token_positions"])
-
-
-def _checked_tokenized(path: Path, sentences: Any, positions: Any) -> Tokenized:
-    if not isinstance(positions, (torch.Tensor, np.ndarray, list)):
-        raise Problem(f"{path}: token_positions is of type {type(positions).__name__}, expected an int64 tensor")
-    positions = torch.as_tensor(positions)
-    if positions.is_floating_point() and len(positions):
-        raise Problem(f"{path}: token_positions are {positions.dtype}, expected int64")
-    if not isinstance(sentences, list) or not sentences or positions.shape != (len(sentences),):
-        raise Problem(f"{path}: expected as many token_positions as tokenized_sentences, at least one")
-    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
-        if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.ndim != 1 or not len(ids):
-            raise Problem(f"{path}: sentence {k} is not an int64 tensor of one dimension with at least one token")
-        if not 0 <= position < len(ids) or int(ids.min()) < 0:
-            raise Problem(f"{path}: sentence {k} has {len(ids)} tokens, its chosen position is {position}")
-    return Tokenized(sentences, positions.long())
+    with _in(path):
+        return contents.tokenized(value)
 
 
 def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
@@ -174,70 +166,57 @@ def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
         Problem: not of that layout, not of L layers, batches of different width, or states not finite.
     """
     sentences, positions, states = [], [], []
-    for k, batch in enumerate(load_all(path)):
-        if not isinstance(batch, dict) or not {"tokenized_sentences", "token_positions", 0} <= batch.keys():
-            raise Problem(f"{path}: batch {k} is not a dict of tokenized_sentences, token_positions and layers")
-        checked = _checked_tokenized(path, batch["tokenized_sentences"], batch["token_positions"])
-        if len(batch) != n_layers + 3:
-            raise Problem(f"{path}: batch {k} has {len(batch) - 3} layers above the embeddings, the model {n_layers}")
-        layers = [batch.get(layer) for layer in range(n_layers + 1)]
-        for layer, h in enumerate(layers):
-            first = states[0][0] if states else layers[0]
-            fits = isinstance(h, torch.Tensor) and h.is_floating_point() and h.ndim == 2
-            if not fits or h.shape != (len(checked), first.shape[1]):
-                raise Problem(f"{path}: layer {layer} of batch {k} is not a float32 tensor of {len(checked)} states")
-            if not h.isfinite().all():
-                raise Problem(f"{path}: layer {layer} of batch {k} holds states that are not finite")
-        sentences += checked.sentences
-        positions.append(checked.positions)
-        states.append([h.float() for h in layers])
+    for k, value in enumerate(load_all(path)):
+        with _in(path):
+            tokenized, h = contents.batch(value, k, n_layers, states[0][0].shape[1] if states else None)
+        sentences += tokenized.sentences
+        positions.append(tokenized.positions)
+        states.append(h)
     if not states:
         raise Problem(f"{path} holds no batch")
     h = torch.stack([torch.cat([batch[layer] for batch in states]) for layer in range(n_layers + 1)])
     return Tokenized(sentences, torch.cat(positions)), h
 
 
-def load_matrix(path: Path, d: int) -> torch.Tensor:
-    """A fitted matrix A, float32 [d, d]. Raises Problem for another shape or type, or values not finite."""
-    A = load(path)
-    if not isinstance(A, torch.Tensor) or not A.is_floating_point() or A.shape != (d, d):
-        got = f"{A.dtype} {list(A.shape)}" if isinstance(A, torch.Tensor) else type(A).__name__
-        raise Problem(f"{path} holds {got}, expected a float32 matrix [{d}, {d}] for this model")
-    if not A.isfinite().all():
-        raise Problem(f"{path} holds values that are not finite: fit it again with --force")
-    return A.detach().float()
+def load_matrix(path: Path, d: int | None) -> torch.Tensor:
+    """A fitted matrix A, float32 [d, d], of any d if that is None.
+
+    Raises:
+        Problem: another shape or type, or values that are not finite.
+    """
+    value = load(path)
+    with _in(path):
+        return contents.matrix(value, d)
 
 
 def load_r2(path: Path) -> dict[str, dict[tuple[int, int], float]]:
-    """The scores of add_plot_r2.py: `score_mat` and `score_id`, each {(i, j): r2}."""
+    """The scores of add_plot_r2.py: `score_mat` and `score_id`, each {(i, j): r2}.
+
+    Raises:
+        Problem: not of that layout, or a score that is not finite.
+    """
     value = load(path)
-    if not isinstance(value, dict) or not {"score_mat", "score_id"} <= value.keys():
-        raise Problem(f"{path}: expected a dict with score_mat and score_id")
-    try:
-        return {name: {(i, j): float(r2) for (i, j), r2 in value[name].items()} for name in ("score_mat", "score_id")}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise Problem(f"{path}: expected scores as {{(i, j): float}} ({error})") from error
+    with _in(path):
+        return contents.scores(value)
 
 
 def load_results(path: Path) -> list[dict[str, Any]]:
-    """The records of add_results.py: `info`, `layers_processed`, `topk`, `surprisal`.
+    """The records of add_results.py (see `contents.record`), of one number of sentences all of them.
 
-    The original's BERT files lack `layers_processed` for jumps, which is their layer, and `surprisal`
-    for early exits, which stays absent. Raises Problem for anything of another layout.
+    Raises:
+        Problem: something of another layout.
     """
-    records = list(load_all(path))
-    for k, record in enumerate(records):
-        try:
-            info = record["info"]
-            if info["type"] == "jump":
-                record.setdefault("layers_processed", float(info["layer"]))
-            record["layers_processed"] = float(record["layers_processed"])
-            record["topk"] = torch.as_tensor(record["topk"])
-            if "surprisal" in record:
-                record["surprisal"] = torch.as_tensor(record["surprisal"])
-            known = info["type"] in ("jump", "early_exit") and record["topk"].ndim == 2 and "mode" in info
-        except (TypeError, KeyError, ValueError, AttributeError):
-            known = False
-        if not known:
-            raise Problem(f"{path}: record {k} is not one of info, layers_processed, topk [n, 10] and surprisal [n]")
+    records: list[dict[str, Any]] = []
+    for k, value in enumerate(load_all(path)):
+        with _in(path):
+            records.append(contents.record(value, k, len(records[0]["topk"]) if records else None))
+    highest = max((record["info"].get("layer", 0) for record in records), default=0)
+    if highest > len(records):
+        raise Problem(f"{path} has a jump from layer {highest} among {len(records)} records, expected one a layer")
     return records
+
+
+if __name__ == "__main__":  # python -m shortcut.store fetch|export
+    from shortcut import cli, exchange
+
+    cli.run(exchange.main)

@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "resolve":
             return self._file(folder / inside)
         if kind == "tree":
-            return self._tree(folder, inside, "recursive=True" in self.path)
+            return self._tree(folder, inside, "recursive=true" in self.path.lower())
         files = [{"rfilename": str(p.relative_to(folder))} for p in sorted(folder.rglob("*")) if p.is_file()]
         self._json(200, {"id": name.removeprefix("datasets/"), "sha": self.commit, "siblings": files})
 

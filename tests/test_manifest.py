@@ -142,7 +142,7 @@ def test_an_entry_holds_what_made_the_file(layout, said):
 def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
     code = (
         "import sys; from pathlib import Path; from shortcut import manifest\n"
-        "with manifest._locked(Path(sys.argv[1]), 'add_results.py'): print('held', flush=True); sys.stdin.read()"
+        "with manifest.locked(Path(sys.argv[1]), 'add_results.py'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, layout.experiment], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -77,6 +77,13 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("content", ["{", "\xff", "[" * 100_000])
+def test_damaged_json_is_one_line(tmp_path, content):
+    (tmp_path / "x.json").write_text(content, encoding="latin-1")
+    with pytest.raises(Problem, match=r"^.*x\.json is damaged \(.*\): remove it, and use --force$"):
+        store.load_json(tmp_path / "x.json")
+
+
 class Evil:
     def __init__(self, function, *args):
         self.call = (function, args)
@@ -113,27 +120,132 @@ def test_code_inside_a_tensors_storage_is_refused_too(tmp_path):
 
 def test_numpys_array_type_is_named_but_never_called(tmp_path):
     (tmp_path / "x.pickle").write_bytes(b"\x80\x04cnumpy\nndarray\nJ\x00\x00\x00\x10\x85R.")
-    with pytest.raises(Problem, match="damaged or not a pickle"):
+    with pytest.raises(Problem, match=r"x\.pickle: refused: it calls numpy\.ndarray"):
         store.load(tmp_path / "x.pickle")
 
 
+def record(info=None, **changes):
+    """A record of the results as add_results.py writes it, changed; a change to None leaves the key out."""
+    whole = {
+        "info": {"type": "jump", "mode": "mat", "layer": 1, **(info or {})}, "layers_processed": 1.0,
+        "topk": torch.arange(20).reshape(2, 10), "surprisal": torch.tensor([0.5, 1.0]), **changes,
+    }  # fmt: skip
+    return {key: value for key, value in whole.items() if value is not None}
+
+
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
-    "record",
+    ("value", "message"),
     [
-        "text", {"topk": 1}, {"info": 3, "topk": torch.zeros(2, 10)},
-        {"info": {"type": "early_exit", "mode": "mat", "lambda": 0.0}, "topk": torch.zeros(2, 10)},
-        {"info": {"type": "jump", "mode": "mat", "layer": 1}, "topk": "abc"},
+        ("text", "record 0 is str, expected a dict of info"),
+        ({"topk": 1}, "record 0 is dict, expected a dict of info"),
+        (record(info={"type": "leap"}), "has another info"),
+        (record(info={"layer": -1}), "has another info"),
+        (record(info={"layer": 1.0}), "has another info"),
+        (record(info={"type": "early_exit"}), "has another info"),
+        (record(info={"type": "early_exit", "lambda": NAN}), "has another info"),
+        (record(info={"mode": "matt"}), "has another info"),
+        (record(info={"mode": ("blk_mat", {"what_to_mat": {7}})}), "has another info"),
+        (record(info={"mode": ("blk_mat", {"what_to_mat": [2]})}), "has another info"),
+        (record(info={"type": "early_exit", "lambda": 0.5}, layers_processed=None), "layers_processed is NoneType"),
+        (record(layers_processed=NAN), "layers_processed is nan"),
+        (record(topk="abc"), r"topk is str, expected int64 \[n, 10\]"),
+        (record(topk=torch.zeros(2, 10)), r"topk is float32 \[2, 10\], expected int64"),
+        (record(topk=torch.zeros(2, 9, dtype=torch.int64)), r"topk is int64 \[2, 9\]"),
+        (record(topk=-torch.ones(2, 10, dtype=torch.int64)), "numbers of tokens"),
+        (record(surprisal=None), "surprisal is NoneType"),
+        (record(surprisal=torch.zeros(3)), r"surprisal is float32 \[3\], expected float32 \[2\]"),
+        (record(surprisal=torch.zeros(2, dtype=torch.float64)), "surprisal is float64"),
+        (record(surprisal=torch.tensor([0.0, NAN])), "all of it finite"),
+        (record(info={"layer": 2**30}), "a jump from layer 1073741824 among 1 records"),
     ],
-)  # fmt: skip
-def test_records_of_another_layout_are_named(tmp_path, record):
-    path = write(tmp_path / "x.pickle", record)
-    with pytest.raises(Problem, match="record 0 is not one of info, layers_processed"):
+)
+def test_records_of_another_layout_are_named(tmp_path, value, message):
+    path = write(tmp_path / "x.pickle", value)
+    with pytest.raises(Problem, match=rf"x\.pickle.*{message}"):
         store.load_results(path)
 
 
-def test_scores_of_another_layout_are_named(tmp_path):
-    with pytest.raises(Problem, match="expected scores as"):
-        store.load_r2(write(tmp_path / "x.pickle", {"score_mat": [], "score_id": {}}))
+def test_records_of_different_numbers_of_sentences_are_named(tmp_path):
+    path = write(tmp_path / "x.pickle", record(), record(topk=torch.arange(30).reshape(3, 10)))
+    with pytest.raises(Problem, match=r"record 1: topk is int64 \[3, 10\], expected int64 \[2, 10\]"):
+        store.load_results(path)
+
+
+def test_what_the_originals_bert_records_lack_is_not_asked_for(tmp_path):
+    early = {"type": "early_exit", "mode": "id", "lambda": np.float64(0.5)}
+    jump, stopped = record(layers_processed=None), record(layers_processed=np.float64(1.5), surprisal=None)
+    stopped["info"] = early
+    path = tmp_path / "x.pickle"
+    path.write_bytes(pickle.dumps(jump) + pickle.dumps(stopped))
+    first, second = store.load_results(path)
+    assert first["layers_processed"] == 1.0
+    assert second["layers_processed"] == 1.5
+    assert "surprisal" not in second
+    assert second["info"] == early
+
+
+SCORES = {(0, 1): 0.5, (0, 2): 0.25, (1, 2): -3.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([SCORES], "holds list, expected a dict with score_mat and score_id"),
+        ({"score_mat": [], "score_id": SCORES}, "score_mat is list, expected scores as"),
+        ({"score_mat": SCORES, "score_id": {}}, "score_id is dict, expected scores as"),
+        ({"score_mat": SCORES, "score_id": {"a": 1.0}}, "expected scores as"),
+        ({"score_mat": SCORES, "score_id": {(1, 0): 1.0}}, "no pair of layers"),
+        ({"score_mat": SCORES, "score_id": {(0, 2**30): 1.0}}, "no pair of layers"),
+        ({"score_mat": SCORES, "score_id": {(0, 1): "1.0"}}, r"score_id of \(0, 1\) is str"),
+        ({"score_mat": SCORES, "score_id": {(0, 1): NAN}}, r"score_id of \(0, 1\) is nan, expected a finite number"),
+    ],
+)
+def test_scores_of_another_layout_are_named(tmp_path, value, message):
+    with pytest.raises(Problem, match=rf"x\.pickle: .*{message}"):
+        store.load_r2(write(tmp_path / "x.pickle", value))
+
+
+def test_the_originals_scores_are_numpy_scalars(tmp_path):
+    path = tmp_path / "x.pickle"
+    path.write_bytes(pickle.dumps({name: {(0, 1): np.float64(0.5)} for name in ("score_mat", "score_id")}))
+    assert store.load_r2(path) == {"score_mat": {(0, 1): 0.5}, "score_id": {(0, 1): 0.5}}
+
+
+def batch(**changes):
+    states = {layer: torch.ones(2, 4) for layer in range(3)}
+    ids = {"tokenized_sentences": [torch.arange(3)] * 2, "token_positions": torch.tensor([0, 2])}
+    return {**ids, **states, **{int(key[1:]) if key[0] == "h" else key: value for key, value in changes.items()}}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1], "batch 1 is not a dict of tokenized_sentences"),
+        (batch(token_positions=torch.tensor([0, 3])), "batch 1: sentence 1 has 3 tokens, its chosen position is 3"),
+        (batch(h3=torch.ones(2, 4)), "batch 1 has 3 layers above the embeddings, the model 2"),
+        (batch(h1="x"), r"layer 1 of batch 1 holds str, expected float32 states \[2, 4\]"),
+        (batch(h1=torch.ones(2, 5)), r"holds float32 \[2, 5\], expected float32 states \[2, 4\]"),
+        (batch(h2=torch.ones(2, 4).half()), r"holds float16 \[2, 4\]"),
+        (batch(h0=torch.full((2, 4), NAN)), "layer 0 of batch 1 holds states that are not finite"),
+    ],
+)
+def test_states_that_make_no_sense_are_named(tmp_path, value, message):
+    with pytest.raises(Problem, match=message):
+        store.load_states(write(tmp_path / "x.pickle", batch(), value), 2)
+
+
+def test_the_originals_states_are_views_with_large_storages(tmp_path):
+    whole = torch.randn(2, 50, 4)
+    path = tmp_path / "x.pickle"
+    path.write_bytes(pickle.dumps(batch(h0=whole[:, 7], h1=whole[:, 0])))
+    _, h = store.load_states(path, 2)
+    assert h[0].equal(whole[:, 7])
+    assert h[1].equal(whole[:, 0])
+    values = store.load(path)
+    assert all(values[layer].untyped_storage().nbytes() == values[layer].nbytes for layer in range(3))
 
 
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
@@ -148,6 +260,64 @@ def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
         store.dump(file, Huge())
     with pytest.raises(Problem, match="in a storage of 2 values"):
         store.load(tmp_path / "x.pickle")
+
+
+def test_both_forms_of_a_storage_are_read_on_whatever_device_it_was(tmp_path):
+    A = torch.randn(3, 4)
+    path = tmp_path / "x.pickle"
+    for older in (True, False):
+        buffer = io.BytesIO()
+        torch.save(A._typed_storage(), buffer, _use_new_zipfile_serialization=not older)
+        content = Evil(torch.storage._load_from_bytes, buffer.getvalue())
+        tensor = Evil(torch._utils._rebuild_tensor_v2, content, 4, (2, 4), (4, 1), False, collections.OrderedDict())
+        path.write_bytes(pickle.dumps(tensor))
+        assert store.load(path).equal(A[1:])
+    older = pickle.dumps(A)
+    cuda = older.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    start = older.index(b"\x80\x02\x8a\x0a")
+    for at, n in ((3, 8), (start - 4, 4)):  # the frame and the bytes of the storage are longer by 3
+        length = int.from_bytes(cuda[at : at + n], "little") + 3
+        cuda = cuda[:at] + length.to_bytes(n, "little") + cuda[at + n :]
+    path.write_bytes(cuda)
+    assert store.load(path).equal(A)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.uint8])
+def test_tensors_of_other_types_are_read_too(tmp_path, dtype):
+    tensor = torch.arange(6).reshape(2, 3).to(dtype)
+    path = tmp_path / "x.pickle"
+    path.write_bytes(pickle.dumps([tensor, tensor.T, tensor[:, :0]]))
+    for got, expected in zip(store.load(path), (tensor, tensor.T, tensor[:, :0]), strict=True):
+        assert got.dtype == dtype
+        assert got.equal(expected)
+
+
+def test_every_way_that_numpy_writes_an_array_is_read(tmp_path):
+    path = tmp_path / "x.pickle"
+    for protocol in range(3, 6):
+        for array in (np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(600).reshape(20, 30)), np.arange(0)):
+            path.write_bytes(pickle.dumps({"a": array, "s": np.float32(0.5), "set": {1, 4}}, protocol))
+            value = store.load(path)
+            assert np.array_equal(value["a"], array)
+            assert value["s"] == 0.5
+            assert value["set"] == {1, 4}
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_storage_that_is_not_what_it_says_is_refused(tmp_path, older):
+    """Every byte of a short tensor's pickle, changed: an error, or the same values, or others of the same shape."""
+    A = torch.arange(3.0)
+    path = tmp_path / "x.pickle"
+    whole = pickle.dumps(A) if older else write(path, A).read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            value = store.load(path)
+        except Problem:
+            continue
+        assert isinstance(value, torch.Tensor)
+        assert value.numel() == 3
+        assert older or value.equal(A)  # the newer form has checksums
 
 
 @pytest.mark.parametrize(
@@ -165,6 +335,8 @@ def test_truncated_and_lying_files_are_refused(tmp_path, damage):
     [
         (torch.zeros(3, 4), r"float32 \[3, 4\], expected a float32 matrix \[4, 4\]"),
         (torch.zeros(4, 4, dtype=torch.int64), "int64"),
+        (torch.zeros(4, 4, dtype=torch.float64), r"float64 \[4, 4\], expected a float32 matrix"),
+        (torch.zeros(4, 4, dtype=torch.float16), "float16"),
         ("A", "holds str"),
         (torch.full((4, 4), float("nan")), "not finite"),
     ],
@@ -184,9 +356,23 @@ def test_matrices_that_do_not_fit_are_named(tmp_path, value, message):
         ([], torch.tensor([]), "at least one"),
         ([torch.arange(3)], torch.tensor([1.5]), "expected int64"),
         ([torch.arange(3)], "0", "token_positions is of type str"),
+        ([torch.arange(3)], [[0]], "token_positions is of type list"),
+        ([torch.arange(3).int()], torch.tensor([0]), "not an int64 tensor"),
+        ([torch.arange(3) - 1], torch.tensor([0]), "sentence 0"),
     ],
 )
 def test_tokenized_files_that_make_no_sense_are_named(tmp_path, ids, positions, message):
     path = write(tmp_path / "x.pickle", store.tokenized_dict(Tokenized(ids, positions)))
     with pytest.raises(Problem, match=message):
         store.load_tokenized(path)
+
+
+def test_many_short_sentences_of_other_code_are_within_what_a_file_may_cost(tmp_path):
+    """The densest values of all files: the most steps a byte."""
+    n = 16_000
+    path = tmp_path / "x.pickle"
+    ids = [torch.tensor([k]) for k in range(n)]
+    path.write_bytes(pickle.dumps(store.tokenized_dict(Tokenized(ids, torch.zeros(n, dtype=torch.int64)))))
+    assert len(store.load_tokenized(path)) == n
+    path.write_bytes(pickle.dumps("a\n") * 300_000)
+    assert len(store.load_sentences(path)) == 300_000

@@ -1,0 +1,333 @@
+"""Matrices of others: fetched as published, used as they are, refused when they are none; and ours passed on."""
+
+import importlib
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import hub
+import pytest
+import safetensors
+import torch
+from conftest import LAYERS, D, make_tokenized
+
+from shortcut import Problem, approximation, exchange, linear, manifest, store
+from shortcut.layout import Layout
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = "sashay/linear-shortcut"
+PAIRS = linear.pairs(LAYERS)
+OFFER = [f"{i}_{j}.pickle" for i, j in PAIRS] + [f"p{i}_0_1.pickle" for i in range(LAYERS)]
+CHILD = """
+import contextlib, io, json, sys, time
+from shortcut import Problem, exchange
+time.sleep = lambda _: None  # the hub's client waits before it asks again
+for line in sys.stdin:
+    said, problem = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(said):
+            exchange.main(json.loads(line))
+    except Problem as error:
+        problem = str(error)
+    print(json.dumps([problem, said.getvalue()]), flush=True)
+"""
+
+
+def matrix(k, d=D):
+    return torch.randn(d, d, generator=torch.Generator().manual_seed(k))
+
+
+def publish(folder):
+    """The matrices of a tiny model as the original code writes them, among what else lies in a repository."""
+    place = folder / "tiny-gpt2" / "words"
+    place.mkdir(parents=True)
+    for k, name in enumerate(OFFER):
+        (place / name).write_bytes(pickle.dumps(matrix(k)))
+    (folder / "README.md").write_text("matrices")
+    (place / "notes.pickle").write_bytes(b"no matrix")
+    (folder / "gpt2-xl" / "wikipedia").mkdir(parents=True)
+    (folder / "gpt2-xl" / "wikipedia" / "0_48.pickle").write_bytes(pickle.dumps(matrix(0)))
+    return place
+
+
+class Child:
+    """The command in a process of its own, which a hub is named to; asked again and again."""
+
+    def __init__(self, url, cache, **variables):
+        environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CHILD], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**environment, "HF_ENDPOINT": url, "HF_HOME": str(cache), **variables},
+        )  # fmt: skip
+
+    def ask(self, *arguments):
+        self.process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        problem, said = json.loads(self.process.stdout.readline())
+        assert problem is None or "\n" not in problem
+        return problem, said
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    (root / "empty").mkdir()
+    publish(root / "published")
+    with hub.serving({PUBLISHED: root / "published", "some/empty": root / "empty"}) as playing:
+        yield playing
+
+
+@pytest.fixture(scope="module")
+def child(played, tmp_path_factory):
+    child = Child(played.url, tmp_path_factory.mktemp("cache"))
+    yield child
+    child.close()
+
+
+@pytest.fixture
+def place(played):
+    """Where the hub's matrices lie, as published again after the test."""
+    root = played.repositories[PUBLISHED]
+    yield root / "tiny-gpt2" / "words"
+    shutil.rmtree(root)
+    publish(root)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Layout(tmp_path, "tiny-gpt2", "words")
+
+
+@pytest.fixture
+def fetch(child, played, files):
+    def ask(*arguments, dataset="words"):
+        played.requests.clear()
+        child.ask("fetch", *arguments, "--model", "tiny-gpt2", "--dataset", dataset, "--out", files.root)
+        return child.answer()
+
+    return ask
+
+
+def downloaded(played):
+    return [path.rpartition("/")[2] for method, path, _ in played.requests if method == "GET" and "/resolve/" in path]
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_published_matrices_are_fetched_as_they_are_and_get_no_entry(fetch, files, place, played):
+    problem, said = fetch()
+    assert problem is None
+    assert f"wrote {len(OFFER)} matrices [{D}, {D}] to linreg/tiny-gpt2/words, from {PUBLISHED} at" in said
+    assert visible(files.matrices) == sorted(OFFER)
+    assert downloaded(played) == OFFER
+    for name in OFFER:
+        assert (files.matrices / name).read_bytes() == (place / name).read_bytes()
+
+
+def test_what_is_there_is_kept_and_only_what_is_missing_is_fetched(fetch, files, place, played):
+    fetch()
+    (files.matrices / OFFER[1]).unlink()
+    (files.matrices / OFFER[0]).write_bytes(pickle.dumps(matrix(99)))
+    problem, said = fetch()
+    assert problem is None
+    assert downloaded(played) == [OFFER[1]]
+    assert f"kept {len(OFFER) - 1} matrices" in said
+    assert store.load_matrix(files.matrices / OFFER[0], D).equal(matrix(99))
+    assert fetch()[0] is None
+    assert downloaded(played) == []
+    assert fetch("--force")[0] is None
+    assert downloaded(played) == OFFER
+    assert store.load_matrix(files.matrices / OFFER[0], D).equal(matrix(0))
+
+
+def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, played):
+    ours, other = files.matrix(0, 1), files.matrix(2, 7)
+    with manifest.Stage(
+        files, "add_linreg.py", reads=[], writes=[ours, other], settings={}, force=False, notice=lambda _: None
+    ) as stage:
+        stage.save(ours, matrix(5))
+        stage.save(other, matrix(6))
+    assert fetch()[0] is None
+    assert store.load_matrix(ours, D).equal(matrix(5))
+    assert fetch("--force")[0] is None
+    assert store.load_matrix(ours, D).equal(matrix(0))
+    recorded = json.loads((files.matrices / manifest.NAME).read_text())
+    assert [*recorded["files"]] == [other.name]
+    assert len(recorded["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(matrix(0, 7)), rf"holds float32 \[7, 7\], expected a float32 matrix \[{D}, {D}\]"),
+        (pickle.dumps(matrix(0).double()), "holds float64"),
+        (pickle.dumps(matrix(0)[:, :3]), "holds float32"),
+        (pickle.dumps(matrix(0) / 0 * 0), "not finite"),
+        (pickle.dumps(matrix(0))[:-100], "truncated or damaged"),
+        (b"cos\nsystem\n(X\x04\x00\x00\x00truetR.", "refused: it asks for os.system"),
+        (b"<html>Sorry</html>", "refused: it uses|damaged"),
+    ],
+)  # fmt: skip
+def test_what_is_no_matrix_is_named_and_not_put_in_place(fetch, files, place, played, content, message):
+    (place / OFFER[2]).write_bytes(content)
+    problem, _ = fetch()
+    assert problem.startswith(f"tiny-gpt2/words/{OFFER[2]} of {PUBLISHED} was not put in place: it ")
+    assert re.search(message, problem)
+    assert len(problem) < 400
+    assert [name for name in visible(files.matrices) if name.endswith(".pickle")] == sorted(OFFER[:2])
+    (place / OFFER[2]).write_bytes(pickle.dumps(matrix(2)))
+    assert fetch()[0] is None
+    assert downloaded(played) == OFFER[2:]  # the first two were finished
+    assert visible(files.matrices) == sorted(OFFER)
+
+
+def test_a_repository_or_folder_that_is_not_there_is_one_line(fetch, files):
+    assert fetch("no/such")[0].startswith("no repository no/such on the Hugging Face hub: give OWNER/NAME")
+    assert fetch("no//such")[0].startswith("no repository no//such")
+    assert fetch("some/empty")[0] == "some/empty on the Hugging Face hub holds no matrices in tiny-gpt2/words"
+    problem, _ = fetch(dataset="wikipedia")
+    assert problem.endswith("it has some in gpt2-xl/wikipedia, tiny-gpt2/words: use --model and --dataset")
+    assert not files.matrices.exists()
+
+
+def test_without_a_network_it_is_one_line_with_the_ways_out(tmp_path):
+    started = [
+        Child("http://127.0.0.1:9", tmp_path / "a"),
+        Child("http://127.0.0.1:9", tmp_path / "b", HF_HUB_OFFLINE="1"),
+    ]
+    for child in started:
+        child.ask("fetch", "--out", tmp_path / "out")
+    for child in started:
+        problem, _ = child.answer()
+        child.close()
+        assert problem.startswith(f"cannot list {PUBLISHED} on the Hugging Face hub (")
+        assert problem.endswith(
+            "without HF_HUB_OFFLINE, name a mirror in HF_ENDPOINT, or fit the matrices by add_linreg.py"
+        )
+        assert len(problem) < 400
+
+
+def test_a_folder_in_use_is_one_line(fetch, files):
+    with manifest.locked(files.matrices, "add_linreg.py"):
+        assert "is in use by add_linreg.py" in fetch()[0]
+
+
+def of_others(files, d=D):
+    """Everything that the scripts read of a tiny model, without an entry: plain pickles of other code."""
+    parts = [files.part(i, a) for i in range(LAYERS) for a in approximation.REPLACED_STATES]
+    files.matrices.mkdir(parents=True)
+    for k, path in enumerate([*(files.matrix(i, j) for i, j in PAIRS), *parts]):
+        path.write_bytes(pickle.dumps(matrix(k, d)))
+    with store.replacing(files.tokenized("val")) as file:
+        store.dump(file, store.tokenized_dict(make_tokenized(12, 320)))
+
+
+def run(script, files, model):
+    importlib.import_module(script).main(["--out", str(files.root), "--model", model, "--dataset", "words"])
+
+
+def test_published_matrices_are_used_as_they_are_with_one_notice(files, gpt2_folder, capsys):
+    of_others(files)
+    run("add_plot_r2", files, gpt2_folder)
+    said = capsys.readouterr().out
+    assert said.count("no manifest entry (made by hand or by other code), read as it is: 7 files in") == 1
+    assert said.count("no manifest entry") == 1
+    assert store.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
+
+
+@pytest.mark.parametrize(
+    ("script", "name"), [("add_plot_r2", "1_2"), ("add_results", f"1_{LAYERS}"), ("add_results", "p1_4_5")]
+)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (matrix(0, 7), rf"holds float32 \[7, 7\], expected a float32 matrix \[{D}, {D}\] for this model"),
+        (matrix(0).half(), rf"holds float16 \[{D}, {D}\], expected a float32 matrix"),
+        (matrix(0) / 0 * 0, "holds values that are not finite"),
+        ({"A": 1}, "holds dict, expected a float32 matrix"),
+    ],
+)  # fmt: skip
+def test_a_matrix_that_does_not_fit_is_named_by_the_scripts_that_use_it(
+    files, gpt2_folder, capsys, script, name, value, message
+):
+    of_others(files)
+    (files.matrices / f"{name}.pickle").write_bytes(pickle.dumps(value))
+    with pytest.raises(Problem, match=rf"/{name}\.pickle: {message}"):
+        run(script, files, gpt2_folder)
+
+
+def test_a_bit_that_changed_in_a_file_with_an_entry_is_seen_before_it_is_read(files, monkeypatch):
+    path = files.matrix(0, 1)
+    with manifest.Stage(
+        files, "add_linreg.py", reads=[], writes=[path], settings={}, force=False, notice=lambda _: None
+    ) as stage:
+        stage.save(path, matrix(0))
+    whole = path.read_bytes()
+    monkeypatch.setattr(store, "load_all", None)  # nothing may be read
+    for at in range(0, len(whole), 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        with pytest.raises(
+            Problem, match=r"^linreg/tiny-gpt2/words/0_1.pickle has changed since it was made: run add_"
+        ):
+            exchange.export(files)
+
+
+def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, capsys):
+    of_others(files)
+    exchange.main(["export", "--model", "tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
+    assert "wrote linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
+    with safetensors.safe_open(files.matrices / exchange.SAFETENSORS, "pt") as exported:
+        assert exported.metadata() == {"format": "pt", "model": "tiny-gpt2", "dataset": "words"}
+        names = [path.stem for path in files.matrices.glob("*.pickle")]
+        assert sorted(exported.keys()) == sorted(names)
+        for name in names:
+            assert exported.get_tensor(name).equal(store.load_matrix(files.matrices / f"{name}.pickle", D))
+
+
+def test_an_export_with_a_wrong_matrix_leaves_the_old_one(files, capsys):
+    of_others(files)
+    exchange.export(files)
+    before = (files.matrices / exchange.SAFETENSORS).read_bytes()
+    files.matrix(1, 2).write_bytes(pickle.dumps(matrix(0, D + 1)))
+    with pytest.raises(Problem, match=rf"1_2\.pickle: holds float32 \[{D + 1}, {D + 1}\]"):
+        exchange.export(files)
+    assert (files.matrices / exchange.SAFETENSORS).read_bytes() == before
+
+
+def test_the_command_says_what_it_can_do_and_what_is_missing(tmp_path):
+    def command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "shortcut.store", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    done = command("export", "--model", "m", "--dataset", "d", "--out", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == ("store.py: linreg/m/d holds no matrix: run add_linreg.py first, or fetch published ones\n")
+
+
+@pytest.mark.parametrize("arguments", [["feed"], [], ["export"], ["fetch", "--model", "../up"]])
+def test_a_command_that_makes_no_sense_is_answered_with_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit):
+        exchange.main(arguments)
+    assert "usage: python -m shortcut.store" in capsys.readouterr().err
+
+
+def test_help_names_both_commands(capsys):
+    with pytest.raises(SystemExit):
+        exchange.main(["--help"])
+    assert {"fetch", "export"} <= {*capsys.readouterr().out.split()}
