@@ -19,6 +19,8 @@ WORDS = (
     "the a model layer state token reads writes maps jumps early late linear final hidden sentence of to and".split()
 )
 
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
 
 def make_sentences(n, seed=0):
     """n distinct sentences of 3 to 20 words, newline at the end."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import scipy.linalg
 import torch
-from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences
+from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences, on_a_gpu
 from played_device import PLAYED, Device
 
 import config
@@ -215,4 +215,11 @@ def test_on_a_device_every_tensor_meets_its_like_and_the_numbers_are_the_same(ma
     with Device() as device:
         run_all(tmp_path, bert_folder, SCRIPTS, "--device", PLAYED)
     assert device.done > 2_000
+    assert_same_up_to_rounding(files, made)
+
+
+@on_a_gpu
+def test_on_a_gpu_the_numbers_are_the_same(made, tmp_path, bert_folder):
+    files = with_sentences(tmp_path)
+    run_all(tmp_path, bert_folder, SCRIPTS, "--device", "cuda")
     assert_same_up_to_rounding(files, made)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sentences
+from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sentences, on_a_gpu
 from played_device import PLAYED, Device
 
 import config
@@ -306,6 +306,12 @@ def test_on_a_device_every_tensor_meets_its_like_and_the_numbers_are_the_same(ma
     with Device() as device:
         run_all(tmp_path, gpt2_folder, source, SCRIPTS, "--device", PLAYED)
     assert device.done > 5_000
+    assert_same_up_to_rounding(layout.Layout(tmp_path, "tiny-gpt2", "words"), made)
+
+
+@on_a_gpu
+def test_on_a_gpu_the_numbers_are_the_same(made, tmp_path, gpt2_folder, source):
+    run_all(tmp_path, gpt2_folder, source, SCRIPTS, "--device", "cuda")
     assert_same_up_to_rounding(layout.Layout(tmp_path, "tiny-gpt2", "words"), made)
 
 
