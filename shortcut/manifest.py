@@ -31,10 +31,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shortcut import Problem, processes, store
+from shortcut import Problem, entries, processes, store
+from shortcut.entries import NAME
 from shortcut.layout import Layout
 
-NAME = "manifest.json"
 RUN = "run.json"  # in a folder of unfinished work: what it is part of
 LOCK = ".lock"
 MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
@@ -227,14 +227,7 @@ class Stage:
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         if folder not in self._manifests:
-            path = folder / NAME
-            try:
-                manifest = json.loads(path.read_text()) if path.exists() else {}
-                self._manifests[folder] = {"runs": {}, "files": {}, **manifest}
-            except ValueError as error:
-                raise Problem(
-                    f"{self.layout.relative(path)} is damaged ({error}): remove it, and use --force"
-                ) from error
+            self._manifests[folder] = entries.load(folder / NAME)
         return self._manifests[folder]
 
     def _describe(self, paths: list[Path]) -> str:
@@ -281,10 +274,9 @@ def forget(path: Path) -> None:
         Problem: the manifest is damaged.
     """
     path.unlink(missing_ok=True)  # first: an entry must never stand beside another run's file
-    if (place := path.parent / NAME).exists():
-        manifest = {"runs": {}, "files": {}, **store.load_json(place)}
-        if manifest["files"].pop(path.name, None):
-            _save(place, manifest)
+    manifest = entries.load(path.parent / NAME)
+    if manifest["files"].pop(path.name, None):
+        _save(path.parent / NAME, manifest)
 
 
 def _save(path: Path, manifest: dict[str, Any]) -> None:

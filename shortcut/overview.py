@@ -6,7 +6,6 @@ Reads names, manifests and hashes recorded there; no data, so that it answers at
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shortcut import Problem
+from shortcut import Problem, entries
 from shortcut.layout import Layout, model_folder, results_folder
 
 FIGURES = ("pre", "surp", "ee_pre1")
@@ -157,8 +156,8 @@ def _entry(path: Path, manifests: dict[Path, dict[str, Any]]) -> dict[str, Any] 
     folder = path.parent
     if folder not in manifests:
         try:
-            manifests[folder] = json.loads((folder / "manifest.json").read_text())
-        except (OSError, ValueError):
+            manifests[folder] = entries.load(folder / entries.NAME)
+        except (OSError, Problem):
             manifests[folder] = {"files": {}, "runs": {}}
     entry = manifests[folder]["files"].get(path.name)
     return entry and {**entry, **manifests[folder]["runs"][entry["run"]]}

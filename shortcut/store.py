@@ -99,12 +99,15 @@ def save_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
-def load_json(path: Path) -> Any:
-    """The value of `save_json`. Raises Problem if it is damaged."""
+def load_json(path: Path) -> dict[str, Any]:
+    """The dict of `save_json`. Raises Problem if it is damaged, or holds something else."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
+    if not isinstance(value, dict):
+        raise Problem(f"{path} holds a {type(value).__name__}, expected an object: remove it, and use --force")
+    return value
 
 
 def load(path: Path) -> Any:

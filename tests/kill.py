@@ -16,7 +16,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -177,18 +178,30 @@ def expect(right: bool, what: str) -> None:
         sys.exit(f"kill: {what}\n{Path(log).read_text()}")
 
 
-def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: list[Callable[[], int]]) -> int:
-    """Kill one stage some times, run it to its end, compare; how many of the kills came before it was done."""
-    out, early = folder / "out", 0
-    for kill in kills:
+def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterator[Callable[[], int]], n: int) -> None:
+    """Kill one stage n times, run it to its end, and compare.
+
+    A kill that came after the stage was done does not count: then the stage begins anew.
+    """
+    out, fresh = folder / "out", folder / "fresh"
+    out.mkdir(exist_ok=True)
+    shutil.copytree(out, fresh)
+    hits = 0
+    while hits < n:
         before = outputs(out)
-        early += kill() == -signal.SIGKILL
+        status = next(kills)()
+        expect(status in (0, -signal.SIGKILL), f"{script} fails after a kill")
+        if not status:
+            shutil.rmtree(out)
+            shutil.copytree(fresh, out)
+            continue
+        hits += 1
         after = outputs(out)
         for name, (written, data) in after.items():
             expect(data == undisturbed[name], f"{script} left {name} half-written")
             expect(name not in before or before[name][0] == written, f"{script} wrote {name} twice")
         expect(before.keys() <= after.keys(), f"{script} lost {before.keys() - after.keys()}")
-    expect(early > 0, f"{script} was never killed before it was done")
+    shutil.rmtree(fresh)
     expect(in_a_process(stage(script, folder)) == 0, f"{script} does not finish after a kill")
     for name, (written, _) in outputs(out).items():
         expect(name not in after or after[name][0] == written, f"{script} wrote {name} again, though it was whole")
@@ -198,7 +211,13 @@ def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: list[Ca
     for name, data in found.items():
         if not name.endswith("manifest.json") or script == STAGES[-1]:
             expect(data == expected[name], f"{script}: {name} is not that of an undisturbed run")
-    return early
+
+
+def kills_of(script: str, folder: Path, rng: random.Random, seconds: float, points: int) -> Iterator[Callable[[], int]]:
+    """Runs of a stage that are killed, in turn at a point of the writer and at a random moment."""
+    while True:
+        yield partial(in_a_process, stage(script, folder, kill_at=rng.randint(1, points)))
+        yield partial(in_a_process, stage(script, folder), kill_after=rng.uniform(0, seconds))
 
 
 def main() -> None:
@@ -223,7 +242,7 @@ def main() -> None:
         assert transformers.BertForMaskedLM
         assert transformers.AutoTokenizer
         expect(in_a_process(prepare) == 0, "cannot make the models")
-        seconds, points, total = {}, {}, 0
+        seconds, points = {}, {}
         for script in STAGES:
             start = time.monotonic()
             count = Path(name, "count")
@@ -232,17 +251,10 @@ def main() -> None:
         undisturbed = contents(folder / "out")
         shutil.rmtree(folder / "out")
         for script in STAGES:
-            kills = []
-            for k in range(args.kills):
-                if k % 2:
-                    moment = rng.uniform(0, seconds[script])
-                    kills.append(lambda m=moment, s=script: in_a_process(stage(s, folder), kill_after=m))
-                else:
-                    at = rng.randint(1, points[script])
-                    kills.append(lambda a=at, s=script: in_a_process(stage(s, folder, kill_at=a)))
-            early = kill_and_finish(script, folder, undisturbed, kills)
-            total += early
-            print(f"{script}: killed {early} times before it was done, then finished: files identical", flush=True)
+            kills = kills_of(script, folder, rng, seconds[script], points[script])
+            kill_and_finish(script, folder, undisturbed, kills, args.kills)
+            print(f"{script}: killed {args.kills} times, then finished: files identical", flush=True)
+    total = args.kills * len(STAGES)
     print(f"{total} kills over {len(STAGES)} stages: nothing lost, nothing doubled, nothing half-written")
 
 

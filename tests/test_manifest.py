@@ -155,10 +155,18 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
         assert run(layout, said)  # the lock of a killed run does not block
 
 
-def test_a_damaged_manifest_is_one_line(layout, said):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", "1", "[" * 100_000, '{"runs": []}', '{"files": {"a": 1}}', '{"runs": {"r": {"settings": {}}}}',
+        '{"files": {"a": {"sha256": "x", "run": "r", "made": "now"}}}',
+        '{"files": {"a": {"sha256": "x", "run": [], "made": "now"}}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_manifest_is_one_line(layout, said, content):
     run(layout, said)
-    (layout.experiment / manifest.NAME).write_text("{")
-    with pytest.raises(Problem, match=r"manifest\.json is damaged"):
+    (layout.experiment / manifest.NAME).write_text(content)
+    with pytest.raises(Problem, match=r"manifest\.json is damaged \(.*\): remove it, and use --force$"):
         run(layout, said)
 
 

@@ -82,6 +82,9 @@ def test_damaged_json_is_one_line(tmp_path, content):
     (tmp_path / "x.json").write_text(content, encoding="latin-1")
     with pytest.raises(Problem, match=r"^.*x\.json is damaged \(.*\): remove it, and use --force$"):
         store.load_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(Problem, match=r"x\.json holds a list, expected an object"):
+        store.load_json(tmp_path / "x.json")
 
 
 class Evil:

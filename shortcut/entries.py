@@ -1,0 +1,49 @@
+"""manifest.json as it is read: its form checked, without the libraries that its writer needs (see `manifest`).
+
+Under `runs`, by key, dicts with at least `settings` and `inputs` (dicts); under `files`, by name, dicts
+with at least `sha256`, `made` and `run`, the key of what made it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shortcut import Problem
+
+NAME = "manifest.json"
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A folder's manifest; an empty one where there is none.
+
+    Raises:
+        Problem: it is damaged, or of another form.
+    """
+    try:
+        manifest = json.loads(path.read_text()) if path.exists() else {}
+    except (ValueError, RecursionError) as error:
+        raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
+    if isinstance(manifest, dict):
+        manifest = {"runs": {}, "files": {}, **manifest}
+    if not _is_whole(manifest):
+        raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
+    return manifest
+
+
+def _is_whole(manifest: Any) -> bool:
+    return (
+        isinstance(manifest, dict)
+        and all(isinstance(manifest[part], dict) for part in ("runs", "files"))
+        and all(_is_run(run) for run in manifest["runs"].values())
+        and all(_is_entry(entry, manifest["runs"]) for entry in manifest["files"].values())
+    )
+
+
+def _is_run(run: Any) -> bool:
+    return isinstance(run, dict) and all(isinstance(run.get(kind), dict) for kind in ("settings", "inputs"))
+
+
+def _is_entry(entry: Any, runs: Mapping[str, Any]) -> bool:
+    texts = ("sha256", "run", "made")
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in texts) and entry["run"] in runs
