@@ -1,8 +1,10 @@
 """The real scripts, in order, on tiny random models."""
 
 import importlib
+import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from itertools import chain
@@ -416,3 +418,15 @@ def test_a_mistaken_name_is_answered_with_the_known_ones(made, gpt2_folder, caps
     assert message.endswith("(there for: tiny-gpt2 words)")
     message = problem(capsys, "add_linreg", *there, "--model", "gtp2", "--dataset", "words")
     assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")
+
+
+def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.raise_signal(signal.SIGINT)"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "add_linreg.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == "\nadd_linreg.py: interrupted before it began\n"
+    assert done.returncode == -signal.SIGINT
