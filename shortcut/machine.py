@@ -27,16 +27,16 @@ KEY_LENGTH = 4
 class Budget:
     """What the rest of a file may cost: a pickle of 9 bytes may claim gigabytes, one of 30 repeat itself 2^30 times.
 
-    Time and memory are bounded by the size of the file: a step takes about a microsecond and at most
-    100 bytes, and a plainly pickled sentence of one token, the densest value here, takes one in two
-    bytes. Every tensor has its bytes in the file, so all of them cannot have more than the file has.
+    A step takes about a microsecond and at most 100 bytes. A plainly pickled sentence of one token, the
+    densest value here, takes one in two bytes; large files are mostly numbers, and take far fewer. Every
+    tensor has its bytes in the file, so all of them cannot have more than the file has.
 
     Args:
         size: bytes of the file.
     """
 
     def __init__(self, size: int):
-        self.steps = max(2_000_000, size)
+        self.steps = max(2_000_000, min(size, 8_000_000 + size // 16))
         self.bytes = 4 * size  # each is read to be checked, copied, and cut to the part that is seen
 
     def step(self, n: int) -> None:
