@@ -129,6 +129,12 @@ class Layout:
         """A file's path from the root, as it is shown and recorded."""
         return path.relative_to(self.root).as_posix()
 
+    def describe(self, paths: list[Path]) -> str:
+        """Files as one line shows them: one or two by name, more by their number."""
+        if len(paths) <= 2:
+            return ", ".join(map(self.relative, paths))
+        return f"{len(paths)} files in {', '.join(sorted({self.relative(path.parent) for path in paths}))}"
+
     def require(self, path: Path) -> Path:
         """The path itself; raises Problem, naming the script that makes it, if it is not there."""
         if not path.exists():

@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,10 +33,10 @@ from typing import Any, BinaryIO
 from shortcut import Problem, entries, processes, store
 from shortcut.entries import NAME
 from shortcut.layout import Layout
+from shortcut.provenance import Provenance, differences, sha256
 
 RUN = "run.json"  # in a folder of unfinished work: what it is part of
 LOCK = ".lock"
-MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
 FORMAT = 1  # of the files; raised when what a script writes changes meaning
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
 
@@ -72,8 +71,7 @@ class Stage:
         self.notice = notice
         self.todo: list[Path] = []
         self.run: dict[str, Any] = {}
-        self._sha256 = cache(sha256)
-        self._manifests: dict[Path, dict[str, Any]] = {}
+        self._provenance = Provenance(layout)
         self._locks = ExitStack()
         self._started = time.monotonic()
 
@@ -105,7 +103,7 @@ class Stage:
             self.run = {
                 "script": self.script,
                 "settings": self.settings,
-                "inputs": self._inputs(),
+                "inputs": self._provenance.check_inputs(self.reads, self.settings, self.notice),
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
             self.todo = [path for path in self.writes if not self._is_made(path)]
@@ -119,7 +117,7 @@ class Stage:
             self._locks.close()
             raise
         if self.made:
-            self.notice(f"already made, skipped: {self._describe(self.writes)}")
+            self.notice(f"already made, skipped: {self.layout.describe(self.writes)}")
 
     def __exit__(self, *error: object) -> None:
         """Unlock, and say what was written."""
@@ -128,7 +126,7 @@ class Stage:
                 shutil.rmtree(_parts(path), ignore_errors=True)
         self._locks.close()
         if error[0] is None and self.todo:
-            self.notice(f"wrote {self._describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
+            self.notice(f"wrote {self.layout.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
 
     def parts(self, path: Path) -> Path:
         """The folder for unfinished work on output `path`: what an interrupted run of the same kind left is there."""
@@ -156,7 +154,7 @@ class Stage:
 
         def record(whole: Path) -> None:
             path.unlink(missing_ok=True)  # under --force: an entry must never stand beside another run's file
-            manifest = self._manifest(path.parent)
+            manifest = self._provenance.manifest(path.parent)
             run_id = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()[:16]
             manifest["runs"][run_id] = self.run
             manifest["files"][path.name] = {
@@ -176,95 +174,27 @@ class Stage:
         with self.writing(path, **numbers) as file:
             store.dump(file, *values)
 
-    def _inputs(self) -> dict[str, str]:
-        """The SHA-256 of every input, by its path from the root, checked against the manifests."""
-        unknown = [path for path in self.reads if not self._check_made_from(path)]
-        if unknown:
-            self.notice(f"no manifest entry (made by hand or by other code), read as it is: {self._describe(unknown)}")
-        return {self.layout.relative(path): self._sha256(path) for path in self.reads}
-
-    def _check_made_from(self, path: Path) -> bool:
-        """Check a file against its entry, and its inputs likewise; False if it has no entry."""
-        manifest = self._manifest(path.parent)
-        entry = manifest["files"].get(path.name)
-        if entry is None:
-            return False
-        again = f"run {self.layout.maker(path)} --force"
-        if entry["sha256"] != self._sha256(path):
-            raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
-        made = manifest["runs"][entry["run"]]
-        for kind in MODEL_FILES:
-            ours, theirs = self.settings.get(kind), made["settings"].get(kind)
-            if ours and theirs and ours != theirs:
-                raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
-        for name, recorded in made["inputs"].items():
-            upstream = self.layout.root / name
-            if upstream.exists():
-                if self._sha256(upstream) != recorded:
-                    raise Problem(f"{self.layout.relative(path)} was made from another {name}: {again}")
-                self._check_made_from(upstream)
-        return True
-
     def _is_made(self, path: Path) -> bool:
         if self.force or not path.exists():
             return False
-        manifest = self._manifest(path.parent)
-        entry = manifest["files"].get(path.name)
-        if entry is None:
+        if (made := self._provenance.made_by(path)) is None:
             raise Problem(
                 f"{self.layout.relative(path)} is there without a manifest entry (made by hand or by other code):"
                 " --force replaces it"
             )
-        before = manifest["runs"][entry["run"]]
-        if differences := [*_differences(before, self.run)]:
+        entry, before = made
+        if others := [*differences(before, self.run)]:
             raise Problem(
-                f"{self.layout.relative(path)} was made with other settings ({'; '.join(differences[:4])}):"
+                f"{self.layout.relative(path)} was made with other settings ({'; '.join(others[:4])}):"
                 " --force makes it anew"
             )
-        if entry["sha256"] != self._sha256(path):
+        if entry["sha256"] != self._provenance.sha256(path):
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: --force makes it anew")
         return True
-
-    def _manifest(self, folder: Path) -> dict[str, Any]:
-        if folder not in self._manifests:
-            self._manifests[folder] = entries.load(folder / NAME)
-        return self._manifests[folder]
-
-    def _describe(self, paths: list[Path]) -> str:
-        if len(paths) <= 2:
-            return ", ".join(map(self.layout.relative, paths))
-        folders = sorted({self.layout.relative(path.parent) for path in paths})
-        return f"{len(paths)} files in {', '.join(folders)}"
-
-
-def check(layout: Layout, paths: list[Path], notice: Callable[[str], None]) -> None:
-    """Check files as a stage checks its inputs. Raises as `Stage.__enter__`."""
-    Stage(layout, "", reads=paths, writes=[], settings={}, force=False, notice=notice)._inputs()
 
 
 def _parts(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted({*before["settings"], *now["settings"]}):
-        was, is_ = (run["settings"].get(key, "absent") for run in (before, now))
-        if was != is_:
-            yield f"{key} was {_short(was)}, is {_short(is_)}"
-    for key in sorted({*before["inputs"], *now["inputs"]}):
-        if before["inputs"].get(key) != now["inputs"].get(key):
-            yield f"another {key}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:36] + " ..."
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def forget(path: Path) -> None:

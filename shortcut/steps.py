@@ -13,7 +13,6 @@ from shortcut import (
     decoding,
     inside,
     linear,
-    manifest,
     metrics,
     models,
     plots,
@@ -25,6 +24,7 @@ from shortcut import (
 )
 from shortcut.manifest import Stage
 from shortcut.models import Model, Point
+from shortcut.provenance import Provenance
 from shortcut.shelf import Shelf
 from shortcut.text import Tokenized
 
@@ -101,7 +101,7 @@ def show_change(run: cli.Run) -> None:
     if not files.own.results.exists():
         cli.say(f"to see what that changes, run {files.maker(files.results)} without --matrices-from too")
         return
-    manifest.check(files, [files.own.results], cli.say)
+    Provenance(files).check_inputs([files.own.results], {}, cli.say)
     other, own = (results.summarize(store.load_results(path)) for path in (files.results, files.own.results))
     cli.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shortcut import Problem, manifest, store
+from shortcut import Problem, manifest, provenance, store
 from shortcut.layout import Layout
 
 
@@ -132,10 +132,10 @@ def test_an_entry_holds_what_made_the_file(layout, said):
     written = json.loads((layout.experiment / manifest.NAME).read_text())
     entry = written["files"]["d_results.pickle"]
     made = written["runs"][entry["run"]]
-    assert entry["sha256"] == manifest.sha256(layout.results)
+    assert entry["sha256"] == provenance.sha256(layout.results)
     assert made["script"] == "add_results.py"
     assert made["settings"] == {"format": manifest.FORMAT, "seed": 3}
-    assert made["inputs"] == {"experiment/m/d_tokenized_val.pickle": manifest.sha256(upstream)}
+    assert made["inputs"] == {"experiment/m/d_tokenized_val.pickle": provenance.sha256(upstream)}
     assert made["versions"].keys() >= {"torch", "transformers", "python"}
 
 

@@ -1,0 +1,106 @@
+"""What files were made from, as their manifests say it, held against what is there now."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from shortcut import Problem, entries
+from shortcut.layout import Layout
+
+MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
+
+Run = Mapping[str, Any]  # what made a file, see `entries`
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Provenance:
+    """The manifests and hashes of the files under one root, each read once.
+
+    Args:
+        layout: where everything lies.
+    """
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self._manifests: dict[Path, dict[str, Any]] = {}
+        self._sha256: dict[Path, str] = {}
+
+    def manifest(self, folder: Path) -> dict[str, Any]:
+        """The manifest of a folder. Raises Problem if it is damaged."""
+        if folder not in self._manifests:
+            self._manifests[folder] = entries.load(folder / entries.NAME)
+        return self._manifests[folder]
+
+    def made_by(self, path: Path) -> tuple[dict[str, Any], Run] | None:
+        """A file's entry and the run that made it; None if it has no entry."""
+        manifest = self.manifest(path.parent)
+        entry = manifest["files"].get(path.name)
+        return entry and (entry, manifest["runs"][entry["run"]])
+
+    def sha256(self, path: Path) -> str:
+        """The SHA-256 of a file as it is."""
+        if path not in self._sha256:
+            self._sha256[path] = sha256(path)
+        return self._sha256[path]
+
+    def check_inputs(
+        self, paths: list[Path], settings: Mapping[str, Any], notice: Callable[[str], None]
+    ) -> dict[str, str]:
+        """The SHA-256 of every file, by its path from the root.
+
+        Args:
+            paths: the files.
+            settings: of the stage that reads them, whose `MODEL_FILES` must be theirs.
+            notice: told once of those that have no entry.
+
+        Raises:
+            Problem: one has changed since it was made, or was made from what is no longer so.
+        """
+        unknown = [path for path in paths if not self._check(path, settings)]
+        if unknown:
+            shown = self.layout.describe(unknown)
+            notice(f"no manifest entry (made by hand or by other code), read as it is: {shown}")
+        return {self.layout.relative(path): self.sha256(path) for path in paths}
+
+    def _check(self, path: Path, settings: Mapping[str, Any]) -> bool:
+        """Check a file against its entry, and its inputs likewise; False if it has no entry."""
+        if (made := self.made_by(path)) is None:
+            return False
+        entry, run = made
+        again = f"run {self.layout.maker(path)} --force"
+        if entry["sha256"] != self.sha256(path):
+            raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
+        for kind in MODEL_FILES:
+            ours, theirs = settings.get(kind), run["settings"].get(kind)
+            if ours and theirs and ours != theirs:
+                raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
+        for name, recorded in run["inputs"].items():
+            upstream = self.layout.root / name
+            if upstream.exists():
+                if self.sha256(upstream) != recorded:
+                    raise Problem(f"{self.layout.relative(path)} was made from another {name}: {again}")
+                self._check(upstream, settings)
+        return True
+
+
+def differences(before: Run, now: Run) -> Iterator[str]:
+    """Each setting and input in which two runs differ, in words."""
+    for key in sorted({*before["settings"], *now["settings"]}):
+        was, is_ = (run["settings"].get(key, "absent") for run in (before, now))
+        if was != is_:
+            yield f"{key} was {_short(was)}, is {_short(is_)}"
+    for key in sorted({*before["inputs"], *now["inputs"]}):
+        if before["inputs"].get(key) != now["inputs"].get(key):
+            yield f"another {key}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:36] + " ..."
