@@ -1,7 +1,8 @@
 """manifest.json as it is read: its form checked, without the libraries that its writer needs (see `manifest`).
 
-Under `runs`, by key, dicts with at least `settings` and `inputs` (dicts); under `files`, by name, dicts
-with at least `sha256`, `made` and `run`, the key of what made it.
+Under `runs`, by key, dicts with at least `settings` and `inputs` (dicts), and where the inputs were made
+here `upstream`, a list of the runs that made them, each with `made`, what of theirs it read; under
+`files`, by name, dicts with at least `sha256`, `made` and `run`, the key of what made it.
 """
 
 import json
@@ -22,12 +23,12 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads(path.read_text()) if path.exists() else {}
+        if isinstance(manifest, dict):
+            manifest = {"runs": {}, "files": {}, **manifest}
+        if not _is_whole(manifest):
+            raise ValueError("not the form of a manifest")
     except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
-    if isinstance(manifest, dict):
-        manifest = {"runs": {}, "files": {}, **manifest}
-    if not _is_whole(manifest):
-        raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
     return manifest
 
 
@@ -41,7 +42,14 @@ def _is_whole(manifest: Any) -> bool:
 
 
 def _is_run(run: Any) -> bool:
-    return isinstance(run, dict) and all(isinstance(run.get(kind), dict) for kind in ("settings", "inputs"))
+    if not isinstance(run, dict) or not all(isinstance(run.get(kind), dict) for kind in ("settings", "inputs")):
+        return False
+    upstream = run.get("upstream", [])
+    return isinstance(upstream, list) and all(_is_run(of) and _are_names(of.get("made")) for of in upstream)
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 def _is_entry(entry: Any, runs: Mapping[str, Any]) -> bool:

@@ -1,8 +1,9 @@
 """What made each file, and whether it must be made again.
 
 Beside the data of every folder stands `manifest.json`: under `files` the SHA-256 of each file, when
-it was made and how long that took; under `runs` what made it (script, settings, the SHA-256 of every
-input, versions). A stage compares before it works:
+it was made and how long that took; under `runs` what made it: script, settings, versions, the SHA-256
+of every input, and under `upstream` the runs that made the inputs, with what made theirs. A stage
+compares before it works:
 
     output there, same settings and inputs    skipped
     output there, others                      refused, naming what differs
@@ -104,6 +105,7 @@ class Stage:
                 "script": self.script,
                 "settings": self.settings,
                 "inputs": self._provenance.check_inputs(self.reads, self.settings, self.notice),
+                "upstream": self._provenance.upstream(self.reads),
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
             self.todo = [path for path in self.writes if not self._is_made(path)]
@@ -183,10 +185,9 @@ class Stage:
                 " --force replaces it"
             )
         entry, before = made
-        if others := [*differences(before, self.run)]:
+        if others := differences(before, self.run):
             raise Problem(
-                f"{self.layout.relative(path)} was made with other settings ({'; '.join(others[:4])}):"
-                " --force makes it anew"
+                f"{self.layout.relative(path)} was made with other settings ({others}): --force makes it anew"
             )
         if entry["sha256"] != self._provenance.sha256(path):
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: --force makes it anew")

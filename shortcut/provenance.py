@@ -11,6 +11,9 @@ from shortcut.layout import Layout
 
 MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
 
+FEW = 3  # inputs that are named one by one
+ABSENT = "absent"
+
 Run = Mapping[str, Any]  # what made a file, see `entries`
 
 
@@ -81,26 +84,59 @@ class Provenance:
             ours, theirs = settings.get(kind), run["settings"].get(kind)
             if ours and theirs and ours != theirs:
                 raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
+        self._check_upstream(path, run, settings)
+        return True
+
+    def _check_upstream(self, path: Path, run: Run, settings: Mapping[str, Any]) -> None:
+        """Check what a run behind `path` read; of an input that is gone, what that was made from."""
+        makers = {name: maker for maker in run.get("upstream", []) for name in maker["made"]}
         for name, recorded in run["inputs"].items():
             upstream = self.layout.root / name
             if upstream.exists():
                 if self.sha256(upstream) != recorded:
+                    again = f"run {self.layout.maker(path)} --force"
                     raise Problem(f"{self.layout.relative(path)} was made from another {name}: {again}")
                 self._check(upstream, settings)
-        return True
+            elif name in makers:
+                self._check_upstream(path, makers[name], settings)
+
+    def upstream(self, paths: list[Path]) -> list[dict[str, Any]]:
+        """The runs that made the files, each once, with `made`: the files' paths from the root."""
+        runs: dict[str, dict[str, Any]] = {}
+        for path in paths:
+            if (made := self.made_by(path)) is not None:
+                entry, run = made
+                runs.setdefault(entry["run"], {"made": [], **run})["made"].append(self.layout.relative(path))
+        return list(runs.values())
 
 
-def differences(before: Run, now: Run) -> Iterator[str]:
-    """Each setting and input in which two runs differ, in words."""
-    for key in sorted({*before["settings"], *now["settings"]}):
-        was, is_ = (run["settings"].get(key, "absent") for run in (before, now))
-        if was != is_:
-            yield f"{key} was {_short(was)}, is {_short(is_)}"
-    for key in sorted({*before["inputs"], *now["inputs"]}):
-        if before["inputs"].get(key) != now["inputs"].get(key):
-            yield f"another {key}"
+def differences(before: Run, now: Run) -> str:
+    """Every setting in which two runs differ, and the first few inputs, in words; "" if none does."""
+    told = [*_changes("", before["settings"], now["settings"])]
+    was, is_ = before["inputs"], now["inputs"]
+    others = [name for name in sorted({*was, *is_}) if was.get(name) != is_.get(name)]
+    told += [f"another {name}" for name in others[:FEW]]
+    return "; ".join(told + [f"{len(others) - FEW} more"] * (len(others) > FEW))
+
+
+def _changes(name: str, was: Any, is_: Any) -> Iterator[str]:
+    """What makes two values differ: within dicts key by key, of lists what only one of them has."""
+    if was == is_:
+        return
+    if isinstance(was, dict) and isinstance(is_, dict):
+        for key in sorted({*was, *is_}):
+            yield from _changes(f"{name} {key}".strip(), was.get(key, ABSENT), is_.get(key, ABSENT))
+    elif isinstance(was, list) and isinstance(is_, list) and (told := _only_in_one(was, is_)):
+        yield f"{name} was {told}"
+    else:
+        yield f"{name} was {_short(was)}, is {_short(is_)}"
+
+
+def _only_in_one(was: list[Any], is_: list[Any]) -> str:
+    parts = {"without": [x for x in is_ if x not in was], "with": [x for x in was if x not in is_]}
+    return " and ".join(f"{which} {_short(values)[1:-1]}" for which, values in parts.items() if values)
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = value if value == ABSENT else json.dumps(value)
     return text if len(text) <= 40 else text[:36] + " ..."

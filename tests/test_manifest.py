@@ -58,6 +58,27 @@ def test_other_settings_are_refused_by_name_until_forced(layout, said):
     assert store.load(layout.results) == "y"
 
 
+def test_every_setting_that_differs_is_named_and_of_long_ones_what_differs(layout, said):
+    settings = dict.fromkeys("abcdef", 0)
+    run(layout, said, **settings, lambdas={"id": [0.0, 0.5, 1.0], "mat": [0.0]}, order=[1, 2])
+    with pytest.raises(Problem) as problem:
+        run(layout, said, **dict.fromkeys(settings, 1), lambdas={"id": [0.0, 0.6, 1.0], "mat": [0.0]}, order=[2, 1])
+    told = "lambdas id was without 0.6 and with 0.5; order was [1, 2], is [2, 1]"
+    assert "; ".join(f"{name} was 0, is 1" for name in settings) + f"; {told}" in str(problem.value)
+
+
+def test_of_many_inputs_that_differ_some_are_named(layout, said):
+    matrices = [layout.matrix(0, j) for j in range(1, 9)]
+    for path in matrices:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"A")
+    run(layout, said, reads=matrices)
+    for path in matrices:
+        path.write_bytes(b"B")
+    with pytest.raises(Problem, match=r"another linreg/m/d/0_1.pickle; another linreg/m/d/0_2.pickle; .*; 5 more"):
+        run(layout, said, reads=matrices)
+
+
 def test_a_file_that_is_not_ours_is_never_overwritten_unasked(layout, said):
     layout.results.parent.mkdir(parents=True)
     layout.results.write_bytes(b"mine")
@@ -95,6 +116,19 @@ def test_an_input_made_from_something_else_is_noticed_further_down(layout, said)
     )
     with pytest.raises(Problem, match=r"results.pickle was made from another .*: run add_results.py --force"), stage:
         pass
+
+
+def test_an_input_made_from_something_else_is_noticed_past_a_file_that_is_gone(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    with manifest.Stage(
+        layout, "x.py", reads=[layout.results], writes=[layout.r2_scores], settings={}, force=False, notice=said.append
+    ) as stage:
+        stage.save(layout.r2_scores, "scores")
+    layout.results.unlink()
+    make_upstream(layout, said, "b", force=True)
+    with pytest.raises(Problem, match=r"r2_scores.pickle was made from another .*_val.pickle: run add_plot_r2"):
+        provenance.Provenance(layout).check_inputs([layout.r2_scores], {}, said.append)
 
 
 def test_a_missing_input_names_the_script_that_makes_it(layout, said):
@@ -137,6 +171,11 @@ def test_an_entry_holds_what_made_the_file(layout, said):
     assert made["settings"] == {"format": manifest.FORMAT, "seed": 3}
     assert made["inputs"] == {"experiment/m/d_tokenized_val.pickle": provenance.sha256(upstream)}
     assert made["versions"].keys() >= {"torch", "transformers", "python"}
+    (behind,) = made["upstream"]
+    assert behind["made"] == ["experiment/m/d_tokenized_val.pickle"]
+    assert (behind["script"], behind["settings"], behind["upstream"]) == (
+        "add_tokenization.py", {"format": manifest.FORMAT}, [],
+    )  # fmt: skip
 
 
 def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
@@ -161,6 +200,8 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
         "{", "[]", "1", "[" * 100_000, '{"runs": []}', '{"files": {"a": 1}}', '{"runs": {"r": {"settings": {}}}}',
         '{"files": {"a": {"sha256": "x", "run": "r", "made": "now"}}}',
         '{"files": {"a": {"sha256": "x", "run": [], "made": "now"}}}',
+        '{"runs": {"r": {"settings": {}, "inputs": {}, "upstream": {}}}}',
+        '{"runs": {"r": {"settings": {}, "inputs": {}, "upstream": [{"settings": {}, "inputs": {}, "made": [1]}]}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_one_line(layout, said, content):
