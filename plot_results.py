@@ -14,14 +14,14 @@ Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L> and, where sub
 """
 
 import config
-from shortcut import cli, plots, report, results, steps, store, tables
+from shortcut import cli, plots, report, steps, tables
 
 
 def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, maps=True, results=True)
     if run.sentence is not None:
         return steps.look_inside(run)
-    r = results.summarize(store.load_results(run.files.require(run.files.results)))
+    r = steps.load_results(run)
     figures = plots.all_figures(r, run.files.title)
     with run.stage(reads=[run.files.results], writes=run.files.plots(*figures), depends=[]) as stage:
         steps.save_plots(run, stage, figures)

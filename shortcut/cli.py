@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -75,10 +76,15 @@ class Run:
         """
         if depends and processes.leads():
             with self._naming_known_models():
-                settings |= {"model": self.files.model, **{k: models.fingerprint(self.model, k) for k in depends}}
+                settings |= {"model": self.files.model, **{kind: self._fingerprint(kind) for kind in depends}}
         return manifest.Stage(
             self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
         )
+
+    @cached_property
+    def _fingerprint(self) -> Callable[[str], str]:
+        """The model's fingerprint of one kind, each taken once: of a large model it takes seconds."""
+        return cache(partial(models.fingerprint, self.model))
 
     def sizes(self) -> dict[str, int]:
         """How many sentences train and validate, by "train" and "val"."""

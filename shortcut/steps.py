@@ -93,6 +93,17 @@ def show_r2(run: cli.Run, stage: Stage, scores: Path, name: str) -> None:
     cli.say(tables.text([tables.r2(r2["score_mat"], r2["score_id"])]))
 
 
+def load_results(run: cli.Run) -> results.Results:
+    """What add_results.py found, checked against its entry before it is read.
+
+    Raises:
+        Problem: not there, changed since, or not of its layout.
+    """
+    path = run.files.require(run.files.results)
+    Provenance(run.files).check_inputs([path], {}, lambda _: None)  # the stage that draws it tells of what is by hand
+    return results.summarize(store.load_results(path))
+
+
 def show_change(run: cli.Run) -> None:
     """Under --matrices-from, print what the maps of the other corpus change in mean Precision@1."""
     files = run.files
@@ -119,12 +130,12 @@ def look_inside(run: cli.Run) -> None:
     sentences = inside.sentences(run.sentence)
     model = run.load_model()
     tokenizer, _ = models.load_tokenizer(run.model, masked=run.masked)
-    A = [store.load_matrix(path, model.d) for path in jumps]
     for sentence in sentences:
-        name, grid = f"sentence_{inside.slug(sentence)}", inside.look(model, tokenizer, sentence, A)
+        name = f"sentence_{inside.slug(sentence)}"
         with run.stage(
             reads=jumps, writes=run.files.plots(name), depends=["weights", "tokenizer"], sentence=sentence
         ) as stage:
+            grid = inside.look(model, tokenizer, sentence, [store.load_matrix(path, model.d) for path in jumps])
             save_plots(run, stage, {name: plots.sentence_grid(grid, run.files.title)})
         cli.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 
