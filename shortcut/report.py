@@ -166,7 +166,7 @@ def _facts(r: Results) -> str:
 def _figure(plot: Plot, picture: bytes) -> str:
     wide, height = (int.from_bytes(picture[k : k + 4], "big") for k in (16, 20))  # of the PNG's header
     return (
-        f'<figure{" class=wide" if wide > 2 * height else ""}><img width="{wide}" height="{height}"'
+        f'<figure{" class=wide" if wide > 1.5 * height else ""}><img width="{wide}" height="{height}"'
         f' src="data:image/png;base64,{base64.b64encode(picture).decode()}" alt="{escape(plot.alt)}">'
         f"<figcaption>{escape(plot.data.title)}</figcaption></figure>\n"
     )
