@@ -9,7 +9,7 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
 """
 
 import config
-from shortcut import cli, models, store, text
+from shortcut import cli, loading, store, text
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         if stage.made:
             return
         splits = text.split(store.load_sentences(run.files.sentences), **sizes)
-        tokenizer, context = models.load_tokenizer(run.model, masked=run.masked)
+        tokenizer, context = loading.load_tokenizer(run.model, masked=run.masked)
         for name, tokenized in text.tokenize_splits(splits, tokenizer, context, run.seed, cli.say).items():
             if run.files.tokenized(name) in stage.todo:
                 stage.save(run.files.tokenized(name), store.tokenized_dict(tokenized))

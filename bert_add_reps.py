@@ -10,7 +10,7 @@ Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16, pic
 """
 
 import config
-from shortcut import cli, models, steps, store, text
+from shortcut import cli, loading, steps, store, text
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> None:
         if stage.made:
             return
         splits = text.split(store.load_sentences(run.files.sentences), **sizes)
-        tokenizer, context = models.load_tokenizer(run.model, masked=run.masked)
-        model, mask = run.load_model(), models.mask_token(tokenizer, run.model)
+        tokenizer, context = loading.load_tokenizer(run.model, masked=run.masked)
+        model, mask = run.load_model(), loading.mask_token(tokenizer, run.model)
         tokenized = text.tokenize_splits(splits, tokenizer, context, run.seed, cli.say)
         for name in sizes:
             path = run.files.states(name)

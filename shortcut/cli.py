@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, corpus, layout, manifest, models, processes
+from shortcut import Problem, corpus, layout, loading, manifest, processes
 from shortcut.models import Model
 
 Item = TypeVar("Item")
@@ -53,11 +53,11 @@ class Run:
     def n_layers(self) -> int:
         """L, from the model's config; raises Problem if config.py has another."""
         with self._naming_known_models():
-            return models.n_layers(self.model, masked=self.masked, expected=self._known_layers())
+            return loading.n_layers(self.model, masked=self.masked, expected=self._known_layers())
 
     def load_model(self) -> Model:
-        """The model, checked (see `models.load`)."""
-        return models.load(
+        """The model, checked (see `loading.load`)."""
+        return loading.load(
             self.model,
             masked=self.masked,
             layers=self._known_layers(),
@@ -84,7 +84,7 @@ class Run:
     @cached_property
     def _fingerprint(self) -> Callable[[str], str]:
         """The model's fingerprint of one kind, each taken once: of a large model it takes seconds."""
-        return cache(partial(models.fingerprint, self.model))
+        return cache(partial(loading.fingerprint, self.model))
 
     def sizes(self) -> dict[str, int]:
         """How many sentences train and validate, by "train" and "val"."""

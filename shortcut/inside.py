@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from shortcut import Problem, linear, models
+from shortcut import Problem, linear, loading
 from shortcut.models import Model
 
 BEST = 5  # predictions of a masked model that are shown
@@ -93,7 +93,7 @@ def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> G
         raise Problem(f"the sentence has {len(ids)} tokens, expected at most {longest}: shorten it")
     chosen, best = torch.arange(len(ids)), 1
     if model.family.masked:
-        chosen, best = (ids == models.mask_token(tokenizer, model.name)).nonzero()[:, 0], BEST
+        chosen, best = (ids == loading.mask_token(tokenizer, model.name)).nonzero()[:, 0], BEST
         if len(chosen) != 1:
             mask = tokenizer.mask_token
             raise Problem(f"the sentence holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'")

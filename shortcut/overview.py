@@ -119,9 +119,9 @@ def _pipeline(config: ModuleType, files: Layout, name: str, given: list[str]) ->
 def _is_masked(name: str, root: Path) -> bool:
     """Whether a model is masked: a folder says so itself, of a name it is guessed."""
     if Path(name).is_dir():
-        from shortcut import models  # noqa: PLC0415  (takes seconds, and the known models do without)
+        from shortcut import loading  # noqa: PLC0415  (takes seconds, and the known models do without)
 
-        return models.is_masked(name)
+        return loading.is_masked(name)
     return results_folder(name, root).endswith("_mask")
 
 
@@ -129,9 +129,9 @@ def _layers(config: ModuleType, name: str, files: Layout) -> int:
     """L, from the table of known models, from the model's folder, or from its matrices."""
     fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
     if Path(name).is_dir() or (name not in config.LAYERS and not fitted):
-        from shortcut import models  # noqa: PLC0415
+        from shortcut import loading  # noqa: PLC0415
 
-        return models.n_layers(name, masked=files.masked)
+        return loading.n_layers(name, masked=files.masked)
     return config.LAYERS.get(name) or max(fitted)
 
 

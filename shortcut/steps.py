@@ -13,8 +13,8 @@ from shortcut import (
     decoding,
     inside,
     linear,
+    loading,
     metrics,
-    models,
     plots,
     processes,
     representations,
@@ -129,7 +129,7 @@ def look_inside(run: cli.Run) -> None:
     jumps = [run.files.require(run.files.matrix(l, L)) for l in range(L)]
     sentences = inside.sentences(run.sentence)
     model = run.load_model()
-    tokenizer, _ = models.load_tokenizer(run.model, masked=run.masked)
+    tokenizer, _ = loading.load_tokenizer(run.model, masked=run.masked)
     for sentence in sentences:
         name = f"sentence_{inside.slug(sentence)}"
         with run.stage(

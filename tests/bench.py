@@ -24,7 +24,7 @@ import torch
 import transformers
 
 import config
-from shortcut import approximation, decoding, early_exit, linear, metrics, models, representations
+from shortcut import approximation, decoding, early_exit, linear, loading, metrics, models, representations
 from shortcut.text import Tokenized
 
 TRAIN, VAL = 9_000, 3_000
@@ -96,7 +96,7 @@ def make_model() -> models.Model:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         transformers.GPT2LMHeadModel(transformers.GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
-        return models.load(folder, masked=False)
+        return loading.load(folder, masked=False)
 
 
 def make_tokenized(n: int, seed: int = 0) -> Tokenized:

@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
-from shortcut import models, store
+from shortcut import loading, store
 from shortcut.text import Tokenized
 
 LAYERS, D, CONTEXT = 3, 16, 48
@@ -98,12 +98,12 @@ def bert_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def gpt2(gpt2_folder):
-    return models.load(gpt2_folder, masked=False)
+    return loading.load(gpt2_folder, masked=False)
 
 
 @pytest.fixture(scope="session")
 def bert(bert_folder):
-    return models.load(bert_folder, masked=True)
+    return loading.load(bert_folder, masked=True)
 
 
 @pytest.fixture(params=["gpt2", "bert"])

@@ -62,9 +62,9 @@ def test_every_file_of_the_design_is_there(made):
 
 
 def test_batches_are_those_of_the_original_code(made, bert_folder):
-    from shortcut import models
+    from shortcut import loading
 
-    tokenizer, _ = models.load_tokenizer(bert_folder, masked=True)
+    tokenizer, _ = loading.load_tokenizer(bert_folder, masked=True)
     with open(made.states("train"), "rb") as file:
         batches = [pickle.load(file) for _ in range(5)]
         assert not file.read(1)

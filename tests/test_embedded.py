@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shortcut import corpus, docstrings, models, text
+from shortcut import corpus, docstrings, loading, text
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).resolve().parent.parent / "models").glob("*/config.json"))
 
@@ -14,7 +14,7 @@ FOLDERS = sorted(path.parent for path in (Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_at_most_ten_megabytes_and_twelve_layers(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 10_000_000
-    model = models.load(str(folder), masked="bert" in folder.name)
+    model = loading.load(str(folder), masked="bert" in folder.name)
     assert model.n_layers == 12
     assert model.d >= 96
     assert model.vocabulary >= 2000
@@ -34,7 +34,7 @@ def test_both_families_are_there():
 def load(family):
     folder = str(next(folder for folder in FOLDERS if folder.name.startswith(family)))
     masked = family == "bert"
-    return models.load(folder, masked=masked), models.load_tokenizer(folder, masked=masked)[0]
+    return loading.load(folder, masked=masked), loading.load_tokenizer(folder, masked=masked)[0]
 
 
 def counts(model, tokenizer, sentences):

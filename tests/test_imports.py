@@ -28,7 +28,7 @@ def test_the_library_does_not_know_the_configuration():
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("transformers", ["models.py"]),
+        ("transformers", ["loading.py", "models.py"]),
         ("pickle", ["store.py"]),
         ("matplotlib", ["plots.py"]),
         ("pyarrow", ["parquet.py"]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import LAYERS, D
 
-from shortcut import Problem, inside, layout, models, plots, store, tables
+from shortcut import Problem, inside, layout, loading, plots, store, tables
 from shortcut.inside import Grid
 
 SENTENCE = "the model reads early state"
@@ -24,7 +24,7 @@ def read(path):
 
 
 def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder):
-    tokenizer, _ = models.load_tokenizer(gpt2_folder, masked=False)
+    tokenizer, _ = loading.load_tokenizer(gpt2_folder, masked=False)
     grid, jumps = inside.look(gpt2, tokenizer, SENTENCE, maps()), maps()
     ids = torch.tensor(tokenizer(SENTENCE)["input_ids"])
     out = gpt2.net(ids[None], output_hidden_states=True)  # its last state has been normed already
@@ -42,7 +42,7 @@ def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder
 
 
 def test_grid_of_a_masked_model_is_the_best_at_the_mask(bert, bert_folder):
-    tokenizer, _ = models.load_tokenizer(bert_folder, masked=True)
+    tokenizer, _ = loading.load_tokenizer(bert_folder, masked=True)
     grid = inside.look(bert, tokenizer, "the model [MASK] early", maps())
     ids = torch.tensor(tokenizer("the model [MASK] early")["input_ids"])
     logits = bert.net(ids[None]).logits[0, ids.tolist().index(tokenizer.mask_token_id)]
@@ -54,13 +54,13 @@ def test_grid_of_a_masked_model_is_the_best_at_the_mask(bert, bert_folder):
 
 @pytest.mark.parametrize(("sentence", "count"), [("the model", 0), ("[MASK] the [MASK]", 2)])
 def test_a_masked_model_wants_one_mask(bert, bert_folder, sentence, count):
-    tokenizer, _ = models.load_tokenizer(bert_folder, masked=True)
+    tokenizer, _ = loading.load_tokenizer(bert_folder, masked=True)
     with pytest.raises(Problem, match=rf"holds {count} \[MASK\], expected one, as in 'The sky is \[MASK\]\.'"):
         inside.look(bert, tokenizer, sentence, maps())
 
 
 def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, monkeypatch):
-    tokenizer, _ = models.load_tokenizer(gpt2_folder, masked=False)
+    tokenizer, _ = loading.load_tokenizer(gpt2_folder, masked=False)
     with pytest.raises(Problem, match="tokens, expected at most 48: shorten it"):
         inside.look(gpt2, tokenizer, SENTENCE * 20, maps())
     monkeypatch.setattr(inside, "WIDEST", 3)

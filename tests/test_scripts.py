@@ -157,7 +157,7 @@ def test_stages_3_to_7_run_on_files_made_by_hand(made, tmp_path, gpt2_folder, ca
 
 
 def test_a_second_run_makes_nothing_and_loads_nothing(made, gpt2_folder, source, capsys, monkeypatch):
-    monkeypatch.setattr("shortcut.models.load", lambda *a, **k: pytest.fail("loaded a model"))
+    monkeypatch.setattr("shortcut.loading.load", lambda *a, **k: pytest.fail("loaded a model"))
     before = {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name}
     run_all(made.root, gpt2_folder, source)
     assert capsys.readouterr().out.count("already made, skipped") == len(SCRIPTS) + 1  # the page has its own inputs
