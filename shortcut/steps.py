@@ -1,5 +1,6 @@
 """The steps that several scripts take, each with its progress bar: states, fits, scores, predictions."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,9 @@ def r2_scores(
     r2 = {"score_mat": {}, "score_id": {}}
     for (i, j), path in cli.progress("r2", matrices.items(), len(matrices), "pairs"):
         A = store.load_matrix(path, h.shape[2]).to(run.device)
-        r2["score_mat"][i, j] = metrics.r2_score(linear.apply(A, h[i]), h[j])
+        r2["score_mat"][i, j] = score = metrics.r2_score(linear.apply(A, h[i]), h[j])
+        if not math.isfinite(score):
+            raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
         r2["score_id"][i, j] = metrics.r2_score(h[i], h[j])
     return r2
 

@@ -271,6 +271,23 @@ def test_a_matrix_that_does_not_fit_is_named_by_the_scripts_that_use_it(
         run(script, files, gpt2_folder)
 
 
+@pytest.mark.parametrize(
+    ("script", "name", "message"),
+    [
+        ("add_plot_r2", "1_2", r"/1_2\.pickle: what it makes of the states of layer 1 is not finite"),
+        ("add_results", f"1_{LAYERS}", r"tiny-gpt2: the logits at layer 1 for sentence 0 .* are not finite"),
+        ("add_results", "p1_4_5", r"tiny-gpt2: the logits at layer 0 for sentence 0 .* are not finite"),
+    ],
+)
+def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder, script, name, message):
+    of_others(files)
+    (files.matrices / f"{name}.pickle").write_bytes(pickle.dumps(torch.full((D, D), 3e38)))
+    with pytest.raises(Problem, match=message):
+        run(script, files, gpt2_folder)
+    assert not files.r2_scores.exists()
+    assert not files.results.exists()
+
+
 def test_a_bit_that_changed_in_a_file_with_an_entry_is_seen_before_it_is_read(files, monkeypatch):
     path = files.matrix(0, 1)
     with manifest.Stage(
