@@ -1,4 +1,4 @@
-"""Draw the figures of the paper from the results, and print their numbers.
+"""Draw the figures of the paper from the results and print their numbers, or look inside a sentence.
 
 Sections 4 and 5 of the paper: Precision@k and Surprisal at each layer, early against fixed exit, and
 the sub-modules, each with its 95% interval over the sentences. Shows what the results hold; `--model`
@@ -25,9 +25,10 @@ def main(argv: list[str] | None = None) -> None:
     figures = plots.all_figures(r, run.files.title)
     with run.stage(reads=[run.files.results], writes=run.files.plots(*figures), depends=[]) as stage:
         steps.save_plots(run, stage, figures)
-    cli.say(tables.text([*tables.fixed_exit(r), *tables.early_exit(r)]))
+    cli.say(tables.text([*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r)]))
     report.save(run, r, figures)
     steps.show_change(run)
+    cli.say(f"every figure and table on one page: {run.files.relative(run.files.report)}")
 
 
 if __name__ == "__main__":

@@ -38,23 +38,36 @@ class Grid:
     predicted: dict[str, list[list[str]]]
     probabilities: dict[str, torch.Tensor]
 
+    @property
+    def masked(self) -> bool:
+        """Whether its columns are the best predictions at one [MASK]; else each is what follows a token."""
+        return self.column == "rank"
+
+    def is_final(self, mode: str, layer: int, k: int) -> bool:
+        """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
+        rows = self.predicted[mode]
+        return rows[layer][k] == rows[-1][0 if self.masked else k]
+
     def in_words(self) -> str:
         """What the model predicts at the end (masked: best), and from which layer on each mode does."""
-        k = 0 if self.column == "rank" else -1
+        k = 0 if self.masked else -1
         since = []
         for mode, rows in self.predicted.items():
             others = [layer for layer, row in enumerate(rows) if row[k] != rows[-1][k]]
             since.append(f"{mode} from layer {max(others, default=-1) + 1} on")
-        return f"The model predicts “{shown(self.predicted['id'][-1][k])}”: {', '.join(since)}."
+        where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
+        return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
 
 
 def sentences(text_or_file: str) -> list[str]:
     """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out.
 
     Raises:
-        Problem: there is none, or the file is not UTF-8.
+        Problem: there is none, it looks like the name of a file that is not there, or the file is not UTF-8.
     """
     text = text_or_file
+    if " " not in text and re.search(r"/|\.[a-z]{2,5}$", text) and not os.path.isfile(text):
+        raise Problem(f"--sentence {text}: no such file; expected a sentence, or a file of one a line")
     if os.path.isfile(text_or_file):
         try:
             text = Path(text_or_file).read_text(encoding="utf-8")

@@ -136,4 +136,5 @@ def fit_pairs(
         for _, j in run:
             yield Fit(factors.fit(h[j].to(device)).float().cpu(), factors.rank, factors.condition)
     short = sum(rank < d for rank in ranks)
-    notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {d}, {short} of {len(ranks)} deficient")
+    below = f"; below {d}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm" if short else ""
+    notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {d}{below}")

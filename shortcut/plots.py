@@ -4,6 +4,7 @@ The only file that imports matplotlib. A mode has one colour and one line style 
 those of the paper; bands are 95% intervals over the sentences.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,7 +109,7 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
             figures["parts_surp"] = _curves(r, title, ("surprisal",), parts)
     if r.early:
         figures["ee_pre1"] = _curves(
-            r, title, ("precision@1",), {mode: r.fixed[mode] for mode in r.early if mode in r.fixed}, r.early
+            r, title, ("precision@1",), whole, {mode: r.early[mode] for mode in ("mat", "id") if mode in r.early}
         )
     return {f"{name}_{r.n_layers}": plot for name, plot in figures.items()}
 
@@ -168,15 +169,16 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
 def _draw_grid(grid: Grid, title: str) -> Figure:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
     figure = Figure(figsize=(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1), layout="constrained")
+    highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10
     axes = figure.subplots(1, 2, sharey=True)
     for ax, (mode, predicted) in zip(axes, grid.predicted.items(), strict=True):
         p = grid.probabilities[mode]
-        image = ax.imshow(p.numpy(), vmin=0, vmax=1, cmap="YlGnBu", aspect="auto", interpolation="nearest")
+        image = ax.imshow(p.numpy(), vmin=0, vmax=highest, cmap="YlGnBu", aspect="auto", interpolation="nearest")
         for l, k in product(range(rows), range(columns)):
             ax.text(
                 k, l, drawable(predicted[l][k]), ha="center", va="center", fontsize=6, parse_math=False,
-                color="white" if p[l, k] > 0.55 else "black", in_layout=False, clip_on=True,
-                weight="bold" if predicted[l][k] == predicted[-1][k] else "normal",
+                color="white" if p[l, k] > 0.55 * highest else "black", in_layout=False, clip_on=True,
+                weight="bold" if grid.is_final(mode, l, k) else "normal",
             )  # fmt: skip
         ax.set_xticks(range(columns), [drawable(text) for text in grid.columns], fontsize=7, parse_math=False)
         ax.set(title=mode, xlabel=grid.column, yticks=range(0, rows, max(1, -(-rows // 25))))
@@ -184,7 +186,8 @@ def _draw_grid(grid: Grid, title: str) -> Figure:
         ax.grid(False)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="probability", shrink=0.9, pad=0.01, aspect=30)
-    figure.suptitle(drawable(grid.sentence, 90) + "\n" + title, parse_math=False)
+    bold = "the model's best" if grid.masked else "as at the last layer"
+    figure.suptitle(f"{drawable(grid.sentence, 90)}\n{title} (bold: {bold})", parse_math=False)
     return figure
 
 

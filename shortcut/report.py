@@ -16,6 +16,7 @@ from shortcut.plots import Plot
 from shortcut.results import METRICS, SHARES, Curve, Estimate, Results
 from shortcut.tables import Scores, Table
 
+R2, CHANGE = "r2", "change_from_own_matrices"  # of the summary: what other scripts' files add to it
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5c6670; --paper: #fff; --card: #f5f6f8; --line: #d9dde2 }
 @media (prefers-color-scheme: dark) {
@@ -46,7 +47,9 @@ summary { cursor: pointer }
 """
 
 
-def summary(r: Results, model: str, dataset: str, matrices_from: str, r2: dict[str, Scores] | None) -> dict[str, Any]:
+def summary(
+    r: Results, model: str, dataset: str, matrices_from: str, own: Results | None, r2: dict[str, Scores] | None
+) -> dict[str, Any]:
     """Every number with its interval, as JSON has it: fractions, nats and layers.
 
     Args:
@@ -54,6 +57,7 @@ def summary(r: Results, model: str, dataset: str, matrices_from: str, r2: dict[s
         model: the model's name.
         dataset: the dataset's.
         matrices_from: the dataset's that the matrices were fitted on.
+        own: the results with the dataset's own matrices, if those are of another and these are there.
         r2: `score_mat` and `score_id`, if they are there; in the summary "i_j" is the jump from i to j.
     """
     differences = {metric: results.differences(r, metric) for metric in METRICS}
@@ -70,12 +74,13 @@ def summary(r: Results, model: str, dataset: str, matrices_from: str, r2: dict[s
             for layer in differences[METRICS[0]]
         ],
         "mean_precision@1_over_layers": {mode: _interval(results.mean_over_layers(r, mode)) for mode in r.fixed},
+        CHANGE: {mode: _interval(change) for mode, change in results.changes(r, own).items()} if own else None,
         "early_exit": {mode: _points(curve, "layers_processed") for mode, curve in r.early.items()},
         "layers_saved": {
             mode: {f"{share:.2f}": _saved(r, results.layers_needed(curve, share)) for share in SHARES}
             for mode, curve in r.early.items()
         },
-        "r2": {mode: {f"{i}_{j}": round(x, 6) for (i, j), x in r2[f"score_{mode}"].items()} for mode in ("mat", "id")}
+        R2: {mode: {f"{i}_{j}": round(x, 6) for (i, j), x in r2[f"score_{mode}"].items()} for mode in ("mat", "id")}
         if r2
         else None,
         "paper": paper.claims(model, r, r2),
@@ -129,7 +134,8 @@ def page(r: Results, summary: dict[str, Any], title: str, figures: Mapping[str, 
 <h1>{escape(title)}</h1>
 <p class="lead">How far one matrix stands in for the layers it skips: predictions read out at each of {r.n_layers}
 layers, from the state as it stands (id) and after one fitted matrix (mat), on {r.n} validation sentences.
-Bands and ± are 95% intervals over the sentences.</p>
+Precision@k: how often the best token read out there is among the k best of the whole model; surprisal: −ln of the
+probability that the whole model gives that token. Bands and ± are 95% intervals over the sentences.</p>
 <dl class="facts">
 {_facts(r)}
 </dl>
@@ -156,10 +162,11 @@ def _facts(r: Results) -> str:
         for mode in ("mat", "id")
         if mode in r.fixed
     }
-    for mode, curve in r.early.items():
-        needed = results.layers_needed(curve, SHARES[1])
+    for mode in ("mat", "id"):
+        needed = results.layers_needed(r.early[mode], SHARES[1]) if mode in r.early else None
         if needed is not None:
-            facts[f"Layers that early exit with {mode} saves at 95% Precision@1"] = f"{r.n_layers - needed:.2f}"
+            saved = f"{r.n_layers - needed:.2f} of {r.n_layers}"
+            facts[f"Layers that early exit with {mode} saves at 95% Precision@1"] = saved
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
 
 
@@ -194,17 +201,23 @@ def _table(table: Table, kind: str = "numbers") -> str:
 def save(run: cli.Run, r: Results, figures: Mapping[str, Plot]) -> None:
     """Write the summary and the page of results whose figures have been drawn, if that is to do.
 
-    The heat maps of r2 come first where their scores are there; where they have come since, both are made anew.
+    The heat maps of r2 come first where their scores are there, and the change from the dataset's own matrices
+    where it was judged with them too; where either has come since, both are made anew.
     """
     files = run.files
     scores = [files.r2_scores] if files.r2_scores.exists() else []
-    if scores and files.summary.exists() and store.load_json(files.summary).get("r2") is None:
+    owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
+    before = store.load_json(files.summary) if files.summary.exists() else {}
+    if before and any(there and before.get(name) is None for name, there in ((R2, scores), (CHANGE, owns))):
         run = replace(run, force=True)
-    with run.stage(reads=[files.results, *scores], writes=[files.summary, files.report], depends=[]) as stage:
+    with run.stage(reads=[files.results, *scores, *owns], writes=[files.summary, files.report], depends=[]) as stage:
         if stage.made:
             return
         r2 = store.load_r2(files.r2_scores) if scores else None
+        own = results.summarize(store.load_results(files.own.results)) if owns else None
         told = [*tables.fixed_exit(r), *tables.early_exit(r)]
+        if own:
+            told.insert(0, tables.change(r, own, files.dataset, files.matrices_from))
         pictures = {name: files.plot(name, "png").read_bytes() for name in figures}
         if r2:
             heat_maps = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], files.title)
@@ -213,7 +226,7 @@ def save(run: cli.Run, r: Results, figures: Mapping[str, Plot]) -> None:
                 pictures["r2_scores"] = file.getvalue()
             figures = {"r2_scores": heat_maps, **figures}
             told.append(tables.r2(r2["score_mat"], r2["score_id"]))
-        numbers = summary(r, files.model.removesuffix("_mask"), files.dataset, files.matrices.name, r2)
+        numbers = summary(r, files.model.removesuffix("_mask"), files.dataset, files.matrices.name, own, r2)
         for path, text in {
             files.summary: json.dumps(numbers, indent=1) + "\n",
             files.report: page(r, numbers, files.title, figures, pictures, told),

@@ -58,10 +58,10 @@ def r2(mat: Scores, identity: Scores) -> Table:
     return Table("r2 from each layer to the next one, to the last one, and over all later ones", header, rows)
 
 
-def fixed_exit(r: Results) -> list[Table]:
+def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
     """Precision@k and surprisal of every mode at every layer, and how far mat and id are apart."""
     tables = []
-    for metric in METRICS:
+    for metric in metrics:
         differences = results.differences(r, metric)
         columns = {
             mode: dict(zip(curve.layers, curve.estimates(metric), strict=True))
@@ -91,7 +91,8 @@ def early_exit(r: Results) -> list[Table]:
             [f"{lam:.4g}", f"{layers:.2f}", estimate(precision, "precision@1")]
             for lam, layers, precision in zip(curve.lambdas, curve.layers, curve.estimates("precision@1"), strict=True)
         ]
-        tables.append(Table(f"Early exit with {mode}", ["lambda", "layers", "Precision@1"], rows))
+        title = f"Early exit with {mode}: Precision@1, %; the higher lambda, the surer a layer must be"
+        tables.append(Table(title, ["lambda", "layers processed", "Precision@1"], rows))
     if not tables:
         return []
     rows = []
@@ -155,18 +156,19 @@ def grid_points(grid: Grid) -> Table:
 
 
 def grids(grid: Grid) -> list[Table]:
-    """The cells of a grid with their probabilities, id and then mat, a few columns at a time."""
+    """The cells of a grid with their probabilities, a few columns at a time, id above mat."""
+    what = "the best tokens at [MASK]" if grid.masked else "the token predicted after each one"
     return [
         Table(
-            f"{mode}: predicted at each layer, by {grid.column}, with its probability",
+            f"{mode}: {what}, by layer, with its probability",
             ["layer", *map(shown, grid.columns[start : start + WIDE])],
             [
                 [str(layer), *(f"{shown(row[k])} {grid.probabilities[mode][layer, k]:.0%}" for k in chosen)]
                 for layer, row in enumerate(predicted)
             ],
         )
-        for mode, predicted in grid.predicted.items()
         for start in range(0, len(grid.columns), WIDE)
+        for mode, predicted in grid.predicted.items()
         for chosen in [range(start, min(start + WIDE, len(grid.columns)))]
     ]
 

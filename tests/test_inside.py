@@ -78,6 +78,13 @@ def test_sentences_come_from_the_line_or_from_a_file(tmp_path):
             inside.sentences(nothing)
 
 
+@pytest.mark.parametrize("name", ["none.txt", "folder/none"])
+def test_a_file_that_is_not_there_is_no_sentence(name):
+    with pytest.raises(Problem, match=f"^--sentence {name}: no such file; expected a sentence, or a file"):
+        inside.sentences(name)
+    assert inside.sentences("Yes.") == ["Yes."]
+
+
 def test_slugs_tell_sentences_apart():
     assert inside.slug("The capital of France is") == "The-capital-of-France-is"
     alike = ["a b", "a-b", "a  b", "a b?", "ä b", "??", "!!", "a " * 40 + "b", "a " * 40 + "c"]
