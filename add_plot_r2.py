@@ -19,8 +19,9 @@ def main(argv: list[str] | None = None) -> None:
     matrices = {(i, j): run.files.matrix(i, j) for i, j in pairs}
     scores, figure = run.files.r2_scores, f"r2_scores_{L}"
     with run.stage(
-        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)], depends=["weights"]
-    ) as stage:
+        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)],
+        depends=["weights"], last_only=config.LAST_ONLY,
+    ) as stage:  # fmt: skip
         if scores in stage.todo:
             tokenized, kept = store.load_tokenized(val), stage.parts(scores)
             h = steps.layer_states(run, run.load_model(), tokenized, kept)

@@ -20,16 +20,15 @@ def main(argv: list[str] | None = None) -> None:
     val, L = run.files.tokenized("val"), run.n_layers()
     jumps = [run.files.matrix(l, L) for l in range(L)]
     parts = {(i, a): run.files.part(i, a) for i in range(L) for a in approximation.REPLACED_STATES}
-    lambdas = {"id": sorted({*config.LAMBDAS, *config.LAMBDAS_ID}), "mat": config.LAMBDAS}
     with run.stage(
         reads=[val, *jumps, *parts.values()], writes=[run.files.results],
-        depends=["weights"], lambdas=lambdas, tau=config.TAU,
+        depends=["weights"], lambdas=config.LAMBDAS, tau=config.TAU,
     ) as stage:  # fmt: skip
         if not stage.made:
             model, tokenized = run.load_model(), store.load_tokenized(val)
             kept = stage.parts(run.files.results)
             h = steps.layer_states(run, model, tokenized, kept / "layers")
-            records = steps.records(run, model, tokenized, h and h.tensor(), jumps, parts, lambdas, kept)
+            records = steps.records(run, model, tokenized, h and h.tensor(), jumps, parts, config.LAMBDAS, kept)
             if not records:  # of several processes one reads out and writes
                 return
             stage.save(run.files.results, *records)

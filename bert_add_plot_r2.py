@@ -19,8 +19,9 @@ def main(argv: list[str] | None = None) -> None:
     matrices = {(i, j): run.files.matrix(i, j) for i, j in pairs}
     scores, figure = run.files.r2_scores, f"r2_scores_{L}"
     with run.stage(
-        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)], depends=["weights"]
-    ) as stage:
+        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)],
+        depends=["weights"], last_only=config.LAST_ONLY,
+    ) as stage:  # fmt: skip
         if scores in stage.todo:
             _, h = store.load_states(val, L)
             stage.save(scores, steps.r2_scores(run, h, matrices))

@@ -18,15 +18,14 @@ def main(argv: list[str] | None = None) -> None:
     run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True, maps=True)
     val, L = run.files.states("val"), run.n_layers()
     jumps = [run.files.matrix(l, L) for l in range(L)]
-    lambdas = {"id": sorted({*config.LAMBDAS, *config.LAMBDAS_ID}), "mat": config.LAMBDAS}
     with run.stage(
         reads=[val, *jumps], writes=[run.files.results],
-        depends=["weights"], lambdas=lambdas, tau=config.TAU,
+        depends=["weights"], lambdas=config.LAMBDAS, tau=config.TAU,
     ) as stage:  # fmt: skip
         if not stage.made:
             model, (tokenized, h) = run.load_model(), store.load_states(val, L)
             kept = stage.parts(run.files.results)
-            stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, lambdas, kept))
+            stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, config.LAMBDAS, kept))
     steps.show_change(run)
 
 

@@ -33,8 +33,11 @@ SEED = 0  # of every draw: sentences, positions
 LAST_ONLY = False  # True: only the jumps into the last layer, all that add_results.py needs; gpt2-xl has 1,176 in all
 RCOND = 1.19e-7  # singular values below this times the largest count as zero (scikit-learn 1.2.0 on float32)
 TAU = 4.0  # of the early-exit threshold
-LAMBDAS = (-1.112, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.112)  # always exits ... never does
-LAMBDAS_ID = tuple(round(1 + 0.0112 * k, 4) for k in range(1, 10))  # for id as well: its curve lies between the last
+LAMBDAS_MAT = (-1.112, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.112)  # always exits ... never does
+LAMBDAS = {  # of early exit; for id nine more, since its curve lies between the last two
+    "id": (*LAMBDAS_MAT[:-1], *(round(1 + 0.0112 * k, 4) for k in range(1, 10)), LAMBDAS_MAT[-1]),
+    "mat": LAMBDAS_MAT,
+}
 
 # Work
 DEVICE = "auto"  # "cuda" where there is one, else "cpu"

@@ -1,7 +1,8 @@
-"""Take one sentence from each of 20,000 Wikipedia articles.
+"""Take the sentences: one from each of 20,000 Wikipedia articles, or those of another source.
 
 Section 4.1 of the paper. An article is split into paragraphs, one is drawn, and its last sentence
-taken, its newline kept. Files of one sentence a line, and docstrings of packages, serve as well.
+taken, its newline kept. Files of one sentence a line, and docstrings of packages, serve as well, under
+a name of their own (--dataset).
 
 Reads   the hub, a file or folder of parquet, jsonl or txt, or docstrings (--source)
 Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after another

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, corpus, layout, loading, manifest, processes
+from shortcut import Problem, corpus, layout, loading, manifest, processes, settings
 from shortcut.models import Model
 
 Item = TypeVar("Item")
@@ -65,20 +65,22 @@ class Run:
             safetensors_only=self.config.SAFETENSORS_ONLY,
         )
 
-    def stage(self, *, reads: list[Path], writes: list[Path], depends: list[str], **settings: Any) -> manifest.Stage:
+    def stage(self, *, reads: list[Path], writes: list[Path], depends: list[str], **others: Any) -> manifest.Stage:
         """The stage of this script (see `manifest.Stage`).
 
         Args:
             reads: its inputs.
             writes: its outputs.
             depends: what of the model its outputs depend on: "weights", "tokenizer", both or nothing.
-            settings: what else they depend on.
+            others: settings that they depend on besides.
         """
         if depends and processes.leads():
+            for path in reads:
+                self.files.require(path)  # before a model is downloaded to take its hash
             with self._naming_known_models():
-                settings |= {"model": self.files.model, **{kind: self._fingerprint(kind) for kind in depends}}
+                others |= {"model": self.files.model, **{kind: self._fingerprint(kind) for kind in depends}}
         return manifest.Stage(
-            self.files, self.script, reads=reads, writes=writes, settings=settings, force=self.force, notice=say
+            self.files, self.script, reads=reads, writes=writes, settings=others, force=self.force, notice=say
         )
 
     @cached_property
@@ -88,8 +90,7 @@ class Run:
 
     def sizes(self) -> dict[str, int]:
         """How many sentences train and validate, by "train" and "val"."""
-        c = self.config
-        return dict(zip(("train", "val"), c.SPLITS.get(self.files.dataset, (c.TRAIN, c.VAL)), strict=True))
+        return settings.sizes(self.config, self.files.dataset)
 
     def source_settings(self) -> dict[str, Any]:
         """What the sentences depend on, by where they come from."""
@@ -108,26 +109,28 @@ class Run:
         except Problem as problem:
             if self.model in self.config.LAYERS or Path(self.model).is_dir():
                 raise
-            known = [name for name in self.config.LAYERS if ("bert" in name) == self.masked]
-            raise Problem(f"{problem}; known names: {', '.join(known)}") from problem
+            known = settings.known_models(self.config, masked=self.masked)
+            raise Problem(f"{problem}; known names: {known}") from problem
 
     def _known_layers(self) -> int | None:
         return None if Path(self.model).is_dir() else self.config.LAYERS.get(self.model)
 
 
-def parser(script: str, doc: str, config: ModuleType, model: str) -> argparse.ArgumentParser:
+def parser(script: str, doc: str, config: ModuleType, model: str, masked: bool | None) -> argparse.ArgumentParser:
     """The options that all scripts share, with their defaults from the configuration."""
     options = argparse.ArgumentParser(
         prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = options.add_argument
-    add("--model", metavar="NAME_OR_FOLDER", default=model, help=f"the model (default: {model})")
-    add("--dataset", metavar="NAME", default=config.DATASET, help=f"names the files (default: {config.DATASET})")
+    add("--model", metavar="NAME_OR_FOLDER", default=model,
+        help=f"the model (default: {model}; known: {settings.known_models(config, masked=masked)})")  # fmt: skip
+    add("--dataset", metavar="NAME", help=f"names the files (default: {config.DATASET})")
     add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
     add("--device", default=config.DEVICE, help=f"cpu, cuda, cuda:1, auto (default: {config.DEVICE})")
     add("--batch-size", metavar="TOKENS", type=_positive, default=config.BATCH_SIZE,
         help=f"tokens that run together (default: {config.BATCH_SIZE})")  # fmt: skip
-    add("--seed", metavar="N", type=int, default=config.SEED, help=f"of every draw (default: {config.SEED})")
+    add("--seed", metavar="N", type=int, default=config.SEED,
+        help=f"of the draws of sentences and positions (default: {config.SEED})")  # fmt: skip
     add("--force", action="store_true", help="make anew what is there already")
     return options
 
@@ -152,10 +155,11 @@ def start(
             --sentence asks for what one sentence looks like inside.
 
     Raises:
-        Problem: a device that is not there.
+        Problem: a setting that is missing or wrong, a device that is not there, a source without a name of its own.
     """
+    settings.check(config)
     name = Path(script).name
-    options = parser(name, doc, config, model)
+    options = parser(name, doc, config, model, None if results else masked)
     if source:
         options.add_argument(
             "--source", metavar="hub|docstrings|PATH", default=config.SOURCE,
@@ -172,6 +176,13 @@ def start(
             "--sentence", metavar="TEXT_OR_FILE", help="show what every layer would predict in it; FILE: one a line"
         )
     args = options.parse_args(argv)
+    if source and args.source != config.SOURCE and args.dataset is None:
+        raise Problem(
+            f"--source {args.source} needs a name for its files, which are not those of {config.DATASET}:"
+            f" add --dataset {'docstrings' if args.source == 'docstrings' else 'NAME'}"
+        )
+    args.dataset = config.DATASET if args.dataset is None else args.dataset
+    args.model = layout.find_model(args.model)
     if shared:
         processes.join()
     elif processes.is_superfluous():
@@ -205,16 +216,16 @@ def start(
     return run
 
 
-def run(main: Callable[[], object]) -> None:
+def run(main: Callable[[], object], script: str = "") -> None:
     """Run a script's main; a problem is one line and exit code 1, Ctrl-C one line and 130."""
-    script = Path(sys.argv[0]).name
+    script = script or Path(sys.argv[0]).name
     try:
         main()
     except Problem as problem:
         sys.exit(f"{script}: {problem}")
     except KeyboardInterrupt:
         print(
-            f"\n{script}: interrupted; the files that were finished are kept, the next run makes the others",
+            f"\n{script}: interrupted; the files that were finished are kept: run it again to go on",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -256,12 +267,13 @@ def _device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise Problem(f"no device {name!r} here ({str(error).splitlines()[0]}): use --device cpu") from error
+        why = str(error).splitlines()[0]
+        why = "no kind that torch knows" if why.startswith("Expected one of") else why
+        raise Problem(f"no device {name!r} here ({why}): use --device cpu") from error
     return name
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -73,7 +73,8 @@ def hub(dataset: str, config: str, parts: Parts) -> Source:
         except (*parquet.READ_ERRORS, ValueError, datasets.exceptions.DatasetsError) as error:
             raise Problem(
                 f"cannot reach {name} ({parquet.one_line(error)}): try again with a network,"
-                " or take --source PATH (parquet, jsonl or txt) or --source docstrings"
+                " or take --source PATH --dataset NAME (parquet, jsonl or txt),"
+                " or --source docstrings --dataset docstrings"
             ) from error
         files = builder.config.data_files or {}
         if "train" not in files:
@@ -149,7 +150,7 @@ def identity(path: str, budget: int) -> dict[str, Any]:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(0 if whole else max(0, size - FOOTER))
             digest.update(f"{size}\n".encode() + hashlib.file_digest(stream, "sha256").digest())
-    known = {"source": Path(path).name, "source_files": digest.hexdigest()[:16]}
+    known = {"source": Path(path).name, "content of the source": digest.hexdigest()[:16]}
     return known if whole else {**known, "bytes": budget}
 
 

@@ -13,11 +13,10 @@ import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from shortcut import Problem, cli, manifest, store
-from shortcut.layout import Layout
+from shortcut.layout import PROJECT, Layout
 from shortcut.parquet import READ_ERRORS, one_line
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
-ROOT = Path(__file__).resolve().parent.parent
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
 HUB_ERRORS = (*READ_ERRORS, EntryNotFoundError, HFValidationError)
 SAFETENSORS = "matrices.safetensors"
@@ -60,9 +59,15 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         model, dataset = ("gpt2-medium", "wikipedia") if fetches else (None, None)
         for option, default in (("--model", model), ("--dataset", dataset)):
             which = f"its folder (default: {default})" if fetches else "its folder under linreg/"
-            add(option, type=_name, metavar="NAME", default=default, required=not fetches, help=which)
-        add("--out", type=Path, metavar="FOLDER", default=ROOT, help="holds linreg/ (default: the project's folder)")
+            kind = _last if option == "--model" else _name
+            add(option, type=kind, metavar="NAME", default=default, required=not fetches, help=which)
+        add("--out", type=Path, metavar="FOLDER", default=PROJECT, help="holds linreg/ (default: the project's folder)")
     return options.parse_args(argv)
+
+
+def _last(text: str) -> str:
+    """Of a model's name or folder, what its own folders are called."""
+    return _name(Path(text).name)
 
 
 def _name(text: str) -> str:

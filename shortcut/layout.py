@@ -18,6 +18,10 @@ MAKERS = (  # what a file's name looks like, and the script that makes it: for c
 )
 
 
+MAPS_OF = "_maps_of_"  # in names, between the dataset that is judged on and the one that was fitted on
+PROJECT = Path(__file__).resolve().parent.parent
+
+
 @dataclass(frozen=True)
 class Layout:
     """The files of one model and one dataset.
@@ -42,13 +46,13 @@ class Layout:
     @property
     def title(self) -> str:
         """What figures are headed with."""
-        maps = f" (maps of {self.matrices_from})" if self.matrices_from else ""
-        return f"{self.model.removesuffix('_mask')}, {self.dataset}{maps}"
+        maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
+        return f"{self.model.removesuffix('_mask')} on {self.dataset}{maps}"
 
     @property
     def judged(self) -> str:
         """What results are named by: the dataset, and whose matrices were judged on it if not its own."""
-        return f"{self.dataset}_maps_of_{self.matrices_from}" if self.matrices_from else self.dataset
+        return f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
 
     @property
     def own(self) -> "Layout":
@@ -137,6 +141,8 @@ class Layout:
 
     def require(self, path: Path) -> Path:
         """The path itself; raises Problem, naming the script that makes it, if it is not there."""
+        if not self.root.is_dir():
+            raise Problem(f"no folder {self.root}: give one that is there with --out, or leave that out")
         if not path.exists():
             of = f" --dataset {self.matrices_from}" if path.parent == self.matrices and self.matrices_from else ""
             raise Problem(f"{self.relative(path)} not found: run {self.maker(path)}{of} first{self._others(path)}")
@@ -150,11 +156,20 @@ class Layout:
         name = path.name if ending == path.name else f"*{glob.escape(ending)}"
         found = sorted(other.relative_to(self.root) for other in self.root.glob("/".join([*folders, name])))
         names = [
-            " ".join([*(part for part, kind in zip(other.parts, folders, strict=False) if kind == "*"),
-                      *([other.name.removesuffix(ending)] if name != path.name else [])])
+            " on ".join([*(part for part, kind in zip(other.parts, folders, strict=False) if kind == "*"),
+                         *([other.name.removesuffix(ending)] if name != path.name else [])])
             for other in found
         ]  # fmt: skip
         return f" (there for: {', '.join(names[:8])})" if names else ""
+
+
+def find_model(name: str) -> str:
+    """A folder's path, if it is not one from here but one in the project, or of an embedded model; else the name."""
+    if not Path(name).is_dir():
+        for folder in (PROJECT / name, PROJECT / "models" / name):
+            if (folder / "config.json").is_file():
+                return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return name
 
 
 def model_folder(name: str, *, masked: bool) -> str:

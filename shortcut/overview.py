@@ -14,11 +14,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shortcut import Problem, entries
-from shortcut.layout import Layout, model_folder, results_folder
+from shortcut import Problem, entries, settings
+from shortcut.layout import MAPS_OF, Layout, find_model, model_folder, results_folder
+from shortcut.provenance import changes
 
 FIGURES = ("pre", "surp", "ee_pre1")
 STALE = "made from another"
+OTHERWISE = "made with other settings"
 PART_FIGURES = ("parts_pre1", "parts_pre5", "parts_pre10", "parts_surp")
 
 
@@ -62,12 +64,17 @@ def main(config: ModuleType) -> None:
     options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
     args = options.parse_args()
     root = args.out.resolve()
+    try:
+        settings.check(config)
+    except Problem as problem:
+        sys.exit(f"config.py: {problem}")
     if args.model is None:
         print(*_settings(config), sep="\n")
         wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
         try:
-            wanted = [(args.model.removesuffix("_mask"), _is_masked(args.model, root))]
+            name = find_model(args.model.removesuffix("_mask"))
+            wanted = [(name, args.model.endswith("_mask") or _is_masked(name, root))]
         except Problem as problem:
             sys.exit(f"config.py: {problem}")
     shown = set()
@@ -79,7 +86,7 @@ def main(config: ModuleType) -> None:
         print(*_pipeline(config, files, name, given), sep="\n")
     if others := [pair for pair in _there(root) if pair not in shown]:
         print("\nalso here (python config.py --model M --dataset D shows how far):")
-        print(*(f"  {model} on {dataset}" for model, dataset in others), sep="\n")
+        print(*(f"  {model} on {dataset.replace(MAPS_OF, ', maps of ')}" for model, dataset in others), sep="\n")
 
 
 def _settings(config: ModuleType) -> Iterator[str]:
@@ -99,11 +106,12 @@ def _pipeline(config: ModuleType, files: Layout, name: str, given: list[str]) ->
         return
     following, stale = None, False
     manifests: dict[Path, dict[str, Any]] = {}
+    wanted = settings.in_force(config, files.dataset)
     for script, paths in stages(files, L, last_only=config.LAST_ONLY).items():
-        state, done = _state(files, paths, manifests)
+        state, done = _state(files, paths, manifests, wanted)
         yield f"  {script:27} {state}"
         if not done and following is None:
-            following, stale = script, STALE in state
+            following, stale = script, STALE in state or OTHERWISE in state
     if following is None:
         yield f"  complete: open {os.path.relpath(files.report)}"
     else:
@@ -131,11 +139,17 @@ def _layers(config: ModuleType, name: str, files: Layout) -> int:
     if Path(name).is_dir() or (name not in config.LAYERS and not fitted):
         from shortcut import loading  # noqa: PLC0415
 
-        return loading.n_layers(name, masked=files.masked)
+        try:
+            return loading.n_layers(name, masked=files.masked)
+        except Problem as problem:
+            known = settings.known_models(config, masked=files.masked)
+            raise problem if Path(name).is_dir() else Problem(f"{problem}; known names: {known}") from problem
     return config.LAYERS.get(name) or max(fitted)
 
 
-def _state(files: Layout, paths: list[Path], manifests: dict[Path, dict[str, Any]]) -> tuple[str, bool]:
+def _state(
+    files: Layout, paths: list[Path], manifests: dict[Path, dict[str, Any]], wanted: dict[str, Any]
+) -> tuple[str, bool]:
     """In words, and whether the stage is done."""
     there = [path for path in paths if path.exists()]
     unfinished = any(path.with_name(f"{path.name}.parts").exists() for path in paths)
@@ -144,6 +158,11 @@ def _state(files: Layout, paths: list[Path], manifests: dict[Path, dict[str, Any
     entries = [entry for path in there if (entry := _entry(path, manifests))]
     if stale := next((name for entry in entries if (name := _made_from_another(files, entry, manifests))), None):
         return f"{STALE} {stale}", False
+    made_with = ({key: entry["settings"][key] for key in wanted if key in entry["settings"]} for entry in entries)
+    if others := next(
+        (told for made in made_with if (told := [*changes(made, {key: wanted[key] for key in made})])), []
+    ):
+        return f"{OTHERWISE} ({'; '.join(others)})", False
     if len(there) < len(paths):
         return f"{len(there)} of {len(paths)} files: goes on where it stopped", False
     made = max((entry["made"] for entry in entries), default=None)
@@ -179,6 +198,6 @@ def _there(root: Path) -> list[tuple[str, str]]:
         for path in folder.glob("*.pickle"):
             for ending in ("_tokenized_val", "_val", "_results"):
                 if path.stem.endswith(ending):
-                    found.add((folder.name, path.stem.removesuffix(ending).split("_maps_of_")[0]))
+                    found.add((folder.name, path.stem.removesuffix(ending)))
                     break
     return sorted(found)

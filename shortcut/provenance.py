@@ -112,20 +112,20 @@ class Provenance:
 
 def differences(before: Run, now: Run) -> str:
     """Every setting in which two runs differ, and the first few inputs, in words; "" if none does."""
-    told = [*_changes("", before["settings"], now["settings"])]
+    told = [*changes(before["settings"], now["settings"])]
     was, is_ = before["inputs"], now["inputs"]
     others = [name for name in sorted({*was, *is_}) if was.get(name) != is_.get(name)]
     told += [f"another {name}" for name in others[:FEW]]
     return "; ".join(told + [f"{len(others) - FEW} more"] * (len(others) > FEW))
 
 
-def _changes(name: str, was: Any, is_: Any) -> Iterator[str]:
+def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
     """What makes two values differ: within dicts key by key, of lists what only one of them has."""
     if was == is_:
         return
     if isinstance(was, dict) and isinstance(is_, dict):
         for key in sorted({*was, *is_}):
-            yield from _changes(f"{name} {key}".strip(), was.get(key, ABSENT), is_.get(key, ABSENT))
+            yield from changes(was.get(key, ABSENT), is_.get(key, ABSENT), f"{name} {key}".strip())
     elif isinstance(was, list) and isinstance(is_, list) and (told := _only_in_one(was, is_)):
         yield f"{name} was {told}"
     else:

@@ -222,4 +222,4 @@ def load_results(path: Path) -> list[dict[str, Any]]:
 if __name__ == "__main__":  # python -m shortcut.store fetch|export
     from shortcut import cli, exchange
 
-    cli.run(exchange.main)
+    cli.run(exchange.main, "shortcut.store")

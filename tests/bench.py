@@ -32,7 +32,6 @@ L, D, V = 12, 768, 50_257  # gpt2
 PAIRS, PARTS = L * (L + 1) // 2, 6 * L
 BLOCK = 24 * D * D  # floating-point operations of a block for one token; a third of them in attention
 READ_OUT = 2 * D * V  # ... of the unembedding
-LAMBDAS = {"id": sorted({*config.LAMBDAS, *config.LAMBDAS_ID}), "mat": config.LAMBDAS}
 
 
 class Bench:
@@ -241,7 +240,7 @@ def exits(bench: Bench, model: models.Model) -> None:
 
     thresholds = {
         mode: [early_exit.thresholds(lam, tokenized.positions, config.TAU) for lam in lambdas]
-        for mode, lambdas in LAMBDAS.items()
+        for mode, lambdas in config.LAMBDAS.items()
     }
     count = 10
     found, own, peak = bench.time(table)

@@ -21,7 +21,7 @@ def literal_loop(gaps, positions, lam, tau):
     return layers
 
 
-@pytest.mark.parametrize("lam", sorted({*config.LAMBDAS, *config.LAMBDAS_ID}))
+@pytest.mark.parametrize("lam", config.LAMBDAS["id"])
 def test_look_up_equals_the_literal_loop(lam):
     g = torch.Generator().manual_seed(0)
     gaps = torch.rand(6, 200, generator=g)
@@ -32,7 +32,7 @@ def test_look_up_equals_the_literal_loop(lam):
 
 def test_ends_of_the_grid_always_and_never_exit():
     gaps, positions = torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 30])
-    first, last = min(config.LAMBDAS), max(config.LAMBDAS)
+    first, last = min(config.LAMBDAS_MAT), max(config.LAMBDAS_MAT)
     assert early_exit.exit_layers(gaps, early_exit.thresholds(first, positions, 4.0)).tolist() == [1, 1]
     assert early_exit.exit_layers(gaps, early_exit.thresholds(last, positions, 4.0)).tolist() == [3, 3]
 
@@ -44,9 +44,10 @@ def test_threshold_is_exceeded_strictly_and_layer_0_never_exits():
 
 
 def test_grid_is_the_papers():
-    assert len(config.LAMBDAS) + len({*config.LAMBDAS, *config.LAMBDAS_ID}) == 35
-    assert config.LAMBDAS_ID[0] == 1.0112
-    assert config.LAMBDAS_ID[-1] == 1.1008
+    assert len(config.LAMBDAS["mat"]) + len(config.LAMBDAS["id"]) == 35
+    assert [*config.LAMBDAS["id"]] == sorted({*config.LAMBDAS["id"], *config.LAMBDAS["mat"]})
+    assert config.LAMBDAS["id"][-10:-8] == (1.0112, 1.0224)
+    assert config.LAMBDAS["id"][-2] == 1.1008
 
 
 def test_gaps_that_are_not_finite_are_refused():

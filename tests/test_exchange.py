@@ -306,7 +306,7 @@ def test_a_bit_that_changed_in_a_file_with_an_entry_is_seen_before_it_is_read(fi
 
 def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, capsys):
     of_others(files)
-    exchange.main(["export", "--model", "tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
+    exchange.main(["export", "--model", "models/tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
     assert "wrote linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
     with safetensors.safe_open(files.matrices / exchange.SAFETENSORS, "pt") as exported:
         assert exported.metadata() == {"format": "pt", "model": "tiny-gpt2", "dataset": "words"}
@@ -334,10 +334,12 @@ def test_the_command_says_what_it_can_do_and_what_is_missing(tmp_path):
 
     done = command("export", "--model", "m", "--dataset", "d", "--out", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == ("store.py: linreg/m/d holds no matrix: run add_linreg.py first, or fetch published ones\n")
+    assert done.stderr == (
+        "shortcut.store: linreg/m/d holds no matrix: run add_linreg.py first, or fetch published ones\n"
+    )
 
 
-@pytest.mark.parametrize("arguments", [["feed"], [], ["export"], ["fetch", "--model", "../up"]])
+@pytest.mark.parametrize("arguments", [["feed"], [], ["export"], ["fetch", "--dataset", "../up"]])
 def test_a_command_that_makes_no_sense_is_answered_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit):
         exchange.main(arguments)

@@ -20,11 +20,11 @@ def show(capsys, monkeypatch, *options):
     return capsys.readouterr().out
 
 
-def make(files, script, value=b"x", reads=()):
+def make(files, script, value=b"x", reads=(), **settings):
     """Write all outputs of a stage, as its script would."""
     writes = overview.stages(files, 12, last_only=False)[script]
     with manifest.Stage(
-        files, script, reads=list(reads), writes=writes, settings={}, force=True, notice=lambda _: None
+        files, script, reads=list(reads), writes=writes, settings=settings, force=True, notice=lambda _: None
     ) as stage:
         for path in stage.todo:
             with stage.writing(path) as file:
@@ -60,6 +60,17 @@ def test_stage_by_stage(files, capsys, monkeypatch):
     assert f"next: .venv/bin/python add_tokenization.py --out {files.root} --force" in said
 
 
+def test_files_made_with_other_settings_than_those_in_force(files, capsys, monkeypatch):
+    for script in overview.stages(files, 12, last_only=False):
+        make(files, script)
+    make(files, "add_results.py", tau=config.TAU, lambdas=config.LAMBDAS)
+    assert "complete: open " in show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    monkeypatch.setattr(config, "TAU", 5.0)
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "add_results.py              made with other settings (tau was 4.0, is 5.0)\n" in said
+    assert f"next: .venv/bin/python add_results.py --out {files.root} --force" in said
+
+
 def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
     make(files, "get_wikipedia_sentences.py")
     make(files, "add_tokenization.py")
@@ -81,7 +92,7 @@ def test_a_finished_pipeline_and_other_data(files, capsys, monkeypatch):
     assert "complete: open " in said
     assert "wikipedia_report.html" in said
     assert "  gpt2 on news" in said
-    assert "maps_of" not in said
+    assert "  gpt2 on news, maps of wikipedia" in said
     said = show(capsys, monkeypatch, "--out", files.root, "--model", "bert-base-uncased_mask")
     assert "complete: open " in said
     said = show(capsys, monkeypatch, "--out", files.root, "--dataset", "news", "--model", "gpt2")

@@ -1,6 +1,7 @@
 """The real scripts, in order, on tiny random models."""
 
 import importlib
+import json
 import os
 import pickle
 import shutil
@@ -16,7 +17,7 @@ from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sent
 from played_device import PLAYED, Device
 
 import config
-from shortcut import Problem, approximation, layout, overview, representations, results, shelf, store, tables
+from shortcut import Problem, approximation, layout, overview, representations, results, settings, shelf, store, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -108,7 +109,7 @@ def test_records_of_the_results(made):
     ]
     assert results.KEYS["mat_ln1_ln2"] == ("blk_mat", {"what_to_mat": {1, 4}})
     early = [r for r in records if r["info"]["type"] == "early_exit"]
-    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS)
+    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS_MAT)
     assert len([r for r in early if r["info"]["mode"] == "idln"]) == 22
     for record in records:
         assert record["topk"].shape == (40, 10)
@@ -117,7 +118,7 @@ def test_records_of_the_results(made):
         assert type(record["layers_processed"]) is float
     last = [r for r in fixed if r["info"]["layer"] == LAYERS]
     assert all(r["topk"].equal(last[0]["topk"]) for r in last)
-    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS)]
+    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS_MAT)]
     assert all(r["topk"].equal(last[0]["topk"]) and r["layers_processed"] == LAYERS for r in never)
 
 
@@ -293,7 +294,7 @@ def test_sentences_know_what_they_were_taken_from(tmp_path, capsys, monkeypatch)
     (tmp_path / "words.txt").write_text("".join(make_sentences(150)))
     run("get_wikipedia_sentences", *here)
     (tmp_path / "words.txt").write_text("".join(make_sentences(160)))
-    assert "made with other settings (source_files" in problem(capsys, "get_wikipedia_sentences", *here)
+    assert "made with other settings (content of the source" in problem(capsys, "get_wikipedia_sentences", *here)
     monkeypatch.setattr(config, "DOCSTRING_PACKAGES", ("tqdm",))
     monkeypatch.setattr(config, "SENTENCES", 20)
     docs = ("--out", tmp_path, "--dataset", "docs", "--source", "docstrings")
@@ -392,9 +393,12 @@ def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
     assert told.count("with the maps of either corpus") == 2
     row = next(line for line in told.splitlines() if line.split()[:1] == ["mat"])
     assert row.split()[1::2] == [f"{own:.1f}", f"{other:.1f}", f"{other - own:+.1f}"]
+    change = json.loads(there.summary.read_text())["change_from_own_matrices"]["mat"]["mean"]
+    assert change == pytest.approx((other - own) / 100, abs=1e-5)
+    assert "with the maps of either corpus" in there.report.read_text()
     message = problem(capsys, "add_results", *model, "--dataset", "words", "--matrices-from", "nowhere")
     assert "linreg/tiny-gpt2/nowhere/0_3.pickle not found: run add_linreg.py --dataset nowhere first" in message
-    assert "(there for: tiny-gpt2 other, tiny-gpt2 words)" in message
+    assert "(there for: tiny-gpt2 on other, tiny-gpt2 on words)" in message
 
 
 def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_path, gpt2_folder, capsys):
@@ -408,14 +412,53 @@ def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_p
     assert "run add_results.py without --matrices-from too" in capsys.readouterr().out
 
 
+def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, source, capsys):
+    message = problem(capsys, "get_wikipedia_sentences", "--out", tmp_path, "--source", source)
+    assert "needs a name for its files, which are not those of wikipedia: add --dataset NAME" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TAU", None, "config.py has no TAU: restore the line, or correct its name"),
+        ("TRAIN", "9000", "TRAIN in config.py is '9000', expected a value of type int"),
+        ("LAST_ONLY", 1, "LAST_ONLY in config.py is 1, expected a value of type bool"),
+        ("VAL", 0, "VAL in config.py is 0, expected at least 1"),
+    ],
+)
+def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypatch, name, value, message):
+    monkeypatch.delattr(config, name) if value is None else monkeypatch.setattr(config, name, value)
+    assert problem(capsys, "add_linreg", "--out", tmp_path) == message
+
+
+def test_every_setting_is_checked():
+    assert {*settings.KINDS} == {name for name in vars(config) if name.isupper()} - {"LAMBDAS_MAT"}
+
+
+def test_an_embedded_model_goes_by_its_bare_name_and_from_any_folder(tmp_path, monkeypatch):
+    embedded = ROOT / "models" / "gpt2-docstrings"
+    monkeypatch.chdir(tmp_path)
+    assert layout.find_model("gpt2-docstrings") == layout.find_model("models/gpt2-docstrings") == str(embedded)
+    assert layout.find_model("gpt2") == "gpt2"
+    monkeypatch.chdir(ROOT)
+    assert layout.find_model("gpt2-docstrings") == "models/gpt2-docstrings"
+
+
+def test_a_missing_input_is_told_of_before_a_model_is_fetched(tmp_path, gpt2_folder, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut.loading.fingerprint", lambda *_: pytest.fail("asked for the weights"))
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "words_tokenized_train.pickle not found: run add_tokenization.py first" in message
+
+
 def test_a_mistaken_name_is_answered_with_the_known_ones(made, gpt2_folder, capsys):
     there = ("--out", made.root)
     message = problem(capsys, "add_linreg", *there, "--model", gpt2_folder, "--dataset", "wrods")
-    assert message.endswith("(there for: tiny-gpt2 words)")
+    assert message.endswith("(there for: tiny-gpt2 on words)")
     message = problem(capsys, "add_tokenization", *there, "--model", gpt2_folder, "--dataset", "wrods")
     assert message.endswith("(there for: words)")
     message = problem(capsys, "plot_results", *there, "--model", "tiny-gtp2", "--dataset", "words")
-    assert message.endswith("(there for: tiny-gpt2 words)")
+    assert message.endswith("(there for: tiny-gpt2 on words)")
     message = problem(capsys, "add_linreg", *there, "--model", "gtp2", "--dataset", "words")
     assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")
 
