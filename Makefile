@@ -3,6 +3,7 @@
 # make run MODEL=bert-base-uncased  likewise
 # make run MODEL=folder FAMILY=bert a masked model whose name does not say so
 # make run DATASET=news SOURCE=f    likewise on text of your own: parquet, jsonl, or one sentence a line
+# make run ... FORCE=1              make anew what is there already
 # make test                         the tests, offline
 # make test-kill                    kill every stage many times: nothing is lost
 # make bench                        what every stage takes, against the direct way
@@ -14,6 +15,7 @@ PY := .venv/bin/python
 MODEL ?=
 DATASET ?=
 SOURCE ?=
+FORCE ?=
 FAMILY ?= $(if $(findstring bert,$(MODEL)),bert,gpt2)
 
 ifeq ($(MODEL)$(DATASET)$(SOURCE),)
@@ -26,15 +28,18 @@ $(error SOURCE=$(SOURCE) needs a name for its files: add DATASET=news or the lik
 endif
 endif
 STAGES := $(if $(MODEL),$(FAMILY),gpt2 bert)
-ON := $(if $(DATASET),--dataset $(DATASET))
+ON := $(if $(DATASET),--dataset $(DATASET)) $(if $(FORCE),--force)
 GPT2 := --model $(or $(MODEL),models/gpt2-docstrings) $(ON)
 BERT := --model $(or $(MODEL),models/bert-docstrings) $(ON)
+REPORT_gpt2 := experiment/$(notdir $(or $(MODEL),gpt2-docstrings))/$(or $(DATASET),wikipedia)_report.html
+REPORT_bert := experiment/$(notdir $(or $(MODEL),bert-docstrings))_mask/$(or $(DATASET),wikipedia)_report.html
 SENTENCES := $(ON) $(if $(SOURCE),--source $(SOURCE))
 
 .PHONY: run sentences gpt2 bert test test-kill bench page-check lint
 .NOTPARALLEL:
 
 run: $(STAGES)
+	@echo "done: open $(foreach stage,$(STAGES),$(REPORT_$(stage)))"
 
 sentences: .venv/installed
 	$(PY) get_wikipedia_sentences.py $(SENTENCES)
