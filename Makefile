@@ -4,7 +4,7 @@
 # make run MODEL=folder FAMILY=bert a masked model whose name does not say so
 # make run DATASET=news SOURCE=f    likewise on text of your own: parquet, jsonl, or one sentence a line
 # make run ... FORCE=1              make anew what is there already
-# make test                         the tests, offline
+# make test                         the tests, offline, on two cores
 # make test-kill                    kill every stage many times: nothing is lost
 # make bench                        what every stage takes, against the direct way
 # make page-check                   open the pages of plot_results.py in a headless Chromium (installed if missing)
@@ -60,7 +60,7 @@ bert: sentences
 	$(PY) plot_results.py $(BERT)
 
 test: .venv/installed
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 
 test-kill: .venv/installed
 	$(PY) tests/kill.py
