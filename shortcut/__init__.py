@@ -1,5 +1,6 @@
 """What the scripts share: states, linear maps between them, read-outs, metrics, files and plots."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,11 @@ class Problem(Exception):  # noqa: N818  (it is the person's problem before it i
 
     Scripts print it as one line and end with exit code 1. Any other exception is a defect of ours.
     """
+
+
+def drop_output() -> None:
+    """From now on print to nowhere: who read our output has gone (`| head`), or its disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_in_one_line(kind, error, trace) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, corpus, layout, loading, manifest, processes, settings
+from shortcut import Problem, corpus, drop_output, layout, loading, manifest, processes, settings
 from shortcut.models import Model
 
 Item = TypeVar("Item")
@@ -236,8 +236,13 @@ def run(main: Callable[[], object], script: str = "") -> None:
 def say(line: str) -> None:
     """One line for the person at the terminal, from the first of several processes."""
     if processes.leads():
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError as error:  # the files matter more than what is said of them
+            if not isinstance(error, BrokenPipeError):
+                sys.stderr.write(f"cannot print ({error.strerror}): going on without\n")
+            drop_output()
 
 
 @contextmanager

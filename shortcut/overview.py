@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shortcut import Problem, entries, settings
+from shortcut import Problem, drop_output, entries, settings
 from shortcut.layout import MAPS_OF, Layout, find_model, model_folder, results_folder
 from shortcut.provenance import changes
 
@@ -56,37 +56,46 @@ def main(config: ModuleType) -> None:
     Args:
         config: the configuration.
     """
+    try:
+        settings.check(config)
+        for line in _overview(config, _options(config)):
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+    except Problem as problem:
+        sys.exit(f"config.py: {problem}")
+
+
+def _options(config: ModuleType) -> argparse.Namespace:
     options = argparse.ArgumentParser(
         prog="config.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
     options.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
     options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
-    args = options.parse_args()
+    return options.parse_args()
+
+
+def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
     root = args.out.resolve()
-    try:
-        settings.check(config)
-    except Problem as problem:
-        sys.exit(f"config.py: {problem}")
     if args.model is None:
-        print(*_settings(config), sep="\n")
+        yield from _settings(config)
         wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
-        try:
-            name = find_model(args.model.removesuffix("_mask"))
-            wanted = [(name, args.model.endswith("_mask") or _is_masked(name, root))]
-        except Problem as problem:
-            sys.exit(f"config.py: {problem}")
+        name = find_model(args.model.removesuffix("_mask"))
+        wanted = [(name, args.model.endswith("_mask") or _is_masked(name, root))]
     shown = set()
     for name, masked in wanted:
         files = Layout(root, model_folder(name, masked=masked), args.dataset)
         shown.add((files.model, files.dataset))
         given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
         given += ["--out", str(args.out)] if args.out != config.OUT else []
-        print(*_pipeline(config, files, name, given), sep="\n")
+        yield from _pipeline(config, files, name, given)
     if others := [pair for pair in _there(root) if pair not in shown]:
-        print("\nalso here (python config.py --model M --dataset D shows how far):")
-        print(*(f"  {model} on {dataset.replace(MAPS_OF, ', maps of ')}" for model, dataset in others), sep="\n")
+        yield "\nalso here (python config.py --model M --dataset D shows how far):"
+        for model, dataset in others:
+            yield f"  {model} on {dataset.replace(MAPS_OF, ', maps of ')}"
 
 
 def _settings(config: ModuleType) -> Iterator[str]:

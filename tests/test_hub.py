@@ -223,7 +223,7 @@ def test_without_a_network_a_problem_is_one_line_at_once(tmp_path):
         sentences, model = process.communicate(timeout=100)[1].strip().splitlines()
         assert process.returncode == 1
         assert re.fullmatch(
-            rf"{GET}: cannot reach wikimedia/wikipedia 20231101.en .*{why[0]}.* --source PATH --dataset NAME .* --source docstrings .*",
+            rf"{GET}: cannot reach wikimedia/wikipedia .*{why[0]}.* --source PATH .* --source docstrings .*",
             sentences,
         )
         assert re.fullmatch(

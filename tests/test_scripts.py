@@ -463,6 +463,35 @@ def test_a_mistaken_name_is_answered_with_the_known_ones(made, gpt2_folder, caps
     assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")
 
 
+@pytest.mark.parametrize(
+    ("output", "told"), [("head", ""), ("/dev/full", "cannot print (No space left on device): going on without\n")]
+)
+def test_when_nobody_reads_what_is_said_the_work_goes_on(made, gpt2_folder, output, told):
+    made.report.unlink()
+    command = [
+        sys.executable,
+        ROOT / "plot_results.py",
+        "--out",
+        made.root,
+        "--model",
+        gpt2_folder,
+        "--dataset",
+        "words",
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does when it has had enough
+    to = writer if output == "head" else os.open(output, os.O_WRONLY)
+    done = subprocess.run(command, stdout=to, stderr=subprocess.PIPE, text=True, check=False)
+    overview_told = subprocess.run(
+        [sys.executable, ROOT / "config.py"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    for handle in {to, writer}:
+        os.close(handle)
+    assert (done.returncode, done.stderr) == (0, told)
+    assert made.report.exists()
+    assert (overview_told.returncode, overview_told.stderr) == (0, b"")
+
+
 def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path):
     (tmp_path / "torch.py").write_text(
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.raise_signal(signal.SIGINT)"
