@@ -1,8 +1,8 @@
 """manifest.json as it is read: its form checked, without the libraries that its writer needs (see `manifest`).
 
-Under `runs`, by key, dicts with at least `settings` and `inputs` (dicts), and where the inputs were made
-here `upstream`, a list of the runs that made them, each with `made`, what of theirs it read; under
-`files`, by name, dicts with at least `sha256`, `made` and `run`, the key of what made it.
+Under `runs`, by key, dicts with at least `script` (text), `settings` and `inputs` (dicts), and where the
+inputs were made here `upstream`, a list of the runs that made them, each with `made`, what of theirs it
+read; under `files`, by name, dicts with at least `sha256`, `made` and `run`, the key of what made it.
 """
 
 import json
@@ -42,7 +42,8 @@ def _is_whole(manifest: Any) -> bool:
 
 
 def _is_run(run: Any) -> bool:
-    if not isinstance(run, dict) or not all(isinstance(run.get(kind), dict) for kind in ("settings", "inputs")):
+    kinds = {"script": str, "settings": dict, "inputs": dict}
+    if not isinstance(run, dict) or not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         return False
     upstream = run.get("upstream", [])
     return isinstance(upstream, list) and all(_is_run(of) and _are_names(of.get("made")) for of in upstream)

@@ -64,12 +64,14 @@ class Provenance:
             notice: told once of those that have no entry.
 
         Raises:
-            Problem: one has changed since it was made, or was made from what is no longer so.
+            Problem: one has changed since it was made, or was made from what is no longer so, or two
+                matrices of one script were made differently.
         """
         unknown = [path for path in paths if not self._check(path, settings)]
         if unknown:
             shown = self.layout.describe(unknown)
             notice(f"no manifest entry (made by hand or by other code), read as it is: {shown}")
+        self._check_alike(paths)
         return {self.layout.relative(path): self.sha256(path) for path in paths}
 
     def _check(self, path: Path, settings: Mapping[str, Any]) -> bool:
@@ -86,6 +88,18 @@ class Provenance:
                 raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
         self._check_upstream(path, run, settings)
         return True
+
+    def _check_alike(self, paths: list[Path]) -> None:
+        """Check that the matrices that one script made were made with the same settings and inputs."""
+        first: dict[str, tuple[Path, Run]] = {}
+        for path in paths:
+            if path.parent == self.layout.matrices and (made := self.made_by(path)) is not None:
+                other, run = first.setdefault(made[1]["script"], (path, made[1]))
+                if run is not made[1] and (how := differences(run, made[1])):
+                    raise Problem(
+                        f"{self.layout.relative(other)} and {self.layout.relative(path)} were not made alike ({how}):"
+                        f" run {self.layout.maker(path)} --force"
+                    )
 
     def _check_upstream(self, path: Path, run: Run, settings: Mapping[str, Any]) -> None:
         """Check what a run behind `path` read; of an input that is gone, what that was made from."""

@@ -131,6 +131,21 @@ def test_an_input_made_from_something_else_is_noticed_past_a_file_that_is_gone(l
         provenance.Provenance(layout).check_inputs([layout.r2_scores], {}, said.append)
 
 
+def test_matrices_of_two_kinds_are_refused_together(layout, said):
+    """As after a change of settings and a run with --force that was stopped half-way."""
+    paths = [layout.matrix(0, 1), layout.matrix(0, 2)]
+    for path, rcond in zip(paths, (1e-7, 1e-3), strict=True):
+        with manifest.Stage(
+            layout, "add_linreg.py", reads=[], writes=[path], settings={"rcond": rcond}, force=False, notice=said.append
+        ) as stage:
+            stage.save(path, "A")
+    message = (
+        r"0_1.pickle and linreg/m/d/0_2.pickle were not made alike \(rcond was 1e-07, is 0.001\): run add_linreg.py"
+    )
+    with pytest.raises(Problem, match=message):
+        run(layout, said, reads=paths)
+
+
 def test_a_missing_input_names_the_script_that_makes_it(layout, said):
     with pytest.raises(
         Problem, match=r"^experiment/m/d_tokenized_val.pickle not found: run add_tokenization.py first$"
@@ -200,8 +215,11 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
         "{", "[]", "1", "[" * 100_000, '{"runs": []}', '{"files": {"a": 1}}', '{"runs": {"r": {"settings": {}}}}',
         '{"files": {"a": {"sha256": "x", "run": "r", "made": "now"}}}',
         '{"files": {"a": {"sha256": "x", "run": [], "made": "now"}}}',
-        '{"runs": {"r": {"settings": {}, "inputs": {}, "upstream": {}}}}',
-        '{"runs": {"r": {"settings": {}, "inputs": {}, "upstream": [{"settings": {}, "inputs": {}, "made": [1]}]}}}',
+        '{"runs": {"r": {"script": 1, "settings": {}, "inputs": {}}}}',
+        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": {}}}}',
+        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": [{"made": ["a"]}]}}}',
+        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": [{"script": "x.py", "settings": {},'
+        ' "inputs": {}, "made": [1]}]}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_one_line(layout, said, content):
