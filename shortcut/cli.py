@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, corpus, drop_output, layout, loading, manifest, processes, settings
+from shortcut import Problem, corpus, drop_output, is_interruption, layout, loading, manifest, processes, settings
 from shortcut.models import Model
 
 Item = TypeVar("Item")
@@ -221,14 +221,16 @@ def run(main: Callable[[], object], script: str = "") -> None:
     script = script or Path(sys.argv[0]).name
     try:
         main()
-    except Problem as problem:
-        sys.exit(f"{script}: {problem}")
-    except KeyboardInterrupt:
-        print(
-            f"\n{script}: interrupted; the files that were finished are kept: run it again to go on",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    except (Exception, KeyboardInterrupt) as error:
+        if is_interruption(error):
+            print(
+                f"\n{script}: interrupted; the files that were finished are kept: run it again to go on",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+        if isinstance(error, Problem):
+            sys.exit(f"{script}: {error}")
+        raise
     finally:
         processes.leave()
 

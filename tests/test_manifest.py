@@ -218,7 +218,7 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
         '{"runs": {"r": {"script": 1, "settings": {}, "inputs": {}}}}',
         '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": {}}}}',
         '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": [{"made": ["a"]}]}}}',
-        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": [{"script": "x.py", "settings": {},'
+        '{"runs": {"r": {"script": "x", "settings": {}, "inputs": {}, "upstream": [{"script": "x", "settings": {},'
         ' "inputs": {}, "made": [1]}]}}}',
     ],
 )  # fmt: skip

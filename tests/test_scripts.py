@@ -492,6 +492,30 @@ def test_when_nobody_reads_what_is_said_the_work_goes_on(made, gpt2_folder, outp
     assert (overview_told.returncode, overview_told.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "raise KeyboardInterrupt",
+        # a library that loads another when it is needed
+        "try:\n  raise KeyboardInterrupt\n except BaseException as e:\n  raise ModuleNotFoundError('no x') from e",
+        # while an object is freed
+        "freed = type('X', (), {'__del__': lambda self: signal.raise_signal(signal.SIGINT)})()\n"
+        " del freed\n time.sleep(9)",
+    ],
+)
+def test_ctrl_c_is_one_line_wherever_it_comes(tmp_path, how):
+    (tmp_path / "x.py").write_text(
+        f"import shortcut, signal, sys, time\nfrom shortcut import cli\n"
+        f"sys.unraisablehook = shortcut._interrupt_again\ndef main():\n {how}\ncli.run(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    message = "\nx.py: interrupted; the files that were finished are kept: run it again to go on\n"
+    assert (done.returncode, done.stderr) == (130, message)
+
+
 def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path):
     (tmp_path / "torch.py").write_text(
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.raise_signal(signal.SIGINT)"
