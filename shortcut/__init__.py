@@ -43,6 +43,6 @@ def _interrupt_again(unraisable) -> None:
 
 # The libraries take seconds to load: Ctrl-C comes then before a script's own code can answer it.
 _script = getattr(sys.modules["__main__"], "__file__", None)
-_package = Path(__file__).resolve().parent
-if _script and Path(_script).resolve().parent in (_package, _package.parent):
+_ours = _script and Path(_script).resolve().parent == Path(__file__).resolve().parent.parent
+if _ours or f"{__name__}.store" in sys.orig_argv:  # python -m shortcut.store
     sys.excepthook, sys.unraisablehook = _end_in_one_line, _interrupt_again
