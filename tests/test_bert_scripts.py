@@ -1,6 +1,5 @@
 """The four scripts of BERT, in order, on a tiny random model."""
 
-import importlib
 import pickle
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences, on_a_gpu
+from pipeline import SIZES, run
 from played_device import PLAYED, Device
 
 import config
@@ -17,10 +17,6 @@ from shortcut.text import Tokenized
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
 
 
-def run(script, *options):
-    importlib.import_module(script).main([str(option) for option in options])
-
-
 def run_all(out, model, scripts=SCRIPTS, *more):
     for script in scripts:
         run(script, "--out", out, "--model", model, "--dataset", "words", *more)
@@ -28,7 +24,7 @@ def run_all(out, model, scripts=SCRIPTS, *more):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    for name, value in {"SENTENCES": 150, "TRAIN": 80, "VAL": 40}.items():
+    for name, value in SIZES.items():
         monkeypatch.setattr(config, name, value)
 
 
@@ -43,7 +39,7 @@ def with_sentences(out):
 def made(tmp_path_factory, bert_folder):
     files = with_sentences(tmp_path_factory.mktemp("out"))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"SENTENCES": 150, "TRAIN": 80, "VAL": 40}.items():
+        for name, value in SIZES.items():
             patch.setattr(config, name, value)
         run_all(files.root, bert_folder)
     return files

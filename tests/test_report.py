@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 import plot_results
 from shortcut import layout, paper, plots, results, store, tables
 
+ROOT = Path(__file__).resolve().parent.parent
 L, N = 4, 50
 VOID = {"meta", "link", "img"}
 
@@ -231,6 +233,27 @@ def test_curves_have_the_papers_colours_and_bands(made):
     assert len({str(line._dash_pattern) for line in ax.lines}) == len(ax.lines) == len(ax.collections)
     low = ax.collections[0].get_paths()[0].vertices[:, 1].min()
     assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates("precision@1")))
+
+
+@pytest.mark.parametrize(
+    ("output", "told"), [("head", ""), ("/dev/full", "cannot print (No space left on device): going on without\n")]
+)
+def test_when_nobody_reads_what_is_said_the_work_goes_on(made, output, told):
+    made.report.unlink()
+    options = ["--out", made.root, "--model", made.model, "--dataset", "words"]
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does when it has had enough
+    to = writer if output == "head" else os.open(output, os.O_WRONLY)
+    command = [sys.executable, ROOT / "plot_results.py", *options]
+    done = subprocess.run(command, stdout=to, stderr=subprocess.PIPE, text=True, check=False)
+    overview_told = subprocess.run(
+        [sys.executable, ROOT / "config.py"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    for handle in {to, writer}:
+        os.close(handle)
+    assert (done.returncode, done.stderr) == (0, told)
+    assert made.report.exists()
+    assert (overview_told.returncode, overview_told.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium: make page-check installs it")

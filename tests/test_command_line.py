@@ -1,0 +1,186 @@
+"""What is said at the terminal: help, problems, settings, names, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import make_gpt2, make_sentences
+from pipeline import SCRIPTS, SIZES, files, problem, run
+
+import config
+from shortcut import layout, settings, store
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    for name, value in SIZES.items():
+        monkeypatch.setattr(config, name, value)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_what_is_read_and_written(script, capsys):
+    with pytest.raises(SystemExit) as done:
+        run(script, "--help")
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert "Reads " in text
+    assert "Writes " in text
+    for option in ("--model", "--dataset", "--out", "--device", "--batch-size", "--seed", "--force"):
+        assert option in text
+
+
+def test_problems_are_one_line(tmp_path, gpt2_folder, bert_folder, capsys):
+    here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "words_20K-sentences.pickle not found: run get_wikipedia_sentences.py first" in problem(
+        capsys, "add_tokenization", *here
+    )
+    for script in ("add_linreg", "add_linreg_submodules"):
+        assert "tokenized_train.pickle not found: run add_tokenization.py first" in problem(capsys, script, *here)
+    for script in ("add_plot_r2", "add_results"):
+        assert "tokenized_val.pickle not found: run add_tokenization.py first" in problem(capsys, script, *here)
+    assert "results.pickle not found: run add_results.py first" in problem(capsys, "plot_results", *here)
+    assert "masked language model" in problem(capsys, "add_linreg", "--out", tmp_path, "--model", bert_folder)
+    assert "no device" in problem(capsys, "add_linreg", *here, "--device", "no-such")
+    assert "too few sentences" in problem_with_few(capsys, tmp_path, gpt2_folder)
+    assert not [name for name in files(tmp_path) if "sentences/" not in name and not name.endswith(".lock")]
+
+
+def problem_with_few(capsys, out, model):
+    path = out / "few.txt"
+    path.write_text("".join(make_sentences(10)))
+    run("get_wikipedia_sentences", "--out", out, "--dataset", "few", "--source", path)
+    path.unlink()
+    return problem(capsys, "add_tokenization", "--out", out, "--model", model, "--dataset", "few")
+
+
+def test_an_empty_sentence_in_the_file_is_named(tmp_path, gpt2_folder, capsys):
+    files_ = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    with store.replacing(files_.sentences) as file:
+        store.dump(file, *make_sentences(119), "\n")
+    message = problem(capsys, "add_tokenization", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "sentence 39 of val" in message
+    assert not files_.tokenized("train").exists()
+
+
+def test_layer_count_that_disagrees_with_the_configuration(tmp_path, gpt2_folder, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut.cli.Run._known_layers", lambda _: 12)
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder)
+    assert "has 3 layers, config.py says 12: correct LAYERS in config.py" in message
+
+
+def test_from_the_shell_a_problem_is_one_line_and_exit_code_1_and_usage_2(tmp_path, gpt2_folder):
+    def shell(*options):
+        return subprocess.run(
+            [sys.executable, ROOT / "add_linreg.py", *options], capture_output=True, text=True, check=False
+        )
+
+    failed = shell("--out", tmp_path, "--model", gpt2_folder)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines() == [
+        "add_linreg.py: experiment/tiny-gpt2/wikipedia_tokenized_train.pickle not found: run add_tokenization.py first"
+    ]
+    assert shell("--no-such-option").returncode == 2
+    assert shell("--batch-size", "0").returncode == 2
+
+
+def test_truncation_is_a_notice(tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("".join(make_sentences(150)))
+    here = ("--out", tmp_path, "--dataset", "words")
+    run("get_wikipedia_sentences", *here, "--source", tmp_path / "words.txt")
+    run("add_tokenization", *here, "--model", make_gpt2(tmp_path / "short", n_positions=6))
+    assert "sentences are longer than 6 tokens: truncated" in capsys.readouterr().out
+
+
+def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, capsys):
+    message = problem(capsys, "get_wikipedia_sentences", "--out", tmp_path, "--source", "words.txt")
+    assert "needs a name for its files, which are not those of wikipedia: add --dataset NAME" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TAU", None, "config.py has no TAU: restore the line, or correct its name"),
+        ("TRAIN", "9000", "TRAIN in config.py is '9000', expected a value of type int"),
+        ("LAST_ONLY", 1, "LAST_ONLY in config.py is 1, expected a value of type bool"),
+        ("VAL", 0, "VAL in config.py is 0, expected at least 1"),
+    ],
+)
+def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypatch, name, value, message):
+    monkeypatch.delattr(config, name) if value is None else monkeypatch.setattr(config, name, value)
+    assert problem(capsys, "add_linreg", "--out", tmp_path) == message
+
+
+def test_every_setting_is_checked():
+    assert {*settings.KINDS} == {name for name in vars(config) if name.isupper()} - {"LAMBDAS_MAT"}
+
+
+def test_an_embedded_model_goes_by_its_bare_name_and_from_any_folder(tmp_path, monkeypatch):
+    embedded = ROOT / "models" / "gpt2-docstrings"
+    monkeypatch.chdir(tmp_path)
+    assert layout.find_model("gpt2-docstrings") == layout.find_model("models/gpt2-docstrings") == str(embedded)
+    assert layout.find_model("gpt2") == "gpt2"
+    monkeypatch.chdir(ROOT)
+    assert layout.find_model("gpt2-docstrings") == "models/gpt2-docstrings"
+
+
+def test_a_missing_input_is_told_of_before_a_model_is_fetched(tmp_path, gpt2_folder, capsys, monkeypatch):
+    monkeypatch.setattr("shortcut.loading.fingerprint", lambda *_: pytest.fail("asked for the weights"))
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert "words_tokenized_train.pickle not found: run add_tokenization.py first" in message
+
+
+def test_a_mistaken_name_is_answered_with_the_known_ones(tmp_path, gpt2_folder, capsys):
+    made, there = layout.Layout(tmp_path, "tiny-gpt2", "words"), ("--out", tmp_path)
+    for path in (made.sentences, made.tokenized("train"), made.results):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    message = problem(capsys, "add_linreg", *there, "--model", gpt2_folder, "--dataset", "wrods")
+    assert message.endswith("(there for: tiny-gpt2 on words)")
+    message = problem(capsys, "add_tokenization", *there, "--model", gpt2_folder, "--dataset", "wrods")
+    assert message.endswith("(there for: words)")
+    message = problem(capsys, "plot_results", *there, "--model", "tiny-gtp2", "--dataset", "words")
+    assert message.endswith("(there for: tiny-gpt2 on words)")
+    message = problem(capsys, "add_linreg", *there, "--model", "gtp2", "--dataset", "words")
+    assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "raise KeyboardInterrupt",
+        # a library that loads another when it is needed
+        "try:\n  raise KeyboardInterrupt\n except BaseException as e:\n  raise ModuleNotFoundError('no x') from e",
+        # while an object is freed
+        "freed = type('X', (), {'__del__': lambda self: signal.raise_signal(signal.SIGINT)})()\n"
+        " del freed\n time.sleep(9)",
+    ],
+)
+def test_ctrl_c_is_one_line_wherever_it_comes(tmp_path, how):
+    (tmp_path / "x.py").write_text(
+        f"import shortcut, signal, sys, time\nfrom shortcut import cli\n"
+        f"sys.unraisablehook = shortcut._interrupt_again\ndef main():\n {how}\ncli.run(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    message = "\nx.py: interrupted; the files that were finished are kept: run it again to go on\n"
+    assert (done.returncode, done.stderr) == (130, message)
+
+
+def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.raise_signal(signal.SIGINT)"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "add_linreg.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == "\nadd_linreg.py: interrupted before it began\n"
+    assert done.returncode == -signal.SIGINT
