@@ -167,11 +167,10 @@ def _state(
     entries = [entry for path in there if (entry := _entry(path, manifests))]
     if stale := next((name for entry in entries if (name := _made_from_another(files, entry, manifests))), None):
         return f"{STALE} {stale}", False
-    made_with = ({key: entry["settings"][key] for key in wanted if key in entry["settings"]} for entry in entries)
-    if others := next(
-        (told for made in made_with if (told := [*changes(made, {key: wanted[key] for key in made})])), []
-    ):
-        return f"{OTHERWISE} ({'; '.join(others)})", False
+    for entry in entries:
+        made = {key: value for key, value in entry["settings"].items() if key in wanted}
+        if others := [*changes(made, {key: wanted[key] for key in made})]:
+            return f"{OTHERWISE} ({'; '.join(others)})", False
     if len(there) < len(paths):
         return f"{len(there)} of {len(paths)} files: goes on where it stopped", False
     made = max((entry["made"] for entry in entries), default=None)
