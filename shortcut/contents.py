@@ -14,6 +14,7 @@ from shortcut import Problem
 from shortcut.text import Tokenized
 
 TOP = 10  # tokens of a prediction
+MOST_LAYERS = 1_000  # that scores may be of
 MODES = ("idln", "id", "mat")  # of records; besides, ("blk_mat", {"what_to_mat": {...}})
 STATES = range(1, 7)  # inside a block, which a sub-module's map leads to
 
@@ -45,10 +46,13 @@ def tokenized(value: Any) -> Tokenized:
         raise Problem("expected as many token_positions as tokenized_sentences, at least one")
     if positions.dtype not in (torch.int64, torch.int32):
         raise Problem(f"token_positions are {positions.dtype}, expected int64")
+    lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
         if not _is_tensor(ids, torch.int64, (_rows(ids),)) or not len(ids):
             raise Problem(f"sentence {k} is not an int64 tensor of one dimension with at least one token")
-        if not 0 <= position < len(ids) or int(ids.min()) < 0:
+        if (key := (ids.data_ptr(), len(ids))) not in lowest:
+            lowest[key] = int(ids.min())
+        if not 0 <= position < len(ids) or lowest[key] < 0:
             raise Problem(f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
     return Tokenized(sentences, positions.long())
 
@@ -86,8 +90,9 @@ def scores(value: Any) -> dict[str, dict[tuple[int, int], float]]:
         given = value[name]
         if not isinstance(given, dict) or not given:
             raise Problem(f"{name} is {_got(given)}, expected scores as {{(i, j): float}}")
+        highest = min(len(given), MOST_LAYERS)  # maps are drawn of them: L x L cells
         for pair, r2 in given.items():
-            if type(pair) is not tuple or [*map(type, pair)] != [int, int] or not 0 <= pair[0] <= pair[1] <= len(given):
+            if type(pair) is not tuple or [*map(type, pair)] != [int, int] or not 0 <= pair[0] <= pair[1] <= highest:
                 raise Problem(
                     f"{name} has a key that is no pair of layers (i, j), expected scores as {{(i, j): float}}"
                 )

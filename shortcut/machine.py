@@ -36,7 +36,7 @@ class Budget:
     """
 
     def __init__(self, size: int):
-        self.steps = max(2_000_000, min(size, 8_000_000 + size // 16))
+        self.steps = max(2_000_000, min(size, 5_000_000 + size // 16))
         self.bytes = 4 * size  # each is read to be checked, copied, and cut to the part that is seen
 
     def step(self, n: int) -> None:

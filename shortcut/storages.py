@@ -14,6 +14,7 @@ import torch
 from shortcut import Problem
 from shortcut.machine import Budget, Global, Machine
 
+FILE = 4  # steps that a file of an archive counts as
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older form
 DTYPES = {
     "HalfStorage": torch.float16,
@@ -63,12 +64,12 @@ def read(budget: Budget, content: Any) -> Storage:
     """
     if not isinstance(content, memoryview):
         raise Problem("refused: a tensor's storage that is no bytes")
-    budget.copy(len(content))
     return _archive(budget, content) if content[:2] == b"PK" else _older(budget, content)
 
 
 def _older(budget: Budget, content: memoryview) -> Storage:
     """Pickles of a magic number, a version, the machine, the declaration and its key; length, values."""
+    budget.copy(len(content))
     machine = Machine(content, TABLE, budget, _declared)
     if [machine.load(), machine.load()] != [MAGIC, VERSION]:
         raise Problem("refused: a tensor's storage that torch did not save")
@@ -84,7 +85,7 @@ def _older(budget: Budget, content: memoryview) -> Storage:
 
 def _archive(budget: Budget, content: memoryview) -> Storage:
     """Files data.pkl, the declaration; data/<key>, the values; byteorder; all in one folder, uncompressed."""
-    files = _files(content)
+    files = _files(budget, content)
     declared = "data.pkl" in files and Machine(files["data.pkl"], TABLE, budget, _declared).load()
     if not isinstance(declared, _Declared):
         raise Problem("refused: a tensor's storage that does not say what it is")
@@ -95,8 +96,11 @@ def _archive(budget: Budget, content: memoryview) -> Storage:
     return _checked(declared, files[f"data/{declared.key}"])
 
 
-def _files(content: memoryview) -> dict[str, memoryview]:
-    """The files of an archive by their names below its folder, each checked against its checksum."""
+def _files(budget: Budget, content: memoryview) -> dict[str, memoryview]:
+    """The files of an archive by their names below its folder, each checked against its checksum.
+
+    A directory may name the same bytes any number of times, so every entry counts.
+    """
     files = {}
     end = len(content) - END.size
     mark, *_, entries, size, place, _ = END.unpack_from(content, max(end, 0))
@@ -115,6 +119,8 @@ def _files(content: memoryview) -> dict[str, memoryview]:
         if mark != b"PK\3\4" or start + length > end:
             raise Problem("is truncated or damaged: a tensor's storage claims more bytes than it has")
         data = content[start : start + length]
+        budget.step(FILE)
+        budget.copy(length)
         if zlib.crc32(data) != checksum:
             raise Problem("is damaged: a tensor's storage does not fit its checksum")
         files[name.partition("/")[2]] = data

@@ -169,9 +169,13 @@ def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
         Problem: not of that layout, not of L layers, batches of different width, or states not finite.
     """
     sentences, positions, states = [], [], []
+    room = path.stat().st_size  # a pickle may name one tensor for all its layers
     for k, value in enumerate(load_all(path)):
         with _in(path):
             tokenized, h = contents.batch(value, k, n_layers, states[0][0].shape[1] if states else None)
+            room -= sum(of_a_layer.nbytes for of_a_layer in h)
+            if room < 0:
+                raise Problem("refused: its states are larger than the file")
         sentences += tokenized.sentences
         positions.append(tokenized.positions)
         states.append(h)

@@ -313,6 +313,12 @@ def costly():
     yield "deep tuples", HEAD + b"N" + b"\x85" * deep + b"."
     yield "deep dicts", HEAD + b"}" + (text("a") + b"}") * deep + b"s" * deep + b"."
     yield "deep tuple as key", HEAD + b"}N" + b"\x85" * deep + b"Ns."
+    sentences = text("tokenized_sentences") + b"](" + b"h\0" * 400_000 + b"e" + text("token_positions")
+    yield "a long sentence named again and again", HEAD + a_long_sentence() + b"0}(" + sentences + b"]u."
+    yield (
+        "scores of a thousand million jumps",
+        HEAD + b"}(" + text("score_mat") + far_scores() + text("score_id") + far_scores() + b"u.",
+    )
     yield "deep frozensets", HEAD + b"(" * deep + b"\x91" * deep + b"."
     yield "LONG", b"L" + b"9" * 100_000 + b"L\n."
     yield "a long name", HEAD + b"X" + struct.pack("<I", 10**6) + b"m" * 10**6 + text("x") + b"\x93."
@@ -324,6 +330,18 @@ def costly():
     yield "a tensor made again and again", again(b"h\3h\4R0", 100_000, 2**18)
     yield "a storage checked again and again", again(b"h\0h\1R0", 100_000, 2**18)
     yield "an empty tensor made again and again", again(b"h\3h\4R0", 700_000, 0)
+
+
+def a_long_sentence():
+    content = saved(torch.zeros(200_000, dtype=torch.int64)._typed_storage())
+    load = text("torch.storage") + text("_load_from_bytes") + b"\x93B" + struct.pack("<I", len(content)) + content
+    size = number(200_000) + b"\x85" + number(1) + b"\x85"
+    return text("torch._utils") + text("_rebuild_tensor_v2") + b"\x93(" + load + b"\x85R" + number(0) + size + b"tRq\0"
+
+
+def far_scores():
+    pairs = b"".join(b"K\0J" + struct.pack("<i", k) + b"\x86K\1" for k in range(1, 50_001))
+    return b"}(" + pairs + b"u"
 
 
 def again(step, times, n):
