@@ -189,7 +189,7 @@ def start(
         sys.exit()
     fitted_on = args.matrices_from if maps and args.matrices_from is not None else args.dataset
     for dataset in (args.dataset, fitted_on):
-        if not dataset or Path(dataset).name != dataset:
+        if dataset in ("", "..") or Path(dataset).name != dataset:
             options.error(f"a dataset's name is part of file names, got {dataset!r}")
     root = args.out.resolve()
     folder = layout.results_folder(args.model, root) if results else layout.model_folder(args.model, masked=masked)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from shortcut.layout import Layout
 
 MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain must share
 
+VARIANT = re.compile(r"(_train|_val|\bp?\d+(_\d)?_\d+)\.pickle$")  # what tells apart files that one run makes
 FEW = 3  # inputs that are named one by one
 ABSENT = "absent"
 
@@ -82,6 +84,9 @@ class Provenance:
         again = f"run {self.layout.maker(path)} --force"
         if entry["sha256"] != self.sha256(path):
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
+        ours, theirs = settings.get("format"), run["settings"].get("format")
+        if ours and theirs and ours != theirs:
+            raise Problem(f"{self.layout.relative(path)} is of format {theirs}, expected {ours}: {again}")
         for kind in MODEL_FILES:
             ours, theirs = settings.get(kind), run["settings"].get(kind)
             if ours and theirs and ours != theirs:
@@ -90,16 +95,24 @@ class Provenance:
         return True
 
     def _check_alike(self, paths: list[Path]) -> None:
-        """Check that the matrices that one script made were made with the same settings and inputs."""
-        first: dict[str, tuple[Path, Run]] = {}
-        for path in paths:
-            if path.parent == self.layout.matrices and (made := self.made_by(path)) is not None:
-                other, run = first.setdefault(made[1]["script"], (path, made[1]))
-                if run is not made[1] and (how := differences(run, made[1])):
-                    raise Problem(
-                        f"{self.layout.relative(other)} and {self.layout.relative(path)} were not made alike ({how}):"
-                        f" run {self.layout.maker(path)} --force"
-                    )
+        """Check that all of one kind that the files were made from, as train and val, was made alike.
+
+        So must the matrices of one script be; and all runs behind the files must be of one model.
+        """
+        first: dict[tuple[str, str], tuple[str, Run]] = {}
+        todo = self.upstream(paths)
+        while todo:
+            run = todo.pop(0)
+            todo += run.get("upstream", [])
+            for name in run["made"]:
+                other, before = first.setdefault((run["script"], VARIANT.sub("", name)), (name, run))
+                if before is not run and (how := differences(before, run)):
+                    raise Problem(f"{other} and {name} were not made alike ({how}): run {run['script']} --force")
+                for kind in MODEL_FILES:
+                    if kind in run["settings"]:
+                        other, before = first.setdefault((kind, ""), (name, run))
+                        if before["settings"][kind] != run["settings"][kind]:
+                            raise Problem(f"{other} and {name} are of two models ({kind}): run {run['script']} --force")
 
     def _check_upstream(self, path: Path, run: Run, settings: Mapping[str, Any]) -> None:
         """Check what a run behind `path` read; of an input that is gone, what that was made from."""

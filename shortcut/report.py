@@ -13,6 +13,7 @@ from typing import Any
 
 from shortcut import cli, paper, plots, results, store, tables
 from shortcut.plots import Plot
+from shortcut.provenance import Provenance
 from shortcut.results import METRICS, SHARES, Curve, Estimate, Results
 from shortcut.tables import Scores, Table
 
@@ -208,7 +209,8 @@ def save(run: cli.Run, r: Results, figures: Mapping[str, Plot]) -> None:
     scores = [files.r2_scores] if files.r2_scores.exists() else []
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
     before = store.load_json(files.summary) if files.summary.exists() else {}
-    if before and any(there and before.get(name) is None for name, there in ((R2, scores), (CHANGE, owns))):
+    known = Provenance(files).made_by(files.summary) is not None  # what is not ours stays
+    if known and any(there and before.get(name) is None for name, there in ((R2, scores), (CHANGE, owns))):
         run = replace(run, force=True)
     with run.stage(reads=[files.results, *scores, *owns], writes=[files.summary, files.report], depends=[]) as stage:
         if stage.made:

@@ -146,6 +146,38 @@ def test_matrices_of_two_kinds_are_refused_together(layout, said):
         run(layout, said, reads=paths)
 
 
+def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, said):
+    """As after a change of TRAIN and a run of add_tokenization.py --force that was stopped between its files."""
+    for split, train in (("train", 110), ("val", 80)):
+        path = layout.tokenized(split)
+        with manifest.Stage(
+            layout, "add_tokenization.py", reads=[], writes=[path], settings={"train": train}, force=False,
+            notice=said.append,
+        ) as stage:  # fmt: skip
+            stage.save(path, split)
+    with manifest.Stage(
+        layout, "add_linreg.py", reads=[layout.tokenized("train")], writes=[layout.matrix(0, 1)], settings={},
+        force=False, notice=said.append,
+    ) as stage:  # fmt: skip
+        stage.save(layout.matrix(0, 1), "A")
+    with pytest.raises(Problem, match=r"not made alike \(train was \d+, is \d+\): run add_tokenization.py --force"):
+        run(layout, said, reads=[layout.tokenized("val"), layout.matrix(0, 1)])
+
+
+def test_files_of_two_models_or_of_an_older_format_are_refused(layout, said, monkeypatch):
+    for path, weights in ((layout.r2_scores, "a"), (layout.tokenized("val"), "b")):
+        with manifest.Stage(
+            layout, f"{path.name[:6]}.py", reads=[], writes=[path], settings={"weights": weights}, force=False,
+            notice=said.append,
+        ) as stage:  # fmt: skip
+            stage.save(path, "x")
+    with pytest.raises(Problem, match=r"are of two models \(weights\): run .*\.py --force"):
+        run(layout, said, reads=[layout.r2_scores, layout.tokenized("val")])
+    monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
+    with pytest.raises(Problem, match=r"r2_scores.pickle is of format 1, expected 2: run add_plot_r2.py --force"):
+        run(layout, said, reads=[layout.r2_scores])
+
+
 def test_a_missing_input_names_the_script_that_makes_it(layout, said):
     with pytest.raises(
         Problem, match=r"^experiment/m/d_tokenized_val.pickle not found: run add_tokenization.py first$"
