@@ -45,8 +45,16 @@ def _is_run(run: Any) -> bool:
     kinds = {"script": str, "settings": dict, "inputs": dict}
     if not isinstance(run, dict) or not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         return False
+    if not all(_is_ours(name) and isinstance(sha256, str) for name, sha256 in run["inputs"].items()):
+        return False
     upstream = run.get("upstream", [])
     return isinstance(upstream, list) and all(_is_run(of) and _are_names(of.get("made")) for of in upstream)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is the path of a file of the pipeline, as `Layout.relative` writes it; it will be looked up."""
+    parts = name.split("/")
+    return parts[0] in ("experiment", "linreg") and ".." not in parts and name.isprintable() and len(name) < 1_000
 
 
 def _are_names(names: Any) -> bool:

@@ -20,9 +20,14 @@ Run = Mapping[str, Any]  # what made a file, see `entries`
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's content, in hexadecimal. Raises Problem if it cannot be read, or is no regular file."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise Problem(f"{path} is not a regular file: remove it")
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from error
 
 
 class Provenance:
@@ -36,6 +41,7 @@ class Provenance:
         self.layout = layout
         self._manifests: dict[Path, dict[str, Any]] = {}
         self._sha256: dict[Path, str] = {}
+        self._checked: set[Path] = set()
 
     def manifest(self, folder: Path) -> dict[str, Any]:
         """The manifest of a folder. Raises Problem if it is damaged."""
@@ -80,6 +86,9 @@ class Provenance:
         """Check a file against its entry, and its inputs likewise; False if it has no entry."""
         if (made := self.made_by(path)) is None:
             return False
+        if path in self._checked:
+            return True
+        self._checked.add(path)
         entry, run = made
         again = f"run {self.layout.maker(path)} --force"
         if entry["sha256"] != self.sha256(path):

@@ -178,6 +178,33 @@ def test_files_of_two_models_or_of_an_older_format_are_refused(layout, said, mon
         run(layout, said, reads=[layout.r2_scores])
 
 
+@pytest.mark.parametrize(
+    "name", ["/dev/zero", "experiment/../../x", "linreg/" + "x" * 5_000, "experiment/\x1b[31m", "x"]
+)
+def test_inputs_that_are_no_files_of_ours_are_not_followed(layout, said, name):
+    make_upstream(layout, said, "a")
+    path = layout.experiment / manifest.NAME
+    written = json.loads(path.read_text())
+    next(iter(written["runs"].values()))["inputs"] = {name: "x"}
+    path.write_text(json.dumps(written))
+    with pytest.raises(Problem, match="not the form of a manifest"):
+        run(layout, said, reads=[layout.tokenized("val")])
+
+
+def test_what_is_no_regular_file_or_its_own_input_is_one_line(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    path = layout.experiment / manifest.NAME
+    written = json.loads(path.read_text())
+    made = next(iter(written["runs"].values()))
+    made["inputs"] = {layout.relative(upstream): written["files"][upstream.name]["sha256"]}
+    path.write_text(json.dumps(written))
+    assert run(layout, said, reads=[upstream])
+    upstream.unlink()
+    os.mkfifo(upstream)
+    with pytest.raises(Problem, match=r"_val.pickle is not a regular file"):
+        run(layout, said, reads=[upstream])
+
+
 def test_a_missing_input_names_the_script_that_makes_it(layout, said):
     with pytest.raises(
         Problem, match=r"^experiment/m/d_tokenized_val.pickle not found: run add_tokenization.py first$"
