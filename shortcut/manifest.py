@@ -141,7 +141,7 @@ class Stage:
         made_by = _parts(path) / RUN
         try:
             return not self.force and json.loads(made_by.read_text()) == self.run
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
 
     @contextmanager

@@ -94,7 +94,8 @@ class Shelf:
         """How many sentences an earlier run with this key has gathered."""
         note = store.load_json(self._note) if self._note.exists() and self._data.exists() else {}
         whole = note.get("key") == self._key and self._data.stat().st_size == 4 * torch.Size(self.shape).numel()
-        return note["sentences"] if whole else 0
+        n = note.get("sentences")
+        return n if whole and type(n) is int and 0 <= n <= self.shape[1] else 0
 
     def _make_room(self) -> None:
         self._drop()

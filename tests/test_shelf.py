@@ -59,7 +59,7 @@ def test_what_was_not_noted_is_gathered_again(tmp_path, monkeypatch):
     assert make(tmp_path / "s").gathered == 0
 
 
-@pytest.mark.parametrize("spoil", ["key", "short", "gone"])
+@pytest.mark.parametrize("spoil", ["key", "short", "gone", '"7"', "-5", "true", "[1]", "1e999", "99"])
 def test_states_of_another_kind_or_size_are_dropped(tmp_path, spoil):
     make(tmp_path / "s").gather(batches(), lambda _: None)
     data = tmp_path / "s" / "states"
@@ -67,6 +67,9 @@ def test_states_of_another_kind_or_size_are_dropped(tmp_path, spoil):
         data.write_bytes(data.read_bytes()[:-4])
     if spoil == "gone":
         data.unlink()
+    if spoil not in ("key", "short", "gone"):
+        note = tmp_path / "s" / "gathered.json"
+        note.write_text(note.read_text().replace(f'"sentences": {len(H[0])}', f'"sentences": {spoil}'))
     again = make(tmp_path / "s", "other" if spoil == "key" else "k")
     assert again.gathered == 0
     again.gather(batches(), lambda _: None)
