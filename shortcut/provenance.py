@@ -72,8 +72,8 @@ class Provenance:
             notice: told once of those that have no entry.
 
         Raises:
-            Problem: one has changed since it was made, or was made from what is no longer so, or two
-                matrices of one script were made differently.
+            Problem: one has changed since it was made, was made from what is no longer so, by another model
+                or in another format; or what they were made from does not belong together.
         """
         unknown = [path for path in paths if not self._check(path, settings)]
         if unknown:
