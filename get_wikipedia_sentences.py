@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     with run.stage(depends=[], reads=[], writes=[run.files.sentences], **settings) as stage:
         if stage.made:
             return
-        kept, split = Parts(stage.parts(run.files.sentences)), text.splitter(config.SPACY)
+        kept, split = Parts(stage.parts(run.files.sentences), cli.say), text.splitter(config.SPACY)
         if run.source == "docstrings":
             files, rng = docstrings.source_files(config.DOCSTRING_PACKAGES), random.Random(run.seed)
             with cli.bar("docstrings", len(files), "files") as advance:

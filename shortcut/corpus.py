@@ -83,7 +83,7 @@ def hub(dataset: str, config: str, parts: Parts) -> Source:
             )
         return "\n".join(sorted(files["train"])).encode()
 
-    files = parts.keep(listing, dataset=dataset, config=config).decode().split("\n")
+    files = parts.keep(listing, dataset=dataset, config=config).read_text().split("\n")
     revision = files[0].partition("@")[2].partition("/")[0]  # hf://datasets/<name>@<commit>/<path>
     return Source(name, files, ".parquet", revision)
 

@@ -105,7 +105,7 @@ def _open(file: str, parts: Parts, closing: ExitStack) -> pyarrow.parquet.Parque
         system, path = fsspec.url_to_fs(file)
         # cache_type: the default reads 5 MB more than it is asked for, each time
         stream = closing.enter_context(system.open(path, cache_type="none"))
-        footer = pyarrow.BufferReader(parts.keep(lambda: _footer(stream), file=file))
+        footer = pyarrow.BufferReader(parts.keep(lambda: _footer(stream), file=file).read_bytes())
         parquet = pyarrow.parquet.ParquetFile(stream, metadata=pyarrow.parquet.read_metadata(footer))
     except READ_ERRORS as error:
         raise Problem(f"cannot read {file} ({one_line(error)}): expected a parquet file{parts.hint}") from error
@@ -157,7 +157,7 @@ def _draw(
         drawn = text.draw_sentences(rng.sample(articles, len(articles)), split, rng)
         return "".join(islice(drawn, share)).encode()
 
-    lines = parts.keep(draw, file=file, group=group.number, share=share).decode().split("\n")
+    lines = parts.keep(draw, file=file, group=group.number, share=share).read_text().split("\n")
     return [line + "\n" for line in lines[:-1]]
 
 

@@ -134,17 +134,18 @@ def gather(
     batch_tokens: int,
     folder: Path,
     progress: Progress = no_progress,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Shelf | None:
     """`compute` of every batch, [k, b, d] on the CPU, as states [k, n, d] in `folder`, shared out among the processes.
 
-    Goes on from what an interrupted run has gathered there. Only the leader has the result: the other
-    processes do their share and get None.
+    Goes on from what an interrupted run has gathered there; `notice` is told if that is damaged. Only the
+    leader has the result: the other processes do their share and get None.
     """
     todo = batches(model, tokenized, batch_tokens)
     shelf, gathered = None, 0
     if processes.leads():
         key = f"batches of {batch_tokens} tokens on {model.device.type}"
-        shelf = Shelf(folder, key, (k, len(tokenized), model.d), torch.cat([batch.rows for batch in todo]))
+        shelf = Shelf(folder, key, k, model.d, [batch.rows for batch in todo], notice)
         gathered = shelf.gathered
         progress(gathered)
     (gathered,) = processes.agree([gathered])

@@ -1,5 +1,6 @@
 """The steps that several scripts take, each with its progress bar: states, fits, scores, predictions."""
 
+import io
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -25,6 +26,7 @@ from shortcut import (
 )
 from shortcut.manifest import Stage
 from shortcut.models import Model, Point
+from shortcut.parts import Parts
 from shortcut.provenance import Provenance
 from shortcut.shelf import Shelf
 from shortcut.text import Tokenized
@@ -43,7 +45,7 @@ def part_states(run: cli.Run, model: Model, tokenized: Tokenized, folder: Path) 
 def _states(run: cli.Run, model: Model, tokenized: Tokenized, points: list[Point], folder: Path) -> Shelf | None:
     see = partial(representations.states, model, points)
     with cli.bar("states", len(tokenized), "sentences") as advance:
-        return representations.gather(model, tokenized, len(points), see, run.batch_size, folder, advance)
+        return representations.gather(model, tokenized, len(points), see, run.batch_size, folder, advance, cli.say)
 
 
 def save_fits(run: cli.Run, stage: Stage, h: linear.States, wanted: dict[Path, tuple[int, int]]) -> None:
@@ -169,18 +171,19 @@ def records(
     finals = _continuations(run, model, tokenized, maps, folder / "states") if parts else None
     if h is None:
         return []
-    fixed, early = [], []
+
+    def of_a_mode(mode: str) -> bytes:
+        approximations = _approximations(run, mode, model, h, jumps, maps, finals)
+        with cli.bar(f"{mode}, predictions", len(tokenized), "sentences") as advance:
+            predictions = decoding.predict(model, approximations, h[-1], advance)
+        exits = results.early_exits(mode, predictions, tokenized.positions, lambdas.get(mode, ()), run.config.TAU)
+        with io.BytesIO() as file:
+            store.dump(file, *results.jumps(mode, predictions), *exits)
+            return file.getvalue()
+
+    kept, fixed, early = Parts(folder, cli.say), [], []
     for mode in approximation.MODES if parts else ("id", "mat"):
-        kept = folder / f"{mode}.pickle"
-        if not kept.exists():
-            approximations = _approximations(run, mode, model, h, jumps, maps, finals)
-            with cli.bar(f"{mode}, predictions", len(tokenized), "sentences") as advance:
-                predictions = decoding.predict(model, approximations, h[-1], advance)
-            grid, tau = lambdas.get(mode, ()), run.config.TAU
-            exits = results.early_exits(mode, predictions, tokenized.positions, grid, tau)
-            with store.replacing(kept) as file:
-                store.dump(file, *results.jumps(mode, predictions), *exits)
-        for record in store.load_results(kept):
+        for record in store.load_results(kept.keep(partial(of_a_mode, mode), mode=mode)):
             (fixed if record["info"]["type"] == "jump" else early).append(record)
     return [*fixed, *early]
 
@@ -194,7 +197,7 @@ def _continuations(
     go_on = partial(approximation.go_on, model, swaps)
     with cli.bar(" and ".join(modes), len(tokenized), "sentences") as advance:
         k = len(modes) * model.n_layers
-        return representations.gather(model, tokenized, k, go_on, run.batch_size, folder, advance)
+        return representations.gather(model, tokenized, k, go_on, run.batch_size, folder, advance, cli.say)
 
 
 def _approximations(

@@ -13,7 +13,7 @@ from pipeline import SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import approximation, layout, overview, representations, results, shelf, store, tables
+from shortcut import approximation, decoding, layout, overview, representations, results, shelf, store, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ("pre", "surp", "parts_pre1", "parts_pre5", "parts_pre10", "parts_surp", "ee_pre1", "r2_scores")
@@ -244,6 +244,39 @@ def test_states_collected_before_a_stop_are_not_collected_again(made, tmp_path, 
     assert sorted([*first, *chain(*seen)]) == list(range(80))
     A, B = (store.load_matrix(f.matrix(0, 1), D) for f in (there, made))
     torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)  # in other batches, so up to rounding
+
+
+def test_unfinished_results_that_were_damaged_are_made_again(made, tmp_path, gpt2_folder, capsys, monkeypatch):
+    """Stopped after two modes; then the states lose a bit, and one mode's records take the other's place."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    there = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    there.results.unlink()
+    here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    predict, done = decoding.predict, []
+
+    def stopping(*args):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return predict(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "predict", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run("add_results", *here)
+    kept = there.results.with_name(f"{there.results.name}.parts")
+    first, second = kept.glob("*.part")
+    first.write_bytes(second.read_bytes())
+    for states in kept.glob("*/states"):
+        content = bytearray(states.read_bytes())
+        content[100] ^= 64
+        states.write_bytes(content)
+    capsys.readouterr()
+    run("add_results", *here)
+    said = capsys.readouterr().out
+    assert said.count("is damaged, so it is made again") == 1
+    assert said.count("are damaged or incomplete, so they are gathered anew") == 2
+    assert there.results.read_bytes() == made.results.read_bytes()
 
 
 def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source, capsys, monkeypatch):

@@ -14,8 +14,8 @@ ORDER = torch.randperm(N, generator=torch.Generator().manual_seed(1))
 SIZES = (1, 4, 2, 3)
 
 
-def make(folder, key="k"):
-    return Shelf(folder, key, (K, N, D), ORDER)
+def make(folder, key="k", notice=None):
+    return Shelf(folder, key, K, D, ORDER.split(SIZES), notice or pytest.fail)
 
 
 def batches(start=0, stop=None):
@@ -59,19 +59,53 @@ def test_what_was_not_noted_is_gathered_again(tmp_path, monkeypatch):
     assert make(tmp_path / "s").gathered == 0
 
 
-@pytest.mark.parametrize("spoil", ["key", "short", "gone", '"7"', "-5", "true", "[1]", "1e999", "99"])
-def test_states_of_another_kind_or_size_are_dropped(tmp_path, spoil):
+def test_states_gathered_under_another_key_are_dropped(tmp_path):
     make(tmp_path / "s").gather(batches(), lambda _: None)
-    data = tmp_path / "s" / "states"
-    if spoil == "short":
-        data.write_bytes(data.read_bytes()[:-4])
-    if spoil == "gone":
-        data.unlink()
-    if spoil not in ("key", "short", "gone"):
-        note = tmp_path / "s" / "gathered.json"
-        note.write_text(note.read_text().replace(f'"sentences": {len(H[0])}', f'"sentences": {spoil}'))
-    again = make(tmp_path / "s", "other" if spoil == "key" else "k")
+    assert make(tmp_path / "s", "other").gathered == 0
+
+
+def cut(data, note):
+    data.write_bytes(data.read_bytes()[:-4])
+
+
+def lose(data, note):
+    data.unlink()
+
+
+def flip(data, note):
+    content = bytearray(data.read_bytes())
+    content[4 * D * N + 9] ^= 1
+    data.write_bytes(content)
+
+
+def put_a_folder(data, note):
+    data.unlink()
+    (data / "x").mkdir(parents=True)
+
+
+def cut_the_note(data, note):
+    note.write_text(note.read_text()[:-9])
+
+
+def say(sentences):
+    def say_in_the_note(data, note):
+        note.write_text(note.read_text().replace(f'"sentences": {N}', f'"sentences": {sentences}'))
+
+    return say_in_the_note
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [cut, lose, flip, put_a_folder, cut_the_note, *map(say, ["7", "6", '"7"', "-5", "true", "[1]", "1e999", "99"])],
+)
+def test_states_that_are_not_what_was_gathered_are_dropped_with_one_notice(tmp_path, spoil):
+    """7 is the end of a batch, 6 is not; in either case the checksums are those of all ten."""
+    make(tmp_path / "s").gather(batches(), lambda _: None)
+    spoil(tmp_path / "s" / "states", tmp_path / "s" / "gathered.json")
+    said = []
+    again = make(tmp_path / "s", notice=said.append)
     assert again.gathered == 0
+    assert said == [f"states gathered before are damaged or incomplete, so they are gathered anew: {tmp_path / 's'}"]
     again.gather(batches(), lambda _: None)
     assert again.tensor().equal(H)
 
@@ -81,6 +115,6 @@ def test_a_full_disk_is_told_of_before_the_work(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(Problem, match=r"no room for 0\.0 GB of states in .*No space left"):
+    with pytest.raises(Problem, match=r"no room for 0\.0 MB of states in .*No space left"):
         make(tmp_path / "s")
     assert not list((tmp_path / "s").iterdir())

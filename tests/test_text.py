@@ -132,7 +132,23 @@ def test_a_part_is_made_once_for_the_same_settings_and_key(tmp_path):
         return b"%d" % len(made)
 
     kept = parts.Parts(tmp_path / "x.parts")
-    assert [kept.keep(make, group=group) for group in (1, 1, 2, 1)] == [b"1", b"1", b"2", b"1"]
+    assert [kept.keep(make, group=group).read_bytes() for group in (1, 1, 2, 1)] == [b"1", b"1", b"2", b"1"]
+
+
+@pytest.mark.parametrize("spoil", ["flip", "cut", "swap", "folder"])
+def test_a_part_that_was_damaged_or_took_anothers_place_is_made_again(tmp_path, spoil):
+    said = []
+    kept = parts.Parts(tmp_path / "x.parts", said.append)
+    first, second = (kept.keep(lambda content=content: content, mode=content.decode()) for content in (b"id", b"mat"))
+    if spoil == "folder":
+        first.unlink()
+        first.mkdir()
+    else:
+        first.write_bytes({"flip": b"ie", "cut": b"i", "swap": second.read_bytes()}[spoil])
+    again = kept.keep(lambda: b"made again", mode="id")
+    assert again.read_bytes() == b"made again"
+    assert said == [f"a part kept before is damaged, so it is made again: {first}"]
+    assert kept.keep(lambda: pytest.fail("made again"), mode="mat").read_bytes() == b"mat"
 
 
 def test_a_stopped_run_over_parquet_ends_with_what_an_undisturbed_one_draws(tmp_path, monkeypatch):
