@@ -6,6 +6,7 @@ read; under `files`, by name, dicts with at least `sha256`, `made` and `run`, th
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 from shortcut import Problem
 
 NAME = "manifest.json"
+SCRIPT = re.compile(r"[a-zA-Z0-9_.]{1,60}( [a-z]+)?")  # it will be named as what to run
 
 
 def load(path: Path) -> dict[str, Any]:
     """A folder's manifest; an empty one where there is none.
 
     Raises:
-        Problem: it is damaged, or of another form.
+        Problem: it cannot be read, is damaged, or of another form.
     """
     try:
         manifest = json.loads(path.read_text()) if path.exists() else {}
@@ -27,6 +29,8 @@ def load(path: Path) -> dict[str, Any]:
             manifest = {"runs": {}, "files": {}, **manifest}
         if not _is_whole(manifest):
             raise ValueError("not the form of a manifest")
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
     return manifest
@@ -45,6 +49,8 @@ def _is_run(run: Any) -> bool:
     kinds = {"script": str, "settings": dict, "inputs": dict}
     if not isinstance(run, dict) or not all(isinstance(run.get(name), kind) for name, kind in kinds.items()):
         return False
+    if not SCRIPT.fullmatch(run["script"]) or not _is_plain(run["settings"]):
+        return False
     if not all(_is_ours(name) and isinstance(sha256, str) for name, sha256 in run["inputs"].items()):
         return False
     upstream = run.get("upstream", [])
@@ -54,13 +60,24 @@ def _is_run(run: Any) -> bool:
 def _is_ours(name: str) -> bool:
     """Whether it is the path of a file of the pipeline, as `Layout.relative` writes it; it will be looked up."""
     parts = name.split("/")
-    return parts[0] in ("experiment", "linreg") and ".." not in parts and name.isprintable() and len(name) < 1_000
+    return parts[0] in ("experiment", "linreg") and ".." not in parts and _is_plain(name)
 
 
 def _are_names(names: Any) -> bool:
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return isinstance(names, list) and all(isinstance(name, str) and _is_ours(name) for name in names)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a text, or all keys of a value, can be shown on one line."""
+    if isinstance(value, str):
+        return value.isprintable() and len(value) < 1_000
+    if isinstance(value, dict):
+        return all(_is_plain(key) and (isinstance(part, str) or _is_plain(part)) for key, part in value.items())
+    return not isinstance(value, list) or all(isinstance(part, str) or _is_plain(part) for part in value)
 
 
 def _is_entry(entry: Any, runs: Mapping[str, Any]) -> bool:
     texts = ("sha256", "run", "made")
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in texts) and entry["run"] in runs
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in texts):
+        return False
+    return entry["run"] in runs and _is_plain(entry["made"])
