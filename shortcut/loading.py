@@ -26,6 +26,7 @@ from shortcut.models import FAMILIES, Model
 
 # What a model's fingerprint is taken of; of the weights, the first that is there.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of config.json: who saved it, and how
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -85,6 +86,11 @@ def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
     return layers
 
 
+def context(name: str, *, masked: bool) -> int:
+    """The longest sequence a model takes, from its config alone. Raises as `load`."""
+    return _family(name, masked)[1].max_position_embeddings
+
+
 def is_masked(name: str) -> bool:
     """Whether a model predicts masked tokens, from its config alone; of an unknown family it is not."""
     with _readable(name) as cached:
@@ -95,6 +101,8 @@ def is_masked(name: str) -> bool:
 def load_tokenizer(name: str, *, masked: bool):
     """The stock tokenizer of a model, and the longest sequence the model takes. Raises as `load`."""
     _, config = _family(name, masked)
+    if fingerprint(name, "tokenizer") is None:  # transformers would make one that knows no word
+        raise Problem(f"{name!r} holds no tokenizer: expected {', '.join(TOKENIZER)}")
     with _readable(name) as cached:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
     return tokenizer, config.max_position_embeddings
@@ -107,10 +115,10 @@ def mask_token(tokenizer, name: str) -> int:
     return tokenizer.mask_token_id
 
 
-def fingerprint(name: str, kind: str) -> str:
+def fingerprint(name: str, kind: str) -> str | None:
     """SHA-256 over a model's files of one kind ("weights", "tokenizer"), found without loading it.
 
-    The weights go with the settings in config.json that they are run with.
+    The weights go with the settings in config.json that they are run with. None if there is no tokenizer.
 
     Raises:
         Problem: not to be found.
@@ -118,16 +126,19 @@ def fingerprint(name: str, kind: str) -> str:
     digest = hashlib.sha256()
     with _readable(name) as cached:
         if kind == "weights":
-            config = _config(name, cached).to_dict()
-            for key in ("_name_or_path", "transformers_version", "dtype"):
+            # as it stands there: with its defaults, which transformers adds, it would change from release to release
+            config = json.loads(Path(cached_file(name, "config.json", local_files_only=cached)).read_text())
+            for key in NO_SETTINGS:
                 config.pop(key, None)
-            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+            digest.update(json.dumps(config, sort_keys=True).encode())
         names = WEIGHTS if kind == "weights" else TOKENIZER
         found = (
             cached_file(name, file, local_files_only=cached, _raise_exceptions_for_missing_entries=False)
             for file in names
         )
         files = [path for path in found if path] if kind == "tokenizer" else [*islice(filter(None, found), 1)]
+        if not files and kind == "tokenizer":
+            return None
         if not files:
             raise Problem(f"{name!r} holds no {kind}: expected {', '.join(names)}")
         if files[0].endswith(".index.json"):

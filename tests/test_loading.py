@@ -94,6 +94,15 @@ def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, 
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_epsilon": 1e-3}))
     assert loading.fingerprint(str(folder), "weights") != changed
+    (folder / "config.json").write_text(json.dumps({**config, "transformers_version": "9", "dtype": "float16"}))
+    assert loading.fingerprint(str(folder), "weights") == changed
+
+
+def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2):
+    gpt2.net.save_pretrained(tmp_path)
+    assert loading.fingerprint(str(tmp_path), "tokenizer") is None
+    with pytest.raises(Problem, match=r"holds no tokenizer: expected tokenizer\.json, "):
+        loading.load_tokenizer(str(tmp_path), masked=False)
 
 
 def test_fingerprint_asks_for_no_pickled_weights_where_safetensors_are(gpt2_folder, monkeypatch):
@@ -101,7 +110,7 @@ def test_fingerprint_asks_for_no_pickled_weights_where_safetensors_are(gpt2_fold
     original = loading.cached_file
     monkeypatch.setattr(loading, "cached_file", lambda *a, **k: asked.append(a[1]) or original(*a, **k))
     loading.fingerprint(gpt2_folder, "weights")
-    assert asked == ["model.safetensors"]
+    assert asked == ["config.json", "model.safetensors"]
 
 
 def test_sharded_checkpoints_have_fingerprints_too(tmp_path, gpt2, gpt2_folder):
