@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     with run.stage(
         reads=[run.files.sentences],
         writes=[run.files.states(name) for name in sizes],
-        depends=["weights", "tokenizer"], seed=run.seed, **sizes,
+        depends=["weights", "tokenizer"], seed=run.seed, context=run.context(), **sizes,
     ) as stage:  # fmt: skip
         if stage.made:
             return

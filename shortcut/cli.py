@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from shortcut import Problem, corpus, drop_output, is_interruption, layout, loading, manifest, processes, settings
 from shortcut.models import Model
+from shortcut.provenance import MODEL_FILES, Hashes
 
 Item = TypeVar("Item")
 
@@ -34,8 +35,9 @@ class Run:
         sentence: one to look inside at, or a file of them.
         device: "cpu", "cuda" or the like.
         batch_size: tokens that run together.
-        seed: of every draw.
+        seed: of every draw; None where what others have drawn is shown.
         force: whether to make anew what is there.
+        hashes: of the files it has read.
     """
 
     script: str
@@ -47,13 +49,18 @@ class Run:
     sentence: str | None
     device: str
     batch_size: int
-    seed: int
+    seed: int | None
     force: bool
+    hashes: Hashes = field(default_factory=Hashes)
 
     def n_layers(self) -> int:
         """L, from the model's config; raises Problem if config.py has another."""
         with self._naming_known_models():
             return loading.n_layers(self.model, masked=self.masked, expected=self._known_layers())
+
+    def context(self) -> int:
+        """The longest sequence the model takes, from its config alone."""
+        return loading.context(self.model, masked=self.masked)
 
     def load_model(self) -> Model:
         """The model, checked (see `loading.load`)."""
@@ -74,17 +81,26 @@ class Run:
             depends: what of the model its outputs depend on: "weights", "tokenizer", both or nothing.
             others: settings that they depend on besides.
         """
-        if depends and processes.leads():
+        expects: dict[str, Any] = {}
+        if processes.leads() and reads:
             for path in reads:
                 self.files.require(path)  # before a model is downloaded to take its hash
             with self._naming_known_models():
-                others |= {"model": self.files.model, **{kind: self._fingerprint(kind) for kind in depends}}
+                if depends:
+                    others |= {"model": self.files.model, **{kind: self._fingerprint(kind) for kind in depends}}
+                if "weights" in depends:
+                    expects["tokenizer"] = self._fingerprint("tokenizer")
+                elif not depends and (Path(self.model) / "config.json").is_file():  # a name of results tells no model
+                    expects |= {kind: self._fingerprint(kind) for kind in MODEL_FILES}
+            if "seed" not in others and self.seed is not None:
+                expects |= {"seed": self.seed, **self.sizes()}
         return manifest.Stage(
-            self.files, self.script, reads=reads, writes=writes, settings=others, force=self.force, notice=say
-        )
+            self.files, self.script, reads=reads, writes=writes, settings=others, force=self.force, notice=say,
+            expects=expects, hashes=self.hashes,
+        )  # fmt: skip
 
     @cached_property
-    def _fingerprint(self) -> Callable[[str], str]:
+    def _fingerprint(self) -> Callable[[str], str | None]:
         """The model's fingerprint of one kind, each taken once: of a large model it takes seconds."""
         return cache(partial(loading.fingerprint, self.model))
 
@@ -204,12 +220,13 @@ def start(
         sentence=args.sentence if results else None,
         device=_device(args.device),
         batch_size=args.batch_size,
-        seed=args.seed,
+        seed=None if results else args.seed,
         force=args.force,
     )
     say(f"{name}: {doc.strip().splitlines()[0]}")
     shown = {"source": run.source} if source else {"model": run.model, "device": run.device}
-    shown |= {"dataset": run.files.dataset, "out": args.out, "seed": run.seed}
+    shown |= {"dataset": run.files.dataset, "out": args.out}
+    shown |= {} if run.seed is None else {"seed": run.seed}
     if files.matrices_from:
         shown["matrices from"] = files.matrices_from
     say("  " + ", ".join(f"{key} {value}" for key, value in shown.items()))

@@ -11,12 +11,16 @@ compares before it works:
     output there, another SHA-256             refused: changed since
     input with an entry, another SHA-256      refused: changed since, or made from another input or model
 
+    input changed while the stage works           stopped, before another output takes its name
+
 and `--force` makes anew what is there. Unfinished work lies in `<output>.parts/` until the stage is
-done; a run with the same settings and inputs goes on from it, any other drops it. An entry is written
+done; a run with the same settings and inputs goes on from it, any other drops it. With `--force` it is
+that of a run with `--force` that is gone on with, whose outputs are kept as well. An entry is written
 before its file takes its name, and an old file goes when the new one is whole, so a killed run leaves
 an entry without a file (made again), never a file without an entry.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -34,7 +38,8 @@ from typing import Any, BinaryIO
 from shortcut import Problem, entries, processes, store
 from shortcut.entries import NAME
 from shortcut.layout import Layout
-from shortcut.provenance import Provenance, differences, sha256
+from shortcut.machine import shown
+from shortcut.provenance import Hashes, Provenance, Run, differences, sha256
 
 RUN = "run.json"  # in a folder of unfinished work: what it is part of
 LOCK = ".lock"
@@ -62,7 +67,22 @@ class Stage:
         settings: Mapping[str, Any],
         force: bool,
         notice: Callable[[str], None],
+        expects: Mapping[str, Any] | None = None,
+        hashes: Hashes | None = None,
     ):
+        """Set up.
+
+        Args:
+            layout: where everything lies.
+            script: its name.
+            reads: its inputs.
+            writes: its outputs.
+            settings: what its outputs depend on besides.
+            force: whether to make anew what is there.
+            notice: told what a person should know.
+            expects: what its inputs must have been made with (see `Provenance.check_inputs`).
+            hashes: of inputs that have been read already.
+        """
         self.layout = layout
         self.script = script
         self.reads = reads
@@ -70,9 +90,11 @@ class Stage:
         self.settings = json.loads(json.dumps({"format": FORMAT, **settings}))
         self.force = force
         self.notice = notice
+        self.expects = expects
         self.todo: list[Path] = []
         self.run: dict[str, Any] = {}
-        self._provenance = Provenance(layout)
+        self._provenance = Provenance(layout, hashes)
+        self._forced: str | None = None  # when the run with --force began that this is, or goes on with
         self._locks = ExitStack()
         self._started = time.monotonic()
 
@@ -96,30 +118,45 @@ class Stage:
         return self
 
     def _begin(self) -> None:
+        unwritable = None
         with ExitStack() as locks:
-            for folder in sorted({path.parent for path in self.writes}):
-                locks.enter_context(locked(folder, self.script))
+            try:
+                for folder in sorted({path.parent for path in self.writes}):
+                    locks.enter_context(locked(folder, self.script))
+            except Unwritable as problem:
+                unwritable = problem  # which matters if there is something to write
             self._locks = locks.pop_all()
         try:
             self.run = {
                 "script": self.script,
                 "settings": self.settings,
-                "inputs": self._provenance.check_inputs(self.reads, self.settings, self.notice),
+                "inputs": self._provenance.check_inputs(self.reads, self.settings, self.notice, self.expects),
                 "upstream": self._provenance.upstream(self.reads),
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
+            if self.force:
+                self._forced = self._stopped() or datetime.now(UTC).isoformat()
             self.todo = [path for path in self.writes if not self._is_made(path)]
-            for path in {path.parent / NAME: None for path in self.writes}:
-                store.remove_leftovers(path)
-            for path in self.writes:
-                store.remove_leftovers(path)
-                if self.made or not self._has_parts(path):
-                    shutil.rmtree(_parts(path), ignore_errors=True)
+            if not unwritable:
+                self._tidy()
+            elif self.todo:
+                raise unwritable
         except BaseException:
             self._locks.close()
             raise
         if self.made:
             self.notice(f"already made, skipped: {self.layout.describe(self.writes)}")
+        elif self.force:
+            self.parts(self.writes[0])  # from now on this run can be gone on with
+
+    def _tidy(self) -> None:
+        """Remove what killed runs left that is of no use any more."""
+        for path in {path.parent / NAME: None for path in self.writes}:
+            store.remove_leftovers(path)
+        for path in self.writes:
+            store.remove_leftovers(path)
+            if self.made or not self._has_parts(path):
+                shutil.rmtree(_parts(path), ignore_errors=True)
 
     def __exit__(self, *error: object) -> None:
         """Unlock, and say what was written."""
@@ -134,27 +171,32 @@ class Stage:
         """The folder for unfinished work on output `path`: what an interrupted run of the same kind left is there."""
         folder = _parts(path)
         if processes.leads() and not self._has_parts(path):
-            store.save_json(folder / RUN, self.run)
+            store.save_json(folder / RUN, {"run": self.run, "forced": self._forced})
         return folder
 
     def _has_parts(self, path: Path) -> bool:
-        made_by = _parts(path) / RUN
-        try:
-            return not self.force and json.loads(made_by.read_text()) == self.run
-        except (OSError, ValueError, RecursionError):
-            return False
+        left = _left(path)
+        return left.get("run") == self.run and (not self.force or left.get("forced") == self._forced)
+
+    def _stopped(self) -> str | None:
+        """When the run with --force began that was stopped and is gone on with; None if there is none."""
+        runs = (left for path in self.writes if (left := _left(path)) and left.get("run") == self.run)
+        return next((began for left in runs if isinstance(began := left.get("forced"), str)), None)
 
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
         """A file that becomes output `path` when the block ends well; `numbers` go into its entry.
 
         Raises:
+            Problem: an input has changed since the stage began.
             ValueError: `path` is not an output that is to do, or this process is not the leader.
         """
         if path not in self.todo or not processes.leads():
             raise ValueError(f"{path} is not among the outputs to be made")
 
         def record(whole: Path) -> None:
+            for read in self.reads:
+                self._provenance.hashes.check(read)
             path.unlink(missing_ok=True)  # under --force: an entry must never stand beside another run's file
             manifest = self._provenance.manifest(path.parent)
             run_id = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()[:16]
@@ -164,6 +206,7 @@ class Stage:
                 "sha256": sha256(whole),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
+                **({"forced": self._forced} if self.force else {}),
                 **numbers,
             }
             _save(path.parent / NAME, manifest)
@@ -177,25 +220,36 @@ class Stage:
             store.dump(file, *values)
 
     def _is_made(self, path: Path) -> bool:
-        if self.force or not path.exists():
-            return False
-        if (made := self._provenance.made_by(path)) is None:
+        made = path.exists() and self._provenance.made_by(path)
+        if self.force:
+            return bool(made) and made[0].get("forced") == self._forced and not self._why_not(path, *made)
+        if made is None:
             raise Problem(
                 f"{self.layout.relative(path)} is there without a manifest entry (made by hand or by other code):"
                 " --force replaces it"
             )
-        entry, before = made
+        if made and (why := self._why_not(path, *made)):
+            raise Problem(f"{self.layout.relative(path)} {why}: --force makes it anew")
+        return bool(made)
+
+    def _why_not(self, path: Path, entry: dict[str, Any], before: Run) -> str:
+        """Why a file is not what this run would make; "" if it is."""
         if others := differences(before, self.run):
-            raise Problem(
-                f"{self.layout.relative(path)} was made with other settings ({others}): --force makes it anew"
-            )
-        if entry["sha256"] != self._provenance.sha256(path):
-            raise Problem(f"{self.layout.relative(path)} has changed since it was made: --force makes it anew")
-        return True
+            return f"was made with other settings ({others})"
+        return "has changed since it was made" if entry["sha256"] != self._provenance.hashes.sha256(path) else ""
 
 
 def _parts(path: Path) -> Path:
     return path.with_name(f"{path.name}.parts")
+
+
+def _left(path: Path) -> dict[str, Any]:
+    """What the unfinished work on a file says it is part of; {} if there is none."""
+    try:
+        left = json.loads((_parts(path) / RUN).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return left if isinstance(left, dict) else {}
 
 
 def forget(path: Path) -> None:
@@ -218,19 +272,29 @@ def _save(path: Path, manifest: dict[str, Any]) -> None:
     store.save_json(path, manifest)
 
 
+class Unwritable(Problem):
+    """A folder that is there to be read only."""
+
+
 @contextmanager
 def locked(folder: Path, script: str) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it when the process ends, however it does."""
+    """Hold the folder for this process; the system lets go of it when the process ends, however it does.
+
+    Raises:
+        Unwritable: it may only be read.
+        Problem: another run has it, or it cannot be.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise Problem(f"cannot write to {folder}: {error.strerror}") from error
+        kind = Unwritable if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else Problem
+        raise kind(f"cannot write to {folder}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            holder = shown(os.pread(handle, 200, 0).decode(errors="replace").strip())
             raise Problem(f"{folder} is in use by {holder or 'another run'}: wait for it, or stop it") from None
         with suppress(OSError):  # who holds it is for people; a full disk is told of where it matters
             os.ftruncate(handle, 0)

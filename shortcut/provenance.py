@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,17 +31,46 @@ def sha256(path: Path) -> str:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
 
 
+class Hashes:
+    """The SHA-256 of files, each taken once, and whether they are still the files it was taken of."""
+
+    def __init__(self):
+        self._taken: dict[Path, tuple[str, tuple[int, ...]]] = {}
+
+    def sha256(self, path: Path) -> str:
+        """The SHA-256 of a file. Raises as `sha256`."""
+        if path not in self._taken:
+            before = _identity(path)
+            self._taken[path] = sha256(path), before
+        return self._taken[path][0]
+
+    def check(self, path: Path) -> None:
+        """Raise Problem if a file was changed, replaced or removed since its hash was taken."""
+        if path in self._taken and _identity(path) != self._taken[path][1]:
+            raise Problem(f"{path} was changed while it was in use: run it again")
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What another file of that name, or another content, does not share."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 class Provenance:
     """The manifests and hashes of the files under one root, each read once.
 
     Args:
         layout: where everything lies.
+        hashes: what has been hashed already, and is not again.
     """
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout, hashes: Hashes | None = None):
         self.layout = layout
+        self.hashes = hashes or Hashes()
         self._manifests: dict[Path, dict[str, Any]] = {}
-        self._sha256: dict[Path, str] = {}
         self._checked: set[Path] = set()
 
     def manifest(self, folder: Path) -> dict[str, Any]:
@@ -55,32 +85,37 @@ class Provenance:
         entry = manifest["files"].get(path.name)
         return entry and (entry, manifest["runs"][entry["run"]])
 
-    def sha256(self, path: Path) -> str:
-        """The SHA-256 of a file as it is."""
-        if path not in self._sha256:
-            self._sha256[path] = sha256(path)
-        return self._sha256[path]
-
     def check_inputs(
-        self, paths: list[Path], settings: Mapping[str, Any], notice: Callable[[str], None]
+        self,
+        paths: list[Path],
+        settings: Mapping[str, Any],
+        notice: Callable[[str], None],
+        expects: Mapping[str, Any] | None = None,
     ) -> dict[str, str]:
         """The SHA-256 of every file, by its path from the root.
 
         Args:
             paths: the files.
-            settings: of the stage that reads them, whose `MODEL_FILES` must be theirs.
+            settings: of the stage that reads them, whose format and `MODEL_FILES` must be theirs.
             notice: told once of those that have no entry.
+            expects: further settings that must be theirs, as they were last set on the way to them; of
+                matrices of another dataset the `MODEL_FILES` alone.
 
         Raises:
-            Problem: one has changed since it was made, was made from what is no longer so, by another model
-                or in another format; or what they were made from does not belong together.
+            Problem: one has changed since it was made, was made from what is no longer so, by another model,
+                with other settings or in another format; or what they were made from does not belong together.
         """
-        unknown = [path for path in paths if not self._check(path, settings)]
+        expects = expects or {}
+        of_all = {kind: {**settings, **expects}.get(kind) for kind in ("format", *MODEL_FILES)}
+        unknown = [path for path in paths if not self._check(path, of_all)]
         if unknown:
             shown = self.layout.describe(unknown)
             notice(f"no manifest entry (made by hand or by other code), read as it is: {shown}")
         self._check_alike(paths)
-        return {self.layout.relative(path): self.sha256(path) for path in paths}
+        for path in paths:
+            if not (self.layout.matrices_from and path.parent == self.layout.matrices):
+                self._check_settings(path, {name: x for name, x in expects.items() if name not in MODEL_FILES})
+        return {self.layout.relative(path): self.hashes.sha256(path) for path in paths}
 
     def _check(self, path: Path, settings: Mapping[str, Any]) -> bool:
         """Check a file against its entry, and its inputs likewise; False if it has no entry."""
@@ -90,18 +125,33 @@ class Provenance:
             return True
         self._checked.add(path)
         entry, run = made
-        again = f"run {self.layout.maker(path)} --force"
-        if entry["sha256"] != self.sha256(path):
+        again = f"run {run['script']} --force"
+        if entry["sha256"] != self.hashes.sha256(path):
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
-        ours, theirs = settings.get("format"), run["settings"].get("format")
-        if ours and theirs and ours != theirs:
-            raise Problem(f"{self.layout.relative(path)} is of format {theirs}, expected {ours}: {again}")
-        for kind in MODEL_FILES:
-            ours, theirs = settings.get(kind), run["settings"].get(kind)
+        for kind, ours in settings.items():
+            theirs = run["settings"].get(kind)
             if ours and theirs and ours != theirs:
-                raise Problem(f"{self.layout.relative(path)} was made with another model's {kind}: {again}")
+                what = f"another model's {kind}" if kind in MODEL_FILES else f"format {_short(theirs)}, now {ours}"
+                raise Problem(f"{self.layout.relative(path)} was made with {what}: {again}")
         self._check_upstream(path, run, settings)
         return True
+
+    def _check_settings(self, path: Path, expects: Mapping[str, Any]) -> None:
+        """Check those settings of a file that the nearest run behind it to have them was made with."""
+        if (made := self.made_by(path)) is None:
+            return
+        told, script = [], ""
+        for name, ours in expects.items():
+            behind = [made[1]]
+            while behind and name not in behind[0]["settings"]:
+                behind += behind.pop(0).get("upstream", [])
+            if behind and (how := [*changes(behind[0]["settings"][name], ours, name)]):
+                told, script = told + how, behind[0]["script"]
+        if told:
+            raise Problem(
+                f"{self.layout.relative(path)} was made with other settings ({'; '.join(told)}):"
+                f" take those, or run {script} --force"
+            )
 
     def _check_alike(self, paths: list[Path]) -> None:
         """Check that all of one kind that the files were made from, as train and val, was made alike.
@@ -129,8 +179,8 @@ class Provenance:
         for name, recorded in run["inputs"].items():
             upstream = self.layout.root / name
             if upstream.exists():
-                if self.sha256(upstream) != recorded:
-                    again = f"run {self.layout.maker(path)} --force"
+                if self.hashes.sha256(upstream) != recorded:
+                    again = f"run {self.made_by(path)[1]['script']} --force"
                     raise Problem(f"{self.layout.relative(path)} was made from another {name}: {again}")
                 self._check(upstream, settings)
             elif name in makers:
@@ -151,7 +201,9 @@ def differences(before: Run, now: Run) -> str:
     told = [*changes(before["settings"], now["settings"])]
     was, is_ = before["inputs"], now["inputs"]
     others = [name for name in sorted({*was, *is_}) if was.get(name) != is_.get(name)]
-    told += [f"another {name}" for name in others[:FEW]]
+    for name in others[:FEW]:
+        how = "another" if name in was and name in is_ else "with" if name in was else "without"
+        told.append(f"{how} {name}")
     return "; ".join(told + [f"{len(others) - FEW} more"] * (len(others) > FEW))
 
 

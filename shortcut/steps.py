@@ -105,7 +105,8 @@ def load_results(run: cli.Run) -> results.Results:
         Problem: not there, changed since, or not of its layout.
     """
     path = run.files.require(run.files.results)
-    Provenance(run.files).check_inputs([path], {}, lambda _: None)  # the stage that draws it tells of what is by hand
+    # the stage that draws it tells of what is by hand, and stops if it is no longer what was hashed here
+    Provenance(run.files, run.hashes).check_inputs([path], {}, lambda _: None)
     return results.summarize(store.load_results(path))
 
 
@@ -117,7 +118,7 @@ def show_change(run: cli.Run) -> None:
     if not files.own.results.exists():
         cli.say(f"to see what that changes, run {files.maker(files.results)} without --matrices-from too")
         return
-    Provenance(files).check_inputs([files.own.results], {}, cli.say)
+    Provenance(files, run.hashes).check_inputs([files.own.results], {}, cli.say)
     other, own = (results.summarize(store.load_results(path)) for path in (files.results, files.own.results))
     cli.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 

@@ -8,6 +8,7 @@ still read by a bare `pickle.load`.
 Reading: through `unpickle`, which never runs code, and `contents`, which checks every layout.
 """
 
+import glob
 import io
 import json
 import os
@@ -77,7 +78,7 @@ def replacing(path: Path, record: Callable[[Path], None] | None = None) -> Itera
 
 def remove_leftovers(path: Path) -> None:
     """Remove what a killed run left of `path`: temporary files that never took its name."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         leftover.unlink(missing_ok=True)
 
 

@@ -1,7 +1,9 @@
 """What is made, what must be made again, and what is refused."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -21,27 +23,33 @@ def said():
     return []
 
 
-def run(layout, said, value="x", reads=(), force=False, **settings):
-    """A stage that makes the results; whether it had to."""
-    stage = manifest.Stage(
-        layout, "add_results.py", reads=list(reads), writes=[layout.results], settings=settings, force=force,
-        notice=said.append,
+def stage(layout, said, script="add_results.py", writes=None, reads=(), force=False, expects=None, **settings):
+    """A stage; without `writes`, one that makes the results."""
+    return manifest.Stage(
+        layout, script, reads=list(reads), writes=writes or [layout.results], settings=settings, force=force,
+        notice=said.append, expects=expects,
     )  # fmt: skip
-    with stage:
-        if stage.made:
+
+
+def run(layout, said, value="x", **others):
+    """A stage that makes the results; whether it had to."""
+    with stage(layout, said, **others) as made:
+        if made.made:
             return False
-        stage.save(layout.results, value)
+        made.save(layout.results, value)
         return True
 
 
-def make_upstream(layout, said, value, force=False):
-    path = layout.tokenized("val")
-    with manifest.Stage(
-        layout, "add_tokenization.py", reads=[], writes=[path], settings={}, force=force, notice=said.append
-    ) as stage:
-        if not stage.made:
-            stage.save(path, value)
+def make(layout, said, script, path, value="x", **others):
+    """Make one file, if it is not there."""
+    with stage(layout, said, script, [path], **others) as made:
+        if not made.made:
+            made.save(path, value)
     return path
+
+
+def make_upstream(layout, said, value, force=False, **settings):
+    return make(layout, said, "add_tokenization.py", layout.tokenized("val"), value, force=force, **settings)
 
 
 def test_the_same_settings_skip_and_say_so(layout, said):
@@ -98,6 +106,32 @@ def test_a_file_changed_since_is_refused_as_output_and_as_input(layout, said):
         run(layout, said, reads=[upstream])
 
 
+def test_an_input_changed_while_a_stage_works_stops_it_before_it_writes(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    with pytest.raises(Problem, match=r"_val.pickle was changed while it was in use: run it again"):  # noqa: SIM117
+        with stage(layout, said, reads=[upstream]) as working:
+            upstream.rename(upstream.with_suffix(".old"))
+            shutil.copy(upstream.with_suffix(".old"), upstream)
+            working.save(layout.results, "x")
+    assert not layout.results.exists()
+    assert not store.load_json(layout.experiment / manifest.NAME)["files"].get(layout.results.name)
+
+
+def test_inputs_must_be_of_the_settings_in_force_as_they_were_last_set(layout, said):
+    """The seed of the tokens counts, not that of the sentences they are taken from."""
+    sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, seed=5)
+    upstream = make_upstream(layout, said, "a", reads=[sentences], seed=7, train=9)
+    A = make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[upstream])
+    message = (
+        r"0_1.pickle was made with other settings \(seed was 7, is 0; train was 9, is 8\): take those, or run add_t"
+    )
+    with pytest.raises(Problem, match=message):
+        run(layout, said, reads=[A], expects={"seed": 0, "train": 8})
+    other = Layout(layout.root, "m", "e", matrices_from="d")
+    assert make(other, said, "add_results.py", other.results, reads=[A], expects={"seed": 0})
+    assert run(layout, said, reads=[A], expects={"seed": 7, "train": 9, "of no run": 1})
+
+
 def test_inputs_made_anew_are_noticed(layout, said):
     upstream = make_upstream(layout, said, "a")
     run(layout, said, reads=[upstream])
@@ -111,20 +145,14 @@ def test_an_input_made_from_something_else_is_noticed_further_down(layout, said)
     run(layout, said, reads=[upstream])
     make_upstream(layout, said, "b", force=True)
     figure = layout.plot("pre_3")
-    stage = manifest.Stage(
-        layout, "plot_results.py", reads=[layout.results], writes=[figure], settings={}, force=False, notice=said.append
-    )
-    with pytest.raises(Problem, match=r"results.pickle was made from another .*: run add_results.py --force"), stage:
-        pass
+    with pytest.raises(Problem, match=r"results.pickle was made from another .*: run add_results.py --force"):
+        make(layout, said, "plot_results.py", figure, reads=[layout.results])
 
 
 def test_an_input_made_from_something_else_is_noticed_past_a_file_that_is_gone(layout, said):
     upstream = make_upstream(layout, said, "a")
     run(layout, said, reads=[upstream])
-    with manifest.Stage(
-        layout, "x.py", reads=[layout.results], writes=[layout.r2_scores], settings={}, force=False, notice=said.append
-    ) as stage:
-        stage.save(layout.r2_scores, "scores")
+    make(layout, said, "add_plot_r2.py", layout.r2_scores, reads=[layout.results])
     layout.results.unlink()
     make_upstream(layout, said, "b", force=True)
     with pytest.raises(Problem, match=r"r2_scores.pickle was made from another .*_val.pickle: run add_plot_r2"):
@@ -135,10 +163,7 @@ def test_matrices_of_two_kinds_are_refused_together(layout, said):
     """As after a change of settings and a run with --force that was stopped half-way."""
     paths = [layout.matrix(0, 1), layout.matrix(0, 2)]
     for path, rcond in zip(paths, (1e-7, 1e-3), strict=True):
-        with manifest.Stage(
-            layout, "add_linreg.py", reads=[], writes=[path], settings={"rcond": rcond}, force=False, notice=said.append
-        ) as stage:
-            stage.save(path, "A")
+        make(layout, said, "add_linreg.py", path, rcond=rcond)
     message = (
         r"0_1.pickle and linreg/m/d/0_2.pickle were not made alike \(rcond was 1e-07, is 0.001\): run add_linreg.py"
     )
@@ -149,32 +174,19 @@ def test_matrices_of_two_kinds_are_refused_together(layout, said):
 def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, said):
     """As after a change of TRAIN and a run of add_tokenization.py --force that was stopped between its files."""
     for split, train in (("train", 110), ("val", 80)):
-        path = layout.tokenized(split)
-        with manifest.Stage(
-            layout, "add_tokenization.py", reads=[], writes=[path], settings={"train": train}, force=False,
-            notice=said.append,
-        ) as stage:  # fmt: skip
-            stage.save(path, split)
-    with manifest.Stage(
-        layout, "add_linreg.py", reads=[layout.tokenized("train")], writes=[layout.matrix(0, 1)], settings={},
-        force=False, notice=said.append,
-    ) as stage:  # fmt: skip
-        stage.save(layout.matrix(0, 1), "A")
+        make(layout, said, "add_tokenization.py", layout.tokenized(split), split, train=train)
+    make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[layout.tokenized("train")])
     with pytest.raises(Problem, match=r"not made alike \(train was \d+, is \d+\): run add_tokenization.py --force"):
         run(layout, said, reads=[layout.tokenized("val"), layout.matrix(0, 1)])
 
 
 def test_files_of_two_models_or_of_an_older_format_are_refused(layout, said, monkeypatch):
-    for path, weights in ((layout.r2_scores, "a"), (layout.tokenized("val"), "b")):
-        with manifest.Stage(
-            layout, f"{path.name[:6]}.py", reads=[], writes=[path], settings={"weights": weights}, force=False,
-            notice=said.append,
-        ) as stage:  # fmt: skip
-            stage.save(path, "x")
+    make(layout, said, "add_plot_r2.py", layout.r2_scores, weights="a")
+    make(layout, said, "add_tokenization.py", layout.tokenized("val"), weights="b")
     with pytest.raises(Problem, match=r"are of two models \(weights\): run .*\.py --force"):
         run(layout, said, reads=[layout.r2_scores, layout.tokenized("val")])
     monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
-    with pytest.raises(Problem, match=r"r2_scores.pickle is of format 1, expected 2: run add_plot_r2.py --force"):
+    with pytest.raises(Problem, match=r"r2_scores.pickle was made with format 1, now 2: run add_plot_r2.py --force"):
         run(layout, said, reads=[layout.r2_scores])
 
 
@@ -225,10 +237,7 @@ def test_data_without_an_entry_is_read_with_one_notice(layout, said):
 
 
 def test_an_interrupted_write_is_made_again(layout, said):
-    stage = manifest.Stage(
-        layout, "add_results.py", reads=[], writes=[layout.results], settings={}, force=False, notice=said.append
-    )
-    with pytest.raises(KeyboardInterrupt), stage, stage.writing(layout.results):
+    with pytest.raises(KeyboardInterrupt), stage(layout, said) as stopped, stopped.writing(layout.results):
         raise KeyboardInterrupt
     assert not layout.results.exists()
     assert run(layout, said)
@@ -279,12 +288,38 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
         '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": [{"made": ["a"]}]}}}',
         '{"runs": {"r": {"script": "x", "settings": {}, "inputs": {}, "upstream": [{"script": "x", "settings": {},'
         ' "inputs": {}, "made": [1]}]}}}',
+        '{"runs": {"r": {"script": "x.py; rm y", "settings": {}, "inputs": {}}}}',
+        '{"runs": {"r": {"script": "x.py\\n", "settings": {}, "inputs": {}}}}',
+        '{"runs": {"r": {"script": "x.py", "settings": {"a": {"\\u001b[2J": 1}}, "inputs": {}}}}',
+        '{"runs": {"r": {"script": "x.py", "settings": {"a": [{"\\n": 1}]}, "inputs": {}}}}',
+        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}}},'
+        ' "files": {"a": {"sha256": "x", "run": "r", "made": "\\n"}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_one_line(layout, said, content):
     run(layout, said)
     (layout.experiment / manifest.NAME).write_text(content)
     with pytest.raises(Problem, match=r"manifest\.json is damaged \(.*\): remove it, and use --force$"):
+        run(layout, said)
+
+
+def test_a_folder_in_place_of_the_manifest_is_one_line(layout, said):
+    (layout.experiment / manifest.NAME).mkdir(parents=True)
+    with pytest.raises(Problem, match=r"cannot read .*manifest\.json: Is a directory"):
+        run(layout, said)
+
+
+def test_where_all_is_made_a_folder_may_be_read_only(layout, said, monkeypatch):
+    run(layout, said)
+
+    def denied(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("os.open", denied)
+    assert not run(layout, said)
+    assert "already made, skipped" in said[-1]
+    layout.results.unlink()
+    with pytest.raises(Problem, match=r"cannot write to .*: Read-only file system"):
         run(layout, said)
 
 
@@ -296,11 +331,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(layout, said):
 
 
 def test_an_input_of_another_model_is_refused(layout, said):
-    path = layout.matrix(0, 1)
-    with manifest.Stage(
-        layout, "add_linreg.py", reads=[], writes=[path], settings={"weights": "a"}, force=False, notice=said.append
-    ) as stage:
-        stage.save(path, "A")
+    path = make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="a")
     assert run(layout, said, reads=[path], weights="a")
     with pytest.raises(Problem, match=r"0_1.pickle was made with another model's weights: run add_linreg.py --force"):
         run(layout, said, reads=[path], weights="b", force=True)
@@ -308,10 +339,7 @@ def test_an_input_of_another_model_is_refused(layout, said):
 
 def test_force_keeps_the_old_file_until_the_new_one_is_whole(layout, said):
     run(layout, said, value="old")
-    stage = manifest.Stage(
-        layout, "add_results.py", reads=[], writes=[layout.results], settings={}, force=True, notice=said.append
-    )
-    with pytest.raises(RuntimeError, match="before anything was written"), stage:
+    with pytest.raises(RuntimeError, match="before anything was written"), stage(layout, said, force=True):
         raise RuntimeError("before anything was written")
     assert store.load(layout.results) == "old"
 
@@ -324,14 +352,10 @@ def test_what_a_killed_run_left_is_removed(layout, said):
     assert not leftover.exists()
 
 
-def stopped(layout, said, **settings):
-    """A run that is stopped with unfinished work; what was there of an earlier one."""
-    stage = manifest.Stage(
-        layout, "add_results.py", reads=[], writes=[layout.results], notice=said.append,
-        settings={k: v for k, v in settings.items() if k != "force"}, force=settings.get("force", False),
-    )  # fmt: skip
-    with pytest.raises(KeyboardInterrupt), stage:
-        part = stage.parts(layout.results) / "one.pickle"
+def stopped(layout, said, **others):
+    """A run that is stopped with unfinished work; whether an earlier one's was there."""
+    with pytest.raises(KeyboardInterrupt), stage(layout, said, **others) as working:
+        part = working.parts(layout.results) / "one.pickle"
         before = part.exists()
         part.write_bytes(b"")
         raise KeyboardInterrupt
@@ -343,9 +367,40 @@ def test_unfinished_work_serves_the_next_run_of_the_same_kind_and_no_other(layou
     assert stopped(layout, said, seed=0)
     assert not stopped(layout, said, seed=1)
     assert not stopped(layout, said, seed=0)
-    assert not stopped(layout, said, seed=0, force=True)
-    run(layout, said, seed=0)
+    assert not stopped(layout, said, seed=0, force=True)  # to make anew is to begin anew
+    assert stopped(layout, said, seed=0, force=True)
+    assert stopped(layout, said, seed=0)
+    assert stopped(layout, said, seed=0, force=True)
+    assert not stopped(layout, said, seed=1, force=True)
+    run(layout, said, seed=1)
     assert not list(layout.experiment.glob("*.parts"))
+
+
+def test_a_stopped_run_with_force_goes_on_with_force_and_keeps_what_it_made(layout, said):
+    paths = [layout.matrix(0, j) for j in range(1, 5)]
+
+    def matrices(value, stop=9, **others):
+        """Which of the matrices a run makes; after `stop` of them it is stopped."""
+        made = []
+        with stage(layout, said, "add_linreg.py", paths, **others) as working:
+            for path in working.todo:
+                if len(made) == stop:
+                    raise KeyboardInterrupt
+                working.save(path, value)
+                made.append(paths.index(path))
+        return made
+
+    assert matrices("old", rcond=1) == [0, 1, 2, 3]
+    with pytest.raises(KeyboardInterrupt):
+        matrices("new", stop=2, rcond=2, force=True)
+    with pytest.raises(Problem, match="0_3.pickle was made with other settings .*: --force makes it anew"):
+        matrices("new", rcond=2)
+    with pytest.raises(KeyboardInterrupt):
+        matrices("new", stop=1, rcond=2, force=True)
+    assert matrices("new", rcond=2, force=True) == [3]
+    assert [store.load(path) for path in paths] == ["new"] * 4
+    assert not list(layout.matrices.glob("*.parts"))
+    assert matrices("newer", rcond=2, force=True) == [0, 1, 2, 3]
 
 
 def test_unfinished_work_of_a_finished_file_is_removed(layout, said):

@@ -13,7 +13,7 @@ from pipeline import SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import approximation, decoding, layout, overview, representations, results, shelf, store, tables
+from shortcut import approximation, decoding, layout, overview, report, representations, results, shelf, store, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ("pre", "surp", "parts_pre1", "parts_pre5", "parts_pre10", "parts_surp", "ee_pre1", "r2_scores")
@@ -146,6 +146,48 @@ def test_a_second_run_makes_nothing_and_loads_nothing(made, gpt2_folder, source,
     run_all(made.root, gpt2_folder, source)
     assert capsys.readouterr().out.count("already made, skipped") == len(SCRIPTS) + 1  # the page has its own inputs
     assert {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name} == before
+
+
+def test_what_is_read_must_be_of_the_seed_split_tokenizer_and_model_in_force(
+    made, tmp_path, gpt2_folder, capsys, monkeypatch
+):
+    def message(script, folder, *more):
+        return problem(capsys, script, "--out", made.root, "--model", folder, "--dataset", "words", *more)
+
+    other = shutil.copytree(gpt2_folder, tmp_path / "tiny-gpt2")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
+    for script in SCRIPTS[2:6]:
+        tokens = f"tokenized_{'train' if 'linreg' in script else 'val'}.pickle was made with"
+        assert f"{tokens} other settings (seed was 0, is 7): take those, or run add_tokenization.py --force" in message(
+            script, gpt2_folder, "--seed", 7
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(config, "TRAIN", 81)
+            assert f"{tokens} other settings (train was 80, is 81)" in message(script, gpt2_folder)
+        assert f"{tokens} another model's tokenizer: run add_tokenization.py --force" in message(script, other)
+    assert "tokenized_val.pickle was made with another model's tokenizer" in message("plot_results", other)
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**settings, "n_positions": 47}))
+    assert "context was 48, is 47" in message("add_tokenization", other)
+    assert "results.pickle was made with another model's weights" in message("plot_results", other)
+
+
+def test_results_made_anew_while_they_are_drawn_stop_the_drawing(made, tmp_path, capsys, monkeypatch):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    there = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    there.report.unlink()
+    text = report.page
+
+    def late(*args):
+        there.results.rename(tmp_path / "moved")
+        shutil.copy(tmp_path / "moved", there.results)
+        return text(*args)
+
+    monkeypatch.setattr(report, "page", late)
+    message = problem(capsys, "plot_results", "--out", tmp_path, "--model", "tiny-gpt2", "--dataset", "words")
+    assert message == f"{there.results} was changed while it was in use: run it again"
+    assert not there.report.exists()
 
 
 def test_a_lost_matrix_alone_is_made_again(made, gpt2_folder, source, capsys):
