@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from shortcut import Problem, corpus, drop_output, is_interruption, layout, loading, manifest, processes, settings
+from shortcut import Problem, corpus, drop_output, interruptions, layout, loading, manifest, processes, settings
 from shortcut.models import Model
 from shortcut.provenance import MODEL_FILES, Hashes
 
@@ -237,17 +237,21 @@ def run(main: Callable[[], object], script: str = "") -> None:
     """Run a script's main; a problem is one line and exit code 1, Ctrl-C one line and 130."""
     script = script or Path(sys.argv[0]).name
     try:
+        interruptions.begin()
         main()
     except (Exception, KeyboardInterrupt) as error:
-        if is_interruption(error):
+        interruptions.end()
+        if interruptions.is_interruption(error):
             print(
                 f"\n{script}: interrupted; the files that were finished are kept: run it again to go on",
                 file=sys.stderr,
             )
-            sys.exit(130)
+            sys.exit(interruptions.INTERRUPTED)
         if isinstance(error, Problem):
             sys.exit(f"{script}: {error}")
         raise
+    else:
+        interruptions.end()
     finally:
         processes.leave()
 

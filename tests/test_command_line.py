@@ -163,24 +163,54 @@ def test_a_mistaken_name_is_answered_with_the_known_ones(tmp_path, gpt2_folder, 
 )
 def test_ctrl_c_is_one_line_wherever_it_comes(tmp_path, how):
     (tmp_path / "x.py").write_text(
-        f"import shortcut, signal, sys, time\nfrom shortcut import cli\n"
-        f"sys.unraisablehook = shortcut._interrupt_again\ndef main():\n {how}\ncli.run(main)\n"
+        f"import signal, sys, time\nfrom shortcut import cli, interruptions\n"
+        f"interruptions.wait_for_begin()\ndef main():\n {how}\ncli.run(main)\n"
     )
     done = subprocess.run(
         [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, check=False,
+        text=True, check=False, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     message = "\nx.py: interrupted; the files that were finished are kept: run it again to go on\n"
     assert (done.returncode, done.stderr) == (130, message)
 
 
-def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path):
-    (tmp_path / "torch.py").write_text(
-        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsignal.raise_signal(signal.SIGINT)"
-    )
+@pytest.mark.parametrize(
+    "library",
+    [
+        "{}",
+        "try:\n {}\nexcept BaseException:\n raise ImportError('no library x') from None",
+        "try:\n {}\nexcept BaseException:\n pass",
+    ],
+)
+def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path, library):
+    interrupt = "signal.raise_signal(signal.SIGINT)"
+    (tmp_path / "torch.py").write_text(f"import signal\n{library.format(interrupt)}")
     done = subprocess.run(
         [sys.executable, ROOT / "add_linreg.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert done.stderr == "\nadd_linreg.py: interrupted before it began\n"
-    assert done.returncode == -signal.SIGINT
+    assert done.returncode == 130
+
+
+def hear_ctrl_c():
+    """As in the foreground of a terminal: what a shell starts in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("when", ["from the start", "when all is done"])
+def test_ctrl_c_is_ignored(tmp_path, when):
+    """From the start: what a shell starts in the background is not for its Ctrl-C."""
+    interrupt = "signal.raise_signal(signal.SIGINT)"
+    ignored = when == "from the start"
+    (tmp_path / "x.py").write_text(
+        f"import signal\nfrom shortcut import cli, interruptions\n"
+        f"signal.signal(signal.SIGINT, signal.{'SIG_IGN' if ignored else 'default_int_handler'})\n"
+        f"interruptions.wait_for_begin()\n{interrupt if ignored else ''}\n"
+        f"cli.run(lambda: {interrupt if ignored else None})\n{interrupt}\nprint('done')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
