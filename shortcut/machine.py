@@ -20,14 +20,17 @@ NAMES = {code: name for name, code in CODES.items()}
 PROTOCOL = 5
 CALL = 16  # steps that a call counts as
 LOAD = 4  # steps that beginning a pickle counts as
-SET = 4  # steps that a set counts as: the largest of the empty things
+STEPS = {  # that an instruction counts as besides its own, by the time or the memory it takes
+    "GLOBAL": 5, "STACK_GLOBAL": 2, "MARK": 1, "EMPTY_LIST": 1, "EMPTY_DICT": 1, "EMPTY_SET": 4, "FROZENSET": 4,
+    "SHORT_BINUNICODE": 1, "BINUNICODE": 1, "BINUNICODE8": 1,
+}  # fmt: skip
 KEY_LENGTH = 4
 
 
 class Budget:
     """What the rest of a file may cost: a pickle of 9 bytes may claim gigabytes, one of 30 repeat itself 2^30 times.
 
-    A step takes about a microsecond and at most 100 bytes. A plainly pickled sentence of one token, the
+    A step takes about half a microsecond and at most 100 bytes. A plainly pickled sentence of one token, the
     densest value here, takes one in two bytes; large files are mostly numbers, and take far fewer. Every
     tensor has its bytes in the file, so all of them cannot have more than the file has.
 
@@ -99,17 +102,22 @@ class Machine:
         """
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-        stop, step = CODES["STOP"], self.budget.step
-        step(LOAD)
-        while (code := self.take(1)[0]) != stop:
-            step(1)
+        self.memo: list[Any] = []
+        data, end, stop, budget = self.data, len(self.data), CODES["STOP"], self.budget
+        budget.step(LOAD)
+        while self.position < end and (code := data[self.position]) != stop:
+            self.position += 1
             if code not in INSTRUCTIONS:
                 name = NAMES.get(code, f"instruction {code:#04x}")
                 raise Problem(f"refused: it uses {name}, which data does not need, or is damaged")
-            INSTRUCTIONS[code](self)
+            instruction, steps = INSTRUCTIONS[code]
+            budget.steps -= steps  # not by a call of `step`: this is where reading spends its time
+            if budget.steps < 0:
+                budget.step(0)
+            instruction(self)
+        self.take(1)
         (value,) = self.stack
-        self.stack, self.marks, self.memo = [], [], {}  # the value is the caller's to keep or not
+        self.stack, self.marks, self.memo = [], [], []  # the value is the caller's to keep or not
         return value
 
     def take(self, n: int) -> memoryview:
@@ -170,6 +178,13 @@ def hashable(value: Any) -> Any:
 def shown(name: str) -> str:
     """A name out of a file, safe to print on one line."""
     return ascii(name)[1:-1][:60]
+
+
+def _remember(m: Machine, k: int) -> None:
+    """Keep the last value as number k of the memo, which every pickler fills in order."""
+    if k > len(m.memo):
+        raise ValueError("a memo with a gap")
+    m.memo[k : k + 1] = m.stack[-1:]
 
 
 def _append(m: Machine, values: Iterable[Any]) -> None:
@@ -237,8 +252,8 @@ def _long(m: Machine) -> None:
     m.push(int.from_bytes(m.take(n), "little", signed=True))
 
 
-INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
-    CODES[name]: instruction
+INSTRUCTIONS: dict[int, tuple[Callable[[Machine], None], int]] = {  # each with the steps it counts as
+    CODES[name]: (instruction, 1 + STEPS.get(name, 0))
     for name, instruction in {
         "PROTO": _protocol,
         "FRAME": _frame,
@@ -271,12 +286,12 @@ INSTRUCTIONS: dict[int, Callable[[Machine], None]] = {
         "EMPTY_DICT": lambda m: m.push({}),
         "SETITEM": lambda m: _set_items(m, m.top(2)),
         "SETITEMS": lambda m: _set_items(m, m.marked()),
-        "EMPTY_SET": lambda m: (m.budget.step(SET), m.push(set())),
+        "EMPTY_SET": lambda m: m.push(set()),
         "ADDITEMS": lambda m: _add_items(m, m.marked()),
-        "FROZENSET": lambda m: (m.budget.step(SET), m.push(frozenset(map(hashable, m.marked())))),
-        "BINPUT": lambda m: m.memo.__setitem__(m.number(1), m.stack[-1]),
-        "LONG_BINPUT": lambda m: m.memo.__setitem__(m.number(4), m.stack[-1]),
-        "MEMOIZE": lambda m: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+        "FROZENSET": lambda m: m.push(frozenset(map(hashable, m.marked()))),
+        "BINPUT": lambda m: _remember(m, m.number(1)),
+        "LONG_BINPUT": lambda m: _remember(m, m.number(4)),
+        "MEMOIZE": lambda m: m.memo.append(m.stack[-1]),
         "BINGET": lambda m: m.push(m.memo[m.number(1)]),
         "LONG_BINGET": lambda m: m.push(m.memo[m.number(4)]),
         "GLOBAL": lambda m: _global(m, m.line(), m.line()),

@@ -322,7 +322,11 @@ def costly():
     yield "deep frozensets", HEAD + b"(" * deep + b"\x91" * deep + b"."
     yield "LONG", b"L" + b"9" * 100_000 + b"L\n."
     yield "a long name", HEAD + b"X" + struct.pack("<I", 10**6) + b"m" * 10**6 + text("x") + b"\x93."
-    yield "sets", HEAD + b"(" + b"\x8f" * 3_000_000 + b"l."
+    for name, step in {
+        "sets": b"\x8f", "lists": b"]", "names": b"cnumpy\ndtype\n", "texts": b"\x8c\2\xc4\x80", "a memo": b"\x94",
+        "open marks": b"(",
+    }.items():  # fmt: skip
+        yield f"30 MB of {name}", HEAD + b"(N" + step * (30_000_000 // len(step)) + b"l."
     yield "lists in the memo", HEAD + b"]\x940" * 1_000_000 + b"N."
     yield "values", b"\x8f." * 1_000_000
     yield "tuples in the memo", HEAD + b"N" + b"\x85\x94" * 1_500_000 + b"."
