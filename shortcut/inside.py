@@ -98,7 +98,7 @@ def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> G
         jumps: A_lL for l = 0 ... L - 1.
 
     Raises:
-        Problem: too long to run or to show, or not exactly one [MASK].
+        Problem: too long to run or to show, not exactly one [MASK], or logits that are not finite.
     """
     ids = torch.tensor(tokenizer(sentence, verbose=False)["input_ids"])
     longest = model.context if model.family.masked else min(model.context, WIDEST)
@@ -119,6 +119,9 @@ def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> G
         top = [model.read_out(h).softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
         predicted[mode] = [[tokenizer.decode([token]) for token in t.indices.flatten().tolist()] for t in top]
         probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
+        if not (finite := probabilities[mode].isfinite().all(1)).all():
+            layer = int(finite.logical_not().nonzero()[0])
+            raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
     columns = (
         [str(k + 1) for k in range(best)] if model.family.masked else [tokenizer.decode([i]) for i in ids.tolist()]
     )

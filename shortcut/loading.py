@@ -246,7 +246,9 @@ def _check_read_out(model: Model, name: str) -> None:
     with torch.no_grad():
         ours = model.read_out(final[0])
     if not torch.isfinite(logits).all():
-        raise Problem(f"{name}: its logits are not finite; the checkpoint is broken")
+        broken = next((weights for weights, values in model.net.named_parameters() if not values.isfinite().all()), "")
+        what = f"its weights {broken} are" if broken else "its logits are"
+        raise Problem(f"{name}: {what} not finite; the checkpoint is broken")
     if not torch.allclose(ours, logits, atol=1e-4, rtol=1e-4):
         raise Problem(
             f"{name}: reading out its last state differs from its own logits by {(ours - logits).abs().max():.2g};"

@@ -59,6 +59,14 @@ def test_a_masked_model_wants_one_mask(bert, bert_folder, sentence, count):
         inside.look(bert, tokenizer, sentence, maps())
 
 
+def test_a_map_that_overflows_is_named_by_its_layer(gpt2, gpt2_folder):
+    tokenizer, _ = loading.load_tokenizer(gpt2_folder, masked=False)
+    jumps = maps()
+    jumps[1] = torch.full((D, D), 3e38)
+    with pytest.raises(Problem, match=r"tiny-gpt2: the logits of mat at layer 1 for this sentence are not finite"):
+        inside.look(gpt2, tokenizer, SENTENCE, jumps)
+
+
 def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, monkeypatch):
     tokenizer, _ = loading.load_tokenizer(gpt2_folder, masked=False)
     with pytest.raises(Problem, match="tokens, expected at most 48: shorten it"):
