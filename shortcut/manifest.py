@@ -134,8 +134,11 @@ class Stage:
                 "upstream": self._provenance.upstream(self.reads),
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
-            if self.force:
-                self._forced = self._stopped() or datetime.now(UTC).isoformat()
+            if self.force and (began := self._stopped()):
+                self._forced = began
+                self.notice(f"goes on with the run with --force that was stopped (begun {began[:19]} UTC)")
+            elif self.force:
+                self._forced = datetime.now(UTC).isoformat()
             self.todo = [path for path in self.writes if not self._is_made(path)]
             if not unwritable:
                 self._tidy()
@@ -220,17 +223,19 @@ class Stage:
             store.dump(file, *values)
 
     def _is_made(self, path: Path) -> bool:
-        made = path.exists() and self._provenance.made_by(path)
+        if not path.exists():
+            return False
+        made = self._provenance.made_by(path)
         if self.force:
-            return bool(made) and made[0].get("forced") == self._forced and not self._why_not(path, *made)
+            return made is not None and made[0].get("forced") == self._forced and not self._why_not(path, *made)
         if made is None:
             raise Problem(
                 f"{self.layout.relative(path)} is there without a manifest entry (made by hand or by other code):"
                 " --force replaces it"
             )
-        if made and (why := self._why_not(path, *made)):
+        if why := self._why_not(path, *made):
             raise Problem(f"{self.layout.relative(path)} {why}: --force makes it anew")
-        return bool(made)
+        return True
 
     def _why_not(self, path: Path, entry: dict[str, Any], before: Run) -> str:
         """Why a file is not what this run would make; "" if it is."""

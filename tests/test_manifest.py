@@ -398,6 +398,7 @@ def test_a_stopped_run_with_force_goes_on_with_force_and_keeps_what_it_made(layo
     with pytest.raises(KeyboardInterrupt):
         matrices("new", stop=1, rcond=2, force=True)
     assert matrices("new", rcond=2, force=True) == [3]
+    assert "goes on with the run with --force that was stopped (begun 20" in said[-2]
     assert [store.load(path) for path in paths] == ["new"] * 4
     assert not list(layout.matrices.glob("*.parts"))
     assert matrices("newer", rcond=2, force=True) == [0, 1, 2, 3]
