@@ -115,6 +115,6 @@ def test_a_full_disk_is_told_of_before_the_work(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(Problem, match=r"no room for 0\.0 MB of states in .*No space left"):
+    with pytest.raises(Problem, match=r"no room for 0\.5 kB of states in .*No space left"):
         make(tmp_path / "s")
     assert not list((tmp_path / "s").iterdir())
