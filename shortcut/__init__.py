@@ -19,7 +19,7 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-_script = getattr(sys.modules["__main__"], "__file__", None)
-_ours = _script and Path(_script).resolve().parent == Path(__file__).resolve().parent.parent
+_script = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve()
+_ours = _script.parent == Path(__file__).resolve().parent.parent and _script.name in interruptions.SCRIPTS
 if _ours or f"{__name__}.store" in sys.orig_argv:  # python -m shortcut.store
     interruptions.wait_for_begin()

@@ -90,10 +90,12 @@ class Run:
                     others |= {"model": self.files.model, **{kind: self._fingerprint(kind) for kind in depends}}
                 if "weights" in depends:
                     expects["tokenizer"] = self._fingerprint("tokenizer")
-                elif not depends and (Path(self.model) / "config.json").is_file():  # a name of results tells no model
+                elif not depends and loading.is_model_folder(self.model):  # a name of results tells no model
                     expects |= {kind: self._fingerprint(kind) for kind in MODEL_FILES}
-            if "seed" not in others and self.seed is not None:
-                expects |= {"seed": self.seed, **self.sizes()}
+            if self.seed is not None:
+                expects |= self.sizes()
+                if "seed" not in others:  # else it draws anew, from whatever sentences there are
+                    expects["seed"] = self.seed
         return manifest.Stage(
             self.files, self.script, reads=reads, writes=writes, settings=others, force=self.force, notice=say,
             expects=expects, hashes=self.hashes,

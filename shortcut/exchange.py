@@ -171,6 +171,8 @@ def export(files: Layout) -> None:
     with manifest.Stage(
         files, "store.py export", reads=paths, writes=[target], settings={}, force=True, notice=cli.say
     ) as stage:
+        if stage.made:  # by a run that was stopped after that
+            return
         d = len(store.load_matrix(paths[0], None))
         with stage.writing(target) as file:
             file.write(_header([path.stem for path in paths], d, {"model": files.model, "dataset": files.dataset}))

@@ -12,6 +12,11 @@ import sys
 import threading
 from pathlib import Path
 
+SCRIPTS = (
+    "get_wikipedia_sentences.py", "add_tokenization.py", "add_linreg.py", "add_plot_r2.py", "add_linreg_submodules.py",
+    "add_results.py", "plot_results.py", "bert_add_reps.py", "bert_add_linreg.py", "bert_add_plot_r2.py",
+    "bert_add_results.py", "config.py",
+)  # fmt: skip
 INTERRUPTED = 130  # exit code, as shells have it
 
 
@@ -36,7 +41,7 @@ def begin() -> None:
 
 
 def end() -> None:
-    """From now on Ctrl-C is ignored: Python takes a moment to shut down, which ends it well."""
+    """From now on Ctrl-C is ignored: a last line and Python's shutdown take a moment, and end well."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

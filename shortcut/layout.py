@@ -144,9 +144,13 @@ class Layout:
         if not self.root.is_dir():
             raise Problem(f"no folder {self.root}: give one that is there with --out, or leave that out")
         if not path.exists():
-            of = f" --dataset {self.matrices_from}" if path.parent == self.matrices and self.matrices_from else ""
-            raise Problem(f"{self.relative(path)} not found: run {self.maker(path)}{of} first{self._others(path)}")
+            run = f"run {self.maker(path)}{self.dataset_option(path)} first"
+            raise Problem(f"{self.relative(path)} not found: {run}{self._others(path)}")
         return path
+
+    def dataset_option(self, path: Path) -> str:
+        """What must stand behind the name of a file's maker, if it is of the dataset that the matrices are from."""
+        return f" --dataset {self.matrices_from}" if self.matrices_from and path.parent == self.matrices else ""
 
     def _others(self, path: Path) -> str:
         """Of which models and datasets such a file is there, for who mistook a name."""

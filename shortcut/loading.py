@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -86,6 +87,11 @@ def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
     return layers
 
 
+def is_model_folder(name: str) -> bool:
+    """Whether it is a folder that holds a model's config and weights."""
+    return (Path(name) / "config.json").is_file() and any((Path(name) / file).is_file() for file in WEIGHTS)
+
+
 def context(name: str, *, masked: bool) -> int:
     """The longest sequence a model takes, from its config alone. Raises as `load`."""
     return _family(name, masked)[1].max_position_embeddings
@@ -127,7 +133,7 @@ def fingerprint(name: str, kind: str) -> str | None:
     with _readable(name) as cached:
         if kind == "weights":
             # as it stands there: with its defaults, which transformers adds, it would change from release to release
-            config = json.loads(Path(cached_file(name, "config.json", local_files_only=cached)).read_text())
+            config = _load_json(cached_file(name, "config.json", local_files_only=cached))
             for key in NO_SETTINGS:
                 config.pop(key, None)
             digest.update(json.dumps(config, sort_keys=True).encode())
@@ -142,12 +148,22 @@ def fingerprint(name: str, kind: str) -> str | None:
         if not files:
             raise Problem(f"{name!r} holds no {kind}: expected {', '.join(names)}")
         if files[0].endswith(".index.json"):
-            shards = sorted(set(json.loads(Path(files[0]).read_text())["weight_map"].values()))
+            weights = _load_json(files[0]).get("weight_map")
+            if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
+                raise ValueError(f"{files[0]} has no weight_map, which names the files of the weights")
+            shards = sorted(set(weights.values()))
             files += [cached_file(name, shard, local_files_only=cached) for shard in shards]
         for path in files:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _load_json(path: str) -> dict[str, Any]:
+    value = json.loads(Path(path).read_text())
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no object")  # which `_readable` tells of
+    return value
 
 
 def _config(name: str, cached: bool):

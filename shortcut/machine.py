@@ -24,7 +24,6 @@ STEPS = {  # that an instruction counts as besides its own, by the time or the m
     "GLOBAL": 5, "STACK_GLOBAL": 2, "MARK": 1, "EMPTY_LIST": 1, "EMPTY_DICT": 1, "EMPTY_SET": 4, "FROZENSET": 4,
     "SHORT_BINUNICODE": 1, "BINUNICODE": 1, "BINUNICODE8": 1,
 }  # fmt: skip
-KEY_LENGTH = 4
 
 
 class Budget:
@@ -163,13 +162,13 @@ class Machine:
 def hashable(value: Any) -> Any:
     """The value itself, if it can be hashed at once.
 
-    A tuple of tuples of the same tuples takes exponential time, and large integers can be chosen to
-    collide, so keys and members of sets are str, int of 32 bits, or a few of these in a tuple.
+    A tuple of tuples of the same tuples takes exponential time, and large integers, or tuples of more than
+    two, can be chosen to collide, so keys and members of sets are str, int of 32 bits, or a pair of these.
 
     Raises:
         Problem: it is none of these.
     """
-    for part in value if type(value) is tuple and len(value) <= KEY_LENGTH else (value,):
+    for part in value if type(value) is tuple and len(value) == 2 else (value,):
         if type(part) is not str and not (type(part) is int and abs(part) < 2**31):
             raise Problem("refused: a key or member of a set is neither str, int nor a pair of these")
     return value
@@ -184,7 +183,7 @@ def _remember(m: Machine, k: int) -> None:
     """Keep the last value as number k of the memo, which every pickler fills in order."""
     if k > len(m.memo):
         raise ValueError("a memo with a gap")
-    m.memo[k : k + 1] = m.stack[-1:]
+    m.memo[k : k + 1] = [m.stack[-1]]
 
 
 def _append(m: Machine, values: Iterable[Any]) -> None:
@@ -194,9 +193,11 @@ def _append(m: Machine, values: Iterable[Any]) -> None:
 
 
 def _set_items(m: Machine, values: list[Any]) -> None:
-    if not isinstance(m.stack[-1], dict):
+    target = m.stack[-1]
+    if type(target) is not dict:  # an OrderedDict stands for the hooks of a tensor, which has none
         raise Problem("refused: it sets items of what is no dict")
-    m.stack[-1].update({hashable(key): value for key, value in zip(values[::2], values[1::2], strict=True)})
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        target[hashable(key)] = value
 
 
 def _add_items(m: Machine, values: list[Any]) -> None:

@@ -10,8 +10,7 @@ compares before it works:
     output there, no entry                    refused: it is not ours to overwrite
     output there, another SHA-256             refused: changed since
     input with an entry, another SHA-256      refused: changed since, or made from another input or model
-
-    input changed while the stage works           stopped, before another output takes its name
+    input changed while the stage works       stopped, before another output takes its name
 
 and `--force` makes anew what is there. Unfinished work lies in `<output>.parts/` until the stage is
 done; a run with the same settings and inputs goes on from it, any other drops it. With `--force` it is
@@ -94,7 +93,7 @@ class Stage:
         self.todo: list[Path] = []
         self.run: dict[str, Any] = {}
         self._provenance = Provenance(layout, hashes)
-        self._forced: str | None = None  # when the run with --force began that this is, or goes on with
+        self._forced_since: str | None = None  # when the run with --force began that this is, or goes on with
         self._locks = ExitStack()
         self._started = time.monotonic()
 
@@ -134,23 +133,23 @@ class Stage:
                 "upstream": self._provenance.upstream(self.reads),
                 "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
             }
-            if self.force and (began := self._stopped()):
-                self._forced = began
+            if self.force and (began := self._stopped_since()):
+                self._forced_since = began
                 self.notice(f"goes on with the run with --force that was stopped (begun {began[:19]} UTC)")
             elif self.force:
-                self._forced = datetime.now(UTC).isoformat()
+                self._forced_since = datetime.now(UTC).isoformat()
             self.todo = [path for path in self.writes if not self._is_made(path)]
             if not unwritable:
                 self._tidy()
             elif self.todo:
                 raise unwritable
+            if self.force and self.todo:
+                self.parts(self.writes[0])  # says whose work this is, so that it can be gone on with
         except BaseException:
             self._locks.close()
             raise
         if self.made:
             self.notice(f"already made, skipped: {self.layout.describe(self.writes)}")
-        elif self.force:
-            self.parts(self.writes[0])  # from now on this run can be gone on with
 
     def _tidy(self) -> None:
         """Remove what killed runs left that is of no use any more."""
@@ -174,14 +173,14 @@ class Stage:
         """The folder for unfinished work on output `path`: what an interrupted run of the same kind left is there."""
         folder = _parts(path)
         if processes.leads() and not self._has_parts(path):
-            store.save_json(folder / RUN, {"run": self.run, "forced": self._forced})
+            store.save_json(folder / RUN, {"run": self.run, "forced": self._forced_since})
         return folder
 
     def _has_parts(self, path: Path) -> bool:
         left = _left(path)
-        return left.get("run") == self.run and (not self.force or left.get("forced") == self._forced)
+        return left.get("run") == self.run and (not self.force or left.get("forced") == self._forced_since)
 
-    def _stopped(self) -> str | None:
+    def _stopped_since(self) -> str | None:
         """When the run with --force began that was stopped and is gone on with; None if there is none."""
         runs = (left for path in self.writes if (left := _left(path)) and left.get("run") == self.run)
         return next((began for left in runs if isinstance(began := left.get("forced"), str)), None)
@@ -200,7 +199,6 @@ class Stage:
         def record(whole: Path) -> None:
             for read in self.reads:
                 self._provenance.hashes.check(read)
-            path.unlink(missing_ok=True)  # under --force: an entry must never stand beside another run's file
             manifest = self._provenance.manifest(path.parent)
             run_id = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()[:16]
             manifest["runs"][run_id] = self.run
@@ -209,10 +207,11 @@ class Stage:
                 "sha256": sha256(whole),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
-                **({"forced": self._forced} if self.force else {}),
+                **({"forced": self._forced_since} if self.force else {}),
                 **numbers,
             }
-            _save(path.parent / NAME, manifest)
+            # under --force: an entry must never stand beside another run's file, nor that go before all is on the disk
+            _save(path.parent / NAME, manifest, lambda _: path.unlink(missing_ok=True))
 
         with store.replacing(path, record) as file:
             yield file
@@ -227,7 +226,7 @@ class Stage:
             return False
         made = self._provenance.made_by(path)
         if self.force:
-            return made is not None and made[0].get("forced") == self._forced and not self._why_not(path, *made)
+            return made is not None and made[0].get("forced") == self._forced_since and not self._why_not(path, *made)
         if made is None:
             raise Problem(
                 f"{self.layout.relative(path)} is there without a manifest entry (made by hand or by other code):"
@@ -269,12 +268,12 @@ def forget(path: Path) -> None:
         _save(path.parent / NAME, manifest)
 
 
-def _save(path: Path, manifest: dict[str, Any]) -> None:
-    """Write a manifest in order, without the runs of which no file is left."""
+def _save(path: Path, manifest: dict[str, Any], record: Callable[[Path], None] | None = None) -> None:
+    """Write a manifest in order, without the runs of which no file is left; `record` as in `store.replacing`."""
     used = {entry["run"] for entry in manifest["files"].values()}
     manifest["runs"] = {key: run for key, run in manifest["runs"].items() if key in used}
     manifest["files"] = dict(sorted(manifest["files"].items()))
-    store.save_json(path, manifest)
+    store.save_json(path, manifest, record)
 
 
 class Unwritable(Problem):

@@ -36,8 +36,9 @@ class Parts:
         """
         name = _hash(json.dumps(key, sort_keys=True).encode())
         for path in self.folder.glob(f"{name}.*.part"):
-            if path.is_file() and path == self._path(name, path.read_bytes()):
-                return path
+            with suppress(OSError):
+                if path.is_file() and path == self._path(name, path.read_bytes()):
+                    return path
             self.notice(f"a part kept before is damaged, so it is made again: {path}")
             with suppress(OSError):
                 path.unlink()

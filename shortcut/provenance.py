@@ -15,6 +15,7 @@ MODEL_FILES = ("weights", "tokenizer")  # settings that every stage of a chain m
 
 VARIANT = re.compile(r"(_train|_val|\bp?\d+(_\d)?_\d+)\.pickle$")  # what tells apart files that one run makes
 FEW = 3  # inputs that are named one by one
+MANY = 1_000  # values that are held against each other one by one
 ABSENT = "absent"
 
 Run = Mapping[str, Any]  # what made a file, see `entries`
@@ -125,7 +126,7 @@ class Provenance:
             return True
         self._checked.add(path)
         entry, run = made
-        again = f"run {run['script']} --force"
+        again = self._again(path, run)
         if entry["sha256"] != self.hashes.sha256(path):
             raise Problem(f"{self.layout.relative(path)} has changed since it was made: {again}")
         for kind, ours in settings.items():
@@ -136,21 +137,26 @@ class Provenance:
         self._check_upstream(path, run, settings)
         return True
 
+    def _again(self, path: Path, run: Run) -> str:
+        """What makes a file anew that `run` made."""
+        return f"run {run['script']}{self.layout.dataset_option(path)} --force"
+
     def _check_settings(self, path: Path, expects: Mapping[str, Any]) -> None:
         """Check those settings of a file that the nearest run behind it to have them was made with."""
         if (made := self.made_by(path)) is None:
             return
-        told, script = [], ""
+        told, scripts = [], set()
         for name, ours in expects.items():
             behind = [made[1]]
             while behind and name not in behind[0]["settings"]:
                 behind += behind.pop(0).get("upstream", [])
             if behind and (how := [*changes(behind[0]["settings"][name], ours, name)]):
-                told, script = told + how, behind[0]["script"]
+                told += how
+                scripts.add(behind[0]["script"])
         if told:
             raise Problem(
                 f"{self.layout.relative(path)} was made with other settings ({'; '.join(told)}):"
-                f" take those, or run {script} --force"
+                f" take those, or run {' and '.join(sorted(scripts))} --force"
             )
 
     def _check_alike(self, paths: list[Path]) -> None:
@@ -180,7 +186,7 @@ class Provenance:
             upstream = self.layout.root / name
             if upstream.exists():
                 if self.hashes.sha256(upstream) != recorded:
-                    again = f"run {self.made_by(path)[1]['script']} --force"
+                    again = self._again(path, self.made_by(path)[1])
                     raise Problem(f"{self.layout.relative(path)} was made from another {name}: {again}")
                 self._check(upstream, settings)
             elif name in makers:
@@ -221,6 +227,8 @@ def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
 
 
 def _only_in_one(was: list[Any], is_: list[Any]) -> str:
+    if max(len(was), len(is_)) > MANY:
+        return ""
     parts = {"without": [x for x in is_ if x not in was], "with": [x for x in was if x not in is_]}
     return " and ".join(f"{which} {_short(values)[1:-1]}" for which, values in parts.items() if values)
 

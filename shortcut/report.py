@@ -208,9 +208,13 @@ def save(run: cli.Run, r: Results, figures: Mapping[str, Plot]) -> None:
     files = run.files
     scores = [files.r2_scores] if files.r2_scores.exists() else []
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
-    before = store.load_json(files.summary) if files.summary.exists() else {}
-    known = Provenance(files).made_by(files.summary) is not None  # what is not ours stays
-    if known and any(there and before.get(name) is None for name, there in ((R2, scores), (CHANGE, owns))):
+    before = [Provenance(files).made_by(path) for path in (files.summary, files.report) if path.exists()]
+    come_since = [
+        path
+        for path in (*scores, *owns)
+        if any(made and files.relative(path) not in made[1]["inputs"] for made in before)
+    ]
+    if come_since and all(before):  # what is not ours stays
         run = replace(run, force=True)
     with run.stage(reads=[files.results, *scores, *owns], writes=[files.summary, files.report], depends=[]) as stage:
         if stage.made:

@@ -62,8 +62,8 @@ class Shelf:
         self._places[order] = torch.arange(len(order))
         self._data, self._note = folder / "states", folder / "gathered.json"
         self._gathered, self._checksums = 0, [0] * points
-        if self._note.is_file() and not self._go_on():
-            notice(f"states gathered before are damaged or incomplete, so they are gathered anew: {folder}")
+        if self._note.is_file():
+            self._go_on(notice)
         if not self._gathered:
             self._make_room()
 
@@ -116,22 +116,21 @@ class Shelf:
         note = {"key": self._key, "sentences": self._gathered, "checksums": self._checksums}
         store.save_json(self._note, note)
 
-    def _go_on(self) -> bool:
-        """Take up what an earlier run has gathered; False if it was gathered under this key, but is not whole."""
+    def _go_on(self, notice: Callable[[str], None]) -> None:
+        """Take up what an earlier run has gathered under this key, if it is whole; else tell of it."""
         try:
             note = store.load_json(self._note)
             if note.get("key") != self._key:
-                return True
+                return
             n, size = note.get("sentences"), 4 * torch.Size(self.shape).numel()
-            if type(n) is not int or n not in self._ends or self._data.stat().st_size != size:
-                return False
-            checksums = [self._checksum(k, n) for k in range(len(self))]
+            if type(n) is int and n in self._ends and self._data.stat().st_size == size:
+                checksums = [self._checksum(k, n) for k in range(len(self))]
+                if checksums == note.get("checksums"):
+                    self._gathered, self._checksums = n, checksums
+                    return
         except (Problem, OSError):
-            return False
-        if checksums != note.get("checksums"):
-            return False
-        self._gathered, self._checksums = n, checksums
-        return True
+            pass
+        notice(f"states gathered before are damaged or incomplete, so they are gathered anew: {self._folder}")
 
     def _checksum(self, k: int, n: int) -> int:
         """The CRC-32 of the first n states gathered at point k."""

@@ -15,6 +15,7 @@ from shortcut import Problem
 from shortcut.machine import Budget, Global, Machine
 
 FILE = 4  # steps that a file of an archive counts as
+NAME = 200  # bytes of its name at most
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older form
 DTYPES = {
     "HalfStorage": torch.float16,
@@ -110,6 +111,8 @@ def _files(budget: Budget, content: memoryview) -> dict[str, memoryview]:
         mark, _, _, _, method, _, _, checksum, stored, length, n, extra, comment, _, _, _, head = ENTRY.unpack_from(
             content, place
         )
+        if n > NAME:
+            raise Problem("refused: a tensor's storage in an archive that torch did not save")
         name = str(content[place + ENTRY.size : place + ENTRY.size + n], "utf-8")
         place += ENTRY.size + n + extra + comment
         if mark != b"PK\1\2" or method != 0 or stored != length:

@@ -94,9 +94,9 @@ def dump(file: BinaryIO, *values: Any) -> None:
         _Pickler(file, PROTOCOL).dump(value)
 
 
-def save_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON."""
-    with replacing(path) as file:
+def save_json(path: Path, value: Any, record: Callable[[Path], None] | None = None) -> None:
+    """Write `value` as indented JSON; `record` as in `replacing`."""
+    with replacing(path, record) as file:
         file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 

@@ -248,6 +248,13 @@ def hostile():
         + b"\x93\x940"
         + b"h\1h\0R0" * 5_000
         + b"N.",
+        "items of an OrderedDict": pickle.dumps(OrderedDict(a=1)),
+        "keys that could be made to collide": pickle.dumps({(1, 2, 3, 4): 0}),
+        "a memo with a gap": HEAD + b"Nr\xff\xff\xff\x7f.",
+        "a memo of nothing": HEAD + b"q\0.",
+        "an archive of long names": tensor(
+            archive({"a/data.pkl": declared(4), "a/data/0": bytes(16), "ä" * 20_000: b""})
+        ),
         "OrderedDict of something": pickle.dumps(Call(OrderedDict, [(1, 2)])),
         "numpy.ndarray called": b"\x80\x04cnumpy\nndarray\nJ\0\0\0\x10\x85R.",
         "an array larger than its data": array((10**6, 10**6)),

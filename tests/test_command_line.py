@@ -11,7 +11,7 @@ from conftest import make_gpt2, make_sentences
 from pipeline import SCRIPTS, SIZES, files, problem, run
 
 import config
-from shortcut import layout, settings, store
+from shortcut import interruptions, layout, settings, store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -191,6 +191,11 @@ def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path, library):
     )  # fmt: skip
     assert done.stderr == "\nadd_linreg.py: interrupted before it began\n"
     assert done.returncode == 130
+
+
+def test_every_script_of_the_project_answers_it_and_no_other():
+    """One that someone puts beside them has Ctrl-C as it was."""
+    assert {*interruptions.SCRIPTS} == {path.name for path in ROOT.glob("*.py")}
 
 
 def hear_ctrl_c():

@@ -316,6 +316,16 @@ def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, cap
             assert exported.get_tensor(name).equal(store.load_matrix(files.matrices / f"{name}.pickle", D))
 
 
+def test_an_export_killed_when_all_was_done_is_done(files, capsys, monkeypatch):
+    of_others(files)
+    with monkeypatch.context() as patch:
+        patch.setattr("shortcut.manifest.Stage.__exit__", lambda stage, *_: stage._locks.close())
+        exchange.export(files)
+    exchange.export(files)
+    assert "already made, skipped: linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
+    assert not [*files.matrices.glob("*.parts")]
+
+
 def test_an_export_with_a_wrong_matrix_leaves_the_old_one(files, capsys):
     of_others(files)
     exchange.export(files)

@@ -113,6 +113,22 @@ def test_fingerprint_asks_for_no_pickled_weights_where_safetensors_are(gpt2_fold
     assert asked == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "[]", "config.json holds no object"),
+        ("model.safetensors.index.json", "{}", "index.json has no weight_map"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": 3}}', "index.json has no weight_map"),
+    ],
+)
+def test_a_model_folder_of_another_form_has_no_fingerprint(tmp_path, gpt2_folder, name, content, message):
+    folder = shutil.copytree(gpt2_folder, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(Problem, match=f"^cannot load .*{message}"):
+        loading.fingerprint(str(folder), "weights")
+
+
 def test_sharded_checkpoints_have_fingerprints_too(tmp_path, gpt2, gpt2_folder):
     gpt2.net.save_pretrained(tmp_path, max_shard_size="10KB")
     first = loading.fingerprint(str(tmp_path), "weights")

@@ -121,13 +121,15 @@ def test_inputs_must_be_of_the_settings_in_force_as_they_were_last_set(layout, s
     """The seed of the tokens counts, not that of the sentences they are taken from."""
     sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, seed=5)
     upstream = make_upstream(layout, said, "a", reads=[sentences], seed=7, train=9)
-    A = make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[upstream])
+    A = make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[upstream], weights="of the model")
     message = (
         r"0_1.pickle was made with other settings \(seed was 7, is 0; train was 9, is 8\): take those, or run add_t"
     )
     with pytest.raises(Problem, match=message):
         run(layout, said, reads=[A], expects={"seed": 0, "train": 8})
     other = Layout(layout.root, "m", "e", matrices_from="d")
+    with pytest.raises(Problem, match=r"weights: run add_linreg\.py --dataset d --force"):
+        make(other, said, "add_results.py", other.results, reads=[A], expects={"weights": "of another model"})
     assert make(other, said, "add_results.py", other.results, reads=[A], expects={"seed": 0})
     assert run(layout, said, reads=[A], expects={"seed": 7, "train": 9, "of no run": 1})
 
@@ -342,6 +344,23 @@ def test_force_keeps_the_old_file_until_the_new_one_is_whole(layout, said):
     with pytest.raises(RuntimeError, match="before anything was written"), stage(layout, said, force=True):
         raise RuntimeError("before anything was written")
     assert store.load(layout.results) == "old"
+
+
+def test_force_on_a_full_disk_keeps_the_old_file(layout, said, monkeypatch):
+    run(layout, said, value="old")
+    original = os.fdopen
+
+    def full(handle, *mode):
+        if manifest.NAME in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(handle, *mode)
+
+    monkeypatch.setattr("os.fdopen", full)
+    with pytest.raises(Problem, match=r"manifest\.json: No space left"):
+        run(layout, said, value="new", force=True)
+    assert store.load(layout.results) == "old"
+    monkeypatch.undo()
+    assert not run(layout, said)
 
 
 def test_what_a_killed_run_left_is_removed(layout, said):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import plot_results
-from shortcut import layout, paper, plots, results, store, tables
+from shortcut import layout, manifest, paper, plots, results, store, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 L, N = 4, 50
@@ -210,6 +210,31 @@ def test_page_without_r2_scores_has_no_heat_map(made, tmp_path):
     show(files)
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == 7
     assert json.loads(files.summary.read_text())["r2"] is None
+
+
+def test_scores_that_come_later_are_taken_into_the_page_whenever_that_is_killed(made, tmp_path, monkeypatch, capsys):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    files = layout.Layout(tmp_path, made.model, made.dataset)
+    files.r2_scores.rename(tmp_path / "later")
+    for path in (files.summary, files.report):
+        path.unlink()
+    show(files)
+    (tmp_path / "later").rename(files.r2_scores)
+    writing = manifest.Stage.writing
+
+    def stopping(stage, path, **numbers):
+        if path == files.report:
+            raise KeyboardInterrupt
+        return writing(stage, path, **numbers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest.Stage, "writing", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            show(files)
+    assert json.loads(files.summary.read_text())["r2"]
+    show(files)
+    assert files.report.read_bytes() == made.report.read_bytes()
+    assert files.summary.read_bytes() == made.summary.read_bytes()
 
 
 def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():

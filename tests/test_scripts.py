@@ -234,7 +234,7 @@ def test_a_dataset_may_have_a_split_of_its_own(tmp_path, gpt2_folder, bert_folde
     assert [len(store.load_states(masked.states(split), LAYERS)[0]) for split in ("train", "val")] == [30, 7]
 
 
-def test_sentences_know_what_they_were_taken_from(tmp_path, capsys, monkeypatch):
+def test_sentences_know_what_they_were_taken_from(tmp_path, gpt2_folder, bert_folder, capsys, monkeypatch):
     here = ("--out", tmp_path, "--dataset", "words", "--source", tmp_path / "words.txt")
     (tmp_path / "words.txt").write_text("".join(make_sentences(150)))
     run("get_wikipedia_sentences", *here)
@@ -246,6 +246,9 @@ def test_sentences_know_what_they_were_taken_from(tmp_path, capsys, monkeypatch)
     run("get_wikipedia_sentences", *docs)
     monkeypatch.setattr(config, "TRAIN", 5)
     assert "train was 80, is 5" in problem(capsys, "get_wikipedia_sentences", *docs)
+    for script, model in (("add_tokenization", gpt2_folder), ("bert_add_reps", bert_folder)):
+        message = problem(capsys, script, "--out", tmp_path, "--dataset", "docs", "--model", model)
+        assert "docs_20K-sentences.pickle was made with other settings (train was 80, is 5): take those, or " in message
     monkeypatch.setattr(config, "SPLITS", {"docs": (6, 2)})
     assert "train was 80, is 6" in problem(capsys, "get_wikipedia_sentences", *docs)
 

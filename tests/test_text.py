@@ -135,12 +135,15 @@ def test_a_part_is_made_once_for_the_same_settings_and_key(tmp_path):
     assert [kept.keep(make, group=group).read_bytes() for group in (1, 1, 2, 1)] == [b"1", b"1", b"2", b"1"]
 
 
-@pytest.mark.parametrize("spoil", ["flip", "cut", "swap", "folder"])
+@pytest.mark.parametrize("spoil", ["flip", "cut", "swap", "folder", "denied"])
 def test_a_part_that_was_damaged_or_took_anothers_place_is_made_again(tmp_path, spoil):
     said = []
     kept = parts.Parts(tmp_path / "x.parts", said.append)
     first, second = (kept.keep(lambda content=content: content, mode=content.decode()) for content in (b"id", b"mat"))
-    if spoil == "folder":
+    if spoil == "denied":
+        first.unlink()
+        first.symlink_to("/proc/self/mem")  # which even root cannot read from its start
+    elif spoil == "folder":
         first.unlink()
         first.mkdir()
     else:
