@@ -3,7 +3,7 @@
 Every kill is SIGKILL to a process that runs the real script on a tiny model. Afterwards no file may
 stand half-written under its name; the stage, run again, must leave what was whole as it is, and in
 the end every file must be, byte for byte, that of an undisturbed run (manifests but for times), with
-nothing unfinished beside it.
+nothing unfinished beside it. So must it be where a stage makes everything anew, with --force.
 """
 
 import argparse
@@ -64,7 +64,9 @@ def in_a_process(work: Callable[[], None], kill_after: float | None = None) -> i
     return os.waitstatus_to_exitcode(status)
 
 
-def stage(script: str, folder: Path, kill_at: int | None = None, count: Path | None = None) -> Callable[[], None]:
+def stage(
+    script: str, folder: Path, kill_at: int | None = None, count: Path | None = None, force: bool = False
+) -> Callable[[], None]:
     """What runs one script under `folder`.
 
     Args:
@@ -72,6 +74,7 @@ def stage(script: str, folder: Path, kill_at: int | None = None, count: Path | N
         folder: holds source, models and everything written.
         kill_at: the number of the point in the writer at which the process kills itself.
         count: where to put how many such points there are.
+        force: whether it makes anew what is there.
     """
 
     def work() -> None:
@@ -81,6 +84,8 @@ def stage(script: str, folder: Path, kill_at: int | None = None, count: Path | N
         options = ["--out", folder / "out", "--dataset", "words", "--model", model, "--batch-size", 100]
         if script == GPT2[0]:
             options += ["--source", folder / "source"]
+        if force:
+            options.append("--force")
         importlib.import_module(script).main([str(option) for option in options])
         if count:
             count.write_text(str(len(points)))
@@ -158,6 +163,7 @@ def contents(out: Path) -> dict[str, object]:
             for entry in manifest["files"].values():
                 entry.pop("made")
                 entry.pop("seconds")
+                entry.pop("forced", None)
             found[name] = manifest
     return found
 
@@ -178,7 +184,8 @@ def expect(right: bool, what: str) -> None:
         sys.exit(f"kill: {what}\n{Path(log).read_text()}")
 
 
-def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterator[Callable[[], int]], n: int) -> None:
+def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterator[Callable[[], int]], n: int,
+                    force: bool = False) -> None:  # fmt: skip
     """Kill one stage n times, run it to its end, and compare.
 
     A kill that came after the stage was done does not count: then the stage begins anew.
@@ -186,25 +193,34 @@ def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterato
     out, fresh = folder / "out", folder / "fresh"
     out.mkdir(exist_ok=True)
     shutil.copytree(out, fresh)
-    hits = 0
+    start = outputs(out)
+    made, hits = {}, 0
+
+    def look() -> None:
+        """What has taken its name must be whole, and is written once."""
+        there = outputs(out)
+        for name, (written, data) in there.items():
+            expect(data == undisturbed[name], f"{script} left {name} half-written")
+            if name not in start or start[name][0] != written:
+                expect(force or name not in start, f"{script} wrote {name} again, though it was whole")
+                expect(made.setdefault(name, written) == written, f"{script} wrote {name} twice")
+        replaced = start.keys() - there.keys() if force else {}  # an old file goes just before the new one comes
+        lost = {*start, *made} - there.keys()
+        expect(len(replaced) <= 1 and lost <= {*replaced} - {*made}, f"{script} lost {lost}")
+
     while hits < n:
-        before = outputs(out)
         status = next(kills)()
         expect(status in (0, -signal.SIGKILL), f"{script} fails after a kill")
-        if not status:
+        if status:
+            hits += 1
+            look()
+        else:
             shutil.rmtree(out)
             shutil.copytree(fresh, out)
-            continue
-        hits += 1
-        after = outputs(out)
-        for name, (written, data) in after.items():
-            expect(data == undisturbed[name], f"{script} left {name} half-written")
-            expect(name not in before or before[name][0] == written, f"{script} wrote {name} twice")
-        expect(before.keys() <= after.keys(), f"{script} lost {before.keys() - after.keys()}")
+            made.clear()
     shutil.rmtree(fresh)
-    expect(in_a_process(stage(script, folder)) == 0, f"{script} does not finish after a kill")
-    for name, (written, _) in outputs(out).items():
-        expect(name not in after or after[name][0] == written, f"{script} wrote {name} again, though it was whole")
+    expect(in_a_process(stage(script, folder, force=force)) == 0, f"{script} does not finish after a kill")
+    look()
     found = contents(out)
     expected = {name: data for name, data in undisturbed.items() if name in found}
     expect(found.keys() == expected.keys(), f"{script} left {sorted(found.keys() - expected.keys())}")
@@ -213,17 +229,20 @@ def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterato
             expect(data == expected[name], f"{script}: {name} is not that of an undisturbed run")
 
 
-def kills_of(script: str, folder: Path, rng: random.Random, seconds: float, points: int) -> Iterator[Callable[[], int]]:
+def kills_of(
+    script: str, folder: Path, rng: random.Random, seconds: float, points: int, force: bool = False
+) -> Iterator[Callable[[], int]]:
     """Runs of a stage that are killed, in turn at a point of the writer and at a random moment."""
     while True:
-        yield partial(in_a_process, stage(script, folder, kill_at=rng.randint(1, points)))
-        yield partial(in_a_process, stage(script, folder), kill_after=rng.uniform(0, seconds))
+        yield partial(in_a_process, stage(script, folder, kill_at=rng.randint(1, points), force=force))
+        yield partial(in_a_process, stage(script, folder, force=force), kill_after=rng.uniform(0, seconds))
 
 
 def main() -> None:
     """Kill every stage as often as asked, half of the times at a random moment, half at a point of the writer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=6, help="of each stage")
+    parser.add_argument("--forced", type=int, default=3, help="of each stage while it makes everything anew")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
@@ -251,10 +270,13 @@ def main() -> None:
         undisturbed = contents(folder / "out")
         shutil.rmtree(folder / "out")
         for script in STAGES:
-            kills = kills_of(script, folder, rng, seconds[script], points[script])
-            kill_and_finish(script, folder, undisturbed, kills, args.kills)
-            print(f"{script}: killed {args.kills} times, then finished: files identical", flush=True)
-    total = args.kills * len(STAGES)
+            for force, n in ((False, args.kills), (True, args.forced)):
+                if n:
+                    kills = kills_of(script, folder, rng, seconds[script], points[script], force)
+                    kill_and_finish(script, folder, undisturbed, kills, n, force)
+            killed = f"killed {args.kills} times, {args.forced} times with --force"
+            print(f"{script}: {killed}, then finished: files identical", flush=True)
+    total = (args.kills + args.forced) * len(STAGES)
     print(f"{total} kills over {len(STAGES)} stages: nothing lost, nothing doubled, nothing half-written")
 
 

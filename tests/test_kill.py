@@ -9,7 +9,11 @@ from pathlib import Path
 def test_a_killed_stage_loses_nothing_and_ends_like_an_undisturbed_one():
     script = Path(__file__).resolve().parent / "kill.py"
     done = subprocess.run(
-        [sys.executable, script, "--kills", "1"], capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, script, "--kills", "1", "--forced", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^11 kills over 11 stages: nothing lost", done.stdout.splitlines()[-1])
