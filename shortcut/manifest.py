@@ -250,10 +250,9 @@ def _parts(path: Path) -> Path:
 def _left(path: Path) -> dict[str, Any]:
     """What the unfinished work on a file says it is part of; {} if there is none."""
     try:
-        left = json.loads((_parts(path) / RUN).read_text())
-    except (OSError, ValueError, RecursionError):
+        return store.load_json(_parts(path) / RUN)
+    except (OSError, Problem):
         return {}
-    return left if isinstance(left, dict) else {}
 
 
 def forget(path: Path) -> None:
