@@ -35,6 +35,13 @@ REPORT_gpt2 := experiment/$(notdir $(or $(MODEL),gpt2-docstrings))/$(or $(DATASE
 REPORT_bert := experiment/$(notdir $(or $(MODEL),bert-docstrings))_mask/$(or $(DATASET),wikipedia)_report.html
 SENTENCES := $(ON) $(if $(SOURCE),--source $(SOURCE))
 
+# The scripts of a kind of model in their order, from the table that has it; the first makes the sentences.
+of_kind = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.run.stages $(1)))
+define scripts
+$(foreach script,$(of_kind),$(PY) $(script) $(2)
+	)
+endef
+
 .PHONY: run sentences gpt2 bert test test-kill bench page-check lint
 .NOTPARALLEL:
 
@@ -45,32 +52,23 @@ sentences: .venv/installed
 	$(PY) get_wikipedia_sentences.py $(SENTENCES)
 
 gpt2: sentences
-	$(PY) add_tokenization.py $(GPT2)
-	$(PY) add_linreg.py $(GPT2)
-	$(PY) add_plot_r2.py $(GPT2)
-	$(PY) add_linreg_submodules.py $(GPT2)
-	$(PY) add_results.py $(GPT2)
-	$(PY) plot_results.py $(GPT2)
+	$(call scripts,causal,$(GPT2))
 
 bert: sentences
-	$(PY) bert_add_reps.py $(BERT)
-	$(PY) bert_add_linreg.py $(BERT)
-	$(PY) bert_add_plot_r2.py $(BERT)
-	$(PY) bert_add_results.py $(BERT)
-	$(PY) plot_results.py $(BERT)
+	$(call scripts,masked,$(BERT))
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
 
 test-kill: .venv/installed
-	$(PY) tests/kill.py
+	$(PY) tests/tools/kill.py
 
 bench: .venv/installed
-	$(PY) tests/bench.py
+	$(PY) tests/tools/bench.py
 
 page-check: .venv/installed
 	command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
-	$(PY) tests/check_page.py $(wildcard experiment/*/*_report.html)
+	$(PY) tests/tools/check_page.py $(wildcard experiment/*/*_report.html)
 
 lint: .venv/installed
 	$(PY) -m ruff check .

@@ -1,7 +1,7 @@
 """Score every jump between layers by r2, and draw the heat maps of mat and id.
 
-Section 3.2 of the paper: how much of h_j is explained by A_ij h_i (mat) and by h_i itself (id), on
-the validation sentences.
+"Linear Shortcut Across Blocks" in the paper: how much of h_j is explained by A_ij h_i (mat) and by h_i
+itself (id), on the validation sentences.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/i_j.pickle
 Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat` and `score_id`, each {(i, j): r2}
@@ -9,27 +9,18 @@ Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat` and `score_id`,
 """
 
 import config
-from shortcut import cli, linear, steps, store
+from shortcut.files import formats
+from shortcut.run import showing, steps
+from shortcut.run.script import Work, script, shell
+from shortcut.run.stages import pairs
 
 
-def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True, maps=True)
-    val, L = run.files.tokenized("val"), run.n_layers()
-    pairs = linear.pairs(L, last_only=config.LAST_ONLY)
-    matrices = {(i, j): run.files.matrix(i, j) for i, j in pairs}
-    scores, figure = run.files.r2_scores, f"r2_scores_{L}"
-    with run.stage(
-        reads=[val, *matrices.values()], writes=[scores, *run.files.plots(figure)],
-        depends=["weights"], last_only=config.LAST_ONLY,
-    ) as stage:  # fmt: skip
-        if scores in stage.todo:
-            tokenized, kept = store.load_tokenized(val), stage.parts(scores)
-            h = steps.layer_states(run, run.load_model(), tokenized, kept)
-            if h is None:  # of several processes one scores and writes
-                return
-            stage.save(scores, steps.r2_scores(run, h.tensor(), matrices))
-        steps.show_r2(run, stage, scores, figure)
+@script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_r2)
+def main(work: Work) -> None:
+    tokenized = formats.load_tokenized(work.files.tokenized("val"))
+    h = steps.layer_states(work, steps.load_model(work), tokenized, "val").tensor()
+    work.save(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config)))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    shell(main)

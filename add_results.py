@@ -1,9 +1,10 @@
 """Predict from every layer, with maps and without, and let the model exit early.
 
-Sections 3.3, 4 and 5 of the paper. Five ways to go on from layer l to the prediction: `id` reads out
-h_l as it stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l
-on with that sub-module replaced by its matrix. Early exit, with id and mat, stops each sentence at
-the first layer whose prediction is confident.
+"Linear Shortcut for Language Modeling", "Implication to Early Exiting" and "Linear Shortcut Across
+Sub-modules" in the paper. Five ways to go on from layer l to the prediction: `id` reads out h_l as it
+stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l on with that
+sub-module replaced by its matrix. Early exit, with id and mat, stops each sentence at the first layer
+whose prediction is confident.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}_{a}_{a+1}.pickle
 Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
@@ -12,28 +13,32 @@ Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `in
 """
 
 import config
-from shortcut import approximation, cli, steps, store
+from shortcut import predictions, representations, results
+from shortcut.approximation import MODES
+from shortcut.files import formats
+from shortcut.predictions import Predictions
+from shortcut.representations import Batch
+from shortcut.run import showing, steps
+from shortcut.run.script import Work, script, shell
 
 
-def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.GPT2, shared=True, maps=True)
-    val, L = run.files.tokenized("val"), run.n_layers()
-    jumps = [run.files.matrix(l, L) for l in range(L)]
-    parts = {(i, a): run.files.part(i, a) for i in range(L) for a in approximation.REPLACED_STATES}
-    with run.stage(
-        reads=[val, *jumps, *parts.values()], writes=[run.files.results],
-        depends=["weights"], lambdas=config.LAMBDAS, tau=config.TAU,
-    ) as stage:  # fmt: skip
-        if not stage.made:
-            model, tokenized = run.load_model(), store.load_tokenized(val)
-            kept = stage.parts(run.files.results)
-            h = steps.layer_states(run, model, tokenized, kept / "layers")
-            records = steps.records(run, model, tokenized, h and h.tensor(), jumps, parts, config.LAMBDAS, kept)
-            if not records:  # of several processes one reads out and writes
-                return
-            stage.save(run.files.results, *records)
-    steps.show_change(run)
+@script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
+def main(work: Work) -> None:
+    model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"))
+    maps = steps.maps(work, MODES, model)
+    go_on = {name: mode.start(model, maps) for name, mode in MODES.items()}
+
+    def judge(batch: Batch) -> dict[str, Predictions]:
+        """Go on from every layer in every mode, read out, and judge by the model's own h_L."""
+        seen = representations.run(model, batch)
+        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in MODES}
+
+    fixed, early = [], []
+    for mode, found in steps.judged(work, model, tokenized, judge).items():
+        fixed += results.fixed_exits(mode, found)
+        early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
+    work.save(work.files.results, *fixed, *early)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    shell(main)

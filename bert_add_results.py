@@ -1,8 +1,8 @@
 """Predict from every layer of BERT, with maps and without, and let the model exit early.
 
-Sections 3.3 and 4 of the paper. Two ways to go on from layer l to the prediction of the masked token,
-through the whole masked-LM head: `id` reads out h_l as it stands, `mat` A_lL h_l. Early exit stops
-each sentence at the first layer whose prediction is confident.
+"Linear Shortcut for Language Modeling" and "Implication to Early Exiting" in the paper. Two ways to go on
+from layer l to the prediction of the masked token, through the whole masked-LM head: `id` reads out h_l as
+it stands, `mat` A_lL h_l. Early exit stops each sentence at the first layer whose prediction is confident.
 
 Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/l_L.pickle
 Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump
@@ -11,23 +11,32 @@ Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another
 """
 
 import config
-from shortcut import cli, steps, store
+from shortcut import predictions, results
+from shortcut.approximation import MODES
+from shortcut.files import formats
+from shortcut.predictions import Predictions
+from shortcut.representations import Batch, Pass
+from shortcut.run import showing, steps
+from shortcut.run.script import Work, script, shell
 
 
-def main(argv: list[str] | None = None) -> None:
-    run = cli.start(argv, __file__, __doc__, config, model=config.BERT, masked=True, maps=True)
-    val, L = run.files.states("val"), run.n_layers()
-    jumps = [run.files.matrix(l, L) for l in range(L)]
-    with run.stage(
-        reads=[val, *jumps], writes=[run.files.results],
-        depends=["weights"], lambdas=config.LAMBDAS, tau=config.TAU,
-    ) as stage:  # fmt: skip
-        if not stage.made:
-            model, (tokenized, h) = run.load_model(), store.load_states(val, L)
-            kept = stage.parts(run.files.results)
-            stage.save(run.files.results, *steps.records(run, model, tokenized, h, jumps, {}, config.LAMBDAS, kept))
-    steps.show_change(run)
+@script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
+def main(work: Work) -> None:
+    model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L)
+    maps = steps.maps(work, ("id", "mat"), model)
+    go_on = {mode: MODES[mode].start(model, maps) for mode in ("id", "mat")}
+
+    def judge(batch: Batch) -> dict[str, Predictions]:
+        """Go on from every layer in either mode, read out, and judge by the model's own h_L."""
+        seen = Pass(batch, h[:, batch.rows].to(model.device), [])
+        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in go_on}
+
+    fixed, early = [], []
+    for mode, found in steps.judged(work, model, tokenized, judge).items():
+        fixed += results.fixed_exits(mode, found)
+        early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
+    work.save(work.files.results, *fixed, *early)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    shell(main)

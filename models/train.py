@@ -1,6 +1,6 @@
 """Train the embedded models: `python models/train.py gpt2` and `python models/train.py bert`.
 
-Reads   the docstrings of the installed packages, without the held-out quarter (shortcut/docstrings.py)
+Reads   the docstrings of the installed packages, without the held-out quarter (shortcut/corpus/docstrings.py)
 Writes  models/<family>-docstrings/: config.json, tokenizer.json, model.safetensors (half precision)
 
 One model of each family, small enough to lie in the tree and large enough that its layers do real
@@ -31,7 +31,8 @@ from transformers import (
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from shortcut import docstrings, text
+from shortcut.corpus import docstrings
+from shortcut.corpus.sentences import splitter
 
 PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib", "pandas", "torch")
 LAYERS = 12
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = RECIPES[args.family]
     folder = args.out or HERE / f"{args.family}-docstrings"
 
-    sentences = docstrings.sentences(docstrings.source_files(PACKAGES), text.splitter())
+    sentences = docstrings.sentences(docstrings.source_files(PACKAGES), splitter())
     train = [s for s in sentences if not docstrings.is_held_out(s)]
     held_out = random.Random(SEED).sample([s for s in sentences if docstrings.is_held_out(s)], HELD_OUT_SENTENCES)
     print(f"{len(train)} sentences to train on, {len(sentences) - len(train)} held out", flush=True)

@@ -1,10 +1,22 @@
-"""What the scripts share: states, linear maps between them, read-outs, metrics, files and plots."""
+"""Linear shortcuts through transformers. The paper's letters, and where they are:
+
+    h_l            the state of a token after block l; h_0 enters the first      representations, models
+    A_ij           the least-squares map from h_i to h_j                         linear
+    id, mat, ...   the ways to go on from layer l without its blocks             approximation
+    Precision@k, Surprisal, r2                                                   metrics
+    what is read out of an approximation, and judged by the model                predictions
+    lambda         of the threshold at which a sentence leaves early             early_exit
+    the curves, with their intervals                                             results
+    one sentence, layer by layer                                                 lens
+
+`tokens` has sentences as ids. These ten modules know no file and no setting; `corpus` finds sentences,
+`files` keeps what was made, `show` shows it, `run` is what the scripts share.
+"""
 
 import os
-import sys
-from pathlib import Path
 
-from shortcut import interruptions
+# Threads that wait by spinning are ten times slower where another process holds a core; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Problem(Exception):  # noqa: N818  (it is the person's problem before it is an error)
@@ -12,14 +24,3 @@ class Problem(Exception):  # noqa: N818  (it is the person's problem before it i
 
     Scripts print it as one line and end with exit code 1. Any other exception is a defect of ours.
     """
-
-
-def drop_output() -> None:
-    """From now on print to nowhere: who read our output has gone (`| head`), or its disk is full."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-_script = Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve()
-_ours = _script.parent == Path(__file__).resolve().parent.parent and _script.name in interruptions.SCRIPTS
-if _ours or f"{__name__}.store" in sys.orig_argv:  # python -m shortcut.store
-    interruptions.wait_for_begin()

@@ -1,72 +1,103 @@
-"""Five ways to go on from layer l to an approximation of the final state h_L.
+"""The ways to go on from layer l to an approximation of the final state h_L, a row of `MODES` each.
 
-    id            h_l itself                                                section 3.2
-    mat           A_lL h_l                                                  section 3.1
-    mat_ln1_ln2   blocks l ... L - 1 run with both layer norms linear       section 5
-    mat_attn      ... with attention linear                                 section 5
-    mat_ffn       ... with the feed-forward linear                          section 5
+    id            h_l itself                                       Linear Shortcut Across Blocks
+    mat           A_lL h_l                                         the same
+    mat_ln1_ln2   blocks l ... L - 1 with both layer norms linear  Linear Shortcut Across Sub-modules
+    mat_attn      ... with attention linear                        the same
+    mat_ffn       ... with the feed-forward linear                 the same
 
-Shapes: states h [L + 1, n, d]; the approximations from layers 0 ... L - 1 are [L, n, d]. From layer L
-there is nothing left to approximate. In section 5 the residual sums are kept, and a sub-module is
-replaced at every position of the prefix, in every block from l on.
+Shapes: b sentences that have run together; the approximations from layers 0 ... L - 1 are [L, b, d].
+From layer L there is nothing left to approximate. Where a sub-module is linear the residual sums are
+kept, and it is replaced at every position of the prefix, in every block from l on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from shortcut import linear
 from shortcut.models import Model, Swap
-from shortcut.representations import Batch
-
-REPLACED = {"mat_ln1_ln2": (1, 4), "mat_attn": (2,), "mat_ffn": (5,)}  # by the states their maps make
-REPLACED_STATES = tuple(sorted(a for states in REPLACED.values() for a in states))
-MODES = ("id", "mat", *REPLACED)
-SEQUENCE_MODES = ("mat_ln1_ln2", "mat_ffn")  # those that keep attention, and so need the whole prefix
-
-Maps = Mapping[tuple[int, int], torch.Tensor]  # {(block i, state a): the map of i from state a - 1 to a}
+from shortcut.representations import Pass
 
 
-def replaced(mode: str, model: Model, parts: Maps) -> list[Swap]:
-    """What to swap in the model for a mode of section 5; the maps it does not replace are passed over."""
-    return model.swaps({(i, a): A for (i, a), A in parts.items() if a in REPLACED[mode]})
+@dataclass(frozen=True)
+class Maps:
+    """Fitted matrices.
 
-
-@torch.no_grad()
-def jump(jumps: Sequence[torch.Tensor], h: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """mat: A_lL h_l, for the matrices A_lL of l = 0 ... L - 1."""
-    finals = (linear.apply(A.to(device), states.to(device)) for A, states in zip(jumps, h[:-1], strict=True))
-    return torch.stack([final.cpu() for final in finals])
-
-
-@torch.no_grad()
-def go_on_alone(model: Model, swaps: Sequence[Swap], h: torch.Tensor, rows: int) -> torch.Tensor:
-    """mat_attn: without attention no position sees another, so the chosen one goes on alone, `rows` at a time."""
-    finals = torch.empty_like(h[:-1])
-    with model.swapped(swaps):
-        for chunk in torch.arange(h.shape[1]).split(rows):
-            entering = h[:-1, chunk, None].to(model.device)  # sequences of one token
-            finals[:, chunk] = _continue(model, list(entering))[..., 0, :].cpu()
-    return finals
-
-
-@torch.no_grad()
-def go_on(model: Model, swaps: Sequence[Sequence[Swap]], batch: Batch) -> torch.Tensor:
-    """mat_ln1_ln2, mat_ffn: approximations [len(swaps) L, b, d] for a batch of whole prefixes, on the CPU.
-
-    The batch runs once as it is, to see what enters every block, and once for each of `swaps`.
+    Attributes:
+        jumps: A_ij, by (i, j).
+        parts: the map of block i (0-based) from its state a - 1 to its state a, by (i, a).
     """
-    entering: list[torch.Tensor] = []
-    with (
-        model.narrowed(batch.last),
-        model.watch(model.layer_points()[:-1], lambda _, states: entering.append(states)),
-    ):
-        model.run(batch.ids, batch.mask)
-    finals = []
-    for of_a_mode in swaps:
-        with model.swapped(of_a_mode), model.narrowed(batch.last):
-            finals.append(batch.at_chosen(_continue(model, entering)).cpu())
-    return torch.cat(finals)
+
+    jumps: dict[tuple[int, int], torch.Tensor]
+    parts: dict[tuple[int, int], torch.Tensor]
+
+
+GoOn = Callable[[Pass], torch.Tensor]  # from what a batch left to its approximations [L, b, d]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to go on.
+
+    Attributes:
+        name: what it is called in the paper.
+        key: what stands for it in the records of results, as in the original code.
+        start: from the model and its maps to what goes on from every layer of a batch.
+        others: keys that stand for it in records of other code.
+        jumps: the (i, j) of the jumps that it needs, in a model of L layers.
+        parts: the states a, inside every block, whose maps it needs.
+    """
+
+    name: str
+    key: Any
+    start: Callable[[Model, Maps], GoOn]
+    others: tuple[Any, ...] = ()
+    jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []
+    parts: tuple[int, ...] = ()
+
+
+def _stay(model: Model, maps: Maps) -> GoOn:
+    """h_l itself."""
+    return lambda seen: seen.h[:-1]
+
+
+def _jump(model: Model, maps: Maps) -> GoOn:
+    """A_lL h_l."""
+    L = model.n_layers
+    A = [maps.jumps[l, L].to(model.device) for l in range(L)]
+    return lambda seen: torch.stack([linear.apply(A[l], seen.h[l]) for l in range(L)])
+
+
+def _replaced(name: str, states: tuple[int, ...], *, alone: bool = False) -> Mode:
+    """A mode in which sub-modules are linear: those that make these states.
+
+    Without attention (`alone`) no position sees another, so that the chosen one goes on by itself.
+    """
+
+    def start(model: Model, maps: Maps) -> GoOn:
+        swaps = model.swaps({(i, a): A for (i, a), A in maps.parts.items() if a in states})
+        return partial(_go_on_alone if alone else _go_on, model, swaps)
+
+    return Mode(name, ("blk_mat", {"what_to_mat": set(states)}), start, parts=states)
+
+
+@torch.no_grad()
+def _go_on_alone(model: Model, swaps: Sequence[Swap], seen: Pass) -> torch.Tensor:
+    h = seen.h[:0, 0]
+    with model.swapped(swaps):
+        for block, joining in zip(model.blocks, seen.h, strict=False):
+            h = block(torch.cat([h, joining])[:, None])[:, 0]  # sequences of one token
+    return h.unflatten(0, (model.n_layers, -1))
+
+
+@torch.no_grad()
+def _go_on(model: Model, swaps: Sequence[Swap], seen: Pass) -> torch.Tensor:
+    with model.swapped(swaps), model.narrowed(seen.batch.last):
+        return seen.batch.at_chosen(_continue(model, seen.entering))
 
 
 def _continue(model: Model, inputs: list[torch.Tensor]) -> torch.Tensor:
@@ -80,3 +111,28 @@ def _continue(model: Model, inputs: list[torch.Tensor]) -> torch.Tensor:
         h = torch.cat([h, joining])
         h = torch.cat([block(part) for part in h.split(len(joining))])
     return h.unflatten(0, (len(inputs), -1))
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode("id", "idln", _stay, others=("id",)),
+        Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)]),
+        _replaced("mat_ln1_ln2", (1, 4)),
+        _replaced("mat_attn", (2,), alone=True),
+        _replaced("mat_ffn", (5,)),
+    )
+}
+
+
+def mode_of(key: Any) -> str | None:
+    """The mode that a key in the records stands for; None if none does."""
+    return next((mode.name for mode in MODES.values() if key in (mode.key, *mode.others)), None)
+
+
+def needed(modes: Iterable[str], L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The maps that modes need in a model of L layers: jumps by (i, j), parts by (block, state)."""
+    rows = [MODES[mode] for mode in modes]
+    jumps = sorted({pair for mode in rows for pair in mode.jumps(L)})
+    parts = sorted({a for mode in rows for a in mode.parts})
+    return jumps, [(i, a) for i in range(L) for a in parts]

@@ -1,10 +1,10 @@
-"""When to stop computing: the confidence rule of section 4.3, as a look-up in one table.
+"""When to stop computing: the confidence rule of "Implication to Early Exiting", as a look-up in one table.
 
     exit after layer l  when  gap_l > 0.9 lambda + 0.1 exp(-tau t / N)
 
 with gap_l = p(best) - p(second) read out after layer l, t the 0-based position of the token, N the
-mean over the sentences of (position + 1). The paper has tau = 4. Never before layer 1; at layer L in any case. The
-gaps of all layers come from one pass, so a lambda costs a comparison.
+mean over the sentences of (position + 1). The paper has tau = 4. Never before layer 1; at layer L in
+any case. The gaps of all layers come from one pass, so a lambda costs a comparison.
 
 Departure: the original runs the model again for every lambda and sentence; the exits are the same.
 

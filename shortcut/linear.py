@@ -10,17 +10,18 @@ Edges: singular values up to `rcond` times the largest count as zero, so that ra
 (fewer sentences than d; BERT's layer 0 at [MASK], which knows only its position) give the solution
 of minimum norm. All arithmetic is float64, whatever the states came in.
 
-Section 3.1 of the paper, which used scikit-learn 1.2.0 on float32.
+"Linear Shortcut Across Blocks" in the paper, which used scikit-learn 1.2.0 on float32.
 Departure: solved in float64. Same estimator, same cut-off, no rounding of the solution.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
 States = torch.Tensor | Sequence[torch.Tensor]
+Filter = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,15 @@ class Factorization:
         """Largest singular value over the smallest one kept; infinite where none is."""
         return (self.singular_values[0] / self.singular_values[-1]).item() if self.rank else float("inf")
 
-    def fit(self, targets: torch.Tensor) -> torch.Tensor:
-        """The minimum-norm A [m, d], float64, that takes the factorized sources to `targets` [n, m].
+    def fit(self, targets: torch.Tensor, factors: Filter = torch.ones_like) -> torch.Tensor:
+        """The A [m, d], float64, that takes the factorized sources to `targets` [n, m]:
+
+            A^T = V f(S) S^-1 U^T Q^T Y
+
+        Args:
+            targets: Y.
+            factors: f, the filter factors of the singular values, [rank] to [rank]; with 1 A is the
+                least-squares solution of minimum norm, with S^2 / (S^2 + c) that of ridge regression.
 
         Raises:
             ValueError: another number of rows than the sources had.
@@ -58,7 +66,8 @@ class Factorization:
         if targets.ndim != 2 or len(targets) != len(self.q):
             raise ValueError(f"targets are {list(targets.shape)}, expected [{len(self.q)}, m] as the sources")
         projected = self.u.T @ (self.q.T @ targets.to(self.q))
-        return (self.v @ (projected / self.singular_values[:, None])).T.contiguous()
+        filtered = projected * factors(self.singular_values)[:, None] / self.singular_values[:, None]
+        return (self.v @ filtered).T.contiguous()
 
 
 def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
@@ -97,27 +106,22 @@ class Fit:
     condition: float
 
     @property
-    def numbers(self) -> dict[str, float | int]:
-        """Rank and condition of the sources, Frobenius norms of A and of A - I."""
+    def numbers(self) -> dict[str, float | int | None]:
+        """Rank of the sources and their condition (None at rank 0), Frobenius norms of A and of A - I."""
         distance = torch.linalg.norm(self.A.double() - torch.eye(*self.A.shape, dtype=torch.float64))
         norm = torch.linalg.norm(self.A.double())
         return {
             "rank": self.rank,
-            "condition": float(f"{self.condition:.6g}"),
+            "condition": float(f"{self.condition:.6g}") if self.rank else None,
             "norm": float(f"{norm.item():.6g}"),
             "distance_from_identity": float(f"{distance.item():.6g}"),
         }
 
 
-def pairs(n_layers: int, *, last_only: bool = False) -> list[tuple[int, int]]:
-    """Every jump (i, j), 0 <= i < j <= L, sources in order; or only those into layer L."""
-    return [(i, j) for i in range(n_layers) for j in range(n_layers if last_only else i + 1, n_layers + 1)]
-
-
 def fit_pairs(
-    h: States, wanted: list[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
-) -> Iterator[Fit]:
-    """Fit A from h[i] to h[j] for each wanted (i, j), in their order, each run of equal i factorized once.
+    h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
+) -> Iterator[tuple[tuple[int, int], Fit]]:
+    """(i, j) and the fit of A from h[i] to h[j], for each wanted (i, j); each run of equal i is factorized once.
 
     Args:
         h: states; h[k] is [n, d].
@@ -130,11 +134,11 @@ def fit_pairs(
     if n < d:
         notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")
     ranks = []
-    for i, run in groupby(wanted, key=lambda pair: pair[0]):
+    for i, pairs_from_i in groupby(wanted, key=lambda pair: pair[0]):
         factors = factorize(h[i].to(device), rcond)
         ranks.append(factors.rank)
-        for _, j in run:
-            yield Fit(factors.fit(h[j].to(device)).float().cpu(), factors.rank, factors.condition)
+        for _, j in pairs_from_i:
+            yield (i, j), Fit(factors.fit(h[j].to(device)).float().cpu(), factors.rank, factors.condition)
     short = sum(rank < d for rank in ranks)
     below = f"; below {d}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm" if short else ""
     notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {d}{below}")

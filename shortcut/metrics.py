@@ -1,4 +1,6 @@
-"""How well an approximation of the final state stands in for it. Sections 3.2 and 4.2 of the paper.
+"""How well an approximation of the final state stands in for it.
+
+"Linear Shortcut Across Blocks" (r2) and "Linear Shortcut for Language Modeling" (the others) in the paper.
 
 Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
@@ -56,7 +58,7 @@ def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-    """p(best) - p(second) [n], a fraction: the confidence of section 4.3, after CALM (2207.07061).
+    """p(best) - p(second) [n], a fraction: the confidence of early exit, after CALM (2207.07061).
 
     Args:
         logits: [n, v].

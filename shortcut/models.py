@@ -2,7 +2,7 @@
 
 A family of models is a row of `FAMILIES`, keyed by Hugging Face's `config.model_type`; a new one is a
 new row. The library's own forward pass runs (only GPT-2's activation is exchanged for the same
-function, fused, see `loading`): states are seen by hooks (`Model.watch`), sub-modules are exchanged for
+function, fused, see `run.loading`): states are seen by hooks (`Model.watch`), sub-modules are exchanged for
 linear maps by swapping the child (`Model.swapped`), and the last block is spared what nobody reads
 (`Model.narrowed`), all undone when their `with` block ends.
 
@@ -12,10 +12,9 @@ Layers are numbered as in the paper: h_0 is what enters the first block, h_l wha
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-import transformers
 from torch import nn
 
 from shortcut import Problem
@@ -26,7 +25,7 @@ class Family:
     """Where things are in one architecture; every name is a dotted path.
 
     Attributes:
-        auto: the class of transformers that loads it with its head.
+        auto: name of the class of transformers that loads it with its head.
         blocks: from the model to its list of blocks.
         read_out: modules that turn h_L into logits, in order.
         masked: predicts masked tokens from both sides (BERT) rather than the next one (GPT-2).
@@ -36,19 +35,19 @@ class Family:
         followers: the linear layer that alone reads state a, by a; a map to state a is folded into it.
     """
 
-    auto: type
+    auto: str
     blocks: str
     read_out: tuple[str, ...]
     masked: bool
     pointwise: tuple[str, ...]
     points: tuple[tuple[str, str], ...] = ()
-    parts: Mapping[int, str] | None = None
-    followers: Mapping[int, str] | None = None
+    parts: Mapping[int, str] = field(default_factory=dict)
+    followers: Mapping[int, str] = field(default_factory=dict)
 
 
 FAMILIES = {
     "gpt2": Family(
-        auto=transformers.AutoModelForCausalLM,
+        auto="AutoModelForCausalLM",
         blocks="transformer.h",
         read_out=("transformer.ln_f", "lm_head"),
         masked=False,
@@ -60,7 +59,7 @@ FAMILIES = {
         followers={1: "attn.c_attn", 4: "mlp.c_fc"},
     ),
     "bert": Family(
-        auto=transformers.AutoModelForMaskedLM,
+        auto="AutoModelForMaskedLM",
         blocks="bert.encoder.layer",
         read_out=("cls",),
         masked=True,
@@ -223,7 +222,9 @@ class Model:
 
 def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
     """The layer x -> layer(A x); its weight is stored transposed, [in, out], as GPT-2's are."""
-    whole = transformers.pytorch_utils.Conv1D(layer.nf, layer.nx).to(A.device)
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415  (takes a second; who only reads states does without)
+
+    whole = Conv1D(layer.nf, layer.nx).to(A.device)
     whole.weight = nn.Parameter((A.T.double() @ layer.weight.double()).float(), requires_grad=False)
     whole.bias = layer.bias
     return whole

@@ -8,20 +8,14 @@ state there. Sentences of like length share a batch, padded on the right; neithe
 batch nor its padding changes a state beyond rounding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from shortcut import Problem, processes
+from shortcut import Problem
 from shortcut.models import Model, Point
-from shortcut.shelf import Shelf
-from shortcut.text import Tokenized
-
-Progress = Callable[[int], object]  # told how many sentences more are done
+from shortcut.tokens import Tokenized
 
 
 @dataclass(frozen=True)
@@ -85,10 +79,6 @@ def _batch(model: Model, sequences: list[torch.Tensor], rows: torch.Tensor, toke
     return Batch(rows, ids, mask, tokenized.positions[rows])
 
 
-def no_progress(_: int) -> None:
-    """The progress nobody watches."""
-
-
 @torch.no_grad()
 def states(model: Model, points: list[Point], batch: Batch) -> torch.Tensor:
     """States [k, b, d] at the chosen tokens of one batch, one pass for all points, on the CPU.
@@ -103,66 +93,48 @@ def states(model: Model, points: list[Point], batch: Batch) -> torch.Tensor:
 
     with model.narrowed(batch.last), model.watch(points, keep):
         model.run(batch.ids, batch.mask)
-    seen = seen.cpu()
-    finite = seen.isfinite().all(-1)
+    _check_finite(model, seen, batch)
+    return seen.cpu()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What is left of one pass of the model over a batch.
+
+    Attributes:
+        batch: the batch.
+        h: h_0 ... h_L at the chosen tokens, [L + 1, b, d].
+        entering: what enters each block at every position, L times [b, T, d].
+    """
+
+    batch: Batch
+    h: torch.Tensor
+    entering: list[torch.Tensor]
+
+
+@torch.no_grad()
+def run(model: Model, batch: Batch) -> Pass:
+    """One pass of the model over a batch, on its device. Raises as `states`."""
+    entering: list[torch.Tensor] = []
+    h = torch.empty(model.n_layers + 1, len(batch.rows), model.d, device=model.device)
+
+    def keep(layer: int, states: torch.Tensor) -> None:
+        h[layer] = batch.at_chosen(states)
+        if layer < model.n_layers:
+            entering.append(states)
+
+    with model.narrowed(batch.last), model.watch(model.layer_points(), keep):
+        model.run(batch.ids, batch.mask)
+    _check_finite(model, h, batch)
+    return Pass(batch, h, entering)
+
+
+def _check_finite(model: Model, states: torch.Tensor, batch: Batch) -> None:
+    finite = states.isfinite().all(-1).cpu()
     if not finite.all():
         k, row = (~finite).nonzero()[0].tolist()
-        where = f"layer {k * model.n_layers / (len(points) - 1):.4g}"
+        where = f"layer {k * model.n_layers / (len(states) - 1):.4g}"
         raise Problem(
             f"{model.name}: the state at {where} for sentence {batch.rows[row]} (counted from 0) is not finite:"
             " the checkpoint is broken"
         )
-    return seen
-
-
-def collect(
-    model: Model, tokenized: Tokenized, points: list[Point], batch_tokens: int, progress: Progress = no_progress
-) -> torch.Tensor:
-    """States [k, n, d] at the chosen tokens of all sentences, in memory. Raises as `states`."""
-    h = torch.empty(len(points), len(tokenized), model.d)
-    for batch in batches(model, tokenized, batch_tokens):
-        h[:, batch.rows] = states(model, points, batch)
-        progress(len(batch.rows))
-    return h
-
-
-def gather(
-    model: Model,
-    tokenized: Tokenized,
-    k: int,
-    compute: Callable[[Batch], torch.Tensor],
-    batch_tokens: int,
-    folder: Path,
-    progress: Progress = no_progress,
-    notice: Callable[[str], None] = lambda _: None,
-) -> Shelf | None:
-    """`compute` of every batch, [k, b, d] on the CPU, as states [k, n, d] in `folder`, shared out among the processes.
-
-    Goes on from what an interrupted run has gathered there; `notice` is told if that is damaged. Only the
-    leader has the result: the other processes do their share and get None.
-    """
-    todo = batches(model, tokenized, batch_tokens)
-    shelf, gathered = None, 0
-    if processes.leads():
-        key = f"batches of {batch_tokens} tokens on {model.device.type}"
-        shelf = Shelf(folder, key, k, model.d, [batch.rows for batch in todo], notice)
-        gathered = shelf.gathered
-        progress(gathered)
-    (gathered,) = processes.agree([gathered])
-    ends = accumulate(len(batch.rows) for batch in todo)
-    todo = [batch for batch, end in zip(todo, ends, strict=True) if end > gathered]
-    found = (h for _, h in processes.spread(todo, compute))
-    if shelf is None:
-        return next(found, None)  # another process has nothing to yield: it has done its share when it says so
-    shelf.gather(found, progress)
-    return shelf
-
-
-def layer_states(model: Model, tokenized: Tokenized, batch_tokens: int) -> torch.Tensor:
-    """h_0 ... h_L at the chosen tokens, [L + 1, n, d], in memory. Raises as `states`."""
-    return collect(model, tokenized, model.layer_points(), batch_tokens)
-
-
-def part_states(model: Model, tokenized: Tokenized, batch_tokens: int) -> torch.Tensor:
-    """The states inside all blocks, [6 L + 1, n, d]; state a of block i is number 6 i + a. Raises as `states`."""
-    return collect(model, tokenized, model.part_points(), batch_tokens)

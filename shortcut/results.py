@@ -1,8 +1,7 @@
-"""The records of add_results.py, and the numbers that are read off them.
+"""The records of add_results.py, and the numbers that are read off them, each once.
 
 A record is a dict as the original code wrote it: `info` (`type`, `mode`, `layer` or `lambda`),
-`layers_processed`, `topk`, `surprisal`. Here a mode goes by its name in the paper; `KEYS` has what
-stands in `info`.
+`layers_processed`, `topk`, `surprisal`. Here a mode goes by its name in `approximation.MODES`.
 
 Every number is a mean over the validation sentences, and comes with the 95% interval that another
 draw of sentences would leave it in: Wilson's for a share of them, the normal one for other means.
@@ -10,20 +9,17 @@ draw of sentences would leave it in: Wilson's for a share of them, the normal on
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import sqrt
 from typing import Any, NamedTuple
 
 import torch
 
-from shortcut import Problem, approximation, early_exit, metrics
-from shortcut.decoding import Predictions
+from shortcut import Problem, early_exit, metrics
+from shortcut.approximation import MODES, mode_of
+from shortcut.predictions import Predictions
 
-KEYS: dict[str, Any] = {
-    "id": "idln",
-    "mat": "mat",
-    **{mode: ("blk_mat", {"what_to_mat": set(states)}) for mode, states in approximation.REPLACED.items()},
-}
 PRECISIONS = (1, 5, 10)
 METRICS = (*(f"precision@{k}" for k in PRECISIONS), "surprisal")
 SHARES = (0.90, 0.95, 0.98)  # of the full model's Precision@1, which is 1
@@ -33,11 +29,11 @@ Z = 1.959964  # quantile of the standard normal distribution that leaves 2.5% on
 Record = dict[str, Any]
 
 
-def jumps(mode: str, predictions: Predictions) -> list[Record]:
-    """One record a layer: every sentence leaves there (fixed exit)."""
+def fixed_exits(mode: str, predictions: Predictions) -> list[Record]:
+    """One record a layer: every sentence leaves there."""
     return [
         {
-            "info": {"type": "jump", "mode": KEYS[mode], "layer": layer},
+            "info": {"type": "jump", "mode": MODES[mode].key, "layer": layer},
             "layers_processed": float(layer),
             "topk": topk,
             "surprisal": surprisal,
@@ -56,7 +52,7 @@ def early_exits(
         topk, surprisal = predictions.at(layers)
         records.append(
             {
-                "info": {"type": "early_exit", "mode": KEYS[mode], "lambda": lam},
+                "info": {"type": "early_exit", "mode": MODES[mode].key, "lambda": lam},
                 "layers_processed": layers.double().mean().item(),
                 "topk": topk,
                 "surprisal": surprisal,
@@ -107,14 +103,29 @@ class Curve:
     lambdas: list[float]
     values: dict[str, torch.Tensor]
 
-    def estimates(self, metric: str) -> list[Estimate]:
-        """The metric at each point: fractions, or nats."""
-        return [(average if metric == "surprisal" else proportion)(row) for row in self.values[metric]]
+    @cached_property
+    def estimates(self) -> dict[str, list[Estimate]]:
+        """By metric, its estimate at each point: fractions, or nats."""
+        of = {metric: average if metric == "surprisal" else proportion for metric in self.values}
+        return {metric: [of[metric](row) for row in values] for metric, values in self.values.items()}
+
+    def layers_needed(self, share: float) -> float | None:
+        """The fewest blocks at which the curve, drawn straight between its points, has Precision@1 >= `share`.
+
+        None if it never has.
+        """
+        points = [(x, y.mean) for x, y in zip(self.layers, self.estimates["precision@1"], strict=True)]
+        if points and points[0][1] >= share:
+            return points[0][0]
+        for (x0, y0), (x1, y1) in pairwise(points):
+            if y0 < share <= y1:
+                return x0 + (x1 - x0) * (share - y0) / (y1 - y0)
+        return None
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything the plots and tables show.
+    """Everything that figures, tables, page and summary show.
 
     Attributes:
         n_layers: L.
@@ -130,6 +141,59 @@ class Results:
     fixed: dict[str, Curve]
     early: dict[str, Curve]
 
+    @cached_property
+    def differences(self) -> dict[str, dict[int, Estimate]]:
+        """By metric, mat - id by layer, paired over the sentences: the interval of the mean of their differences.
+
+        Without a metric that either mode lacks.
+        """
+        return {metric: found for metric in METRICS if (found := self._differences(metric))}
+
+    def _differences(self, metric: str) -> dict[int, Estimate]:
+        mat, identity = self.fixed.get("mat"), self.fixed.get("id")
+        if not (mat and identity and metric in mat.values and metric in identity.values):
+            return {}
+        rows = [
+            (int(layer), k, identity.layers.index(layer))
+            for k, layer in enumerate(mat.layers)
+            if layer in identity.layers
+        ]
+        a, b = mat.values[metric].double(), identity.values[metric].double()
+        return {layer: average(a[k] - b[m]) for layer, k, m in rows}
+
+    @cached_property
+    def mean_over_layers(self) -> dict[str, Estimate]:
+        """By mode, Precision@1 averaged over the fixed exits at layers 0 ... L - 1; at L all are the model itself."""
+        return {mode: average(self._hits_below(mode)) for mode in self.fixed}
+
+    def _hits_below(self, mode: str) -> torch.Tensor:
+        """Of each sentence, the share of layers 0 ... L - 1 at which the best token is right, [n]."""
+        curve = self.fixed[mode]
+        below = torch.tensor(curve.layers) < self.n_layers
+        return curve.values["precision@1"][below].double().mean(0)
+
+    @cached_property
+    def layers_saved(self) -> dict[str, dict[float, float | None]]:
+        """By mode and share of the full model's Precision@1, the blocks that early exit saves; None if it is missed."""
+        saved: dict[str, dict[float, float | None]] = {}
+        for mode, curve in self.early.items():
+            needed = {share: curve.layers_needed(share) for share in SHARES}
+            saved[mode] = {share: None if x is None else self.n_layers - x for share, x in needed.items()}
+        return saved
+
+    def change_from(self, own: "Results") -> dict[str, Estimate]:
+        """Mean Precision@1 with the maps of another corpus minus that with its own, by mode.
+
+        Paired over the sentences. "Effect of scale and of data" in the paper.
+
+        Raises:
+            Problem: the results are of other sentences, as the full model's predictions tell.
+        """
+        if self.n != own.n or (self.best != own.best).double().mean() > SAME:
+            raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
+        modes = [mode for mode in self.fixed if mode in own.fixed and mode != "id"]
+        return {mode: average(self._hits_below(mode) - own._hits_below(mode)) for mode in modes}
+
 
 def summarize(records: list[Record]) -> Results:
     """The curves of all modes in the records.
@@ -144,13 +208,13 @@ def summarize(records: list[Record]) -> Results:
     full = next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
     if len(full) < 2:
         raise Problem(f"the results are of {len(full)} sentence, expected at least 2: raise VAL in config.py")
-    fixed, early = {}, {}
-    for mode, key in KEYS.items():
-        for kind, curves in (("jump", fixed), ("early_exit", early)):
-            chosen = [r for r in records if r["info"]["type"] == kind and r["info"]["mode"] == key]
+    curves: dict[str, dict[str, Curve]] = {"jump": {}, "early_exit": {}}
+    for mode in MODES:
+        for kind, found in curves.items():
+            chosen = [r for r in records if r["info"]["type"] == kind and mode_of(r["info"]["mode"]) == mode]
             if chosen:
-                curves[mode] = _curve(chosen, full)
-    return Results(max(layers), len(full), full[:, 0], fixed, early)
+                found[mode] = _curve(chosen, full)
+    return Results(max(layers), len(full), full[:, 0], curves["jump"], curves["early_exit"])
 
 
 def _curve(records: list[Record], full: torch.Tensor) -> Curve:
@@ -165,62 +229,3 @@ def _curve(records: list[Record], full: torch.Tensor) -> Curve:
         lambdas=[r["info"]["lambda"] for r in records if "lambda" in r["info"]],
         values=values,
     )
-
-
-def differences(r: Results, metric: str) -> dict[int, Estimate]:
-    """mat - id by layer, paired over the sentences: the interval is that of the mean of their differences.
-
-    Empty where either mode or its surprisal is missing.
-    """
-    mat, identity = r.fixed.get("mat"), r.fixed.get("id")
-    if not (mat and identity and metric in mat.values and metric in identity.values):
-        return {}
-    rows = {
-        layer: (mat.layers.index(layer), identity.layers.index(layer))
-        for layer in mat.layers
-        if layer in identity.layers
-    }
-    return {
-        int(layer): average(mat.values[metric][a].double() - identity.values[metric][b].double())
-        for layer, (a, b) in rows.items()
-    }
-
-
-def mean_over_layers(r: Results, mode: str) -> Estimate:
-    """Precision@1 averaged over the fixed exits at layers 0 ... L - 1; at L every mode is the model itself."""
-    return average(_hits_below(r, mode))
-
-
-def _hits_below(r: Results, mode: str) -> torch.Tensor:
-    """Of each sentence, the share of layers 0 ... L - 1 at which the best token is right, [n]."""
-    curve = r.fixed[mode]
-    below = torch.tensor(curve.layers) < r.n_layers
-    return curve.values["precision@1"][below].double().mean(0)
-
-
-def changes(other: Results, own: Results) -> dict[str, Estimate]:
-    """Mean Precision@1 with the maps of another corpus minus that with its own, by mode (section 5.2).
-
-    Paired over the sentences.
-
-    Raises:
-        Problem: the results are of other sentences, as the full model's predictions tell.
-    """
-    if other.n != own.n or (other.best != own.best).double().mean() > SAME:
-        raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
-    modes = [mode for mode in other.fixed if mode in own.fixed and mode != "id"]
-    return {mode: average(_hits_below(other, mode) - _hits_below(own, mode)) for mode in modes}
-
-
-def layers_needed(curve: Curve, share: float) -> float | None:
-    """The fewest blocks at which the curve, drawn straight between its points, has Precision@1 >= `share`.
-
-    None if it never has.
-    """
-    points = [(x, y.mean) for x, y in zip(curve.layers, curve.estimates("precision@1"), strict=True)]
-    if points and points[0][1] >= share:
-        return points[0][0]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if y0 < share <= y1:
-            return x0 + (x1 - x0) * (share - y0) / (y1 - y0)
-    return None

@@ -11,8 +11,9 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
-from shortcut import loading, store
-from shortcut.text import Tokenized
+from shortcut.files import formats
+from shortcut.run import loading
+from shortcut.tokens import Tokenized
 
 LAYERS, D, CONTEXT = 3, 16, 48
 WORDS = (
@@ -40,12 +41,12 @@ def make_tokenized(n, vocabulary, seed=0, longest=20):
 def assert_same_up_to_rounding(files, others):
     """Maps into the last layer, r2 and results of two runs of all scripts, given their layouts."""
     for i in range(LAYERS):
-        A, B = (store.load_matrix(f.matrix(i, LAYERS), D) for f in (files, others))
+        A, B = (formats.load_matrix(f.matrix(i, LAYERS), D) for f in (files, others))
         torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)
-    a, b = (store.load_r2(f.r2_scores) for f in (files, others))
+    a, b = (formats.load_r2(f.r2_scores) for f in (files, others))
     for name, scores in a.items():
         assert scores == pytest.approx(b[name], rel=1e-5, abs=1e-5)
-    for record, other in zip(store.load_results(files.results), store.load_results(others.results), strict=True):
+    for record, other in zip(formats.load_results(files.results), formats.load_results(others.results), strict=True):
         assert record["info"] == other["info"]
         assert record["topk"][:, 0].equal(other["topk"][:, 0])
         torch.testing.assert_close(record["surprisal"], other["surprisal"], rtol=1e-4, atol=1e-4)

@@ -11,8 +11,11 @@ from pipeline import SIZES, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import Problem, layout, overview, representations, results, store
-from shortcut.text import Tokenized
+from shortcut import Problem, results
+from shortcut.files import formats, store
+from shortcut.files.names import Names
+from shortcut.run import stages
+from shortcut.tokens import Tokenized
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
 
@@ -29,7 +32,7 @@ def _small(monkeypatch):
 
 
 def with_sentences(out):
-    files = layout.Layout(out, "tiny-bert_mask", "words")
+    files = Names(out, "tiny-bert_mask", "words")
     with store.replacing(files.sentences) as file:
         store.dump(file, *make_sentences(150))
     return files
@@ -54,13 +57,14 @@ def test_every_file_of_the_design_is_there(made):
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
     assert data == expected
-    assert data == {path for paths in overview.stages(made, LAYERS, last_only=False).values() for path in paths}
+    listed = [stage.writes(made, LAYERS, config) for stage in stages.of(masked=True)]
+    assert data == {path for paths in listed for path in paths}
 
 
 def test_batches_are_those_of_the_original_code(made, bert_folder):
-    from shortcut import loading
+    from shortcut.run import loading
 
-    tokenizer, _ = loading.load_tokenizer(bert_folder, masked=True)
+    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
     with open(made.states("train"), "rb") as file:
         batches = [pickle.load(file) for _ in range(5)]
         assert not file.read(1)
@@ -77,14 +81,14 @@ def test_batches_are_those_of_the_original_code(made, bert_folder):
 
 
 def test_states_equal_hugging_faces_at_every_layer_one_sentence_at_a_time(made, bert):
-    tokenized, h = store.load_states(made.states("val"), LAYERS)
+    tokenized, h = formats.load_states(made.states("val"), LAYERS)
     for s, (ids, t) in enumerate(zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)):
         theirs = bert.net(input_ids=ids[None], output_hidden_states=True).hidden_states  # BERT's end before any norm
         torch.testing.assert_close(h[:, s], torch.stack([x[0, t] for x in theirs]), rtol=0, atol=1e-5)
 
 
 def test_reading_out_the_last_state_gives_the_logits_at_the_mask(made, bert):
-    tokenized, h = store.load_states(made.states("val"), LAYERS)
+    tokenized, h = formats.load_states(made.states("val"), LAYERS)
     for s, (ids, t) in enumerate(zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)):
         logits = bert.net(input_ids=ids[None]).logits[0, t]
         torch.testing.assert_close(bert.read_out(h[-1, s]), logits, rtol=0, atol=1e-4)
@@ -93,24 +97,26 @@ def test_reading_out_the_last_state_gives_the_logits_at_the_mask(made, bert):
 def test_layer_0_has_the_rank_of_the_distinct_positions_and_scipys_minimum_norm_fit(made, capsys):
     import json
 
-    tokenized, h = store.load_states(made.states("train"), LAYERS)
+    tokenized, h = formats.load_states(made.states("train"), LAYERS)
     distinct = len(set(tokenized.positions.tolist()))
     entry = json.loads((made.matrices / "manifest.json").read_text())["files"]["0_1.pickle"]
     assert entry["rank"] == min(distinct, D - 1)  # an untrained layer norm takes one dimension
     expected, _, rank, _ = scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=config.RCOND)
     assert rank == entry["rank"]
-    A = store.load_matrix(made.matrix(0, 1), D)
+    A = formats.load_matrix(made.matrix(0, 1), D)
     torch.testing.assert_close(A, torch.from_numpy(expected.T).float(), rtol=1e-5, atol=1e-6)
 
 
 def test_rank_of_few_positions_is_their_number(bert):
+    import in_memory
+
     from shortcut import linear
 
     sentences = [torch.tensor([5, 6, 7, 8, 9]) for _ in range(60)]
     positions = torch.arange(60) % 4
     for ids, t in zip(sentences, positions.tolist(), strict=True):
         ids[t] = 4
-    h = representations.layer_states(bert, Tokenized(sentences, positions), 100)
+    h = in_memory.layer_states(bert, Tokenized(sentences, positions), 100)
     factors = linear.factorize(h[0], config.RCOND)
     assert factors.rank == 4
     expected, *_ = scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=config.RCOND)
@@ -119,7 +125,7 @@ def test_rank_of_few_positions_is_their_number(bert):
 
 
 def test_records_of_the_results(made):
-    records = store.load_results(made.results)
+    records = formats.load_results(made.results)
     assert {str(r["info"]["mode"]) for r in records} == {"idln", "mat"}
     assert len(records) == 2 * (LAYERS + 1) + 35
     assert all("surprisal" in r and "layers_processed" in r for r in records)
@@ -128,14 +134,14 @@ def test_records_of_the_results(made):
 
 
 def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_path, bert_folder, capsys):
-    records = store.load_results(made.results)
+    records = formats.load_results(made.results)
     for record in records:
         del record["layers_processed" if record["info"]["type"] == "jump" else "surprisal"]
     records = [{**r, "layers_processed": 2.0} if r["info"]["type"] == "early_exit" else r for r in records]
-    other = layout.Layout(tmp_path, "tiny-bert_mask", "words")
+    other = Names(tmp_path, "tiny-bert_mask", "words")
     with store.replacing(other.results) as file:
         store.dump(file, *records)
-    r = results.summarize(store.load_results(other.results))
+    r = results.summarize(formats.load_results(other.results))
     assert r.fixed["mat"].layers == [float(layer) for layer in range(LAYERS + 1)]
     assert "surprisal" not in r.early["mat"].values
     run("plot_results", "--out", tmp_path, "--model", "tiny-bert_mask", "--dataset", "words")
@@ -144,10 +150,10 @@ def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_
 
 
 def test_states_made_by_hand_work_from_the_second_script_on(made, tmp_path, bert_folder):
-    hand = layout.Layout(tmp_path, "tiny-bert_mask", "words")
+    hand = Names(tmp_path, "tiny-bert_mask", "words")
     hand.experiment.mkdir(parents=True)
     for split in ("train", "val"):
-        tokenized, h = store.load_states(made.states(split), LAYERS)
+        tokenized, h = formats.load_states(made.states(split), LAYERS)
         whole = {layer: h[layer] for layer in range(LAYERS + 1)}
         with open(hand.states(split), "wb") as file:
             for start in range(0, len(tokenized), 7):  # views of large storages, plain pickle, another batch size
@@ -198,7 +204,7 @@ def test_problems_are_one_line(tmp_path, bert_folder, gpt2_folder, made):
 
 def test_states_of_another_model_are_refused(made):
     with pytest.raises(Problem, match="has 3 layers above the embeddings, the model 12"):
-        store.load_states(made.states("val"), 12)
+        formats.load_states(made.states("val"), 12)
 
 
 def test_scripts_are_paragraphs():

@@ -1,6 +1,7 @@
 """What is said at the terminal: help, problems, settings, names, Ctrl-C."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import make_gpt2, make_sentences
-from pipeline import SCRIPTS, SIZES, files, problem, run
+from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 
 import config
-from shortcut import interruptions, layout, settings, store
+from shortcut.files import names, store
+from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,7 +32,7 @@ def test_help_says_what_is_read_and_written(script, capsys):
     text = capsys.readouterr().out
     assert "Reads " in text
     assert "Writes " in text
-    for option in ("--model", "--dataset", "--out", "--device", "--batch-size", "--seed", "--force"):
+    for option in ("--dataset", "--out", "--force"):
         assert option in text
 
 
@@ -59,7 +61,7 @@ def problem_with_few(capsys, out, model):
 
 
 def test_an_empty_sentence_in_the_file_is_named(tmp_path, gpt2_folder, capsys):
-    files_ = layout.Layout(tmp_path, "tiny-gpt2", "words")
+    files_ = Names(tmp_path, "tiny-gpt2", "words")
     with store.replacing(files_.sentences) as file:
         store.dump(file, *make_sentences(119), "\n")
     message = problem(capsys, "add_tokenization", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
@@ -68,9 +70,21 @@ def test_an_empty_sentence_in_the_file_is_named(tmp_path, gpt2_folder, capsys):
 
 
 def test_layer_count_that_disagrees_with_the_configuration(tmp_path, gpt2_folder, capsys, monkeypatch):
-    monkeypatch.setattr("shortcut.cli.Run._known_layers", lambda _: 12)
-    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder)
+    from shortcut.run import checkpoint
+
+    monkeypatch.setattr(config, "LAYERS", {"gpt2": 12})
+    n_layers = checkpoint.n_layers
+    monkeypatch.setattr(checkpoint, "n_layers", lambda name, **options: n_layers(gpt2_folder, **options))
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "gpt2")
     assert "has 3 layers, config.py says 12: correct LAYERS in config.py" in message
+
+
+@pytest.mark.parametrize("script", ACTS_ON)
+def test_a_script_offers_the_options_that_it_acts_on_and_no_others(script, capsys):
+    with pytest.raises(SystemExit):
+        run(script, "--help")
+    offered = re.findall(r"^  --([a-z-]+)", capsys.readouterr().out, flags=re.MULTILINE)
+    assert sorted(offered) == sorted([*ACTS_ON[script].split(), "dataset", "out", "force"])
 
 
 def test_from_the_shell_a_problem_is_one_line_and_exit_code_1_and_usage_2(tmp_path, gpt2_folder):
@@ -117,36 +131,26 @@ def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypat
 
 
 def test_every_setting_is_checked():
-    assert {*settings.KINDS} == {name for name in vars(config) if name.isupper()} - {"LAMBDAS_MAT"}
+    assert {*config.__annotations__} == {name for name in vars(config) if name.isupper()}
 
 
 def test_an_embedded_model_goes_by_its_bare_name_and_from_any_folder(tmp_path, monkeypatch):
     embedded = ROOT / "models" / "gpt2-docstrings"
     monkeypatch.chdir(tmp_path)
-    assert layout.find_model("gpt2-docstrings") == layout.find_model("models/gpt2-docstrings") == str(embedded)
-    assert layout.find_model("gpt2") == "gpt2"
+    assert names.find_model("gpt2-docstrings") == names.find_model("models/gpt2-docstrings") == str(embedded)
+    assert names.find_model("gpt2") == "gpt2"
     monkeypatch.chdir(ROOT)
-    assert layout.find_model("gpt2-docstrings") == "models/gpt2-docstrings"
+    assert names.find_model("gpt2-docstrings") == "models/gpt2-docstrings"
 
 
 def test_a_missing_input_is_told_of_before_a_model_is_fetched(tmp_path, gpt2_folder, capsys, monkeypatch):
-    monkeypatch.setattr("shortcut.loading.fingerprint", lambda *_: pytest.fail("asked for the weights"))
+    monkeypatch.setattr("shortcut.run.checkpoint.fingerprint", lambda *_: pytest.fail("asked for the weights"))
     message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     assert "words_tokenized_train.pickle not found: run add_tokenization.py first" in message
 
 
-def test_a_mistaken_name_is_answered_with_the_known_ones(tmp_path, gpt2_folder, capsys):
-    made, there = layout.Layout(tmp_path, "tiny-gpt2", "words"), ("--out", tmp_path)
-    for path in (made.sentences, made.tokenized("train"), made.results):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    message = problem(capsys, "add_linreg", *there, "--model", gpt2_folder, "--dataset", "wrods")
-    assert message.endswith("(there for: tiny-gpt2 on words)")
-    message = problem(capsys, "add_tokenization", *there, "--model", gpt2_folder, "--dataset", "wrods")
-    assert message.endswith("(there for: words)")
-    message = problem(capsys, "plot_results", *there, "--model", "tiny-gtp2", "--dataset", "words")
-    assert message.endswith("(there for: tiny-gpt2 on words)")
-    message = problem(capsys, "add_linreg", *there, "--model", "gtp2", "--dataset", "words")
+def test_a_mistaken_name_of_a_model_is_answered_with_the_known_ones(tmp_path, capsys):
+    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "gtp2", "--dataset", "words")
     assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")
 
 
@@ -156,15 +160,11 @@ def test_a_mistaken_name_is_answered_with_the_known_ones(tmp_path, gpt2_folder, 
         "raise KeyboardInterrupt",
         # a library that loads another when it is needed
         "try:\n  raise KeyboardInterrupt\n except BaseException as e:\n  raise ModuleNotFoundError('no x') from e",
-        # while an object is freed
-        "freed = type('X', (), {'__del__': lambda self: signal.raise_signal(signal.SIGINT)})()\n"
-        " del freed\n time.sleep(9)",
     ],
 )
-def test_ctrl_c_is_one_line_wherever_it_comes(tmp_path, how):
+def test_ctrl_c_is_one_line_while_a_script_works(tmp_path, how):
     (tmp_path / "x.py").write_text(
-        f"import signal, sys, time\nfrom shortcut import cli, interruptions\n"
-        f"interruptions.wait_for_begin()\ndef main():\n {how}\ncli.run(main)\n"
+        f"import signal, sys, time\nfrom shortcut.run import cli\ndef main():\n {how}\ncli.shell(main)\n"
     )
     done = subprocess.run(
         [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
@@ -174,48 +174,6 @@ def test_ctrl_c_is_one_line_wherever_it_comes(tmp_path, how):
     assert (done.returncode, done.stderr) == (130, message)
 
 
-@pytest.mark.parametrize(
-    "library",
-    [
-        "{}",
-        "try:\n {}\nexcept BaseException:\n raise ImportError('no library x') from None",
-        "try:\n {}\nexcept BaseException:\n pass",
-    ],
-)
-def test_ctrl_c_while_the_libraries_load_is_one_line(tmp_path, library):
-    interrupt = "signal.raise_signal(signal.SIGINT)"
-    (tmp_path / "torch.py").write_text(f"import signal\n{library.format(interrupt)}")
-    done = subprocess.run(
-        [sys.executable, ROOT / "add_linreg.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True, check=False, preexec_fn=hear_ctrl_c,
-    )  # fmt: skip
-    assert done.stderr == "\nadd_linreg.py: interrupted before it began\n"
-    assert done.returncode == 130
-
-
-def test_every_script_of_the_project_answers_it_and_no_other():
-    """One that someone puts beside them has Ctrl-C as it was."""
-    assert {*interruptions.SCRIPTS} == {path.name for path in ROOT.glob("*.py")}
-
-
 def hear_ctrl_c():
     """As in the foreground of a terminal: what a shell starts in the background ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.mark.parametrize("when", ["from the start", "when all is done"])
-def test_ctrl_c_is_ignored(tmp_path, when):
-    """From the start: what a shell starts in the background is not for its Ctrl-C."""
-    interrupt = "signal.raise_signal(signal.SIGINT)"
-    ignored = when == "from the start"
-    (tmp_path / "x.py").write_text(
-        f"import signal\nfrom shortcut import cli, interruptions\n"
-        f"signal.signal(signal.SIGINT, signal.{'SIG_IGN' if ignored else 'default_int_handler'})\n"
-        f"interruptions.wait_for_begin()\n{interrupt if ignored else ''}\n"
-        f"cli.run(lambda: {interrupt if ignored else None})\n{interrupt}\nprint('done')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

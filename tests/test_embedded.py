@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from shortcut import corpus, docstrings, loading, text
+from shortcut.corpus import docstrings
+from shortcut.corpus.sentences import Wanted, splitter
+from shortcut.run import loading
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).resolve().parent.parent / "models").glob("*/config.json"))
 
@@ -23,7 +25,7 @@ def test_at_most_ten_megabytes_and_twelve_layers(folder):
 @pytest.fixture(scope="module")
 def sentences():
     """Of one package, by whether they are held out."""
-    found = docstrings.sentences(docstrings.source_files(["sklearn"]), text.splitter())
+    found = docstrings.sentences(docstrings.source_files(["sklearn"]), splitter())
     return {kind: [s for s in found if docstrings.is_held_out(s) == kind] for kind in (True, False)}
 
 
@@ -34,7 +36,7 @@ def test_both_families_are_there():
 def load(family):
     folder = str(next(folder for folder in FOLDERS if folder.name.startswith(family)))
     masked = family == "bert"
-    return loading.load(folder, masked=masked), loading.load_tokenizer(folder, masked=masked)[0]
+    return loading.load(folder, masked=masked), loading.load_tokenizer(folder, masked=masked)
 
 
 def counts(model, tokenizer, sentences):
@@ -79,10 +81,8 @@ def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_
 def test_packages_of_the_default_hold_enough_sentences():
     import config
 
-    found = corpus.docstring_sentences(
-        docstrings.source_files(config.DOCSTRING_PACKAGES), config.SENTENCES, config.TRAIN,
-        split=text.splitter(), rng=random.Random(0), read=lambda _: None,
-    )  # fmt: skip
+    wanted = Wanted(config.SENTENCES, 0, 0, splitter())
+    found = docstrings.draw(docstrings.source_files(config.DOCSTRING_PACKAGES), wanted, config.TRAIN)
     assert len(found) >= 12_000
     val = found[config.TRAIN : config.TRAIN + config.VAL]
     assert len(val) == config.VAL

@@ -13,25 +13,30 @@ from pathlib import Path
 import hub
 import pytest
 import safetensors
+import stages
 import torch
 from conftest import LAYERS, D, make_tokenized
 
-from shortcut import Problem, approximation, exchange, linear, manifest, store
-from shortcut.layout import Layout
+from shortcut import Problem, approximation
+from shortcut.__main__ import main
+from shortcut.approximation import MODES
+from shortcut.files import exchange, formats, manifest, outputs, store
+from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = "sashay/linear-shortcut"
-PAIRS = linear.pairs(LAYERS)
+PAIRS = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
 OFFER = [f"{i}_{j}.pickle" for i, j in PAIRS] + [f"p{i}_0_1.pickle" for i in range(LAYERS)]
 CHILD = """
 import contextlib, io, json, sys, time
-from shortcut import Problem, exchange
+from shortcut import Problem
+from shortcut.__main__ import main
 time.sleep = lambda _: None  # the hub's client waits before it asks again
 for line in sys.stdin:
     said, problem = io.StringIO(), None
     try:
         with contextlib.redirect_stdout(said):
-            exchange.main(json.loads(line))
+            main(json.loads(line))
     except Problem as error:
         problem = str(error)
     print(json.dumps([problem, said.getvalue()]), flush=True)
@@ -108,7 +113,7 @@ def place(played):
 
 @pytest.fixture
 def files(tmp_path):
-    return Layout(tmp_path, "tiny-gpt2", "words")
+    return Names(tmp_path, "tiny-gpt2", "words")
 
 
 @pytest.fixture
@@ -147,28 +152,24 @@ def test_what_is_there_is_kept_and_only_what_is_missing_is_fetched(fetch, files,
     assert problem is None
     assert downloaded(played) == [OFFER[1]]
     assert f"kept {len(OFFER) - 1} matrices" in said
-    assert store.load_matrix(files.matrices / OFFER[0], D).equal(matrix(99))
+    assert formats.load_matrix(files.matrices / OFFER[0], D).equal(matrix(99))
     assert fetch()[0] is None
     assert downloaded(played) == []
     assert fetch("--force")[0] is None
     assert downloaded(played) == OFFER
-    assert store.load_matrix(files.matrices / OFFER[0], D).equal(matrix(0))
+    assert formats.load_matrix(files.matrices / OFFER[0], D).equal(matrix(0))
 
 
 def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, played):
     ours, other = files.matrix(0, 1), files.matrix(2, 7)
-    with manifest.Stage(
-        files, "add_linreg.py", reads=[], writes=[ours, other], settings={}, force=False, notice=lambda _: None
-    ) as stage:
-        stage.save(ours, matrix(5))
-        stage.save(other, matrix(6))
+    with stages.outputs(files, [], "add_linreg.py", [ours, other]) as made:
+        made.save(ours, matrix(5))
+        made.save(other, matrix(6))
     assert fetch()[0] is None
-    assert store.load_matrix(ours, D).equal(matrix(5))
+    assert formats.load_matrix(ours, D).equal(matrix(5))
     assert fetch("--force")[0] is None
-    assert store.load_matrix(ours, D).equal(matrix(0))
-    recorded = json.loads((files.matrices / manifest.NAME).read_text())
-    assert [*recorded["files"]] == [other.name]
-    assert len(recorded["runs"]) == 1
+    assert formats.load_matrix(ours, D).equal(matrix(0))
+    assert [*manifest.load(files.matrices)] == [other.name]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, 
         (pickle.dumps(matrix(0).double()), "holds float64"),
         (pickle.dumps(matrix(0)[:, :3]), "holds float32"),
         (pickle.dumps(matrix(0) / 0 * 0), "not finite"),
-        (pickle.dumps(matrix(0))[:-100], "truncated or damaged"),
+        (pickle.dumps(matrix(0))[:-100], "it is truncated, damaged"),
         (b"cos\nsystem\n(X\x04\x00\x00\x00truetR.", "refused: it asks for os.system"),
         (b"<html>Sorry</html>", "refused: it uses|damaged"),
     ],
@@ -223,18 +224,22 @@ def test_without_a_network_it_is_one_line_with_the_ways_out(tmp_path):
 
 
 def test_a_folder_in_use_is_one_line(fetch, files):
-    with manifest.locked(files.matrices, "add_linreg.py"):
+    with outputs.locked(files.matrices, "add_linreg.py"):
         assert "is in use by add_linreg.py" in fetch()[0]
 
 
 def of_others(files, d=D):
     """Everything that the scripts read of a tiny model, without an entry: plain pickles of other code."""
-    parts = [files.part(i, a) for i in range(LAYERS) for a in approximation.REPLACED_STATES]
+    parts = [files.part(*key) for key in approximation.needed(MODES, LAYERS)[1]]
     files.matrices.mkdir(parents=True)
     for k, path in enumerate([*(files.matrix(i, j) for i, j in PAIRS), *parts]):
         path.write_bytes(pickle.dumps(matrix(k, d)))
     with store.replacing(files.tokenized("val")) as file:
-        store.dump(file, store.tokenized_dict(make_tokenized(12, 320)))
+        store.dump(file, formats.tokenized_dict(make_tokenized(12, 320)))
+
+
+def export(files):
+    exchange.export(files, print, lambda items: items)
 
 
 def run(script, files, model):
@@ -247,7 +252,7 @@ def test_published_matrices_are_used_as_they_are_with_one_notice(files, gpt2_fol
     said = capsys.readouterr().out
     assert said.count("no manifest entry (made by hand or by other code), read as it is: 7 files in") == 1
     assert said.count("no manifest entry") == 1
-    assert store.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
+    assert formats.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
 
 
 @pytest.mark.parametrize(
@@ -275,8 +280,8 @@ def test_a_matrix_that_does_not_fit_is_named_by_the_scripts_that_use_it(
     ("script", "name", "message"),
     [
         ("add_plot_r2", "1_2", r"/1_2\.pickle: what it makes of the states of layer 1 is not finite"),
-        ("add_results", f"1_{LAYERS}", r"tiny-gpt2: the logits at layer 1 for sentence 0 .* are not finite"),
-        ("add_results", "p1_4_5", r"tiny-gpt2: the logits at layer 0 for sentence 0 .* are not finite"),
+        ("add_results", f"1_{LAYERS}", r"tiny-gpt2: the logits at layer 1 for sentence \d+ .* are not finite"),
+        ("add_results", "p1_4_5", r"tiny-gpt2: the logits at layer 0 for sentence \d+ .* are not finite"),
     ],
 )
 def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder, script, name, message):
@@ -290,73 +295,59 @@ def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder
 
 def test_a_bit_that_changed_in_a_file_with_an_entry_is_seen_before_it_is_read(files, monkeypatch):
     path = files.matrix(0, 1)
-    with manifest.Stage(
-        files, "add_linreg.py", reads=[], writes=[path], settings={}, force=False, notice=lambda _: None
-    ) as stage:
-        stage.save(path, matrix(0))
+    with stages.outputs(files, [], "add_linreg.py", [path]) as made:
+        made.save(path, matrix(0))
     whole = path.read_bytes()
-    monkeypatch.setattr(store, "load_all", None)  # nothing may be read
+    monkeypatch.setattr(formats, "load_all", None)  # nothing may be read
     for at in range(0, len(whole), 97):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
         with pytest.raises(
             Problem, match=r"^linreg/tiny-gpt2/words/0_1.pickle has changed since it was made: run add_"
         ):
-            exchange.export(files)
+            export(files)
 
 
 def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, capsys):
     of_others(files)
-    exchange.main(["export", "--model", "models/tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
+    main(["export", "--model", "models/tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
     assert "wrote linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
     with safetensors.safe_open(files.matrices / exchange.SAFETENSORS, "pt") as exported:
         assert exported.metadata() == {"format": "pt", "model": "tiny-gpt2", "dataset": "words"}
         names = [path.stem for path in files.matrices.glob("*.pickle")]
         assert sorted(exported.keys()) == sorted(names)
         for name in names:
-            assert exported.get_tensor(name).equal(store.load_matrix(files.matrices / f"{name}.pickle", D))
-
-
-def test_an_export_killed_when_all_was_done_is_done(files, capsys, monkeypatch):
-    of_others(files)
-    with monkeypatch.context() as patch:
-        patch.setattr("shortcut.manifest.Stage.__exit__", lambda stage, *_: stage._locks.close())
-        exchange.export(files)
-    exchange.export(files)
-    assert "already made, skipped: linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
-    assert not [*files.matrices.glob("*.parts")]
+            assert exported.get_tensor(name).equal(formats.load_matrix(files.matrices / f"{name}.pickle", D))
 
 
 def test_an_export_with_a_wrong_matrix_leaves_the_old_one(files, capsys):
     of_others(files)
-    exchange.export(files)
+    export(files)
     before = (files.matrices / exchange.SAFETENSORS).read_bytes()
     files.matrix(1, 2).write_bytes(pickle.dumps(matrix(0, D + 1)))
     with pytest.raises(Problem, match=rf"1_2\.pickle: holds float32 \[{D + 1}, {D + 1}\]"):
-        exchange.export(files)
+        export(files)
     assert (files.matrices / exchange.SAFETENSORS).read_bytes() == before
 
 
 def test_the_command_says_what_it_can_do_and_what_is_missing(tmp_path):
     def command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "shortcut.store", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    done = command("export", "--model", "m", "--dataset", "d", "--out", tmp_path)
+    done = command("shortcut", "export", "--model", "m", "--dataset", "d", "--out", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "shortcut.store: linreg/m/d holds no matrix: run add_linreg.py first, or fetch published ones\n"
-    )
+    assert done.stderr == ("shortcut: linreg/m/d holds no matrix: run add_linreg.py first, or fetch published ones\n")
+    done = command("shortcut.store", "fetch", "--force")
+    assert (done.returncode, done.stderr) == (1, "shortcut.store: now python -m shortcut fetch --force\n")
 
 
 @pytest.mark.parametrize("arguments", [["feed"], [], ["export"], ["fetch", "--dataset", "../up"]])
 def test_a_command_that_makes_no_sense_is_answered_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit):
-        exchange.main(arguments)
-    assert "usage: python -m shortcut.store" in capsys.readouterr().err
+        main(arguments)
+    assert "usage: python -m shortcut " in capsys.readouterr().err
 
 
 def test_help_names_both_commands(capsys):
     with pytest.raises(SystemExit):
-        exchange.main(["--help"])
+        main(["--help"])
     assert {"fetch", "export"} <= {*capsys.readouterr().out.split()}

@@ -7,18 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fuzz
 import hostile
 import pytest
+import stages
 
-from shortcut import Problem, manifest, store
-from shortcut.layout import Layout
+from shortcut import Problem
+from shortcut.files import formats, store, unpickle
+from shortcut.files.names import Names
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """What happened in the process that read them all."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("fuzz.py"), tmp_path_factory.mktemp("fuzz")],
+        [sys.executable, fuzz.__file__, tmp_path_factory.mktemp("fuzz")],
         capture_output=True, text=True, check=False, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -57,7 +60,11 @@ watch.armed = False
 print(*watch.seen, sep="\\n")
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, Path(__file__).parent], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, Path(fuzz.__file__).parent],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "os.system (b'mkdir pwned',)" in done.stdout
     assert os.listdir(tmp_path) == ["pwned"]
@@ -65,33 +72,30 @@ print(*watch.seen, sep="\\n")
 
 @pytest.mark.parametrize("kind", ["sentences", "tokenized", "states", "matrix", "r2", "results"])
 def test_one_changed_bit_in_a_file_with_an_entry_is_seen_before_it_is_read(tmp_path, monkeypatch, kind):
-    files = Layout(tmp_path, "m_mask" if kind == "states" else "m", "d")
+    files = Names(tmp_path, "m_mask" if kind == "states" else "m", "d")
     path = {
         "sentences": files.sentences, "tokenized": files.tokenized("val"), "states": files.states("val"),
         "matrix": files.matrix(0, 1), "r2": files.r2_scores, "results": files.results,
     }[kind]  # fmt: skip
     whole = dict(hostile.valid_files())[kind]
 
-    def stage(**paths):
-        return manifest.Stage(files, "x.py", settings={}, force=False, notice=lambda _: None, **paths)
-
-    with stage(reads=[], writes=[path]) as made, made.writing(path) as file:
+    with stages.outputs(files, [], "x.py", [path]) as made, made.writing(path) as file:
         file.write(whole)
-    monkeypatch.setattr(store, "load_all", None)  # nothing may be read
+    monkeypatch.setattr(formats, "load_all", None)  # nothing may be read
     rng = random.Random(0)
     for _ in range(20):
         at = rng.randrange(len(whole))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
         message = rf"^{files.relative(path)} has changed since it was made: run \w+\.py --force$"
-        with pytest.raises(Problem, match=message), stage(reads=[path], writes=[files.plot("x")]):
+        with pytest.raises(Problem, match=message), stages.outputs(files, [], "x.py", [files.plot("x")], [path]):
             pass
 
 
 def test_what_cannot_be_opened_is_one_line(tmp_path):
     with pytest.raises(Problem, match=r"^cannot read .*: Is a directory$"):
-        store.load(tmp_path)
+        formats.load(tmp_path)
     with pytest.raises(Problem, match=r"x\.pickle: No such file or directory$"):
-        store.load(tmp_path / "x.pickle")
+        formats.load(tmp_path / "x.pickle")
 
 
 def test_a_reader_keeps_nothing_of_what_it_has_passed_on(tmp_path):
@@ -99,7 +103,7 @@ def test_a_reader_keeps_nothing_of_what_it_has_passed_on(tmp_path):
     path = tmp_path / "x.pickle"
     with open(path, "wb") as file:
         store.dump(file, *(hostile.a_batch() for _ in range(2)))
-    values = store.load_all(path)
+    values = unpickle.load_all(path)
     first = next(values)
     h = first[0]
     del first

@@ -17,7 +17,8 @@ import pyarrow.parquet
 import pytest
 from conftest import LAYERS, make_sentences
 
-from shortcut import layout, store
+from shortcut.files import formats
+from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS, GROUPS, ROWS = 4, 6, 30
@@ -75,7 +76,7 @@ class Project:
     def __init__(self, folder, cache):
         self.folder = folder
         self.cache = cache
-        self.files = layout.Layout(folder, "gpt2", "wikipedia")
+        self.files = Names(folder, "gpt2", "wikipedia")
         for script in ROOT.glob("*.py"):
             shutil.copy(script, folder)
         (folder / "shortcut").symlink_to(ROOT / "shortcut")
@@ -124,7 +125,7 @@ def test_make_run_with_a_model_of_the_hub_runs_all_seven_scripts(made):
 
 def test_sentences_are_of_every_shard_alike_and_of_as_many_articles(made):
     project, _, _ = made
-    sentences = store.load_sentences(project.files.sentences)
+    sentences = formats.load_sentences(project.files.sentences)
     assert len(set(sentences)) == len(sentences) == SIZES["SENTENCES"]
     shards = Counter(re.search(r"of shard (\d)\.$", sentence)[1] for sentence in sentences)
     assert len(shards) == SHARDS
@@ -179,7 +180,7 @@ def test_a_killed_run_goes_on_at_its_own_revision_and_fetches_nothing_twice(made
     assert len(repeated) <= 1  # the one that was on its way
     assert len(played.ranges()) - len(before) <= 8 - 3
     assert project.files.sentences.read_bytes() == made[0].files.sentences.read_bytes()
-    assert not [*tmp_path.glob("experiment/sentences/*.parts")]
+    assert not [*tmp_path.glob("experiment/sentences/*.unfinished")]
 
 
 def test_a_failing_hub_is_asked_again_and_what_was_read_is_kept(made, played, tmp_path):
@@ -189,7 +190,9 @@ def test_a_failing_hub_is_asked_again_and_what_was_read_is_kept(made, played, tm
     code, _, errors = project.run([GET], played.url)
     assert code == 1
     assert sum("Retrying" in line for line in errors) == 5
-    assert re.fullmatch(rf"{GET}: cannot read row group .*Error: .*; the 8 parts .* kept: run it again .*", errors[-1])
+    assert re.fullmatch(
+        rf"{GET}: cannot read row group .*Error: .*; what was read so far is kept: run it again .*", errors[-1]
+    )
     played.requests.clear()
     played.failing = range(2)
     code, _, errors = project.run([GET], played.url)

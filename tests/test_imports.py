@@ -7,18 +7,129 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = sorted((ROOT / "shortcut").glob("*.py"))
+PACKAGE = sorted((ROOT / "shortcut").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+FOLDERS = ("corpus", "files", "show", "run")
+MAY_IMPORT = {  # of the package: what the modules of a folder, and the ten beside the folders, may name
+    "the ten": {"the ten"},
+    "corpus": {"corpus", "files.scratch"},
+    "files": {"files", "the ten"},
+    "show": {"show", "the ten"},
+    "run": {"run", "show", "files", "corpus", "the ten"},
+    "scripts": {"run", "show", "files", "corpus", "the ten"},
+}
+NOT_FOR = {  # of these, what they may not: files ask the tables of the ten, show asks results and lens
+    "files": {"shortcut.lens", "shortcut.results", "shortcut.early_exit"},
+    "show": {"shortcut.models", "shortcut.representations"},
+}
+
+
+def nodes(path):
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def imported(path):
+    """The packages that a file names anywhere."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(node.module.split(".")[0])
+    for node in nodes(path):
+        parts = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+        names |= {part.split(".")[0] for part in parts}
     return names
+
+
+def modules(path, everywhere=True):
+    """The modules of the package that a file imports; without `everywhere` those at its head alone."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "shortcut":
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}"
+                found.add(inside if module_file(inside) else node.module)
+    return found - {"shortcut"}
+
+
+def module_file(module):
+    place = ROOT / Path(*module.split("."))
+    return next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
+
+
+def place(module):
+    """The folder of a module, or "the ten"."""
+    folder = module.split(".")[1]
+    return folder if folder in FOLDERS else "the ten"
+
+
+def wrong_imports(paths):
+    """(file, module) of imports against the directions."""
+    found = []
+    for path in paths:
+        parts = path.relative_to(ROOT).parts
+        if parts[-1] in ("__init__.py", "__main__.py", "config.py"):
+            continue
+        of = "scripts" if len(parts) == 1 else parts[1] if parts[1] in FOLDERS else "the ten"
+        for module in modules(path):
+            allowed = place(module) in MAY_IMPORT[of] or module.removeprefix("shortcut.") in MAY_IMPORT[of]
+            if not allowed or module in NOT_FOR.get(of, ()):
+                found.append(("/".join(parts), module))
+    return found
+
+
+def circles(paths):
+    """Modules that import themselves by way of others, whether at their head or in a function."""
+    graph = {".".join(p.relative_to(ROOT).with_suffix("").parts): modules(p) for p in paths}
+
+    def reach(start):
+        seen, todo = set(), [*graph.get(start, ())]
+        while todo:
+            if (module := todo.pop()) not in seen:
+                seen.add(module)
+                todo += graph.get(module, ())
+        return seen
+
+    return [module for module in graph if module in reach(module)]
+
+
+def test_directions_of_imports():
+    assert wrong_imports([*PACKAGE, *SCRIPTS]) == []
+
+
+def test_no_import_circle():
+    assert circles(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("shortcut/linear.py", "from shortcut.files import store"),
+        ("shortcut/lens.py", "from shortcut.run import loading"),
+        ("shortcut/files/store.py", "from shortcut.run import cli"),
+        ("shortcut/files/exchange.py", "from shortcut.show import tables"),
+        ("shortcut/files/formats.py", "from shortcut import results"),
+        ("shortcut/show/tables.py", "from shortcut import models"),
+        ("shortcut/show/plots.py", "from shortcut.files.names import Names"),
+        ("shortcut/corpus/articles.py", "from shortcut import tokens"),
+        ("shortcut/corpus/articles.py", "from shortcut.files import store"),
+    ],
+)
+def test_each_direction_broken_is_seen(tmp_path, monkeypatch, file, line):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    for path in PACKAGE:
+        copy = tmp_path / path.relative_to(Path(__file__).resolve().parent.parent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text())
+    assert wrong_imports([tmp_path / file]) == []
+    (tmp_path / file).write_text(f"{(tmp_path / file).read_text()}\n{line}\n")
+    assert [found[0] for found in wrong_imports([tmp_path / file])] == [file]
+
+
+def test_a_circle_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "shortcut").mkdir()
+    for name, other in (("a", "b"), ("b", "a"), ("c", "a")):
+        (tmp_path / "shortcut" / f"{name}.py").write_text(f"def f():\n    from shortcut.{other} import x\n")
+    assert circles(sorted(tmp_path.rglob("*.py"))) == ["shortcut.a", "shortcut.b"]
 
 
 def test_the_library_does_not_know_the_configuration():
@@ -28,19 +139,47 @@ def test_the_library_does_not_know_the_configuration():
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("transformers", ["loading.py", "models.py"]),
-        ("pickle", ["store.py"]),
-        ("matplotlib", ["plots.py"]),
-        ("pyarrow", ["parquet.py"]),
-        ("huggingface_hub", ["exchange.py"]),
+        ("transformers", ["models.py", "run/checkpoint.py", "run/loading.py"]),
+        ("pickle", ["files/store.py", "files/unpickle.py"]),
+        ("matplotlib", ["show/plots.py"]),
+        ("jinja2", ["show/report.py"]),
+        ("pyarrow", ["corpus/parquet.py"]),
+        ("datasets", ["corpus/articles.py"]),
+        ("spacy", ["corpus/sentences.py"]),
+        ("filelock", ["files/outputs.py"]),
+        ("sklearn", []),
     ],
 )
 def test_these_files_alone_import(package, only):
-    assert [path.name for path in [*PACKAGE, *SCRIPTS] if package in imported(path)] == only
+    found = {path for path in [*PACKAGE, *SCRIPTS] if package in imported(path)}
+    assert found == {ROOT / "shortcut" / name for name in only}
 
 
-def test_no_pickle_is_read_but_by_our_own_machine():
-    """`pickle` is the writer's alone (above), and these are the other ways in."""
+@pytest.mark.parametrize("package", ["transformers", "matplotlib", "spacy", "datasets", "jinja2"])
+def test_slow_libraries_are_imported_inside_the_functions_that_need_them(package):
+    for path in [*PACKAGE, *SCRIPTS]:
+        heads = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = [alias.name for node in heads if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module for node in heads if isinstance(node, ast.ImportFrom)]
+        assert package not in [name.split(".")[0] for name in names], path
+
+
+def test_what_python_config_py_reads_loads_no_library():
+    """At the heads of the modules, from run/status on: nothing but the standard library."""
+    todo, seen = ["shortcut.run.status"], set()
+    while todo:
+        seen.add(module := todo.pop())
+        path = module_file(module)
+        heads = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = {alias.name for node in heads if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in heads if isinstance(node, ast.ImportFrom)}
+        assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "shortcut"}, path
+        todo += [module for module in modules(path, everywhere=False) if module not in seen]
+    assert {"shortcut.run.stages", "shortcut.files.manifest"} <= seen
+
+
+def test_no_pickle_is_read_but_by_our_own_unpickler():
+    """`pickle` is the writer's and the reader's alone (above), and these are the other ways in."""
     calls = {
         ast.unparse(node.func)
         for path in [*PACKAGE, *SCRIPTS]
@@ -60,9 +199,9 @@ def test_pure_modules_import_torch_and_the_standard_library_only(name):
 
 def test_no_package_is_used_that_requirements_do_not_pin():
     pinned = {line.split("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
-    distributions = {"sklearn": "scikit-learn"}
-    ours = {"shortcut"} | {path.stem for path in [*SCRIPTS, *ROOT.glob("tests/*.py")]}
-    used = set().union(*map(imported, [*PACKAGE, *SCRIPTS, *ROOT.glob("tests/*.py"), *ROOT.glob("models/*.py")]))
+    distributions = {"sklearn": "scikit-learn", "jinja2": "Jinja2"}
+    ours = {"shortcut"} | {path.stem for path in [*SCRIPTS, *TESTS]}
+    used = set().union(*map(imported, [*PACKAGE, *SCRIPTS, *TESTS, *ROOT.glob("models/*.py")]))
     missing = {distributions.get(name, name) for name in used - set(sys.stdlib_module_names) - ours} - pinned
     assert not missing
 
@@ -70,3 +209,21 @@ def test_no_package_is_used_that_requirements_do_not_pin():
 def test_file_names_are_legal_everywhere_and_no_module_hides_an_output_folder():
     names = {path.stem for path in [*PACKAGE, *SCRIPTS]}
     assert not names & {"aux", "con", "nul", "prn", "utils", "experiment", "linreg"}
+
+
+def test_the_package_is_small_and_so_are_its_files_and_functions():
+    """Lines are a cost: at most 250 a file, at most six parameters a function, `self` and options by name apart."""
+    lines = {path: len(path.read_text().splitlines()) for path in PACKAGE}
+    assert {path.name: n for path, n in lines.items() if n > 250} == {}
+    assert sum(lines.values()) <= 5_400
+    for path in PACKAGE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg != "self"]
+                assert len(arguments) <= 6 or (path.name, node.name) in WIDE, (path.name, node.name, arguments)
+
+
+WIDE = {  # functions of more parameters, each with its reason
+    ("outputs.py", "__init__"),  # what a stage is: what it reads, writes and depends on
+    ("unpickle.py", "_tensor"),  # torch's own, as its pickles call it
+}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_a_killed_stage_loses_nothing_and_ends_like_an_undisturbed_one():
-    script = Path(__file__).resolve().parent / "kill.py"
+    script = Path(__file__).resolve().parent / "tools" / "kill.py"
     done = subprocess.run(
         [sys.executable, script, "--kills", "1", "--forced", "0"],
         capture_output=True,

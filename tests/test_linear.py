@@ -1,10 +1,13 @@
 """Fits against scipy's float64 minimum-norm solution, and theorems of least squares."""
 
+import json
+
 import pytest
 import scipy.linalg
 import torch
 
 from shortcut import linear, metrics
+from shortcut.files import store
 
 RCOND = 1.19e-7
 
@@ -54,11 +57,11 @@ def test_training_r2_of_the_fit_is_never_below_that_of_identity_in_any_coordinat
 
 def test_one_factorization_serves_all_targets():
     h = torch.stack([states(30, 5, seed=s) for s in range(4)])
-    wanted = linear.pairs(3)
-    assert wanted == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    wanted = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     lines = []
     fits = list(linear.fit_pairs(h, wanted, RCOND, "cpu", lines.append))
-    for (i, j), fit in zip(wanted, fits, strict=True):
+    assert [pair for pair, _ in fits] == wanted
+    for (i, j), fit in fits:
         expected, *_ = scipy.linalg.lstsq(h[i].double().numpy(), h[j].double().numpy())
         torch.testing.assert_close(fit.A, torch.from_numpy(expected.T).float())
     assert lines == ["  ranks of the sources: 5 to 5 of 5"]
@@ -66,11 +69,27 @@ def test_one_factorization_serves_all_targets():
 
 def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
     h, lines = torch.stack([states(4, 9), states(4, 9, seed=1)]), []
-    (fit,) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
+    ((_, fit),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
     torch.testing.assert_close(linear.apply(fit.A, h[0]), h[1], rtol=0, atol=1e-5)
     assert "4 sentences for states of width 9" in lines[0]
     assert "4 to 4 of 9; below 9, of 1 of 1 sources, the solution is the one of minimum norm" in lines[1]
     assert fit.rank == 4
+
+
+def test_a_filter_of_the_singular_values_makes_another_kind_of_map():
+    """Ridge regression, against its normal equations; a filter of ones is least squares."""
+    x, y, c = states(30, 5), states(30, 3, seed=1), 2.5
+    factors = linear.factorize(x, RCOND)
+    ridge = factors.fit(y, lambda S: S.square() / (S.square() + c))
+    gram = x.double().T @ x.double() + c * torch.eye(5, dtype=torch.float64)
+    torch.testing.assert_close(ridge, torch.linalg.solve(gram, x.double().T @ y.double()).T, rtol=0, atol=1e-10)
+    assert factors.fit(y, torch.ones_like).equal(factors.fit(y))
+
+
+def test_sources_of_rank_0_have_no_condition_that_json_could_not_hold():
+    ((_, fit),) = linear.fit_pairs(torch.zeros(2, 6, 4), [(0, 1)], RCOND, "cpu", lambda _: None)
+    assert fit.rank == 0
+    assert json.loads(store.dump_json(fit.numbers))["condition"] is None
 
 
 def test_numbers_of_a_fit():

@@ -9,7 +9,8 @@ import torch
 import transformers
 from conftest import LAYERS, make_bert, make_gpt2
 
-from shortcut import Problem, loading
+from shortcut import Problem
+from shortcut.run import checkpoint, loading
 
 
 def test_half_precision_checkpoint_runs_in_float32(tmp_path, gpt2_folder):
@@ -39,7 +40,7 @@ def test_unknown_name_and_empty_folder_are_one_line(tmp_path):
 
 def test_another_number_of_layers_is_refused(gpt2_folder):
     with pytest.raises(Problem, match="has 3 layers, config.py says 12"):
-        loading.load(gpt2_folder, masked=False, layers=12)
+        checkpoint.n_layers(gpt2_folder, masked=False, expected=12)
 
 
 @pytest.mark.parametrize("make", [make_gpt2, make_bert])
@@ -83,33 +84,33 @@ def test_pickled_checkpoints_need_a_setting(tmp_path, gpt2_folder, gpt2):
 
 def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, gpt2_folder):
     folder = shutil.copytree(gpt2_folder, tmp_path / "model")
-    weights, tokenizer = (loading.fingerprint(str(folder), kind) for kind in ("weights", "tokenizer"))
-    assert weights == loading.fingerprint(gpt2_folder, "weights")
+    weights, tokenizer = (checkpoint.fingerprint(str(folder), kind) for kind in ("weights", "tokenizer"))
+    assert weights == checkpoint.fingerprint(gpt2_folder, "weights")
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors["transformer.ln_f.bias"][0] += 1
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert loading.fingerprint(str(folder), "weights") != weights
-    assert loading.fingerprint(str(folder), "tokenizer") == tokenizer
-    changed = loading.fingerprint(str(folder), "weights")
+    assert checkpoint.fingerprint(str(folder), "weights") != weights
+    assert checkpoint.fingerprint(str(folder), "tokenizer") == tokenizer
+    changed = checkpoint.fingerprint(str(folder), "weights")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "layer_norm_epsilon": 1e-3}))
-    assert loading.fingerprint(str(folder), "weights") != changed
+    assert checkpoint.fingerprint(str(folder), "weights") != changed
     (folder / "config.json").write_text(json.dumps({**config, "transformers_version": "9", "dtype": "float16"}))
-    assert loading.fingerprint(str(folder), "weights") == changed
+    assert checkpoint.fingerprint(str(folder), "weights") == changed
 
 
 def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2):
     gpt2.net.save_pretrained(tmp_path)
-    assert loading.fingerprint(str(tmp_path), "tokenizer") is None
+    assert checkpoint.fingerprint(str(tmp_path), "tokenizer") is None
     with pytest.raises(Problem, match=r"holds no tokenizer: expected tokenizer\.json, "):
         loading.load_tokenizer(str(tmp_path), masked=False)
 
 
 def test_fingerprint_asks_for_no_pickled_weights_where_safetensors_are(gpt2_folder, monkeypatch):
     asked = []
-    original = loading.cached_file
-    monkeypatch.setattr(loading, "cached_file", lambda *a, **k: asked.append(a[1]) or original(*a, **k))
-    loading.fingerprint(gpt2_folder, "weights")
+    original = transformers.utils.cached_file
+    monkeypatch.setattr(transformers.utils, "cached_file", lambda *a, **k: asked.append(a[1]) or original(*a, **k))
+    checkpoint.fingerprint(gpt2_folder, "weights")
     assert asked == ["config.json", "model.safetensors"]
 
 
@@ -126,13 +127,13 @@ def test_a_model_folder_of_another_form_has_no_fingerprint(tmp_path, gpt2_folder
     (folder / "model.safetensors").unlink()
     (folder / name).write_text(content)
     with pytest.raises(Problem, match=f"^cannot load .*{message}"):
-        loading.fingerprint(str(folder), "weights")
+        checkpoint.fingerprint(str(folder), "weights")
 
 
 def test_sharded_checkpoints_have_fingerprints_too(tmp_path, gpt2, gpt2_folder):
     gpt2.net.save_pretrained(tmp_path, max_shard_size="10KB")
-    first = loading.fingerprint(str(tmp_path), "weights")
+    first = checkpoint.fingerprint(str(tmp_path), "weights")
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     shard = tmp_path / sorted(set(index["weight_map"].values()))[-1]
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
-    assert loading.fingerprint(str(tmp_path), "weights") != first
+    assert checkpoint.fingerprint(str(tmp_path), "weights") != first

@@ -7,15 +7,17 @@ import subprocess
 import sys
 
 import pytest
-from stages import make_upstream, run, stage
+from stages import make, make_upstream, outputs, run
 
-from shortcut import Problem, manifest, provenance, store
-from shortcut.layout import Layout
+from shortcut import Problem
+from shortcut.files import formats, manifest
+from shortcut.files.names import Names
+from shortcut.files.outputs import FORMAT
 
 
 @pytest.fixture
 def layout(tmp_path):
-    return Layout(tmp_path, "m", "d")
+    return Names(tmp_path, "m", "d")
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def test_other_settings_are_refused_by_name_until_forced(layout, said):
     with pytest.raises(Problem, match=r"seed was 0, is 1.*--force"):
         run(layout, said, seed=1, rcond=1e-7)
     assert run(layout, said, value="y", force=True, seed=1, rcond=1e-7)
-    assert store.load(layout.results) == "y"
+    assert formats.load(layout.results) == "y"
 
 
 def test_every_setting_that_differs_is_named_and_of_long_ones_what_differs(layout, said):
@@ -67,34 +69,81 @@ def test_a_file_that_is_not_ours_is_never_overwritten_unasked(layout, said):
 
 
 def test_an_interrupted_write_is_made_again(layout, said):
-    with pytest.raises(KeyboardInterrupt), stage(layout, said) as stopped, stopped.writing(layout.results):
+    with pytest.raises(KeyboardInterrupt), outputs(layout, said) as stopped, stopped.writing(layout.results):
         raise KeyboardInterrupt
     assert not layout.results.exists()
     assert run(layout, said)
 
 
 def test_an_entry_holds_what_made_the_file(layout, said):
-    upstream = make_upstream(layout, said, "a")
-    run(layout, said, reads=[upstream], seed=3)
-    written = json.loads((layout.experiment / manifest.NAME).read_text())
-    entry = written["files"]["d_results.pickle"]
-    made = written["runs"][entry["run"]]
-    assert entry["sha256"] == provenance.sha256(layout.results)
-    assert made["script"] == "add_results.py"
-    assert made["settings"] == {"format": manifest.FORMAT, "seed": 3}
-    assert made["inputs"] == {"experiment/m/d_tokenized_val.pickle": provenance.sha256(upstream)}
-    assert made["versions"].keys() >= {"torch", "transformers", "python"}
-    (behind,) = made["upstream"]
-    assert behind["made"] == ["experiment/m/d_tokenized_val.pickle"]
-    assert (behind["script"], behind["settings"], behind["upstream"]) == (
-        "add_tokenization.py", {"format": manifest.FORMAT}, [],
-    )  # fmt: skip
+    """All of it: every file it comes from and every setting on the way there, the nearest one of a name."""
+    sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, seed=5, spacy=None)
+    upstream = make_upstream(layout, said, "a", reads=[sentences], seed=3, train=9)
+    run(layout, said, reads=[upstream], tau=4.0)
+    entry = json.loads((layout.experiment / manifest.NAME).read_text())["files"]["d_results.pickle"]
+    assert entry["script"] == "add_results.py"
+    assert entry["sha256"] == manifest.sha256(layout.results)
+    assert entry["settings"] == {"format": FORMAT, "seed": 3, "spacy": None, "train": 9, "tau": 4.0}
+    assert entry["from"] == {layout.relative(path): manifest.sha256(path) for path in (upstream, sentences)}
+    assert entry["versions"].keys() >= {"torch", "transformers", "python"}
+
+
+OF_BEFORE = {  # as the code wrote it that had `runs`, each with the runs that made its inputs
+    "runs": {
+        "r": {
+            "script": "add_linreg.py", "settings": {"format": 1, "model": "m", "weights": "w", "rcond": 1e-7},
+            "inputs": {"experiment/m/d_tokenized_train.pickle": "t"}, "versions": {"python": "3.11.7"},
+            "upstream": [
+                {
+                    "made": ["experiment/m/d_tokenized_train.pickle"], "script": "add_tokenization.py",
+                    "settings": {"format": 1, "seed": 3, "train": 9}, "versions": {},
+                    "inputs": {"experiment/sentences/d_20K-sentences.pickle": "s"},
+                    "upstream": [
+                        {
+                            "made": ["experiment/sentences/d_20K-sentences.pickle"],
+                            "script": "get_wikipedia_sentences.py", "settings": {"format": 1, "seed": 5, "spacy": None},
+                            "inputs": {}, "upstream": [], "versions": {},
+                        }
+                    ],
+                }
+            ],
+        }
+    },
+    "files": {
+        "0_1.pickle": {
+            "run": "r", "sha256": "x", "made": "2026-11-25T00:00:00+00:00", "seconds": 1.5, "rank": 16,
+            "forced": "2026-11-25T00:00:00+00:00",
+        }
+    },
+}  # fmt: skip
+
+
+def test_a_manifest_of_before_is_taken_over(layout, said):
+    path = layout.matrix(0, 1)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"A")
+    OF_BEFORE["files"]["0_1.pickle"]["sha256"] = manifest.sha256(path)
+    (path.parent / manifest.NAME).write_text(json.dumps(OF_BEFORE))
+    (path.parent / "0_1.pickle.parts" / "states").mkdir(parents=True)
+    entry = manifest.load(path.parent)["0_1.pickle"]
+    assert entry == {
+        "script": "add_linreg.py", "sha256": manifest.sha256(path), "made": "2026-11-25T00:00:00+00:00", "seconds": 1.5,
+        "rank": 16, "versions": {"python": "3.11.7"},
+        "settings": {"format": 1, "seed": 3, "train": 9, "spacy": None, "model": "m", "weights": "w", "rcond": 1e-7},
+        "from": {"experiment/m/d_tokenized_train.pickle": "t", "experiment/sentences/d_20K-sentences.pickle": "s"},
+    }  # fmt: skip
+    make(layout, said, "add_linreg.py", layout.matrix(0, 2))
+    assert manifest.load(path.parent).keys() == {"0_1.pickle", "0_2.pickle"}
+    assert manifest.load(path.parent)["0_1.pickle"] == entry
+    assert "runs" not in json.loads((path.parent / manifest.NAME).read_text())
+    assert said[0] == "removed unfinished work of an earlier version: linreg/m/d/0_1.pickle.parts"
+    assert not list(path.parent.glob("*.parts"))
 
 
 def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
     code = (
-        "import sys; from pathlib import Path; from shortcut import manifest\n"
-        "with manifest.locked(Path(sys.argv[1]), 'add_results.py'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from shortcut.files import outputs\n"
+        "with outputs.locked(Path(sys.argv[1]), 'add_results.py'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, layout.experiment], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -110,20 +159,8 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[]", "1", "[" * 100_000, '{"runs": []}', '{"files": {"a": 1}}', '{"runs": {"r": {"settings": {}}}}',
-        '{"files": {"a": {"sha256": "x", "run": "r", "made": "now"}}}',
-        '{"files": {"a": {"sha256": "x", "run": [], "made": "now"}}}',
-        '{"runs": {"r": {"script": 1, "settings": {}, "inputs": {}}}}',
-        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": {}}}}',
-        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}, "upstream": [{"made": ["a"]}]}}}',
-        '{"runs": {"r": {"script": "x", "settings": {}, "inputs": {}, "upstream": [{"script": "x", "settings": {},'
-        ' "inputs": {}, "made": [1]}]}}}',
-        '{"runs": {"r": {"script": "x.py; rm y", "settings": {}, "inputs": {}}}}',
-        '{"runs": {"r": {"script": "x.py\\n", "settings": {}, "inputs": {}}}}',
-        '{"runs": {"r": {"script": "x.py", "settings": {"a": {"\\u001b[2J": 1}}, "inputs": {}}}}',
-        '{"runs": {"r": {"script": "x.py", "settings": {"a": [{"\\n": 1}]}, "inputs": {}}}}',
-        '{"runs": {"r": {"script": "x.py", "settings": {}, "inputs": {}}},'
-        ' "files": {"a": {"sha256": "x", "run": "r", "made": "\\n"}}}',
+        "{", "[" * 100_000, "{}", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x"}}}', '{"runs": {}}',
+        '{"runs": {}, "files": {"a": {"run": "r"}}}', '{"runs": {"r": 1}, "files": {"a": {"run": "r"}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_one_line(layout, said, content):
@@ -145,11 +182,12 @@ def test_where_all_is_made_a_folder_may_be_read_only(layout, said, monkeypatch):
     def denied(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("os.open", denied)
+    monkeypatch.setattr("filelock.FileLock.acquire", denied)
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: denied())
     assert not run(layout, said)
     assert "already made, skipped" in said[-1]
     layout.results.unlink()
-    with pytest.raises(Problem, match=r"cannot write to .*: Read-only file system"):
+    with pytest.raises(Problem, match=r"cannot write .*: Read-only file system"):
         run(layout, said)
 
 
@@ -160,69 +198,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(layout, said):
     assert os.listdir(layout.root) == ["experiment"]
 
 
-def test_force_keeps_the_old_file_until_the_new_one_is_whole(layout, said):
-    run(layout, said, value="old")
-    with pytest.raises(RuntimeError, match="before anything was written"), stage(layout, said, force=True):
-        raise RuntimeError("before anything was written")
-    assert store.load(layout.results) == "old"
-
-
-def test_force_on_a_full_disk_keeps_the_old_file(layout, said, monkeypatch):
-    run(layout, said, value="old")
-    original = os.fdopen
-
-    def full(handle, *mode):
-        if manifest.NAME in os.readlink(f"/proc/self/fd/{handle}"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(handle, *mode)
-
-    monkeypatch.setattr("os.fdopen", full)
-    with pytest.raises(Problem, match=r"manifest\.json: No space left"):
-        run(layout, said, value="new", force=True)
-    assert store.load(layout.results) == "old"
-    monkeypatch.undo()
-    assert not run(layout, said)
-
-
-def test_what_a_killed_run_left_is_removed(layout, said):
-    layout.experiment.mkdir(parents=True)
-    leftover = layout.experiment / f".{layout.results.name}.abc123"
-    leftover.write_bytes(b"half")
-    run(layout, said)
-    assert not leftover.exists()
-
-
-def stopped(layout, said, **others):
-    """A run that is stopped with unfinished work; whether an earlier one's was there."""
-    with pytest.raises(KeyboardInterrupt), stage(layout, said, **others) as working:
-        part = working.parts(layout.results) / "one.pickle"
-        before = part.exists()
-        part.write_bytes(b"")
-        raise KeyboardInterrupt
-    return before
-
-
-def test_unfinished_work_serves_the_next_run_of_the_same_kind_and_no_other(layout, said):
-    assert not stopped(layout, said, seed=0)
-    assert stopped(layout, said, seed=0)
-    assert not stopped(layout, said, seed=1)
-    assert not stopped(layout, said, seed=0)
-    assert not stopped(layout, said, seed=0, force=True)  # to make anew is to begin anew
-    assert stopped(layout, said, seed=0, force=True)
-    assert stopped(layout, said, seed=0)
-    assert stopped(layout, said, seed=0, force=True)
-    assert not stopped(layout, said, seed=1, force=True)
-    run(layout, said, seed=1)
-    assert not list(layout.experiment.glob("*.parts"))
-
-
-def test_a_stopped_run_with_force_goes_on_with_force_and_keeps_what_it_made(layout, said):
+def test_force_keeps_the_old_file_until_all_is_checked_and_then_runs_as_usual(layout, said):
     paths = [layout.matrix(0, j) for j in range(1, 5)]
 
     def matrices(value, stop=9, **others):
         """Which of the matrices a run makes; after `stop` of them it is stopped."""
         made = []
-        with stage(layout, said, "add_linreg.py", paths, **others) as working:
+        with outputs(layout, said, "add_linreg.py", paths, **others) as working:
             for path in working.todo:
                 if len(made) == stop:
                     raise KeyboardInterrupt
@@ -232,22 +214,19 @@ def test_a_stopped_run_with_force_goes_on_with_force_and_keeps_what_it_made(layo
 
     assert matrices("old", rcond=1) == [0, 1, 2, 3]
     with pytest.raises(KeyboardInterrupt):
-        matrices("new", stop=2, rcond=2, force=True)
-    with pytest.raises(Problem, match="0_3.pickle was made with other settings .*: --force makes it anew"):
-        matrices("new", rcond=2)
+        matrices("new", stop=0, rcond=2, force=True)
+    assert [formats.load(path) for path in paths] == ["old"] * 4
     with pytest.raises(KeyboardInterrupt):
-        matrices("new", stop=1, rcond=2, force=True)
-    assert matrices("new", rcond=2, force=True) == [3]
-    assert "goes on with the run with --force that was stopped (begun 20" in said[-2]
-    assert [store.load(path) for path in paths] == ["new"] * 4
-    assert not list(layout.matrices.glob("*.parts"))
+        matrices("new", stop=2, rcond=2, force=True)
+    assert [path.exists() for path in paths] == [True, True, False, False]
+    assert matrices("new", rcond=2) == [2, 3]
+    assert [formats.load(path) for path in paths] == ["new"] * 4
     assert matrices("newer", rcond=2, force=True) == [0, 1, 2, 3]
 
 
-def test_unfinished_work_of_a_finished_file_is_removed(layout, said):
-    """As after a kill between the last file and the clean-up."""
-    run(layout, said, seed=0)
-    parts = layout.results.with_name(f"{layout.results.name}.parts")
-    parts.mkdir()
-    assert not run(layout, said, seed=0)
-    assert not parts.exists()
+def test_what_a_killed_run_left_is_removed(layout, said):
+    layout.experiment.mkdir(parents=True)
+    leftover = layout.experiment / f".{layout.results.name}.abc123"
+    leftover.write_bytes(b"half")
+    run(layout, said)
+    assert not leftover.exists()

@@ -7,23 +7,25 @@ from pathlib import Path
 import pytest
 from conftest import make_sentences
 
-from shortcut import layout, store
+from shortcut.files import store
+from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ("add_linreg", "add_plot_r2", "add_linreg_submodules", "add_results", "bert_add_reps")
+SHARED = ("add_linreg", "add_plot_r2", "add_linreg_submodules", "add_results", "bert_add_reps", "bert_add_linreg",
+          "bert_add_results")  # fmt: skip
 DRIVER = """
 import importlib, sys
 import torch
 torch.set_num_threads(1)
 import config
-from shortcut import cli
+from shortcut.run.script import shell
 config.TRAIN, config.VAL = 80, 40
 out, gpt2, bert, *scripts = sys.argv[1:]
 def main():
     for script in scripts:
         model = bert if script.startswith("bert_") else gpt2
         importlib.import_module(script).main(["--out", out, "--model", model, "--dataset", "words"])
-cli.run(main)
+shell(main)
 """
 
 
@@ -44,7 +46,7 @@ def outs(tmp_path_factory, gpt2_folder, bert_folder):
     found = []
     for processes in (1, 2):
         out = tmp_path_factory.mktemp(f"of{processes}")
-        with store.replacing(layout.Layout(out, "any", "words").sentences) as file:
+        with store.replacing(Names(out, "any", "words").sentences) as file:
             store.dump(file, *make_sentences(150))
         assert not launch(out, (gpt2_folder, bert_folder), ["add_tokenization"], processes).returncode
         done = launch(out, (gpt2_folder, bert_folder), SHARED, processes)
@@ -59,12 +61,12 @@ def test_files_do_not_depend_on_the_number_of_processes(outs):
     assert len(one) > 30
     for name, path in one.items():
         assert path.read_bytes() == two[name].read_bytes(), name
-    assert not [*outs[1][0].rglob("*.parts")]
+    assert not [*outs[1][0].rglob("*.unfinished")]
 
 
 def test_what_is_lost_is_made_again_by_two_processes(outs, gpt2_folder, bert_folder):
     """Where only a figure is to do, the leader alone draws it, and its entry is whole."""
-    there = layout.Layout(outs[1][0], "tiny-gpt2", "words")
+    there = Names(outs[1][0], "tiny-gpt2", "words")
     lost = [there.plot("r2_scores_3", "png"), there.matrix(1, 2)]
     before = [path.read_bytes() for path in lost]
     for path in lost:

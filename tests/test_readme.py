@@ -101,9 +101,9 @@ def test_a_matrix_in_three_lines(clone):
 @pytest.mark.parametrize("command", [c for c in commands() if needs_network(c) or c.startswith(TORCHRUN)])
 def test_commands_that_need_a_network_have_their_options(command, capsys):
     for words in scripts_of(command):
-        script = next(word for word in words if word.endswith(".py") or word == "shortcut.store")
+        script = next(word for word in words if word.endswith(".py") or word == "shortcut")
         given = words[words.index(script) :]
-        if script == "shortcut.store":
+        if script == "shortcut":
             asked = subprocess.run([sys.executable, "-m", script, "--help"], cwd=ROOT, capture_output=True, check=True)
             known = asked.stdout.decode()
         else:
@@ -118,7 +118,7 @@ def test_make_knows_every_target_and_the_files_named_are_there():
         assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False).returncode == 0
     for name in re.findall(r"\]\(([\w/.-]+)\)", README):
         assert (ROOT / name).exists()
-    package = {path.name for path in (ROOT / "shortcut").glob("*.py")} - {"__init__.py"}
+    package = {path.name for path in (ROOT / "shortcut").rglob("*.py")} - {"__init__.py", "__main__.py"}
     assert package <= set(re.findall(r"`(?:shortcut/)?(\w+\.py)`", README))
 
 

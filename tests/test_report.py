@@ -17,7 +17,12 @@ import pytest
 import torch
 
 import plot_results
-from shortcut import layout, manifest, paper, plots, results, store, tables
+from shortcut import results
+from shortcut.approximation import MODES
+from shortcut.files import formats, store
+from shortcut.files.names import Names
+from shortcut.files.outputs import Outputs
+from shortcut.show import claims, plots, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 L, N = 4, 50
@@ -35,12 +40,12 @@ def make_records():
         return {"info": info, "layers_processed": layers, "topk": topk, "surprisal": torch.rand(N, generator=g) * 9}
 
     fixed = [
-        record({"type": "jump", "mode": results.KEYS[mode], "layer": l}, float(l), (k + 2) / 8 if l < L else 1)
-        for k, mode in enumerate(results.KEYS)
+        record({"type": "jump", "mode": mode.key, "layer": l}, float(l), (k + 2) / 8 if l < L else 1)
+        for k, mode in enumerate(MODES.values())
         for l in range(L + 1)
     ]
     early = [
-        record({"type": "early_exit", "mode": results.KEYS[mode], "lambda": lam}, 1 + (L - 1) * lam, 0.2 + 0.8 * lam)
+        record({"type": "early_exit", "mode": MODES[mode].key, "lambda": lam}, 1 + (L - 1) * lam, 0.2 + 0.8 * lam)
         for mode in ("id", "mat")
         for lam in (0.0, 0.5, 1.0)
     ]
@@ -53,7 +58,7 @@ def scores(only_last=False):
 
 
 def make(root):
-    files = layout.Layout(root, "gpt2-xl", "words")
+    files = Names(root, "gpt2-xl", "words")
     with store.replacing(files.results) as file:
         store.dump(file, *make_records())
     with store.replacing(files.r2_scores) as file:
@@ -137,7 +142,7 @@ def test_page_shows_the_numbers_of_the_summary(made):
 
 def test_summary_holds_the_numbers_of_the_records(made):
     summary = json.loads(made.summary.read_text())
-    records = store.load_results(made.results)
+    records = formats.load_results(made.results)
     full = records[L]["topk"].numpy()
     mat, identity = (
         {r["info"]["layer"]: r for r in records if r["info"]["mode"] == key and "layer" in r["info"]}
@@ -159,22 +164,22 @@ def test_paper_is_quoted_for_the_models_it_names_alone(made):
     assert [claim["here"] for claim in told if "pairs of layers" in claim["what"]] == ["10 of 10"]
     assert any("28-45%" in claim["paper"] for claim in told)
     r = results.summarize(make_records())
-    assert paper.claims("my-model", r, scores()) == []
-    assert {claim["paper"] for claim in paper.claims("gpt2", r, None)} == {"every layer"}
-    saved = {m: [c for c in paper.claims(m, r, None) if "early exit saves" in c["what"]]
+    assert claims.claims("my-model", r, scores()) == []
+    assert {claim["paper"] for claim in claims.claims("gpt2", r, None)} == {"every layer"}
+    saved = {m: [c for c in claims.claims(m, r, None) if "early exit saves" in c["what"]]
              for m in ("gpt2-medium", "bert-large-uncased")}  # fmt: skip
-    needed = {mode: results.layers_needed(r.early[mode], 0.95) for mode in ("mat", "id")}
-    for claims in saved.values():
-        assert claims[0]["here"].startswith(f"mat {L - needed['mat']:.1f} ({100 * (L - needed['mat']) / L:.1f}%)")
+    needed = {mode: r.early[mode].layers_needed(0.95) for mode in ("mat", "id")}
+    for of_model in saved.values():
+        assert of_model[0]["here"].startswith(f"mat {L - needed['mat']:.1f} ({100 * (L - needed['mat']) / L:.1f}%)")
 
 
 def test_csv_holds_the_curves_with_their_intervals(made):
-    r = results.summarize(store.load_results(made.results))
+    r = results.summarize(formats.load_results(made.results))
     rows = read(made.plot(f"ee_pre1_{L}", "csv"))
     assert [row["exit"] for row in rows] == ["fixed"] * 2 * (L + 1) + ["early"] * 6
     early = [row for row in rows if row["exit"] == "early" and row["mode"] == "mat"]
     assert [float(row["lambda"]) for row in early] == [0, 0.5, 1]
-    for row, point in zip(early, r.early["mat"].estimates("precision@1"), strict=True):
+    for row, point in zip(early, r.early["mat"].estimates["precision@1"], strict=True):
         assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(point, abs=1e-5)
     assert {row["metric"] for row in read(made.plot(f"pre_{L}", "csv"))} == set(results.METRICS[:3])
 
@@ -204,7 +209,7 @@ def test_files_of_two_runs_are_the_same_and_undated(made, tmp_path):
 
 def test_page_without_r2_scores_has_no_heat_map(made, tmp_path):
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
-    files = layout.Layout(tmp_path, made.model, made.dataset)
+    files = Names(tmp_path, made.model, made.dataset)
     for path in (files.r2_scores, files.summary, files.report):
         path.unlink()
     show(files)
@@ -214,21 +219,21 @@ def test_page_without_r2_scores_has_no_heat_map(made, tmp_path):
 
 def test_scores_that_come_later_are_taken_into_the_page_whenever_that_is_killed(made, tmp_path, monkeypatch, capsys):
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
-    files = layout.Layout(tmp_path, made.model, made.dataset)
+    files = Names(tmp_path, made.model, made.dataset)
     files.r2_scores.rename(tmp_path / "later")
     for path in (files.summary, files.report):
         path.unlink()
     show(files)
     (tmp_path / "later").rename(files.r2_scores)
-    writing = manifest.Stage.writing
+    writing = Outputs.writing
 
-    def stopping(stage, path, **numbers):
+    def stopping(outputs, path, **numbers):
         if path == files.report:
             raise KeyboardInterrupt
-        return writing(stage, path, **numbers)
+        return writing(outputs, path, **numbers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest.Stage, "writing", stopping)
+        patch.setattr(Outputs, "writing", stopping)
         with pytest.raises(KeyboardInterrupt):
             show(files)
     assert json.loads(files.summary.read_text())["r2"]
@@ -250,14 +255,14 @@ def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
 
 
 def test_curves_have_the_papers_colours_and_bands(made):
-    r = results.summarize(store.load_results(made.results))
+    r = results.summarize(formats.load_results(made.results))
     figures = plots.all_figures(r, "t")
     ax = figures[f"parts_pre1_{L}"].draw().axes[0]
     colours = {line.get_label(): line.get_color() for line in ax.lines}
     assert colours == {"mat": "blue", "mat_attn": "green", "mat_ffn": "magenta", "mat_ln1_ln2": "orange"}
     assert len({str(line._dash_pattern) for line in ax.lines}) == len(ax.lines) == len(ax.collections)
     low = ax.collections[0].get_paths()[0].vertices[:, 1].min()
-    assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates("precision@1")))
+    assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates["precision@1"]))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +289,7 @@ def test_when_nobody_reads_what_is_said_the_work_goes_on(made, output, told):
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium: make page-check installs it")
 def test_the_check_of_pages_finds_a_broken_figure(made, tmp_path):
     def check(page):
-        script = Path(__file__).parent / "check_page.py"
+        script = ROOT / "tests" / "tools" / "check_page.py"
         return subprocess.run([sys.executable, script, page], capture_output=True, text=True, check=False)
 
     assert check(made.report).returncode == 0

@@ -49,27 +49,27 @@ def test_difference_is_paired_over_the_sentences():
     r = results.summarize(records({"mat": [1, 1, 1, 0, 1, 1], "id": [0, 0, 1, 0, 0, 1]}, surprisals))
     d = np.array([1, 1, 0, 0, 1, 0])
     half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
-    assert results.differences(r, "precision@1")[0] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
-    assert results.differences(r, "precision@1")[2] == (0, 0, 0)
+    assert r.differences["precision@1"][0] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
+    assert r.differences["precision@1"][2] == (0, 0, 0)
     d = surprisals["mat"].double().numpy() - surprisals["id"].double().numpy()
     half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
-    assert results.differences(r, "surprisal")[1] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
+    assert r.differences["surprisal"][1] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
 
 
 def test_mean_over_layers_leaves_out_the_last_one():
     r = results.summarize(
         records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
     )
-    assert results.mean_over_layers(r, "mat").mean == 0.75
-    assert results.mean_over_layers(r, "id").mean == 0.25
+    assert r.mean_over_layers["mat"].mean == 0.75
+    assert r.mean_over_layers["id"].mean == 0.25
 
 
 def test_layers_needed_by_interpolation():
     half = curve([0, 2, 4], [[0, 0], [0, 1], [1, 1]])
-    assert results.layers_needed(half, 0.75) == 3
-    assert results.layers_needed(half, 0.5) == 2
-    assert results.layers_needed(curve([1, 2], [[0, 0], [0, 1]]), 0.9) is None
-    assert results.layers_needed(curve([1, 2], [[1, 1], [1, 1]]), 0.9) == 1
+    assert half.layers_needed(0.75) == 3
+    assert half.layers_needed(0.5) == 2
+    assert curve([1, 2], [[0, 0], [0, 1]]).layers_needed(0.9) is None
+    assert curve([1, 2], [[1, 1], [1, 1]]).layers_needed(0.9) == 1
 
 
 def test_one_sentence_has_no_interval():

@@ -1,0 +1,172 @@
+"""Where sentences come from: Wikipedia on the hub, files of articles, files of sentences.
+
+`datasets` finds a set's files on the hub and their revision, and is imported here alone.
+"""
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+
+from shortcut import Problem
+from shortcut.corpus import parquet
+from shortcut.corpus.sentences import Wanted, draw_sentences
+from shortcut.files.scratch import Scratch
+
+FOOTER = 65_536  # bytes at the end of a parquet file that say what is in it
+
+
+class Source(NamedTuple):
+    """Files to take sentences from.
+
+    Attributes:
+        name: what it is called in a message.
+        files: paths or URLs.
+        suffix: of all of them: .parquet and .jsonl hold articles, .txt sentences.
+        revision: the commit of the hub that they are of; None for files here.
+    """
+
+    name: str
+    files: list[str]
+    suffix: str
+    revision: str | None = None
+
+
+def local(path: str) -> Source:
+    """A file or folder of parquet, jsonl or txt; in a folder, the files of the first of these that is there.
+
+    Raises:
+        Problem: nothing there that can be read.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise Problem(f"no source {path!r}: expected hub, docstrings, or a file or folder of parquet, jsonl or txt")
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    for suffix in (".parquet", ".jsonl", ".txt"):
+        if chosen := [str(p) for p in files if p.suffix == suffix]:
+            return Source(path, chosen, suffix)
+    raise Problem(f"{path} holds no .parquet, .jsonl or .txt file")
+
+
+def hub(dataset: str, config: str, scratch: Scratch) -> Source:
+    """The parquet files of a public set on the Hugging Face hub, of one revision for all of a run.
+
+    Args:
+        dataset: its name on the hub.
+        config: the name of its configuration.
+        scratch: keeps the list for a run that goes on from there.
+
+    Raises:
+        Problem: the hub cannot be reached, or has no such set.
+    """
+    name = f"{dataset} {config} on the Hugging Face hub"
+    listed = scratch.keep(lambda: "\n".join(_listing(dataset, config, name)).encode(), dataset=dataset, config=config)
+    files = listed.decode().split("\n")
+    revision = files[0].partition("@")[2].partition("/")[0]  # hf://datasets/<name>@<commit>/<path>
+    return Source(name, files, ".parquet", revision)
+
+
+def _listing(dataset: str, config: str, name: str) -> list[str]:
+    import datasets  # noqa: PLC0415  (takes seconds)
+
+    try:
+        # asked once, which fails at once: the loading tries for half a minute, with two lines a try
+        fsspec.filesystem("hf").info(f"datasets/{dataset}")
+        files = datasets.load_dataset_builder(dataset, config).config.data_files or {}
+    except (*parquet.READ_ERRORS, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise Problem(
+            f"cannot reach {name} ({parquet.one_line(error)}): try again with a network, or take --source PATH"
+            " --dataset NAME (parquet, jsonl or txt), or --source docstrings --dataset docstrings"
+        ) from error
+    if "train" not in files:
+        raise Problem(
+            f"{name} has the splits {', '.join(files) or 'none'}, expected train: see HUB_DATASET in config.py"
+        )
+    return sorted(files["train"])
+
+
+def sentences(source: Source, wanted: Wanted, scratch: Scratch) -> list[str]:
+    """n sentences, newline at the end, in random order; fewer (with a notice) where a source has no more.
+
+    Args:
+        source: files of articles (one sentence of each, see `draw_sentence`) or of sentences.
+        wanted: how many, and how they are drawn.
+        scratch: keeps what is read from parquet (see `parquet.sentences`).
+
+    Raises:
+        Problem: a file cannot be read, or there is no sentence.
+    """
+    rng = random.Random(wanted.seed)
+    if source.suffix == ".parquet":
+        result = parquet.sentences(source.files, wanted, scratch)
+    elif source.suffix == ".jsonl":
+        result = []
+        for sentence in islice(draw_sentences(_jsonl(source.files, rng), wanted.split, rng), wanted.n):
+            result.append(sentence)
+            wanted.found(1)
+    else:
+        lines = [line.strip() + "\n" for file in source.files for line in read_lines(file) if line.strip()]
+        result = rng.sample(lines, min(wanted.n, len(lines)))
+        wanted.found(len(result))
+    if not result:
+        raise Problem(f"{source.name} holds no sentence: expected articles of two paragraphs or more, or lines of text")
+    if len(result) < wanted.n:
+        wanted.notice(f"{len(result)} sentences found, {wanted.n} asked for: that is all of {source.name}")
+    # Departure: the original kept the order of the articles; what trains and what validates must be alike.
+    rng.shuffle(result)
+    return result
+
+
+def identity(path: str, budget: int) -> dict[str, Any]:
+    """What a local source holds, for the record: its name, and a hash over its files.
+
+    Of parquet files, which may be many gigabytes, over their sizes and footers; and the budget that
+    limits what is read of them.
+    """
+    digest, source = hashlib.sha256(), local(path)
+    whole = source.suffix != ".parquet"
+    for file in source.files:
+        with open(file, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(0 if whole else max(0, size - FOOTER))
+            digest.update(f"{size}\n".encode() + hashlib.file_digest(stream, "sha256").digest())
+    known = {"source": Path(path).name, "content of the source": digest.hexdigest()[:16]}
+    return known if whole else {**known, "bytes": budget}
+
+
+def _jsonl(files: list[str], rng: random.Random) -> Iterator[str]:
+    """Articles in random order; only their places are kept in memory."""
+    places = []
+    for file in files:
+        with open(file, "rb") as stream:
+            offset = 0
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    places.append((file, offset, number))
+                offset += len(line)
+    rng.shuffle(places)
+    for file, offset, number in places:
+        with open(file, "rb") as stream:
+            stream.seek(offset)
+            line = stream.readline()
+        try:
+            article = json.loads(line)["text"]
+        except (ValueError, TypeError, KeyError):
+            article = None
+        if not isinstance(article, str):
+            raise Problem(f'{file}, line {number}: expected an object like {{"text": "..."}}')
+        yield article
+
+
+def read_lines(file: str) -> list[str]:
+    """The lines of a text. Raises Problem if it is not UTF-8."""
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise Problem(f"{file} is not UTF-8 text: {error}") from error

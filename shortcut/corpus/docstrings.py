@@ -1,0 +1,134 @@
+"""English sentences from the docstrings of installed packages.
+
+The embedded models live on this text: it is on every machine that can run the project, it is real
+English, and none of it has to be shipped. A sentence belongs to the held-out set by a hash of its
+own characters, so another version of a package adds and removes sentences but never moves one from
+one set to the other.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from shortcut import Problem
+from shortcut.corpus.sentences import Split, Wanted
+
+HELD_OUT = 0.25  # share of the sentences that no embedded model was trained on
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MARKUP = (  # reStructuredText to plain text: pattern, what stays
+    (re.compile(r":[\w:+-]+:`~?([^`<]+?)\s*(?:<[^`]*>)?`"), r"\1"),  # :func:`name <target>`
+    (re.compile(r"``(.+?)``"), r"\1"),
+    (re.compile(r"`([^`<]+?)\s*<[^`]*>`_{0,2}"), r"\1"),  # `text <link>`_
+    (re.compile(r"`([^`]+)`_{0,2}"), r"\1"),
+    (re.compile(r"\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}"), r"\1"),
+    (re.compile(r"\s*\[[\w#]+\]_"), ""),  # [1]_
+    (re.compile(r"\[([^\]]+)\]\([^)]*\)"), r"\1"),  # [text](link)
+)
+UNDERLINE = re.compile(r"\s*([-=~^\"*])\1{2,}\s*")
+SENTENCE = re.compile(r"[A-Z][^\n]*[a-z0-9)'\"][.?!]")
+UNWANTED = re.compile(r"[`|\\<>{}=@~]|::|\.\.|https?:|__|\.py\b")
+
+
+def is_held_out(sentence: str) -> bool:
+    """Whether the sentence belongs to the part no embedded model was trained on (`HELD_OUT`)."""
+    digest = hashlib.sha256(sentence.strip().encode()).digest()
+    return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
+
+
+def draw(files: list[Path], wanted: Wanted, n_train: int) -> list[str]:
+    """Sentences, newline at the end, in random order; after the first `n_train`, held-out ones before any other.
+
+    The embedded models were trained on sentences that are not held out, so the validation
+    sentences, which follow the first `n_train`, are new to them.
+    """
+    everything = sentences(files, wanted.split, wanted.found)
+    random.Random(wanted.seed).shuffle(everything)
+    held_out = [s + "\n" for s in everything if is_held_out(s)]
+    others = [s + "\n" for s in everything if not is_held_out(s)]
+    return [*others[:n_train], *held_out, *others[n_train:]][: wanted.n]
+
+
+def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object] = lambda _: None) -> list[str]:
+    """Every distinct English sentence in the docstrings of the files, in their order.
+
+    Args:
+        files: Python sources, see `source_files`.
+        split: splits one paragraph into sentences.
+        told: of sentences found.
+    """
+    found: dict[str, None] = {}
+    for path in files:
+        before = len(found)
+        for docstring in _docstrings(path):
+            for paragraph in _paragraphs(docstring):
+                found.update(dict.fromkeys(filter(_is_english, split(paragraph))))
+        told(len(found) - before)
+    return list(found)
+
+
+def source_files(packages: Iterable[str]) -> list[Path]:
+    """The Python sources of installed packages, their tests left out.
+
+    Raises:
+        Problem: a package is not installed.
+    """
+    files = []
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise Problem(f"package {package!r} is not installed: see DOCSTRING_PACKAGES in config.py")
+        root = Path(next(iter(spec.submodule_search_locations)))
+        files += sorted(p for p in root.rglob("*.py") if not {"tests", "test"} & set(p.relative_to(root).parts))
+    return files
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # templates and deliberately broken files lie in packages too
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node, clean=False)):
+            yield inspect.cleandoc(docstring)
+
+
+def _paragraphs(docstring: str) -> Iterator[str]:
+    """Runs of lines of one indentation, as one line of plain text; code examples left out."""
+    for block in re.split(r"\n[ \t]*\n", docstring):
+        if ">>>" in block or "```" in block or block.lstrip().startswith(("..", "#", "$")):
+            continue
+        run: list[str] = []
+        indent = None
+        for line in block.splitlines():
+            if UNDERLINE.fullmatch(line):  # the line above it is a section's title
+                run, indent = [], None
+                continue
+            depth = len(line) - len(line.lstrip())
+            if depth != indent and run:
+                yield _plain(run)
+                run = []
+            indent = depth
+            run.append(line.strip())
+        if run:
+            yield _plain(run)
+
+
+def _plain(lines: list[str]) -> str:
+    text = " ".join(lines)
+    for pattern, kept in MARKUP:
+        text = pattern.sub(kept, text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _is_english(sentence: str) -> bool:
+    """A cheap sieve: whole sentences of words, not signatures, tables, code or links."""
+    words = sentence.split()
+    if not 5 <= len(words) <= 60 or not SENTENCE.fullmatch(sentence) or UNWANTED.search(sentence):
+        return False
+    return sum(c.isalpha() or c == " " for c in sentence) >= 0.9 * len(sentence)

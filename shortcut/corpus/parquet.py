@@ -1,0 +1,140 @@
+"""Sentences from the articles of parquet files, here or on the hub: an even choice of row groups.
+
+A shuffled stream of the same files would not be a sample: Wikipedia's follow the age of the pages, and
+a shuffle buffer sees the head of one file. So the footers are read first, then row groups drawn from
+every file: the column of texts alone, and the same share of the articles of each.
+
+Every footer and the sentences of every group are kept (`files.scratch`) until the output is whole, and
+every group has a random generator of its own: a run that was stopped goes on where it was, and ends with
+what an undisturbed run would have drawn.
+"""
+
+import math
+import random
+from contextlib import ExitStack
+from itertools import chain, islice, zip_longest
+from typing import NamedTuple
+
+import fsspec
+import pyarrow
+import pyarrow.parquet
+from huggingface_hub.errors import HTTPError
+from pyarrow.parquet import ParquetFile
+
+from shortcut import Problem
+from shortcut.corpus.sentences import Wanted, draw_sentences
+from shortcut.files.scratch import KEPT, Scratch
+
+SLACK = 1.2  # articles in reach for each sentence wanted: some are too short to have one
+
+# What reading raises. The hub's HTTP client, whose errors are no OSErrors, asks for a range five times
+# more, 1 to 8 seconds apart, before it raises one.
+READ_ERRORS = (pyarrow.ArrowException, OSError, HTTPError)
+
+
+class Group(NamedTuple):
+    """Row group `number` of file number `file`: how many articles it holds, and compressed bytes of their texts."""
+
+    file: int
+    number: int
+    rows: int
+    size: int
+
+
+def sentences(files: list[str], wanted: Wanted, scratch: Scratch) -> list[str]:
+    """Sentences of as many articles, in random order; fewer if there are no more.
+
+    Args:
+        files: paths or URLs of parquet files with a column `text`.
+        wanted: how many, and how they are drawn.
+        scratch: what an earlier run read; what this one reads is kept there.
+
+    Raises:
+        Problem: a file cannot be read, or has no column `text`.
+    """
+    n = wanted.n
+    with ExitStack() as closing:
+        wanted.notice(f"reading the footers of {len(files)} files")
+        opened = [_open(file, scratch, closing) for file in files]
+        first, others = _choose(opened, wanted)
+        read, everything = (sum(group.size for group in groups) / 1e6 for groups in (first, [*first, *others]))
+        wanted.notice(
+            f"reading {len(first)} of {len(first) + len(others)} row groups from {len(files)} files,"
+            f" {read:.0f} of {everything:.0f} MB"
+        )
+        rows = sum(group.rows for group in first)
+        steps = [(group, min(group.rows, math.ceil(n * group.rows / max(rows, 1)))) for group in first]
+        # Only where articles are too short to have a sentence: the other groups, then all of the first ones.
+        steps += [(group, group.rows) for group in [*others, *first]]
+        drawn: dict[Group, list[str]] = {}
+        total = 0
+        for step, (group, share) in enumerate(steps):
+            if step >= len(first) and total >= n:
+                break
+            drawn[group] = _draw(files[group.file], opened[group.file], group, share, wanted, scratch)
+            before, total = total, sum(map(len, drawn.values()))
+            wanted.found(min(total, n) - min(before, n))
+    result = [sentence for group in drawn.values() for sentence in group]
+    random.Random(wanted.seed).shuffle(result)  # what is too many is some of every file, not the last ones
+    return result[:n]
+
+
+def _open(file: str, scratch: Scratch, closing: ExitStack) -> ParquetFile:
+    try:
+        system, path = fsspec.url_to_fs(file)
+        # cache_type: the default reads 5 MB more than it is asked for, each time
+        stream = closing.enter_context(system.open(path, cache_type="none"))
+        footer = pyarrow.BufferReader(scratch.keep(lambda: _footer(stream), file=file))
+        parquet = ParquetFile(stream, metadata=pyarrow.parquet.read_metadata(footer))
+    except READ_ERRORS as error:
+        raise Problem(f"cannot read {file} ({one_line(error)}): expected a parquet file{KEPT}") from error
+    if "text" not in (columns := parquet.schema_arrow.names):
+        raise Problem(f"{file} has the columns {', '.join(columns)}, expected one named 'text'")
+    return parquet
+
+
+def _footer(stream) -> bytes:
+    footer = pyarrow.BufferOutputStream()
+    pyarrow.parquet.read_metadata(stream).write_metadata_file(footer)
+    return footer.getvalue().to_pybytes()
+
+
+def _choose(opened: list[ParquetFile], wanted: Wanted) -> tuple[list[Group], list[Group]]:
+    """The groups to read, and the others: round after round, one of every file that has one left."""
+    queues = []
+    for file, parquet in enumerate(opened):
+        column = parquet.schema_arrow.names.index("text")
+        groups = [parquet.metadata.row_group(k) for k in range(parquet.num_row_groups)]
+        queue = [Group(file, k, g.num_rows, g.column(column).total_compressed_size) for k, g in enumerate(groups)]
+        random.Random(f"{wanted.seed} {file}").shuffle(queue)
+        queues.append(queue)
+    rounds = [[group for group in groups if group is not None] for groups in zip_longest(*queues)]
+    sizes, rows = ([sum(group[k] for group in groups) for groups in rounds] for k in (3, 2))
+    planned = 1
+    while planned < len(rounds) and (
+        sum(rows[:planned]) < SLACK * wanted.n or sum(sizes[: planned + 1]) <= wanted.budget
+    ):
+        planned += 1
+    return [*chain(*rounds[:planned])], [*chain(*rounds[planned:])]
+
+
+def _draw(file: str, parquet: ParquetFile, group: Group, share: int, wanted: Wanted, scratch: Scratch) -> list[str]:
+    """Up to `share` sentences of one row group, each of another article."""
+
+    def draw() -> bytes:
+        try:
+            texts = parquet.read_row_group(group.number, columns=["text"])["text"].to_pylist()
+        except READ_ERRORS as error:
+            raise Problem(f"cannot read row group {group.number} of {file} ({one_line(error)}){KEPT}") from error
+        articles = [article for article in texts if isinstance(article, str)]
+        rng = random.Random(f"{wanted.seed} {group.file} {group.number}")
+        drawn = draw_sentences(rng.sample(articles, len(articles)), wanted.split, rng)
+        return "".join(islice(drawn, share)).encode()
+
+    lines = scratch.keep(draw, file=file, group=group.number, share=share).decode().split("\n")
+    return [line + "\n" for line in lines[:-1]]
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, short enough for a message."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:250]

@@ -1,0 +1,74 @@
+"""Which sentence of an article: the last of a paragraph. The only file that knows spaCy.
+
+The paper takes one sentence of each article; what it leaves open follows its original code.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from shortcut import Problem
+
+Split = Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be drawn.
+
+    Attributes:
+        n: how many sentences.
+        seed: of every draw.
+        budget: bytes of parquet to read at the most, once that holds articles enough.
+        split: splits a paragraph into sentences.
+        found: told of sentences found.
+        notice: told what is read.
+    """
+
+    n: int
+    seed: int
+    budget: int
+    split: Split
+    found: Callable[[int], object] = lambda _: None
+    notice: Callable[[str], object] = lambda _: None
+
+
+def splitter(pipeline: str | None = None) -> Split:
+    """A function that splits a paragraph into sentences, stripped, empty ones left out.
+
+    Args:
+        pipeline: a trained spaCy pipeline such as en_core_web_sm; None for the rule-based sentencizer.
+
+    Raises:
+        Problem: the pipeline is not installed.
+    """
+    import spacy  # noqa: PLC0415  (takes seconds)
+
+    if pipeline is None:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("sentencizer")
+    else:
+        try:
+            nlp = spacy.load(pipeline, exclude=["tagger", "attribute_ruler", "lemmatizer", "ner"])
+        except OSError as error:
+            raise Problem(
+                f"spaCy's pipeline {pipeline!r} is not installed: run `.venv/bin/python -m spacy download {pipeline}`,"
+                " or set SPACY = None in config.py for the rule-based sentencizer"
+            ) from error
+    return lambda paragraph: [s for span in nlp(paragraph).sents if (s := span.text.strip())]
+
+
+def draw_sentence(article: str, split: Split, rng: random.Random) -> str | None:
+    """The last sentence of a paragraph drawn from the article, newline appended; None if there is none.
+
+    Paragraphs are the non-empty lines, headings included; the last one is left out, as in the original
+    code. The sentencizer sees one paragraph only: it puts a newline at the head of the next sentence.
+    """
+    paragraphs = [line for line in article.split("\n") if line.strip()][:-1]
+    sentences = split(rng.choice(paragraphs)) if paragraphs else []
+    return sentences[-1] + "\n" if sentences else None
+
+
+def draw_sentences(articles: Iterable[str], split: Split, rng: random.Random) -> Iterator[str]:
+    """One sentence of each article that has one (`draw_sentence`)."""
+    return filter(None, (draw_sentence(article, split, rng) for article in articles))

@@ -1,0 +1,250 @@
+"""What every kind of file holds: each value checked before anything is computed from it.
+
+A file is read by `unpickle`, which never runs code; what it holds, whoever wrote it, comes back in the
+form that the pipeline works with. Each function raises Problem with the file's name, what was got and
+what was expected.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shortcut import Problem
+from shortcut.approximation import mode_of
+from shortcut.files.unpickle import load_all
+from shortcut.predictions import TOP
+from shortcut.tokens import Tokenized
+
+STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
+MOST_LAYERS = 1_000  # that scores may be of
+
+Scores = dict[tuple[int, int], float]
+
+
+def load(path: Path) -> Any:
+    """The single value in `path`. Raises as `load_all`, and if there is not exactly one."""
+    values = [*islice(load_all(path), 2)]
+    if len(values) != 1:
+        raise Problem(f"{path} holds {'more than one value' if values else 'no value'}, expected one")
+    return values[0]
+
+
+@contextmanager
+def _in(place: object) -> Iterator[None]:
+    """Puts the file's name, or the place in it, before what is wrong with its contents."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"{place}: {problem}") from problem
+
+
+def _expect(fits: bool, otherwise: str) -> None:
+    if not fits:
+        raise Problem(otherwise)
+
+
+def load_sentences(path: Path) -> list[str]:
+    """The sentences of get_wikipedia_sentences.py."""
+    sentences = [*load_all(path)]
+    for k, value in enumerate(sentences):
+        if type(value) is not str:
+            raise Problem(f"{path}: value {k} is of type {type(value).__name__}, expected sentences (str)")
+    return sentences
+
+
+def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
+    """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`."""
+    return {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
+
+
+def load_tokenized(path: Path) -> Tokenized:
+    """Read a file of `tokenized_dict`."""
+    value = load(path)
+    with _in(path):
+        return _tokenized(value)
+
+
+def _tokenized(value: Any) -> Tokenized:
+    whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions"} <= value.keys()
+    _expect(whole, f"holds {_got(value)}, expected a dict with tokenized_sentences and token_positions")
+    sentences, positions = value["tokenized_sentences"], value["token_positions"]
+    if type(positions) is list and all(type(position) is int and abs(position) < 2**31 for position in positions):
+        positions = torch.tensor(positions, dtype=torch.int64)
+    positions = _tensor(positions)
+    tensor = isinstance(positions, torch.Tensor)
+    _expect(tensor, f"token_positions is of type {type(positions).__name__}, expected an int64 tensor")
+    as_many = type(sentences) is list and sentences and positions.shape == (len(sentences),)
+    _expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
+    whole_numbers = positions.dtype in (torch.int64, torch.int32)
+    _expect(whole_numbers, f"token_positions are {positions.dtype}, expected int64")
+    lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
+    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
+        row = _is_tensor(ids, torch.int64, (_rows(ids),)) and len(ids)
+        _expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
+        if (key := (ids.data_ptr(), len(ids))) not in lowest:
+            lowest[key] = int(ids.min())
+        inside = 0 <= position < len(ids) and lowest[key] >= 0
+        _expect(inside, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+    return Tokenized(sentences, positions.long())
+
+
+def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
+    """The batches that bert_add_reps.py writes, of `STATES_BATCH` sentences each.
+
+    A batch is a dict of `tokenized_sentences`, `token_positions` and, by layer 0 ... L, states [b, d].
+    """
+    for start in range(0, len(tokenized), STATES_BATCH):
+        rows = slice(start, start + STATES_BATCH)
+        sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows])
+        yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
+
+
+def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
+    """Read a file of `state_batches`: the sentences, and their states [L + 1, n, d]."""
+    sentences, positions, states = [], [], []
+    room = path.stat().st_size  # a pickle may name one tensor for all its layers
+    for k, value in enumerate(load_all(path)):
+        with _in(path):
+            tokenized, h = _batch(value, k, n_layers, states[0][0].shape[1] if states else None)
+            room -= sum(of_a_layer.nbytes for of_a_layer in h)
+            _expect(room >= 0, "refused: its states are larger than the file")
+        sentences += tokenized.sentences
+        positions.append(tokenized.positions)
+        states.append(h)
+    _expect(bool(states), f"{path} holds no batch")
+    h = torch.stack([torch.cat([batch[layer] for batch in states]) for layer in range(n_layers + 1)])
+    return Tokenized(sentences, torch.cat(positions)), h
+
+
+def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized, list[torch.Tensor]]:
+    whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions", 0} <= value.keys()
+    _expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
+    with _in(f"batch {k}"):
+        sentences, above = _tokenized(value), len(value) - 3
+    _expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
+    states = [value.get(layer) for layer in range(n_layers + 1)]
+    for layer, h in enumerate(states):
+        d = h.shape[1] if d is None and isinstance(h, torch.Tensor) and h.ndim == 2 else d
+        got, n = f"layer {layer} of batch {k} holds", len(sentences)
+        fits = d is not None and _is_tensor(h, torch.float32, (n, d))
+        _expect(fits, f"{got} {_got(h)}, expected float32 states [{n}, {d or 'd'}]")
+        _expect(bool(h.isfinite().all()), f"{got} states that are not finite")
+    return sentences, states
+
+
+def load_matrix(path: Path, d: int | None) -> torch.Tensor:
+    """A fitted matrix A, float32 [d, d], finite; of any d if that is None."""
+    value = load(path)
+    size = d if d is not None else _rows(value)
+    expected = f"[{d}, {d}] for this model" if d is not None else "[d, d]"
+    with _in(path):
+        fits = _is_tensor(value, torch.float32, (size, size)) and size
+        _expect(fits, f"holds {_got(value)}, expected a float32 matrix {expected}")
+        _expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
+    return value
+
+
+def load_r2(path: Path) -> dict[str, Scores]:
+    """The scores of add_plot_r2.py: `score_mat` and `score_id`, each {(i, j): r2} for layers i <= j."""
+    value = load(path)
+    with _in(path):
+        whole = isinstance(value, dict) and {"score_mat", "score_id"} <= value.keys()
+        _expect(whole, f"holds {_got(value)}, expected a dict with score_mat and score_id")
+        return {name: _scores(value[name], name) for name in ("score_mat", "score_id")}
+
+
+def _scores(given: Any, name: str) -> Scores:
+    expected = "expected scores as {(i, j): float}"
+    _expect(isinstance(given, dict) and bool(given), f"{name} is {_got(given)}, {expected}")
+    highest = min(len(given), MOST_LAYERS)  # maps are drawn of them: L x L cells
+    for pair, r2 in given.items():
+        numbers = type(pair) is tuple and [*map(type, pair)] == [int, int]
+        layers = numbers and 0 <= pair[0] <= pair[1] <= highest
+        _expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
+        _expect(_is_finite(r2), f"{name} of {pair} is {_got(r2)}, expected a finite number")
+    return {pair: float(r2) for pair, r2 in given.items()}
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    """The records of add_results.py (see `results`), of one number of sentences all of them.
+
+    The original's BERT files lack `layers_processed` for jumps, which is their layer, and `surprisal`
+    for early exits, which stays absent.
+    """
+    records: list[dict[str, Any]] = []
+    for k, value in enumerate(load_all(path)):
+        with _in(f"{path}: record {k}"):
+            records.append(_record(value, len(records[0]["topk"]) if records else None))
+    highest = max((record["info"].get("layer", 0) for record in records), default=0)
+    jump = f"{path} has a jump from layer {highest} among {len(records)} records, expected one a layer"
+    _expect(highest <= len(records), jump)
+    return records
+
+
+def _record(value: Any, n: int | None) -> dict[str, Any]:
+    whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
+    _expect(whole, f"is {_got(value)}, expected a dict of info, layers_processed, topk and surprisal")
+    info, topk = _info(value["info"]), _tensor(value["topk"])
+    layers = value.get("layers_processed", info.get("layer"))
+    layers = layers.item() if isinstance(layers, torch.Tensor) and layers.numel() == 1 else layers
+    number = _is_finite(layers) and layers >= 0
+    _expect(number, f"layers_processed is {_got(layers)}, expected a number of layers")
+    n = _rows(topk) if n is None else n
+    fits = n and _is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
+    _expect(fits, f"topk is {_got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
+    result = {"info": info, "layers_processed": float(layers), "topk": topk}
+    if "surprisal" in value or info["type"] == "jump":
+        surprisal = _tensor(value.get("surprisal"))
+        fits = _is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
+        _expect(fits, f"surprisal is {_got(surprisal)}, expected float32 [{n}], all of it finite")
+        result["surprisal"] = surprisal
+    return result
+
+
+def _info(info: Any) -> dict[str, Any]:
+    """What is known of an info: `type`, `mode`, and `layer` or `lambda`."""
+    if isinstance(info, dict) and _is_mode(mode := info.get("mode")):
+        layer, lam = info.get("layer"), info.get("lambda")
+        if info.get("type") == "jump" and type(layer) is int and layer >= 0:
+            return {"type": "jump", "mode": mode, "layer": layer}
+        if info.get("type") == "early_exit" and _is_finite(lam):
+            return {"type": "early_exit", "mode": mode, "lambda": lam}
+    raise Problem("has another info, expected type jump with layer, or early_exit with lambda, and mode")
+
+
+def _is_mode(mode: Any) -> bool:
+    """Whether it stands for one of `approximation.MODES`, or for other sub-modules replaced, which are passed over."""
+    if type(mode) is not tuple or len(mode) != 2 or type(mode[1]) is not dict or mode[0] != "blk_mat":
+        return type(mode) is str and mode_of(mode) is not None
+    states = mode[1].get("what_to_mat")
+    return len(mode[1]) == 1 and type(states) is set and states <= {*range(1, 7)}
+
+
+def _tensor(value: Any) -> Any:
+    """A numpy array of numbers as a tensor; anything else as it is."""
+    known = isinstance(value, np.ndarray) and value.dtype in (np.int32, np.int64, np.float32, np.float64)
+    return torch.from_numpy(np.array(value)) if known else value
+
+
+def _is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == dtype and value.shape == shape
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _rows(value: Any) -> int:
+    return len(value) if isinstance(value, torch.Tensor) and value.ndim else 0
+
+
+def _got(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
+    return f"{value:.6g}" if type(value) in (int, float) else type(value).__name__

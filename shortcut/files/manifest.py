@@ -1,0 +1,197 @@
+"""manifest.json: beside the data of every folder, what made each file.
+
+    {"files": {NAME: {"script", "made", "seconds", "sha256", "settings", "from", "versions", ...}}}
+
+`from` has every file that it comes from, by path from the root, with its SHA-256, down to the sentences;
+`settings` every setting on the way there, a nearer one before one further up. So an entry says all by
+itself, and what is read together must agree in both.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from shortcut import Problem
+from shortcut.files import store
+from shortcut.files.names import Names
+
+NAME = "manifest.json"
+MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read together must share
+FEW = 3  # inputs that are named one by one
+KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict}
+
+Entry = dict[str, Any]
+
+
+def load(folder: Path) -> dict[str, Entry]:
+    """The entries of a folder by the names of its files; raises Problem if its manifest is of another form."""
+    if not (path := folder / NAME).exists():
+        return {}
+    manifest = store.load_json(path)
+    entries = _of_before(manifest) if "runs" in manifest else manifest.get("files")
+    whole = isinstance(entries, dict) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in KINDS.items())
+        for entry in entries.values()
+    )
+    if not whole:
+        raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
+    return entries
+
+
+def _of_before(manifest: dict[str, Any]) -> Any:
+    """The entries of a manifest of before: what made a file, and what made its inputs, each stood by itself."""
+
+    def flat(run: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        behind = [flat(upstream) for upstream in run.get("upstream", [])]
+        settings, origin = ({key: value for one in behind for key, value in one[k].items()} for k in (0, 1))
+        return settings | run["settings"], origin | run["inputs"]
+
+    try:
+        entries = {}
+        for name, entry in manifest["files"].items():
+            run = manifest["runs"][entry["run"]]
+            settings, origin = flat(run)
+            made = {key: value for key, value in entry.items() if key not in ("run", "forced")}
+            made |= {"script": run["script"], "settings": settings, "from": origin, "versions": run["versions"]}
+            entries[name] = made
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return entries
+
+
+def save(folder: Path, entries: dict[str, Entry]) -> None:
+    """Write a folder's entries in order."""
+    with store.replacing(folder / NAME) as file:
+        file.write(store.dump_json({"files": dict(sorted(entries.items()))}))
+
+
+class Provenance:
+    """The entries and hashes of the files under one root, each read once."""
+
+    def __init__(self, files: Names):
+        self.files = files
+        self._entries: dict[Path, dict[str, Entry]] = {}
+        self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
+
+    def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
+        """The entries of a folder; `again`: as they are now, since others may have written some."""
+        if again or folder not in self._entries:
+            self._entries[folder] = load(folder)
+        return self._entries[folder]
+
+    def entry(self, path: Path) -> Entry | None:
+        """A file's entry; None if it has none."""
+        return self.entries(path.parent).get(path.name)
+
+    def sha256(self, path: Path) -> str:
+        """The SHA-256 of a file, taken once."""
+        if path not in self._hashes:
+            before = _identity(path)
+            self._hashes[path] = sha256(path), before
+        return self._hashes[path][0]
+
+    def check_unchanged(self, paths: list[Path]) -> None:
+        """Raise Problem if one was changed, replaced or removed since its hash was taken."""
+        for path in paths:
+            if path in self._hashes and _identity(path) != self._hashes[path][1]:
+                raise Problem(f"{path} was changed while it was in use: run it again")
+
+    def behind(
+        self, paths: list[Path], expects: Mapping[str, Any], notice: Callable[[str], None]
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """What a file made from these comes from: the settings and the `from` of its entry.
+
+        Args:
+            paths: the files it is made from.
+            expects: settings that theirs must agree with; of matrices of another dataset "format" and
+                `MODEL_FILES` alone.
+            notice: told once of files that have no entry.
+
+        Raises:
+            Problem: one has changed since it was made, was made from what is no longer so, or otherwise than
+                expected; or two of them were not made alike.
+        """
+        settings, origin, first = {}, {}, {}  # `first`: where a setting, or a hash, comes from
+        for path in paths:
+            if entry := self.entry(path):
+                others = self._check(path, entry, expects)
+                for found, theirs in ((origin, entry["from"]), (settings, entry["settings"])):
+                    for name, value in theirs.items():
+                        known = self.files.relative(first.setdefault(name, path))
+                        if found.setdefault(name, value) != value and (others or name in MODEL_FILES):
+                            how = "; ".join(changes(found[name], value, name))
+                            both = f"{known} and {self.files.relative(path)} were not made alike ({how})"
+                            raise Problem(f"{both}: {self._again(path, entry)}")
+            origin[self.files.relative(path)] = self.sha256(path)
+        if unknown := [path for path in paths if not self.entry(path)]:
+            shown = self.files.describe(unknown)
+            notice(f"no manifest entry (made by hand or by other code), read as it is: {shown}")
+        return settings, origin
+
+    def _check(self, path: Path, entry: Entry, expects: Mapping[str, Any]) -> bool:
+        """Check a file against its entry; whether all settings count, as they do but for another dataset's matrices."""
+        name, again, theirs = self.files.relative(path), self._again(path, entry), entry["settings"]
+        if entry["sha256"] != self.sha256(path):
+            raise Problem(f"{name} has changed since it was made: {again}")
+        for kind in ("format", *MODEL_FILES):
+            if expects.get(kind) and theirs.get(kind) and theirs[kind] != expects[kind]:
+                what = f"another model's {kind}" if kind in MODEL_FILES else f"format {theirs[kind]}"
+                raise Problem(f"{name} was made with {what}: {again}")
+        for source, recorded in entry["from"].items():
+            if (self.files.root / source).exists() and self.sha256(self.files.root / source) != recorded:
+                raise Problem(f"{name} was made from another {source}: {again}")
+        all_count = not self.files.is_of_other_dataset(path)
+        expected = {k: v for k, v in expects.items() if all_count and k in theirs and k not in MODEL_FILES}
+        if told := "; ".join(how for k, ours in expected.items() for how in changes(theirs[k], ours, k)):
+            raise Problem(f"{name} was made with other settings ({told}): take those, or {again}")
+        return all_count
+
+    def _again(self, path: Path, entry: Entry) -> str:
+        return f"run {entry['script']}{self.files.dataset_option(path)} --force"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises Problem if it cannot be read, or is no regular file."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise Problem(f"{path} is not a regular file: remove it")
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from error
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What another file of that name, or another content, does not share."""
+    stat = os.stat(path) if path.exists() else None
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else ()
+
+
+def differences(before: Entry, settings: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+    """Every setting in which an entry differs from those given, and the first few inputs, in words; "" if none does."""
+    told, was = [*changes(before["settings"], settings)], before["from"]
+    others = [name for name in sorted({*was, *origin}) if was.get(name) != origin.get(name)]
+    for name in others[:FEW]:
+        how = "another" if name in was and name in origin else "with" if name in was else "without"
+        told.append(f"{how} {name}")
+    return "; ".join(told + [f"{len(others) - FEW} more"] * (len(others) > FEW))
+
+
+def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
+    """What makes two values differ: within dicts key by key, of lists what only one of them has."""
+    if isinstance(was, dict) and isinstance(is_, dict):
+        for key in sorted({*was, *is_}):
+            yield from changes(was.get(key, "absent"), is_.get(key, "absent"), f"{name} {key}".strip())
+    elif was != is_:
+        both = isinstance(was, list) and isinstance(is_, list)
+        parts = {"without": [x for x in is_ if x not in was], "with": [x for x in was if x not in is_]} if both else {}
+        told = " and ".join(f"{which} {_short(values)[1:-1]}" for which, values in parts.items() if values)
+        yield f"{name} was {told or f'{_short(was)}, is {_short(is_)}'}"
+
+
+def _short(value: Any) -> str:
+    text = value if value == "absent" else json.dumps(value)
+    return text if len(text) <= 40 else text[:36] + " ..."

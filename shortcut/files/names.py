@@ -1,0 +1,132 @@
+"""Where every file of the pipeline lies. Names are those of the original code."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+MAPS_OF = "_maps_of_"  # in names, between the dataset that is judged on and the one that was fitted on
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Names:
+    """The files of one model and one dataset.
+
+    Attributes:
+        root: holds `experiment/` and `linreg/`.
+        model: name of the model's folder, `<m>`; of a masked model it ends in `_mask`.
+        dataset: name of the dataset, `<d>`.
+        matrices_from: name of the dataset that the matrices were fitted on, if that is another.
+        experiment: the folder of this model's data.
+        matrices: the folder of its fitted matrices.
+        judged: what results are named by: the dataset, and whose matrices were judged on it if not its own.
+        sentences: the sentences, the same for all models.
+        r2_scores: the r2 of every jump.
+        results: predictions of every mode, layer and lambda.
+        summary: the numbers of the results, with their intervals.
+        report: the page that shows all figures and tables.
+    """
+
+    root: Path
+    model: str
+    dataset: str
+    matrices_from: str = ""
+
+    def __post_init__(self):
+        judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
+        experiment = self.root / "experiment" / self.model
+        self.__dict__.update(
+            judged=judged,
+            experiment=experiment,
+            matrices=self.root / "linreg" / self.model / (self.matrices_from or self.dataset),
+            sentences=self.root / "experiment" / "sentences" / f"{self.dataset}_20K-sentences.pickle",
+            r2_scores=experiment / f"{judged}_r2_scores.pickle",
+            results=experiment / f"{judged}_results.pickle",
+            summary=experiment / f"{judged}_summary.json",
+            report=experiment / f"{judged}_report.html",
+        )
+
+    @property
+    def masked(self) -> bool:
+        """Whether it is a masked model's."""
+        return self.model.endswith("_mask")
+
+    @property
+    def title(self) -> str:
+        """What figures are headed with."""
+        maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
+        return f"{self.model.removesuffix('_mask')} on {self.dataset}{maps}"
+
+    @property
+    def own(self) -> "Names":
+        """The same files where the dataset's own matrices are judged."""
+        return replace(self, matrices_from="")
+
+    def tokenized(self, split: str) -> Path:
+        """Tokens and chosen positions of "train" or "val"."""
+        return self.experiment / f"{self.dataset}_tokenized_{split}.pickle"
+
+    def states(self, split: str) -> Path:
+        """Masked sentences of "train" or "val" with the states at their [MASK], for masked models."""
+        return self.experiment / f"{self.dataset}_{split}.pickle"
+
+    def matrix(self, i: int, j: int) -> Path:
+        """A_ij, from layer i to layer j."""
+        return self.matrices / f"{i}_{j}.pickle"
+
+    def part(self, i: int, a: int) -> Path:
+        """The map of block i (0-based) from its state a - 1 to its state a."""
+        return self.matrices / f"p{i}_{a - 1}_{a}.pickle"
+
+    def plot(self, name: str, ending: str = "pdf") -> Path:
+        """A figure, by its name without ending."""
+        return self.experiment / "plots" / self.judged / f"{name}.{ending}"
+
+    def plots(self, *names: str) -> list[Path]:
+        """The figures in all their forms: for the paper, to look at, and as numbers."""
+        return [self.plot(name, ending) for name in names for ending in ("pdf", "png", "csv")]
+
+    def scratch(self, script: str) -> Path:
+        """The folder of a script's unfinished work."""
+        return self.experiment / f"{self.judged}_{script.removesuffix('.py')}.unfinished"
+
+    def is_of_other_dataset(self, path: Path) -> bool:
+        """Whether it is a matrix that was fitted on another dataset than is judged on."""
+        return bool(self.matrices_from) and path.parent == self.matrices
+
+    def dataset_option(self, path: Path) -> str:
+        """What must stand behind the name of a file's maker, if it is of that other dataset."""
+        return f" --dataset {self.matrices_from}" if self.is_of_other_dataset(path) else ""
+
+    def relative(self, path: Path) -> str:
+        """A file's path from the root, as it is shown and recorded."""
+        return path.relative_to(self.root).as_posix()
+
+    def describe(self, paths: list[Path]) -> str:
+        """Files as one line shows them: one or two by name, more by their number."""
+        if len(paths) <= 2:
+            return ", ".join(map(self.relative, paths))
+        return f"{len(paths)} files in {', '.join(sorted({self.relative(path.parent) for path in paths}))}"
+
+
+def find_model(name: str) -> str:
+    """A folder's path, if it is not one from here but one in the project, or of an embedded model; else the name."""
+    if not Path(name).is_dir():
+        for folder in (PROJECT / name, PROJECT / "models" / name):
+            if (folder / "config.json").is_file():
+                return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return name
+
+
+def model_folder(name: str, *, masked: bool) -> str:
+    """`<m>`: the last part of a model's name or path, with `_mask` for masked models."""
+    return Path(name).resolve().name + ("_mask" if masked else "")
+
+
+def results_folder(name: str, root: Path) -> str:
+    """`<m>` of a model's name, its folder, or the name of a folder under experiment/: where its results go."""
+    causal = model_folder(name, masked=False)
+    masked = f"{causal}_mask"
+    there = [folder for folder in (causal, masked) if (root / "experiment" / folder).is_dir()]
+    if causal.endswith("_mask") or there == [causal]:
+        return causal
+    return masked if "bert" in causal or there == [masked] else causal

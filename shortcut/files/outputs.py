@@ -1,0 +1,184 @@
+"""What a stage is to write, what of it is there, and that nobody else writes it meanwhile.
+
+    output there, same settings and inputs    nothing to do
+    output there, others, or changed since    refused, naming what differs
+    output there, no entry                    refused: it is not ours to overwrite
+    input changed while the stage works       stopped, before another output takes its name
+
+`force` makes anew what is there: it goes once all that the stage needs is checked, and from then on the
+stage is one that was stopped. An entry is written before its file takes its name, and no file takes the
+place of another, so a killed run leaves an entry without a file (made again), never the reverse.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shortcut import Problem
+from shortcut.files import manifest, store
+from shortcut.files.manifest import Provenance
+
+FORMAT = 1  # of the files; raised when what a script writes changes meaning
+PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
+
+
+class Outputs:
+    """The outputs of one run of one script. Within its `with` block the folders are locked against a second run.
+
+    Attributes:
+        todo: the outputs that are not there yet, in the order given.
+        key: 32 hexadecimal digits that say all that they depend on.
+    """
+
+    def __init__(
+        self, provenance: Provenance, script: str, *, reads: list[Path], writes: list[Path],
+        settings: Mapping[str, Any], notice: Callable[[str], None], expects: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ):  # fmt: skip
+        """Set up.
+
+        Args:
+            provenance: of the files under its root.
+            script: its name.
+            reads: its inputs.
+            writes: its outputs.
+            settings: what they depend on besides.
+            notice: told what a person should know.
+            expects: what its inputs must have been made with (see `Provenance.behind`).
+            force: whether to make anew what is there.
+        """
+        self.reads, self.writes, self.todo = reads, writes, []
+        self._files, self._provenance, self._script = provenance.files, provenance, script
+        self._own = json.loads(json.dumps({"format": FORMAT, **settings}))
+        of_all = {name: self._own[name] for name in ("format", *manifest.MODEL_FILES) if name in self._own}
+        self._expects = {**of_all, **json.loads(json.dumps(expects or {}))}
+        self._notice, self._force, self._started = notice, force, time.monotonic()
+
+    def __enter__(self) -> "Outputs":
+        """Check the inputs, lock the folders, find out what is to do. Raises Problem as this module's table says."""
+        folders = sorted({path.parent for path in self.writes})
+        with ExitStack() as locks:
+            for folder in folders:
+                locks.enter_context(locked(folder, self._script))
+                self._provenance.entries(folder, again=True)
+            inherited, self._from = self._provenance.behind(self.reads, self._expects, self._notice)
+            self._settings = {**inherited, **self._own}
+            key = json.dumps([self._script, self._settings, self._from], sort_keys=True)
+            self.key = hashlib.sha256(key.encode()).hexdigest()[:32]
+            self.todo = [path for path in self.writes if self._force or not self._is_made(path)]
+            self._locks = locks.pop_all()
+        for path in (*self.writes, *(folder / manifest.NAME for folder in folders)):
+            store.remove_leftovers(path)
+        for old in (old for folder in folders for old in folder.glob("*.parts") if old.is_dir()):
+            self._notice(f"removed unfinished work of an earlier version: {self._files.relative(old)}")
+            shutil.rmtree(old)
+        if not self.todo:
+            self._notice(f"already made, skipped: {self._files.describe(self.writes)}")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Unlock, and say what was written."""
+        self._locks.close()
+        if error[0] is None and self.todo:
+            self._notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
+
+    def begin(self) -> None:
+        """All that the stage needs is checked: with `force`, remove what is to be made anew."""
+        for path in self.todo if self._force else ():
+            path.unlink(missing_ok=True)
+        self._force = False
+
+    @contextmanager
+    def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
+        """A file that becomes output `path` when the block ends well; `numbers` go into its entry.
+
+        Raises:
+            Problem: an input has changed since the stage began.
+        """
+        if path not in self.todo:
+            raise ValueError(f"{path} is not among the outputs to be made")
+
+        def record(whole: Path) -> None:
+            self._provenance.check_unchanged(self.reads)
+            entries = self._provenance.entries(path.parent)
+            entries[path.name] = {
+                "script": self._script,
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - self._started, 1),
+                "sha256": manifest.sha256(whole),
+                **numbers,
+                "settings": self._settings,
+                "from": self._from,
+                "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            }
+            manifest.save(path.parent, entries)
+
+        self.begin()
+        with store.replacing(path, record) as file:
+            yield file
+
+    def save(self, path: Path, *values: Any, **numbers: Any) -> None:
+        """Pickle the values, one after another, as output `path`; `numbers` go into its entry."""
+        with self.writing(path, **numbers) as file:
+            store.dump(file, *values)
+
+    def _is_made(self, path: Path) -> bool:
+        if not path.exists():
+            return False
+        if not (entry := self._provenance.entry(path)):
+            why = "is there without a manifest entry (made by hand or by other code): --force replaces it"
+        elif how := manifest.differences(entry, self._settings, self._from):
+            why = f"was made with other settings ({how}): --force makes it anew"
+        elif entry["sha256"] != self._provenance.sha256(path):
+            why = "has changed since it was made: --force makes it anew"
+        else:
+            return True
+        raise Problem(f"{self._files.relative(path)} {why}")
+
+
+def forget(path: Path) -> None:
+    """Remove a file with its entry, so that one made elsewhere can take its name; its folder must be locked."""
+    path.unlink(missing_ok=True)  # first: an entry must never stand beside another run's file
+    entries = manifest.load(path.parent)
+    if entries.pop(path.name, None):
+        manifest.save(path.parent, entries)
+
+
+@contextmanager
+def locked(folder: Path, script: str) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it when the process ends, however it does.
+
+    Raises:
+        Problem: another run has it, or it cannot be made.
+    """
+    from filelock import FileLock, Timeout  # noqa: PLC0415  (who only asks what is there does without)
+
+    path = folder / ".lock"
+    lock = FileLock(path, blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        holder = path.read_bytes()[:200].decode(errors="replace").strip()
+        raise Problem(f"{folder} is in use by {holder or 'another run'}: wait for it, or stop it") from None
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise Problem(f"cannot write to {folder}: {error.strerror}") from error
+        yield  # there to be read only, which matters if there is something to write
+        return
+    try:
+        with suppress(OSError):  # who holds it is for people; a full disk is told of where it matters
+            path.write_text(f"{script} (process {os.getpid()})\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()

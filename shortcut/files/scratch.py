@@ -1,0 +1,137 @@
+"""Unfinished work: one folder a stage, a safetensors file a finished unit, which the next run need not do again.
+
+A unit is what some seconds of work gave. Its name holds the hash of the stage's settings and inputs,
+that of what the unit is, and that of its content, so that one that is of another stage, was damaged or
+has taken the place of another is noticed and made anew.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from shortcut import Problem
+from shortcut.files import store
+
+KEPT = "; what was read so far is kept: run it again to go on from there"  # the end of a problem's line
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """The units of one stage.
+
+    Attributes:
+        folder: where they lie.
+        key: says all that the stage's work depends on.
+        notice: told of a unit that is dropped because it is damaged.
+    """
+
+    folder: Path
+    key: str
+    notice: Callable[[str], None] = lambda _: None
+
+    def tidy(self) -> None:
+        """Remove what is of no use to this stage: units of other settings, and files never finished."""
+        for path in [*self.folder.iterdir()] if self.folder.is_dir() else ():
+            if not path.name.startswith(_hash(self.key.encode(), 16)):
+                _remove(path)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        _remove(self.folder)
+
+    def check_room(self, size: int) -> None:
+        """Raise Problem if there is no room on the disk for `size` bytes, counting what is there already."""
+        there = sum(path.stat().st_size for path in self.folder.glob("*") if path.is_file())
+        near = next(folder for folder in (self.folder, *self.folder.parents) if folder.is_dir())
+        if (free := shutil.disk_usage(near).free + there) < size:
+            raise Problem(f"no room for {size / 1e6:,.1f} MB of unfinished work in {self.folder}: {free / 1e6:,.1f} MB")
+
+    def units(self, **what: Any) -> list[Path]:
+        """The units of this kind."""
+        return sorted(self.folder.glob(f"{self._name(what)}.*.safetensors"))
+
+    def whole_units(self, **what: Any) -> list[Path]:
+        """The units of this kind, as a stopped run may have left them; one that is damaged goes, with a notice."""
+        found = []
+        for path in self.units(**what):
+            with suppress(OSError):
+                if path.is_file() and path.name == self._name(what, path.read_bytes()):
+                    found.append(path)
+                    continue
+            self.notice(f"unfinished work is damaged, so it is done again: {path}")
+            _remove(path)
+        return found
+
+    def put(self, tensors: dict[str, torch.Tensor], **what: Any) -> None:
+        """Keep a new unit of this kind. Raises Problem if it cannot be written."""
+        content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        with store.replacing(self.folder / self._name(what, content)) as file:
+            file.write(content)
+
+    def keep(self, make: Callable[[], bytes], **what: Any) -> bytes:
+        """What `make` returns, or returned to an earlier run: the only unit of its kind."""
+        for path in self.whole_units(**what):
+            return safetensors.torch.load_file(path)["bytes"].numpy().tobytes()
+        content = make()
+        self.put({"bytes": torch.tensor(bytearray(content), dtype=torch.uint8)}, **what)
+        return content
+
+    def _name(self, what: dict[str, Any], content: bytes | None = None) -> str:
+        kind = json.dumps(what, sort_keys=True).encode()
+        name = f"{_hash(self.key.encode(), 16)}.{_hash(kind, 16)}"
+        return name if content is None else f"{name}.{_hash(kind + content, 32)}.safetensors"
+
+
+class Points:
+    """Tensors [K, n, ...] that lie in units of some sentences each; `points[k]` is [n, ...], read from the disk."""
+
+    def __init__(self, slices: list[Any], order: torch.Tensor):
+        """Of slices of files, [K, m, ...] each, whose sentences together are the numbers `order` [n]."""
+        self._slices, self._places = slices, torch.empty_like(order)
+        self._places[order] = torch.arange(len(order))
+
+    @classmethod
+    def of(cls, units: list[Path]) -> dict[str, "Points"]:
+        """All that the units hold, by its name; `rows` has the numbers of their sentences."""
+        files = [safetensors.safe_open(path, "pt") for path in units]
+        order = torch.cat([file.get_tensor("rows") for file in files])
+        names = {*files[0].keys()} - {"rows"}
+        return {name: cls([file.get_slice(name) for file in files], order) for name in names}
+
+    @staticmethod
+    def rows(units: list[Path]) -> set[int]:
+        """The numbers of all sentences in the units."""
+        return {row for path in units for row in safetensors.safe_open(path, "pt").get_tensor("rows").tolist()}
+
+    def __len__(self) -> int:
+        """K."""
+        return self._slices[0].get_shape()[0]
+
+    def __getitem__(self, k: int) -> torch.Tensor:
+        """What stands at point k, [n, ...], in the order of the sentences."""
+        k = range(len(self))[k]
+        return torch.cat([of_a_unit[k] for of_a_unit in self._slices])[self._places]
+
+    def tensor(self) -> torch.Tensor:
+        """All of it, [K, n, ...], in memory."""
+        return torch.stack([self[k] for k in range(len(self))])
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _hash(content: bytes, digits: int) -> str:
+    return hashlib.sha256(content).hexdigest()[:digits]

@@ -1,0 +1,99 @@
+"""Files are written here alone: to a temporary name in the same folder, flushed to the disk, renamed.
+
+A killed run leaves the old file or none. The same values give the same bytes: a view of a larger
+storage is pickled as its own values, and a storage as a zip-format `torch.save`, which holds no memory
+address and is still read by a bare `pickle.load`.
+"""
+
+import glob
+import io
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shortcut import Problem
+
+PROTOCOL = 4
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors so that equal tensors give equal bytes, in any process."""
+
+    def reducer_override(self, obj: Any):
+        import torch  # noqa: PLC0415  (who only writes JSON does without)
+
+        if isinstance(obj, torch.Tensor) and obj.untyped_storage().nbytes() > obj.nbytes:
+            return obj.clone().__reduce_ex__(PROTOCOL)  # a pickled view would carry its whole storage
+        if isinstance(obj, torch.TypedStorage):
+            buffer = io.BytesIO()
+            torch.save(obj, buffer)
+            return torch.storage._load_from_bytes, (buffer.getvalue(),)
+        return NotImplemented
+
+
+@contextmanager
+def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> Iterator[BinaryIO]:
+    """A file that takes the name `path` when its `with` block ends well, and is gone when it does not.
+
+    Args:
+        path: the name it takes.
+        record: called with the temporary name of the whole file, just before it is renamed.
+
+    Raises:
+        Problem: the disk is full, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.umask(mask := os.umask(0))  # which can only be read by being set
+            os.chmod(name, 0o666 & ~mask)
+            record(Path(name))
+            os.replace(name, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Problem(f"cannot write {path}: {error.strerror}; nothing was left half-written") from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed run left of `path`: temporary files that never took its name."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        leftover.unlink(missing_ok=True)
+
+
+def dump(file: BinaryIO, *values: Any) -> None:
+    """Pickle the values into `file`, one after another."""
+    for value in values:
+        _Pickler(file, PROTOCOL).dump(value)
+
+
+def dump_json(value: Any) -> bytes:
+    """The value as indented JSON; raises ValueError for a number that is not finite, which JSON does not have."""
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises Problem if it cannot be read, is damaged, or holds something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
+    if not isinstance(value, dict):
+        raise Problem(f"{path} holds a {type(value).__name__}, expected an object: remove it, and use --force")
+    return value

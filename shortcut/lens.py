@@ -1,0 +1,103 @@
+"""See inside: what every layer would predict in one sentence, as it stands (id) and after its jump (mat).
+
+The grid of the logit lens, with A_lL h_l beside h_l: what the paper measures over many sentences, at
+every token of one. A causal model predicts at each token the one that follows; a masked one predicts the
+token at its one [MASK], of which the best few are kept.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from shortcut import Problem, linear
+from shortcut.models import Model
+
+BEST = 5  # predictions of a masked model that are shown
+WIDEST = 64  # tokens of a causal model's grid: more could not be read
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Predictions in one sentence, L + 1 layers by C columns.
+
+    Attributes:
+        sentence: the sentence.
+        column: what a column is: a token of the sentence ("token"), or a rank ("rank", masked models).
+        columns: [C], the tokens, or the ranks from 1.
+        predicted: by mode ("id", "mat"), [L + 1][C], tokens as text.
+        probabilities: by mode, float32 [L + 1, C], fractions.
+    """
+
+    sentence: str
+    column: str
+    columns: list[str]
+    predicted: dict[str, list[list[str]]]
+    probabilities: dict[str, torch.Tensor]
+
+    @property
+    def masked(self) -> bool:
+        """Whether its columns are the best predictions at one [MASK]; else each is what follows a token."""
+        return self.column == "rank"
+
+    def is_final(self, mode: str, layer: int, k: int) -> bool:
+        """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
+        rows = self.predicted[mode]
+        return rows[layer][k] == rows[-1][0 if self.masked else k]
+
+    def in_words(self) -> str:
+        """What the model predicts at the end (masked: best), and from which layer on each mode does."""
+        k = 0 if self.masked else -1
+        since = []
+        for mode, rows in self.predicted.items():
+            others = [layer for layer, row in enumerate(rows) if row[k] != rows[-1][k]]
+            since.append(f"{mode} from layer {max(others, default=-1) + 1} on")
+        where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
+        return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
+
+
+@torch.no_grad()
+def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> Grid:
+    """Run the whole sentence once and read out every layer, with its jump and without.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        sentence: the sentence; for a masked model with exactly one [MASK].
+        jumps: A_lL for l = 0 ... L - 1.
+
+    Raises:
+        Problem: too long to run or to show, not exactly one [MASK], or logits that are not finite.
+    """
+    ids = torch.tensor(tokenizer(sentence, verbose=False)["input_ids"])
+    longest = model.context if model.family.masked else min(model.context, WIDEST)
+    if len(ids) > longest:
+        raise Problem(f"the sentence has {len(ids)} tokens, expected at most {longest}: shorten it")
+    chosen, best = torch.arange(len(ids)), 1
+    if model.family.masked:
+        chosen, best = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST
+        if len(chosen) != 1:
+            mask = tokenizer.mask_token
+            raise Problem(f"the sentence holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'")
+    states: list[torch.Tensor] = []
+    with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen])):
+        model.run(ids[None].to(model.device), None)
+    mapped = [linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)]
+    predicted, probabilities = {}, {}
+    for mode, finals in (("id", states), ("mat", [*mapped, states[-1]])):
+        top = [model.read_out(h).softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
+        predicted[mode] = [[tokenizer.decode([token]) for token in t.indices.flatten().tolist()] for t in top]
+        probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
+        if not (finite := probabilities[mode].isfinite().all(1)).all():
+            layer = int(finite.logical_not().nonzero()[0])
+            raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
+    columns = (
+        [str(k + 1) for k in range(best)] if model.family.masked else [tokenizer.decode([i]) for i in ids.tolist()]
+    )
+    return Grid(sentence, "rank" if model.family.masked else "token", columns, predicted, probabilities)
+
+
+def shown(token: str, longest: int = 10) -> str:
+    """A token as it fits a cell: without the blank it starts with, white space as escapes, cut if long."""
+    text = token.strip() or token.encode("unicode_escape").decode().replace(" ", "␣")
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= longest else text[: longest - 1] + "…"

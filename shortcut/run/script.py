@@ -1,0 +1,213 @@
+"""What the scripts share: `@script` makes a function the main of one, `Work` is what it works with.
+
+A script's body runs where something of what it writes is not there yet. Skipping, locks, unfinished work,
+--force and several processes are dealt with here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, cached_property, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from shortcut import Problem
+from shortcut.files.manifest import MODEL_FILES, Provenance
+from shortcut.files.names import Names, model_folder, results_folder
+from shortcut.files.outputs import Outputs
+from shortcut.files.scratch import Scratch
+from shortcut.run import checkpoint, cli, gathering, processes, settings, stages
+
+Body = Callable[["Work"], None]
+Then = Callable[["Work", Outputs], None]
+Main = Callable[..., None]
+
+
+def script(config: ModuleType, *options: str, then: Then = lambda work, outputs: None) -> Callable[[Body], Main]:
+    """Make a function the main of its script, which takes the options and returns when all is written.
+
+    Args:
+        config: the configuration.
+        options: names of those that the script acts on, besides those of all scripts.
+        then: shows what is there, whether it was made now or before.
+    """
+
+    def decorate(body: Body) -> Main:
+        name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]
+        stage = next(stage for stage in stages.STAGES if stage.script == name)
+
+        def main(argv: list[str] | None = None) -> None:
+            model = config.BERT if stage.masked else config.GPT2
+            work = Work(stage, config, cli.read(cli.options(name, doc, config, options, model), argv, config))
+            if stage.shared:
+                processes.join()
+            elif processes.is_superfluous():
+                return
+            work.introduce(doc)
+            try:
+                work.run(body, then)
+            except gathering.Done:
+                return
+            except checkpoint.NotFound as problem:
+                raise Problem(f"{problem}{settings.known_models(config, work.args.model, work.masked)}") from problem
+
+        return main
+
+    return decorate
+
+
+def shell(main: Main) -> None:
+    """Run a script's main from the shell (see `cli.shell`)."""
+    try:
+        cli.shell(main)
+    finally:
+        processes.leave()
+
+
+class Work:
+    """One stage at work.
+
+    Attributes:
+        stage: its row in `stages.STAGES`.
+        config: the configuration, a module.
+        args: its options.
+        files: where everything lies.
+        masked: whether the model is a masked one.
+        device: where it computes, as torch has it.
+        sizes: how many sentences train and validate, by "train" and "val".
+        provenance: what made the files.
+        todo: the outputs that are not there yet.
+        scratch: its unfinished work.
+    """
+
+    def __init__(self, stage: stages.Stage, config: ModuleType, args: Any):
+        self.stage, self.config, self.args = stage, config, args
+        self.device = cli.device(args.device) if "device" in args else "cpu"
+        root, folder = args.out.resolve(), "sentences"
+        if "model" in args:
+            masked = bool(stage.masked)
+            folder = results_folder(args.model, root) if stage.shows else model_folder(args.model, masked=masked)
+        fitted_on = getattr(args, "matrices_from", None) or args.dataset
+        self.files = Names(root, folder, args.dataset, "" if fitted_on == args.dataset else fitted_on)
+        self.masked = self.files.masked if stage.masked is None else stage.masked
+        self.sizes = settings.sizes(config, args.dataset)
+        self.provenance = Provenance(self.files)
+        self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
+        self.todo: list[Path] = []
+
+    def introduce(self, doc: str) -> None:
+        """Say what the script does, and the settings in force."""
+        shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}
+        names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from")
+        told = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if name in self.args and shown[name] != ""]
+        self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(told)}")
+
+    def run(self, body: Body, then: Then) -> None:
+        """The body, if something that it writes is not there; then what follows it, in the leader alone."""
+        if self.stage.shows:
+            return body(self)
+        with self._outputs():
+            if any(path.suffix == ".pickle" for path in self.todo):
+                body(self)
+            if processes.leads():
+                then(self, self._out)
+
+    @contextmanager
+    def _outputs(self) -> Iterator[None]:
+        L = self.L if "model" in self.args else 0
+        reads, writes = (files(self.files, L, self.config) for files in (self.stage.reads, self.stage.writes))
+        with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
+            digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])
+            told = [*(int(digest[k : k + 8], 16) for k in range(0, 32, 8)), *(path in todo for path in writes)]
+            told = processes.agree(told) if self.stage.shared else told
+            self.todo = [path for path, missing in zip(writes, told[4:], strict=True) if missing]
+            key = "".join(f"{number:08x}" for number in told[:4])
+            self.scratch, self._out = Scratch(self.files.scratch(self.stage.script), key, self.say), outputs
+            if outputs:
+                self.scratch.clear() if self.args.force or not self.todo else self.scratch.tidy()
+            yield
+            if outputs:
+                self.scratch.clear()
+
+    def outputs(self, reads: list[Path], writes: list[Path], *, force: bool = False, **more: Any) -> Outputs:
+        """Outputs of this script, to be entered.
+
+        Args:
+            reads: what they are made from.
+            writes: the outputs.
+            force: whether to make anew what is there, even without --force.
+            more: settings that they depend on, beside those of the stage.
+        """
+        for path in reads:
+            self.require(path)  # before a model is downloaded to take its hash
+        return Outputs(
+            self.provenance, self.stage.script, reads=reads, writes=writes, settings=self._settings() | more,
+            notice=self.say, expects=self._expects() if reads else {}, force=self.args.force or force,
+        )  # fmt: skip
+
+    def _settings(self) -> dict[str, Any]:
+        """What the outputs depend on, by the names under which it is recorded."""
+        in_force = settings.in_force(self.config, self.files.dataset) | {"seed": getattr(self.args, "seed", None)}
+        own = {name: in_force[name] for name in self.stage.settings if name != "context"}
+        if "context" in self.stage.settings:
+            own["context"] = checkpoint.context(self.args.model, masked=self.masked)
+        if self.stage.depends:
+            own |= {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in self.stage.depends}}
+        return own | (self._source() if "source" in self.args else {})
+
+    def _source(self) -> dict[str, Any]:
+        from shortcut.corpus import articles  # noqa: PLC0415
+
+        c, source = self.config, self.args.source
+        if source == "hub":
+            return {"source": "hub", "hub": [c.HUB_DATASET, c.HUB_CONFIG], "bytes": c.READ_BYTES}
+        if source == "docstrings":
+            return {"source": "docstrings", "packages": list(c.DOCSTRING_PACKAGES), "train": self.sizes["train"]}
+        return articles.identity(source, c.READ_BYTES)
+
+    def _expects(self) -> dict[str, Any]:
+        """What its inputs must have been made with."""
+        kinds = ["tokenizer"] if "weights" in self.stage.depends else []
+        if not self.stage.depends and checkpoint.is_model_folder(self.args.model):  # a name of results tells no model
+            kinds = MODEL_FILES
+        expects = {kind: self.fingerprint(kind) for kind in kinds}
+        if "seed" in self.args:  # where it is a setting of the stage's own, it draws anew
+            expects |= self.sizes | ({} if "seed" in self.stage.settings else {"seed": self.args.seed})
+        return expects
+
+    @cached_property
+    def L(self) -> int:  # noqa: N802
+        """The number of layers, from the model's config; raises Problem if config.py has another."""
+        known = None if Path(self.args.model).is_dir() else self.config.LAYERS.get(self.args.model)
+        return checkpoint.n_layers(self.args.model, masked=self.masked, expected=known)
+
+    def require(self, path: Path) -> Path:
+        """The path itself; raises Problem, naming the script that makes it, if it is not there."""
+        if not self.files.root.is_dir():
+            raise Problem(f"no folder {self.files.root}: give one that is there with --out, or leave that out")
+        if not path.exists():
+            made_by = stages.maker(path, self.files, self.L, self.config) + self.files.dataset_option(path)
+            raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
+        return path
+
+    def missing(self, name: Callable[..., Path], keys: Iterable[tuple]) -> list[tuple]:
+        """Those of the keys whose file, `name(*key)`, is not there yet."""
+        return [key for key in keys if name(*key) in self.todo]
+
+    def begin(self) -> None:
+        """All that the stage needs is checked (see `Outputs.begin`)."""
+        if self._out:
+            self._out.begin()
+
+    def save(self, path: Path, *values: Any, **numbers: Any) -> None:
+        """Pickle the values, one after another, as output `path`; `numbers` go into its entry in the manifest."""
+        self._out.save(path, *values, **numbers)
+
+    def say(self, line: str) -> None:
+        """One line for the person at the terminal, from the first of several processes."""
+        if processes.leads():
+            cli.say(line)
+
+    def bar(self, title: str, total: int | None, unit: str = "sentences"):
+        """A progress bar, in the first of several processes (see `cli.bar`)."""
+        return cli.bar(title, total, unit, shown=processes.leads())

@@ -1,0 +1,152 @@
+"""What is shown of scores and results once they are there: figures, tables, the page, one sentence."""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from shortcut import Problem, lens, results
+from shortcut.corpus.articles import read_lines
+from shortcut.files import formats, store
+from shortcut.files.manifest import Provenance
+from shortcut.files.outputs import Outputs
+from shortcut.results import Results
+from shortcut.run import loading, stages, steps
+from shortcut.run.script import Work
+from shortcut.show import plots, report, tables
+from shortcut.show.plots import Plot
+
+
+def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
+    """Write those files of the figures, by name, that are still to do."""
+    for name, plot in figures.items():
+        for path in work.files.plots(name):
+            if path in outputs.todo:
+                with outputs.writing(path) as file:
+                    plot.write(file, path.suffix[1:])
+
+
+def show_r2(work: Work, outputs: Outputs) -> None:
+    """Draw the heat maps of stored scores, if that is to do, and print the table."""
+    r2 = formats.load_r2(work.files.r2_scores)
+    heat_maps = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], work.files.title)
+    draw(work, outputs, {f"r2_scores_{work.L}": heat_maps})
+    work.say(tables.text([tables.r2(r2["score_mat"], r2["score_id"])]))
+
+
+def load_results(work: Work) -> Results:
+    """What add_results.py found, checked against its entry before it is read.
+
+    Raises:
+        Problem: not there, changed since, or not of its layout.
+    """
+    path = work.require(work.files.results)
+    # the stage that draws it tells of what is by hand, and stops if it is no longer what was hashed here
+    work.provenance.behind([path], {}, lambda _: None)
+    return results.summarize(formats.load_results(path))
+
+
+def show_change(work: Work, outputs: Outputs | None = None) -> None:
+    """Under --matrices-from, print what the maps of the other corpus change in mean Precision@1."""
+    files = work.files
+    if not files.matrices_from:
+        return
+    if not files.own.results.exists():
+        maker = stages.maker(files.results, files, work.L, work.config)
+        work.say(f"to see what that changes, run {maker} without --matrices-from too")
+        return
+    Provenance(files).behind([files.own.results], {}, work.say)
+    other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
+    work.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
+
+
+def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
+    """Write the summary and the page of results whose figures have been drawn, if that is to do.
+
+    The heat maps of r2 come first where their scores are there, and the change from the dataset's own matrices
+    where it was judged with them too; where either has come since, both are made anew.
+    """
+    files = work.files
+    scores = [files.r2_scores] if files.r2_scores.exists() else []
+    owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
+    before = [work.provenance.entry(path) for path in (files.summary, files.report) if path.exists()]
+    come_since = any(
+        entry and files.relative(path) not in entry["from"] for path in (*scores, *owns) for entry in before
+    )
+    anew = come_since and all(before)  # what is not ours stays
+    with work.outputs([files.results, *scores, *owns], [files.summary, files.report], force=anew) as outputs:
+        if not outputs.todo:
+            return
+        r2 = formats.load_r2(files.r2_scores) if scores else None
+        own = results.summarize(formats.load_results(files.own.results)) if owns else None
+        told = [*tables.fixed_exit(r), *tables.early_exit(r)]
+        told[:0] = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
+        shown = [(plot, files.plot(name, "png").read_bytes()) for name, plot in figures.items()]
+        if r2:
+            heat_maps = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], files.title)
+            with io.BytesIO() as file:
+                heat_maps.write(file, "png")
+                shown.insert(0, (heat_maps, file.getvalue()))
+            told.append(tables.r2(r2["score_mat"], r2["score_id"]))
+        numbers = report.summary(
+            r,
+            own,
+            r2,
+            model=files.model.removesuffix("_mask"),
+            dataset=files.dataset,
+            matrices_from=files.matrices.name,
+        )
+        page = report.page(r, numbers, files.title, shown, told)
+        for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
+            if path in outputs.todo:
+                with outputs.writing(path) as file:
+                    file.write(content)
+
+
+def look_inside(work: Work) -> None:
+    """Draw and print what every layer would predict in the sentences asked for.
+
+    Raises:
+        Problem: --model names a folder of results, which tells no model to run; besides, as `lens.look`.
+    """
+    name = work.args.model
+    if name == work.files.model and name not in work.config.LAYERS and not Path(name).is_dir():
+        raise Problem(f"--sentence runs the model: --model {name} names results, give the model's name or folder")
+    jumps = [work.require(work.files.matrix(l, work.L)) for l in range(work.L)]
+    sentences = asked(work.args.sentence)
+    model = steps.load_model(work)
+    tokenizer = loading.load_tokenizer(name, masked=work.masked)
+    for sentence in sentences:
+        figure = f"sentence_{slug(sentence)}"
+        made_with = {"model": work.files.model, "sentence": sentence}
+        made_with |= {kind: work.fingerprint(kind) for kind in ("weights", "tokenizer")}
+        with work.outputs(jumps, work.files.plots(figure), **made_with) as outputs:
+            grid = lens.look(model, tokenizer, sentence, [formats.load_matrix(path, model.d) for path in jumps])
+            draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.title)})
+        work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
+
+
+def asked(text_or_file: str) -> list[str]:
+    """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out.
+
+    Raises:
+        Problem: there is none, it looks like the name of a file that is not there, or the file is not UTF-8.
+    """
+    is_file = os.path.isfile(text_or_file)
+    if " " not in text_or_file and re.search(r"/|\.[a-z]{2,5}$", text_or_file) and not is_file:
+        raise Problem(f"--sentence {text_or_file}: no such file; expected a sentence, or a file of one a line")
+    lines = read_lines(text_or_file) if is_file else text_or_file.splitlines()
+    found = [line.rstrip() for line in lines if line.strip()]
+    if not found:
+        raise Problem(f"--sentence {text_or_file!r} holds no sentence: give one, or a file of one a line")
+    return found
+
+
+def slug(sentence: str) -> str:
+    """A name for the sentence's files: its words, and a hash where they alone would not tell it from another."""
+    words = "-".join(re.findall("[A-Za-z0-9]+", sentence))[:60]
+    if words.replace("-", " ") == sentence:
+        return words
+    return f"{words[:50]}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"

@@ -1,0 +1,113 @@
+"""The steps that several scripts take, each with its progress bar."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+import torch
+
+from shortcut import Problem, approximation, linear, metrics, representations, tokens
+from shortcut.approximation import MODES, Maps
+from shortcut.files import formats
+from shortcut.files.scratch import Points
+from shortcut.models import Model, Point
+from shortcut.predictions import Predictions
+from shortcut.representations import Batch
+from shortcut.run import checkpoint, cli, gathering, loading
+from shortcut.run.script import Work
+from shortcut.tokens import Tokenized
+
+
+def load_model(work: Work) -> Model:
+    """The model, checked (see `loading.load`)."""
+    safetensors_only = work.config.SAFETENSORS_ONLY
+    return loading.load(work.args.model, masked=work.masked, device=work.device, safetensors_only=safetensors_only)
+
+
+def tokenize(work: Work, splits: dict[str, list[str]]) -> dict[str, Tokenized]:
+    """The sentences of every split as tokens, with a position each; for a masked model, masked there."""
+    tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
+    context = checkpoint.context(work.args.model, masked=work.masked)
+    tokenized = tokens.tokenize(splits, tokenizer, context, work.args.seed, work.say)
+    if work.masked:
+        tokenized = {split: tokens.mask(found, tokenizer.mask_token_id) for split, found in tokenized.items()}
+    return tokenized
+
+
+def layer_states(work: Work, model: Model, tokenized: Tokenized, of: str) -> Points:
+    """h_0 ... h_L at the chosen tokens, [L + 1, n, d]; `of` names the sentences."""
+    return _states(work, model, tokenized, model.layer_points(), of)
+
+
+def part_states(work: Work, model: Model, tokenized: Tokenized, of: str) -> Points:
+    """The states inside all blocks, [6 L + 1, n, d], likewise; state a of block i is number 6 i + a."""
+    return _states(work, model, tokenized, model.part_points(), of)
+
+
+def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
+    """By split, h_0 ... h_L at the chosen tokens [L + 1, n, d], of those whose file is to do; all in the leader."""
+    for (split,) in work.missing(work.files.states, [(split,) for split in tokenized]):
+        with suppress(gathering.Done):  # another process does its share of every split
+            yield split, layer_states(work, model, tokenized[split], split).tensor()
+
+
+def _states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], of: str) -> Points:
+    def see(batch: Batch) -> gathering.Tensors:
+        return {"states": representations.states(model, points, batch)}
+
+    return _gather(work, model, tokenized, see, of)["states"]
+
+
+def judged(
+    work: Work, model: Model, tokenized: Tokenized, judge: Callable[[Batch], dict[str, Predictions]]
+) -> dict[str, Predictions]:
+    """By mode, what `judge` says of all sentences, a batch at a time."""
+
+    def compute(batch: Batch) -> gathering.Tensors:
+        return {f"{mode} {name}": x for mode, found in judge(batch).items() for name, x in vars(found).items()}
+
+    found = _gather(work, model, tokenized, compute, "predictions")
+    fields = Predictions.__dataclass_fields__
+    modes = [mode for mode in MODES if f"{mode} topk" in found]
+    return {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in fields}) for mode in modes}
+
+
+def _gather(
+    work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], gathering.Tensors], of: str
+) -> dict[str, Points]:
+    """`compute` of every batch (see `gathering.gather`)."""
+    batches = representations.batches(model, tokenized, work.args.batch_size)
+    key = {"of": of, "tokens": work.args.batch_size, "device": model.device.type}
+    with work.bar(f"sentences ({of})", len(tokenized)) as advance:
+        return gathering.gather(batches, compute, work.scratch, advance, work.begin, **key)
+
+
+def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], linear.Fit]]:
+    """(i, j) and the fit from h[i] to h[j], for each of those wanted; h[k] is [n, d]."""
+    found = linear.fit_pairs(h, wanted, work.config.RCOND, work.device, work.say)
+    return cli.progress("fits", found, len(wanted), "matrices")
+
+
+def maps(work: Work, modes: Iterable[str], model: Model) -> Maps:
+    """The matrices that modes need to go on."""
+    jumps, parts = approximation.needed(modes, model.n_layers)
+    return Maps(
+        {key: formats.load_matrix(work.files.matrix(*key), model.d) for key in jumps},
+        {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
+    )
+
+
+def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:
+    """r2 of each jump (i, j), as `score_mat` and `score_id`, on the states h [L + 1, n, d]."""
+    h, every = h.to(work.device), len(h) * (len(h) - 1) // 2
+    if len(pairs) < every:
+        work.say(f"  LAST_ONLY in config.py: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
+    r2: dict[str, dict[tuple[int, int], float]] = {"score_mat": {}, "score_id": {}}
+    for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
+        path = work.files.matrix(i, j)
+        A = formats.load_matrix(path, h.shape[2]).to(work.device)
+        r2["score_mat"][i, j] = score = metrics.r2_score(linear.apply(A, h[i]), h[j])
+        if not math.isfinite(score):
+            raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
+        r2["score_id"][i, j] = metrics.r2_score(h[i], h[j])
+    return r2

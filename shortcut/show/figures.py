@@ -1,0 +1,36 @@
+"""The figures of the results, a row each; who only asks for their names loads no library."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows: a panel for each metric, a curve for each mode.
+
+    Attributes:
+        name: of its files, before the number of layers.
+        metrics: of `results.METRICS`.
+        parts: whether its curves are those of replaced sub-modules, beside mat; else mat and id.
+        early: whether early exits stand beside the fixed ones.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    parts: bool = False
+    early: bool = False
+
+
+FIGURES = (
+    Figure("pre", ("precision@1", "precision@5", "precision@10")),
+    Figure("surp", ("surprisal",)),
+    Figure("parts_pre1", ("precision@1",), parts=True),
+    Figure("parts_pre5", ("precision@5",), parts=True),
+    Figure("parts_pre10", ("precision@10",), parts=True),
+    Figure("parts_surp", ("surprisal",), parts=True),
+    Figure("ee_pre1", ("precision@1",), early=True),
+)
+
+
+def names(L: int, *, parts: bool) -> list[str]:
+    """What the files of the figures are called in a model of L layers; `parts`: also of those of sub-modules."""
+    return [f"{figure.name}_{L}" for figure in FIGURES if parts or not figure.parts]

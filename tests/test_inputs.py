@@ -1,0 +1,149 @@
+"""What inputs are held against: their entries, what they were made from, and the settings in force."""
+
+import os
+import shutil
+
+import pytest
+from stages import make, make_upstream, outputs, run
+
+from shortcut import Problem
+from shortcut.files import manifest
+from shortcut.files import outputs as outputs_of
+from shortcut.files.names import Names
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Names(tmp_path, "m", "d")
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def test_a_file_changed_since_is_refused_as_output_and_as_input(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    layout.results.write_bytes(b"changed")
+    with pytest.raises(Problem, match="has changed since it was made"):
+        run(layout, said, reads=[upstream])
+    upstream.write_bytes(b"changed")
+    with pytest.raises(Problem, match=r"tokenized_val.pickle has changed since it was made: run add_tokenization.py"):
+        run(layout, said, reads=[upstream])
+
+
+def test_an_input_changed_while_a_stage_works_stops_it_before_it_writes(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    with pytest.raises(Problem, match=r"_val.pickle was changed while it was in use: run it again"):  # noqa: SIM117
+        with outputs(layout, said, reads=[upstream]) as working:
+            upstream.rename(upstream.with_suffix(".old"))
+            shutil.copy(upstream.with_suffix(".old"), upstream)
+            working.save(layout.results, "x")
+    assert not layout.results.exists()
+    assert layout.results.name not in manifest.load(layout.experiment)
+
+
+def test_inputs_must_be_of_the_settings_in_force_as_they_were_last_set(layout, said):
+    """The seed of the tokens counts, not that of the sentences they are taken from."""
+    sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, seed=5)
+    upstream = make_upstream(layout, said, "a", reads=[sentences], seed=7, train=9)
+    A = make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[upstream], weights="of the model")
+    message = (
+        r"0_1.pickle was made with other settings \(seed was 7, is 0; train was 9, is 8\): take those, or run add_l"
+    )
+    with pytest.raises(Problem, match=message):
+        run(layout, said, reads=[A], expects={"seed": 0, "train": 8})
+    other = Names(layout.root, "m", "e", matrices_from="d")
+    with pytest.raises(Problem, match=r"weights: run add_linreg\.py --dataset d --force"):
+        make(other, said, "add_results.py", other.results, reads=[A], expects={"weights": "of another model"})
+    assert make(other, said, "add_results.py", other.results, reads=[A], expects={"seed": 0})
+    assert run(layout, said, reads=[A], expects={"seed": 7, "train": 9, "of no run": 1})
+
+
+def test_inputs_made_anew_are_noticed(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    make_upstream(layout, said, "b", force=True)
+    with pytest.raises(Problem, match=r"another experiment/m/d_tokenized_val.pickle"):
+        run(layout, said, reads=[upstream])
+
+
+def test_an_input_made_from_something_else_is_noticed_further_down(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    make_upstream(layout, said, "b", force=True)
+    figure = layout.plot("pre_3")
+    with pytest.raises(Problem, match=r"results.pickle was made from another .*: run add_results.py --force"):
+        make(layout, said, "plot_results.py", figure, reads=[layout.results])
+
+
+def test_an_input_made_from_something_else_is_noticed_past_a_file_that_is_gone(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    run(layout, said, reads=[upstream])
+    make(layout, said, "add_plot_r2.py", layout.r2_scores, reads=[layout.results])
+    layout.results.unlink()
+    make_upstream(layout, said, "b", force=True)
+    with pytest.raises(Problem, match=r"r2_scores.pickle was made from another .*_val.pickle: run add_plot_r2"):
+        manifest.Provenance(layout).behind([layout.r2_scores], {}, said.append)
+
+
+def test_matrices_of_two_kinds_are_refused_together(layout, said):
+    """As after a change of settings and a run with --force that was stopped half-way."""
+    paths = [layout.matrix(0, 1), layout.matrix(0, 2)]
+    for path, rcond in zip(paths, (1e-7, 1e-3), strict=True):
+        make(layout, said, "add_linreg.py", path, rcond=rcond)
+    message = (
+        r"0_1.pickle and linreg/m/d/0_2.pickle were not made alike \(rcond was 1e-07, is 0.001\): run add_linreg.py"
+    )
+    with pytest.raises(Problem, match=message):
+        run(layout, said, reads=paths)
+
+
+def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, said):
+    """As after a change of TRAIN and a run of add_tokenization.py --force that was stopped between its files."""
+    for split, train in (("train", 110), ("val", 80)):
+        make(layout, said, "add_tokenization.py", layout.tokenized(split), split, train=train)
+    make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[layout.tokenized("train")])
+    with pytest.raises(Problem, match=r"not made alike \(train was \d+, is \d+\): run add_linreg.py --force"):
+        run(layout, said, reads=[layout.tokenized("val"), layout.matrix(0, 1)])
+
+
+def test_files_of_two_models_or_of_an_older_format_are_refused(layout, said, monkeypatch):
+    make(layout, said, "add_plot_r2.py", layout.r2_scores, weights="a")
+    make(layout, said, "add_tokenization.py", layout.tokenized("val"), weights="b")
+    with pytest.raises(Problem, match=r"were not made alike \(weights was \"a\", is \"b\"\): run .*\.py --force"):
+        run(layout, said, reads=[layout.r2_scores, layout.tokenized("val")])
+    monkeypatch.setattr(outputs_of, "FORMAT", outputs_of.FORMAT + 1)
+    with pytest.raises(Problem, match=r"r2_scores.pickle was made with format 1: run add_plot_r2.py --force"):
+        run(layout, said, reads=[layout.r2_scores])
+
+
+def test_what_is_no_regular_file_is_one_line(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    upstream.unlink()
+    os.mkfifo(upstream)
+    with pytest.raises(Problem, match=r"_val.pickle is not a regular file"):
+        run(layout, said, reads=[upstream])
+
+
+def test_one_that_is_gone_is_one_line(layout, said):
+    with pytest.raises(Problem, match=r"^cannot read .*_val.pickle: No such file"):
+        run(layout, said, reads=[layout.tokenized("val")])
+
+
+def test_data_without_an_entry_is_read_with_one_notice(layout, said):
+    for i in range(3):
+        layout.part(i, 1).parent.mkdir(parents=True, exist_ok=True)
+        layout.part(i, 1).write_bytes(b"by hand")
+    run(layout, said, reads=[layout.part(i, 1) for i in range(3)])
+    assert [line for line in said if "no manifest entry" in line] == [
+        "no manifest entry (made by hand or by other code), read as it is: 3 files in linreg/m/d"
+    ]
+
+
+def test_an_input_of_another_model_is_refused(layout, said):
+    path = make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="a")
+    assert run(layout, said, reads=[path], weights="a")
+    with pytest.raises(Problem, match=r"0_1.pickle was made with another model's weights: run add_linreg.py --force"):
+        run(layout, said, reads=[path], weights="b", force=True)

@@ -1,0 +1,142 @@
+"""What the grids hold, against the models' own predictions, and the files and lines they come in."""
+
+import csv
+import importlib
+import io
+
+import pytest
+import torch
+from conftest import LAYERS, D
+
+from shortcut import Problem, lens
+from shortcut.files import store
+from shortcut.files.names import Names
+from shortcut.lens import Grid
+from shortcut.run import loading, showing
+from shortcut.show import plots, tables
+
+SENTENCE = "the model reads early state"
+
+
+def maps():
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(D, D, generator=g) for _ in range(LAYERS)]
+
+
+def read(path):
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode())))
+
+
+def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder):
+    tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
+    grid, jumps = lens.look(gpt2, tokenizer, SENTENCE, maps()), maps()
+    ids = torch.tensor(tokenizer(SENTENCE)["input_ids"])
+    out = gpt2.net(ids[None], output_hidden_states=True)  # its last state has been normed already
+    assert grid.columns == [tokenizer.decode([i]) for i in ids.tolist()]
+    assert "".join(grid.columns) == SENTENCE
+    for l in range(LAYERS + 1):
+        h = out.hidden_states[l][0]
+        for mode, logits in {
+            "id": gpt2.read_out(h) if l < LAYERS else out.logits[0],
+            "mat": gpt2.read_out(h @ jumps[l].T) if l < LAYERS else out.logits[0],
+        }.items():
+            p, best = logits.softmax(-1).max(-1)
+            assert grid.predicted[mode][l] == [tokenizer.decode([i]) for i in best.tolist()]
+            torch.testing.assert_close(grid.probabilities[mode][l], p, rtol=1e-4, atol=1e-5)
+
+
+def test_grid_of_a_masked_model_is_the_best_at_the_mask(bert, bert_folder):
+    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
+    grid = lens.look(bert, tokenizer, "the model [MASK] early", maps())
+    ids = torch.tensor(tokenizer("the model [MASK] early")["input_ids"])
+    logits = bert.net(ids[None]).logits[0, ids.tolist().index(tokenizer.mask_token_id)]
+    p, best = logits.softmax(-1).topk(lens.BEST)
+    assert grid.columns == ["1", "2", "3", "4", "5"]
+    assert grid.predicted["id"][-1] == grid.predicted["mat"][-1] == [tokenizer.decode([i]) for i in best.tolist()]
+    torch.testing.assert_close(grid.probabilities["mat"][-1], p, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("sentence", "count"), [("the model", 0), ("[MASK] the [MASK]", 2)])
+def test_a_masked_model_wants_one_mask(bert, bert_folder, sentence, count):
+    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
+    with pytest.raises(Problem, match=rf"holds {count} \[MASK\], expected one, as in 'The sky is \[MASK\]\.'"):
+        lens.look(bert, tokenizer, sentence, maps())
+
+
+def test_a_map_that_overflows_is_named_by_its_layer(gpt2, gpt2_folder):
+    tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
+    jumps = maps()
+    jumps[1] = torch.full((D, D), 3e38)
+    with pytest.raises(Problem, match=r"tiny-gpt2: the logits of mat at layer 1 for this sentence are not finite"):
+        lens.look(gpt2, tokenizer, SENTENCE, jumps)
+
+
+def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, monkeypatch):
+    tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
+    with pytest.raises(Problem, match="tokens, expected at most 48: shorten it"):
+        lens.look(gpt2, tokenizer, SENTENCE * 20, maps())
+    monkeypatch.setattr(lens, "WIDEST", 3)
+    with pytest.raises(Problem, match="tokens, expected at most 3: shorten it"):
+        lens.look(gpt2, tokenizer, SENTENCE, maps())
+
+
+def test_sentences_come_from_the_line_or_from_a_file(tmp_path):
+    assert showing.asked("a sentence \n") == ["a sentence"]
+    (tmp_path / "some.txt").write_text("one\n\n two \n", encoding="utf-8")
+    assert showing.asked(str(tmp_path / "some.txt")) == ["one", " two"]
+    (tmp_path / "some.txt").write_bytes(b"\xff\xfe")
+    for nothing in ("", " \n", str(tmp_path / "some.txt")):
+        with pytest.raises(Problem):
+            showing.asked(nothing)
+
+
+@pytest.mark.parametrize("name", ["none.txt", "folder/none"])
+def test_a_file_that_is_not_there_is_no_sentence(name):
+    with pytest.raises(Problem, match=f"^--sentence {name}: no such file; expected a sentence, or a file"):
+        showing.asked(name)
+    assert showing.asked("Yes.") == ["Yes."]
+
+
+def test_slugs_tell_sentences_apart():
+    assert showing.slug("The capital of France is") == "The-capital-of-France-is"
+    alike = ["a b", "a-b", "a  b", "a b?", "ä b", "??", "!!", "a " * 40 + "b", "a " * 40 + "c"]
+    slugs = [showing.slug(sentence) for sentence in alike]
+    assert len(set(slugs)) == len(alike)
+    assert all(len(slug) <= 60 and slug.isascii() and "/" not in slug for slug in slugs)
+
+
+def test_tokens_that_are_hard_to_draw(tmp_path):
+    odd = ["\n", " ", "$x$", "a\nb", "_^{", "漢字", "�", "a-very-long-token"]
+    grid = Grid("one $ sentence", "token", odd, {m: [odd] * 2 for m in ("id", "mat")},
+                dict.fromkeys(("id", "mat"), torch.full((2, len(odd)), 0.5)))  # fmt: skip
+    plot = plots.sentence_grid(grid, "t")
+    for ending in ("pdf", "png", "csv"):
+        with open(tmp_path / ending, "wb") as file:
+            plot.write(file, ending)
+    rows = read(tmp_path / "csv")
+    assert [row["predicted"] for row in rows[: len(odd)]] == odd
+    assert plots.drawable("漢") == "□"
+    assert all(len(lens.shown(token)) <= 10 and "\n" not in lens.shown(token) for token in odd)
+    assert len(tables.grids(grid)) == 4
+
+
+@pytest.mark.parametrize(("family", "sentence"), [("gpt2", SENTENCE), ("bert", "the [MASK] reads")])
+def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, request):
+    folder = request.getfixturevalue(f"{family}_folder")
+    files = Names(tmp_path, f"tiny-{family}" + "_mask" * (family == "bert"), "words")
+    main = importlib.import_module("plot_results").main
+    options = ["--out", str(tmp_path), "--model", folder, "--dataset", "words", "--sentence", sentence]
+    with pytest.raises(Problem, match=rf"0_3.pickle not found: run {'bert_' * (family == 'bert')}add_linreg.py first"):
+        main(options)
+    for l, A in enumerate(maps()):
+        with store.replacing(files.matrix(l, LAYERS)) as file:
+            store.dump(file, A)
+    main(options)
+    text = capsys.readouterr().out
+    name = f"sentence_{showing.slug(sentence)}"
+    rows = read(files.plot(name, "csv"))
+    assert all(path.stat().st_size for path in files.plots(name))
+    for row in rows:
+        assert f"{lens.shown(row['predicted'])} {float(row['probability']):.0%}" in text
+    main(options)
+    assert "already made, skipped: 3 files" in capsys.readouterr().out

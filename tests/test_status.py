@@ -1,0 +1,138 @@
+"""`python config.py`: settings, what is there, what comes next."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stages import outputs
+
+import config
+from shortcut.files import manifest
+from shortcut.files.names import Names
+from shortcut.run import stages, status
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def show(capsys, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["config.py", *map(str, options)])
+    status.main(config)
+    return capsys.readouterr().out
+
+
+def scripts(files):
+    return [stage.script for stage in stages.of(masked=files.masked)]
+
+
+def make(files, script, value=b"x", reads=(), **settings):
+    """Write all outputs of a stage, as its script would."""
+    stage = next(stage for stage in stages.STAGES if stage.script == script)
+    with outputs(files, [], script, stage.writes(files, 12, config), reads, force=True, **settings) as made:
+        for path in made.todo:
+            with made.writing(path) as file:
+                file.write(value)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Names(tmp_path, "gpt2", "wikipedia")
+
+
+def test_nothing_there_yet(files, capsys, monkeypatch):
+    said = show(capsys, monkeypatch, "--out", files.root)
+    for name, value in vars(config).items():
+        if name.isupper() and isinstance(value, (int, float, str)):
+            assert f"  {name:18} {value}\n" in said
+    assert said.count("next: .venv/bin/python get_wikipedia_sentences.py") == 2
+    assert not list(files.root.iterdir())
+
+
+def test_stage_by_stage(files, capsys, monkeypatch):
+    make(files, "get_wikipedia_sentences.py")
+    make(files, "add_tokenization.py", reads=[files.sentences])
+    make(files, "add_linreg.py")
+    files.matrix(3, 4).unlink()
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "settings" not in said
+    assert f"next: .venv/bin/python add_linreg.py --out {files.root}" in said
+    assert "77 of 78 files" in said
+    make(files, "get_wikipedia_sentences.py", b"y")
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "made from another experiment/sentences/wikipedia_20K-sentences.pickle" in said
+    assert f"next: .venv/bin/python add_tokenization.py --out {files.root} --force" in said
+
+
+def test_files_made_with_other_settings_than_those_in_force(files, capsys, monkeypatch):
+    for script in scripts(files):
+        make(files, script)
+    make(files, "add_results.py", tau=config.TAU, lambdas=config.LAMBDAS)
+    assert "complete: open " in show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    monkeypatch.setattr(config, "TAU", 5.0)
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "add_results.py              made with other settings (tau was 4.0, is 5.0)\n" in said
+    assert f"next: .venv/bin/python add_results.py --out {files.root} --force" in said
+
+
+def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
+    make(files, "get_wikipedia_sentences.py")
+    make(files, "add_tokenization.py")
+    for path in (files.experiment / manifest.NAME, files.sentences):
+        path.unlink()
+    (files.sentences.parent / "wikipedia_get_wikipedia_sentences.unfinished").mkdir()
+    said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
+    assert "begun: goes on where it stopped" in said
+    assert "made by hand or by other code" in said
+
+
+def test_a_finished_pipeline(files, capsys, monkeypatch):
+    masked = Names(files.root, "bert-base-uncased_mask", "wikipedia")
+    for script in scripts(masked):
+        make(masked, script)
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert "complete: open " in said
+    assert "wikipedia_report.html" in said
+    said = show(capsys, monkeypatch, "--out", files.root, "--model", "bert-base-uncased_mask")
+    assert "complete: open " in said
+    said = show(capsys, monkeypatch, "--out", files.root, "--dataset", "news", "--model", "gpt2")
+    assert "next: .venv/bin/python get_wikipedia_sentences.py --source PATH --dataset news" in said
+    masked.results.unlink()
+    masked.report.unlink()
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert f"next: .venv/bin/python bert_add_results.py --out {files.root}" in said
+    make(masked, "bert_add_results.py")
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert f"next: .venv/bin/python plot_results.py --model bert-base-uncased --out {files.root}" in said
+
+
+def test_a_folder_that_is_elsewhere_is_known_by_its_matrices(files, capsys, monkeypatch):
+    there = Names(files.root, "mine", "docstrings")
+    for script in scripts(there):
+        make(there, script)
+    there.results.unlink()
+    said = show(capsys, monkeypatch, "--model", "mine", "--dataset", "docstrings", "--out", files.root)
+    assert "next: .venv/bin/python add_results.py --model mine --dataset docstrings" in said
+
+
+def test_a_masked_model_in_a_folder_tells_so(files, bert_folder, capsys, monkeypatch):
+    folder = files.root / "some-model"
+    shutil.copytree(bert_folder, folder)
+    assert "bert_add_linreg.py" in show(capsys, monkeypatch, "--model", folder, "--out", files.root)
+
+
+def test_a_folder_tells_its_layers_and_a_wrong_one_is_a_line(files, gpt2_folder, capsys, monkeypatch):
+    said = show(capsys, monkeypatch, "--model", gpt2_folder, "--out", files.root)
+    assert f"next: .venv/bin/python get_wikipedia_sentences.py --out {files.root}" in said
+    shutil.copytree(gpt2_folder, files.root / "broken")
+    (files.root / "broken" / "config.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"^config.py: cannot load"):
+        show(capsys, monkeypatch, "--model", files.root / "broken", "--out", files.root)
+
+
+def test_from_the_shell(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "config.py", "--out", tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("settings in config.py\n  GPT2 ")
+    assert not done.stderr

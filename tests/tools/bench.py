@@ -1,0 +1,272 @@
+"""This code against the direct way, stage by stage: `make bench`.
+
+The direct way is the obvious one, and in substance that of the original code: one whole sentence at a
+time, one library fit a pair, the model run anew for every layer, mapping and lambda. Both ways work on
+the same input, random weights of gpt2's true shape and random tokens in sentences as long as
+Wikipedia's, and must give the same numbers before any time is printed. Each is measured on the sizes
+the table names and extrapolated to the paper's setting, 9,000 + 3,000 sentences, in proportion.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+import direct
+import in_memory
+import scipy.linalg
+import sklearn.metrics
+import torch
+import transformers
+
+import config
+from shortcut import early_exit, linear, metrics, models, predictions, representations
+from shortcut.approximation import MODES, Maps, needed
+from shortcut.predictions import Predictions
+from shortcut.run import loading
+from shortcut.tokens import Tokenized
+
+TRAIN, VAL = 9_000, 3_000
+L, D, V = 12, 768, 50_257  # gpt2
+PAIRS, PARTS = L * (L + 1) // 2, 6 * L
+FIELDS = Predictions.__dataclass_fields__
+BLOCK = 24 * D * D  # floating-point operations of a block for one token; a third of them in attention
+READ_OUT = 2 * D * V  # ... of the unembedding
+
+
+class Bench:
+    """Measures, and collects the rows of the table."""
+
+    def __init__(self):
+        self.rows = []
+        self.checks = []
+
+    def time(self, work: Callable[[], object]) -> tuple[object, float, float]:
+        """What `work` returns, its seconds, and the peak memory meanwhile, GB."""
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        start = time.perf_counter()
+        value = work()
+        seconds = time.perf_counter() - start
+        status = Path("/proc/self/status").read_text()
+        return value, seconds, int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+    def check(self, what: str, ours: torch.Tensor, direct: torch.Tensor, tolerance: float) -> None:
+        """Both ways must give the same numbers; nothing is printed if they do not."""
+        difference = (ours.double() - direct.double()).abs().max().item()
+        if not difference <= tolerance:
+            sys.exit(f"bench: {what}: the two ways differ by {difference:.2g}, allowed is {tolerance:.0e}")
+        self.checks.append(f"{what}: at most {difference:.1g} apart")
+
+    def row(self, stage: str, sizes: str, direct: float, ours: float, flops: float, dtype: torch.dtype, peak: float):
+        """Seconds at the paper's setting; `flops` is the work that this code has to do there."""
+        share = f"{flops / ours / product_speed(dtype):.0%}" if flops else "-"
+        self.rows.append((stage, sizes, direct, ours, share, peak))
+
+    def show(self) -> None:
+        """Checks, then the table, in Markdown."""
+        print("both ways give the same numbers:", *self.checks, sep="\n  ")
+        speeds = " and ".join(
+            f"{product_speed(dtype) / 1e9:.0f} in {name}"
+            for name, dtype in (("float32", torch.float32), ("float64", torch.float64))
+        )
+        print(f"\n{date.today()}, {torch.get_num_threads()} cores; GFLOP/s of the matrix product: {speeds}\n")
+        print("| stage | measured on | direct, s | this code, s | ratio | share of product speed | peak, GB |")
+        print("|---|---|---|---|---|---|---|")
+        for stage, sizes, slow, fast, share, peak in self.rows:
+            ratio = f"{slow / fast:,.1f}" if slow < 1000 * fast else "> 1,000"
+            print(f"| {stage} | {sizes} | {slow:,.0f} | {fast:,.1f} | {ratio} | {share} | {peak:.1f} |")
+        slow, fast = (sum(row[k] for row in self.rows) for k in (2, 3))
+        print(f"| all | | {slow:,.0f} | {fast:,.0f} | {slow / fast:,.1f} | | {max(row[-1] for row in self.rows):.1f} |")
+
+
+def product_speed(dtype: torch.dtype) -> float:
+    """What this machine's matrix product reaches now, operations a second; the best of several."""
+    a, b = torch.ones(1024, D, dtype=dtype), torch.ones(D, 4 * D, dtype=dtype)
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * 1024 * D * 4 * D / best
+
+
+def make_model() -> models.Model:
+    """Random weights of gpt2's true shape, loaded as any model is."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+        return loading.load(folder, masked=False)
+
+
+def make_tokenized(n: int, seed: int = 0) -> Tokenized:
+    """Random tokens; lengths about those of Wikipedia's sentences: 15 tokens to the chosen one on average."""
+    g = torch.Generator().manual_seed(seed)
+    lengths = (27 * torch.exp(0.5 * torch.randn(n, generator=g))).clamp(2, 200).long()
+    sentences = [torch.randint(V, (length,), generator=g) for length in lengths.tolist()]
+    return Tokenized(sentences, (torch.rand(n, generator=g) * lengths).long())
+
+
+def prefix_tokens(tokenized: Tokenized) -> int:
+    """Tokens up to the chosen ones: what has to run."""
+    return int((tokenized.positions + 1).sum())
+
+
+def one_at_a_time(model: models.Model, tokenized: Tokenized, points: list[models.Point]) -> torch.Tensor:
+    """The direct way to the states [k, n, d]: every sentence alone, and whole."""
+    pairs = zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)
+    return torch.stack([direct.states(model, ids, t, points) for ids, t in pairs], dim=1)
+
+
+def states(bench: Bench, model: models.Model) -> None:
+    """Hidden states of layers, and inside blocks."""
+    tokenized = make_tokenized(1500)  # as many as the batches need to be of like length, as they are at 9,000
+    few = Tokenized(tokenized.sentences[:200], tokenized.positions[:200])
+    flops = prefix_tokens(tokenized) * (L - 0.75) * BLOCK + len(tokenized) * 0.75 * BLOCK
+    for name, points, n in (
+        ("states of the layers", model.layer_points(), TRAIN + 2 * VAL),
+        ("states inside the blocks", model.part_points(), TRAIN),
+    ):
+        expected, seconds, _ = bench.time(lambda points=points: one_at_a_time(model, few, points))
+        ours, own, peak = bench.time(lambda points=points: in_memory.collect(model, tokenized, points, 1024))
+        bench.check(name, ours[:, : len(few)], expected, 1e-3)
+        sizes, scale = f"{len(few)}, {len(tokenized)} sentences", n / len(tokenized)
+        bench.row(name, sizes, seconds * n / len(few), own * scale, flops * scale, torch.float32, peak)
+
+
+def fits(bench: Bench) -> None:
+    """Least squares: the jumps, which share sources, and the sub-modules, which do not."""
+    g = torch.Generator().manual_seed(0)
+    h = torch.randn(L + 1, TRAIN, D, generator=g).cumsum(0)
+    expected, seconds, _ = bench.time(
+        lambda: scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=config.RCOND)[0].T
+    )
+    # The twelve sources of the jumps have 6 or 7 targets on average; each sub-module has a source of its own.
+    for name, wanted, n in (
+        ("fits of the jumps", [(i, j) for i in (0, 1) for j in range(i + 1, i + 8 - i)], PAIRS),
+        ("fits of the sub-modules", [(i, i + 1) for i in range(4)], PARTS),
+    ):
+        found, own, peak = bench.time(lambda w=wanted: [*linear.fit_pairs(h, w, config.RCOND, "cpu", lambda _: None)])
+        bench.check(name, found[0][1].A, torch.from_numpy(expected), 1e-5)
+        scale = n / len(wanted)
+        sources = scale * len({i for i, _ in wanted})
+        flops = sources * (4 * TRAIN * D * D + 20 * D**3) + n * (2 * TRAIN * D * D + 4 * D**3)
+        sizes = f"1, {len(wanted)} pairs of {TRAIN:,} states"
+        bench.row(name, sizes, seconds * n, own * scale, flops, torch.float64, peak)
+
+
+def scores(bench: Bench) -> None:
+    """r2 of every jump."""
+    g = torch.Generator().manual_seed(0)
+    h, A = torch.randn(2, VAL, D, generator=g), torch.randn(D, D, generator=g) / D**0.5
+    expected, seconds, _ = bench.time(lambda: sklearn.metrics.r2_score(h[1].numpy(), (A @ h[0].T).T.numpy()))
+    pairs = PAIRS
+    found, own, peak = bench.time(lambda: [metrics.r2_score(linear.apply(A, h[0]), h[1]) for _ in range(pairs)])
+    bench.check("r2", torch.tensor(found), torch.full((pairs,), expected), 1e-5)
+    flops = PAIRS * 2 * VAL * D * D
+    bench.row("r2 of mat", f"1, {pairs} pairs of {VAL:,} states", seconds * PAIRS, own * PAIRS / pairs, flops,
+              torch.float32, peak)  # fmt: skip
+
+
+def exits(bench: Bench, model: models.Model) -> None:
+    """Fixed exits in the five modes, and early exits."""
+    g = torch.Generator().manual_seed(1)
+    tokenized = make_tokenized(750, seed=1)
+    jumps = [torch.eye(D) + 0.01 * torch.randn(D, D, generator=g) for _ in range(L)]
+    parts = {key: torch.randn(D, D, generator=g) / D**0.5 for key in needed(MODES, L)[1]}
+
+    def all_modes() -> dict[str, Predictions]:
+        maps = Maps({(l, L): A for l, A in enumerate(jumps)}, parts)
+        go_on, found = {name: mode.start(model, maps) for name, mode in MODES.items()}, []
+        batches = representations.batches(model, tokenized, 1024)
+        for batch in batches:
+            seen = representations.run(model, batch)
+            found.append({m: predictions.judge(model, go_on[m](seen), seen.h[-1], batch.rows) for m in MODES})
+        order = torch.cat([batch.rows for batch in batches]).argsort()
+        return {
+            mode: Predictions(*(torch.cat([getattr(f[mode], name) for f in found], 1)[:, order] for name in FIELDS))
+            for mode in MODES
+        }
+
+    def one_by_one(count: int) -> dict[str, torch.Tensor]:
+        """Best tokens [L + 1, count]: the model run for every sentence, layer and mode."""
+        found = {}
+        for mode in MODES:
+            maps = {key: A for key, A in parts.items() if key[1] in MODES[mode].parts}
+            found[mode] = torch.empty(L + 1, count, dtype=torch.int64)
+            for s, (ids, t) in enumerate(zip(tokenized.sentences[:count], tokenized.positions.tolist(), strict=False)):
+                for layer in range(L + 1):
+                    if maps:
+                        state = direct.approximation(model, ids, t, layer, maps)
+                    else:
+                        state = direct.states(model, ids, t, model.layer_points())[layer]
+                        state = jumps[layer] @ state if mode == "mat" and layer < L else state
+                    found[mode][layer, s] = model.read_out(state).argmax()
+        return found
+
+    count = 10
+    judged, own, peak = bench.time(all_modes)
+    expected, seconds, _ = bench.time(lambda: one_by_one(count))
+    for mode, tokens in expected.items():
+        bench.check(f"best tokens of {mode}", judged[mode].topk[:, :count, 0], tokens, 0)
+    scale, n = VAL / len(tokenized), len(tokenized)
+    blocks = L * (L + 1) / 2
+    narrow = L * 0.75  # of a block is spared where the last one runs, once a start
+    prefix = prefix_tokens(tokenized) * BLOCK * (L - 0.75 + blocks - narrow + (5 / 12) * blocks)
+    flops = prefix + n * READ_OUT * len(judged) * (L + 1)
+    sizes = f"{count}, {n} sentences"
+    bench.row("fixed exits, five modes", sizes, seconds * VAL / count, own * scale, flops * scale, torch.float32, peak)
+
+    def table() -> dict[str, list]:
+        return {
+            mode: [early_exit.exit_layers(judged[mode].gap, threshold) for threshold in of_mode]
+            for mode, of_mode in thresholds.items()
+        }
+
+    def rerun(count: int) -> dict[str, list]:
+        return {
+            mode: [
+                torch.tensor([
+                    direct.early_exit(model, ids, t, threshold[s].item(), jumps if mode == "mat" else None)[0]
+                    for s, (ids, t) in enumerate(
+                        zip(tokenized.sentences[:count], tokenized.positions.tolist(), strict=False)
+                    )
+                ])
+                for threshold in of_mode
+            ]
+            for mode, of_mode in thresholds.items()
+        }  # fmt: skip
+
+    thresholds = {
+        mode: [early_exit.thresholds(lam, tokenized.positions, config.TAU) for lam in lambdas]
+        for mode, lambdas in config.LAMBDAS.items()
+    }
+    count = 10
+    found, own, peak = bench.time(table)
+    expected, seconds, _ = bench.time(lambda: rerun(count))
+    for mode, layers in expected.items():
+        bench.check(f"exit layers of {mode}", torch.stack(found[mode])[:, :count], torch.stack(layers), 0)
+    sizes = f"{count}, {n} sentences"
+    bench.row("early exits, 35 lambdas", sizes, seconds * VAL / count, own * scale, 0, torch.float32, peak)
+
+
+def main() -> None:
+    """Measure everything, then print the table."""
+    bench, model = Bench(), make_model()
+    in_memory.layer_states(model, make_tokenized(50), 1024)  # the first run of anything is slower
+    for part in (
+        partial(states, bench, model),
+        partial(fits, bench),
+        partial(scores, bench),
+        partial(exits, bench, model),
+    ):
+        part()
+    bench.show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""Files that are valid, damaged or hostile, for tests/fuzz.py to read.
+
+Instructions of a pickle are written by hand where `pickle` would not write them: see `pickletools`.
+"""
+
+import io
+import os
+import pickle
+import pickletools
+import struct
+import zipfile
+from collections import OrderedDict
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shortcut.files import formats, store
+from shortcut.tokens import Tokenized
+
+D, N, L = 4, 3, 2
+IDS = [torch.arange(1, n + 3) for n in range(N)]
+HEAD = b"\x80\x04"
+KEYS = ("tokenized_sentences", "token_positions", "score_mat", "score_id", "info", "topk")
+
+
+def a_batch():
+    return {
+        "tokenized_sentences": IDS, "token_positions": torch.tensor([0, 1, 2]),
+        **{layer: torch.randn(N, 5, D)[:, 1] for layer in range(L + 1)},
+    }  # fmt: skip
+
+
+def the_records(number=float):
+    for layer in range(L + 1):
+        for mode in ("idln", "mat", ("blk_mat", {"what_to_mat": {1, 4}})):
+            info = {"type": "jump", "mode": mode, "layer": layer}
+            yield {
+                "info": info, "layers_processed": number(layer),
+                "topk": torch.arange(N * 10).reshape(N, 10), "surprisal": torch.rand(N),
+            }  # fmt: skip
+    for lam in (-1.112, 0.5):
+        info = {"type": "early_exit", "mode": "id", "lambda": number(lam)}
+        yield {"info": info, "layers_processed": number(1.5), "topk": torch.arange(N * 10).reshape(N, 10)}
+
+
+def the_scores(number=float):
+    return {name: {(i, j): number(0.5) for j in range(L + 1) for i in range(j)} for name in ("score_mat", "score_id")}
+
+
+def valid_files():
+    """(kind, content) of files as our code and as the original's writes them."""
+    values = {
+        "sentences": [f"Sentence {k} of a few words.\n" for k in range(5)],
+        "tokenized": [formats.tokenized_dict(Tokenized(IDS, torch.tensor([0, 1, 2])))],
+        "states": [a_batch(), a_batch()],
+        "matrix": [torch.randn(D, D)],
+        "r2": [the_scores()],
+        "results": [*the_records()],
+    }
+    for kind, ours in values.items():
+        with io.BytesIO() as file:
+            store.dump(file, *ours)
+            yield kind, file.getvalue()
+        theirs = {"r2": [the_scores(np.float64)], "results": [*the_records(np.float64)]}.get(kind, ours)
+        yield kind, b"".join(map(pickle.dumps, theirs))
+
+
+def mutants(content, others, rng):
+    """Endless (how, content): bits, bytes, instructions, lengths, cuts and splices."""
+    opcodes = []
+    with io.BytesIO(content) as file:
+        while file.tell() < len(content):
+            opcodes += [position for _, _, position in pickletools.genops(file)]
+    codes = [ord(info.code) for info in pickletools.opcodes]
+    while True:
+        data, at = bytearray(content), rng.randrange(len(content))
+        how = rng.choice(("bits", "bits", "bytes", "opcode", "opcode", "opcodes", "length", "cut", "splice", "repeat"))
+        if how == "bits":
+            for _ in range(rng.choice((1, 1, 1, 4, 16))):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        elif how == "bytes":
+            data[at : at + rng.randrange(9)] = rng.randbytes(rng.randrange(9))
+        elif how in ("opcode", "opcodes"):
+            for position in rng.sample(opcodes, 1 if how == "opcode" else 4):
+                data[position] = rng.choice(codes)
+        elif how == "length":
+            data[at : at + 8] = rng.choice((b"\xff" * 8, b"\x00" * 8, b"\xff\xff\xff\x7f", struct.pack("<Q", 2**62)))
+        elif how == "cut":
+            del data[at:]
+        elif how == "splice":
+            other = rng.choice(others)
+            start = rng.randrange(len(other))
+            data[at : at + rng.randrange(100)] = other[start : start + rng.randrange(300)]
+        else:
+            data[at:at] = data[at : at + rng.randrange(200)] * rng.randrange(20)
+        yield how, bytes(data)
+
+
+class Call:
+    """Pickles as a call of the function with the arguments."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = (function, arguments)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+class Stateful:
+    """Pickles as an object that sets its state itself."""
+
+    def __init__(self):
+        self.x = 1
+
+    def __setstate__(self, state):
+        os.mkdir("pwned")
+
+
+def archive(files, compression=zipfile.ZIP_STORED):
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w", compression) as made:
+            for name, content in files.items():
+                made.writestr(name, content)
+        return file.getvalue()
+
+
+def text(value):
+    content = value.encode()
+    return b"X" + struct.pack("<I", len(content)) + content
+
+
+def number(value):
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def bare(content):
+    """Without its frame, whose length would have to be right."""
+    return content[:2] + content[11:] if content[2:3] == b"\x95" else content
+
+
+def declared(numel, key="0", more=b""):
+    """The pickle within a storage that says what it is."""
+    told = text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + number(numel) + more
+    return b"\x80\x02(" + told + b"tQ."
+
+
+def storage(values=4, **changes):
+    """A storage of the newer form, four zeros unless changed."""
+    return archive({"a/data.pkl": declared(values), "a/byteorder": "little", "a/data/0": bytes(16), **changes})
+
+
+def older(numel=4, key="0", keys=("0",), little=True, length=None, content=bytes(16)):
+    system = {"protocol_version": 1001, "little_endian": little}
+    start = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system))
+    length = struct.pack("<q", numel if length is None else length)
+    return start + declared(numel, key, b"N") + pickle.dumps([*keys], 2) + length + content
+
+
+def tensor(content, offset=0, size=(2, 2), stride=(2, 1)):
+    hooks = OrderedDict()
+    return pickle.dumps(
+        Call(torch._utils._rebuild_tensor_v2, Call(torch.storage._load_from_bytes, content), offset, size, stride,
+             False, hooks)
+    )  # fmt: skip
+
+
+def saved(value, **options):
+    with io.BytesIO() as file:
+        torch.save(value, file, **options)
+        return file.getvalue()
+
+
+def array(shape, dtype="f8", content=b"\0" * 8):
+    """An array whose state says what it is told."""
+    whole = pickle.dumps(np.zeros(1, np.float64))
+    state = pickle.dumps((1, shape, np.dtype(dtype), False, content))[11:-1]
+    return whole[: whole.index(b"(K\x01K\x01\x85")] + state + b"b."
+
+
+def hostile():
+    """(name, content) that every reader must refuse, or read as what it promises."""
+    numbers = [bytes([k]) for k in range(201)]
+    laughs = b"]q\0" + b"".join(b"0](h" + k + b"h" + k + b"eq" + after for k, after in pairwise(numbers))
+    pairs = b"K\x01q\0" + b"".join(b"h" + k + b"\x86q" + after for k, after in pairwise(numbers))
+    zipped = storage()
+    end = len(zipped) - 22
+    yield from {
+        "os.system": pickle.dumps(Call(os.system, "mkdir pwned")),
+        "eval": pickle.dumps(Call(eval, "__import__('os').mkdir('pwned')")),
+        "exec": b"c__builtin__\nexec\n(X\x01\0\0\0xtR.",
+        "getattr": HEAD + text("builtins") + text("getattr") + b"\x93.",
+        "an attribute of what is allowed": HEAD + text("collections") + text("OrderedDict.fromkeys") + b"\x93.",
+        "torch.load": pickle.dumps(Call(torch.load, "x")),
+        "open": pickle.dumps(Call(io.open, "pwned", "w")),
+        "a class": pickle.dumps(Stateful()),
+        "a class of protocol 2": pickle.dumps(Stateful(), 2),
+        "a class of protocol 0": pickle.dumps(Stateful(), 0),
+        "a path": pickle.dumps(Path("x")),
+        "a class only named": pickle.dumps(Stateful),
+        "INST": b"(S'mkdir pwned'\nios\nsystem\n.",
+        "OBJ": b"(cos\nsystem\nX\x01\0\0\0xo.",
+        "PERSID": b"Pmodule\n.",
+        "BINPERSID": HEAD + b"K\x01Q.",
+        "EXT": HEAD + b"\x82\x01.",
+        "EXT2": HEAD + b"\x83\x01\0.",
+        "EXT4": HEAD + b"\x84\x01\0\0\0.",
+        "a buffer": b"\x80\x05\x97.",
+        "BUILD of a list": HEAD + b"]}b.",
+        "BUILD of a function": HEAD + text("collections") + text("OrderedDict") + b"\x93}b.",
+        "a function called with a list": HEAD + text("builtins") + text("set") + b"\x93]R.",
+        "a number called": HEAD + b"K\x01)R.",
+        "BINBYTES8": HEAD + b"\x8e" + b"\xff" * 8,
+        "BINUNICODE8": HEAD + b"\x8d" + b"\xff" * 7 + b"\x7f",
+        "BYTEARRAY8": b"\x80\x05\x96" + b"\xff" * 6 + b"\0\0",
+        "BINBYTES": HEAD + b"B\xff\xff\xff\xff",
+        "LONG4": HEAD + b"\x8b\xff\xff\xff\x7f" + b"\xff" * 100,
+        "LONG1": HEAD + b"\x8a\xff" + b"\xff" * 255 + b".",
+        "FRAME": HEAD + b"\x95" + b"\xff" * 8 + b"N.",
+        "PUT": HEAD + b"Nr\xff\xff\xff\xff.",
+        "protocol 99": b"\x80\x63N.",
+        "a name without end": HEAD + b"c" + b"a" * 100_000,
+        "a name with newlines": HEAD + text("a\nb\x1b[31m") + text("c\r\n") + b"\x93.",
+        "a name that is a number": HEAD + b"K\x01K\x02\x93.",
+        "text that is none": HEAD + b"\x8c" + b"\x02\xff\xff.",
+        "half a surrogate": HEAD + b"\x8c" + b"\x03\xed\xa0\x80.",
+        "nothing on the stack": HEAD + b".",
+        "no end": HEAD + b"N",
+        "two values on the stack": HEAD + b"NN.",
+        "a thousand laughs": HEAD + laughs + b".",
+        "laughs as a key": HEAD + b"}" + pairs + b"Ns.",
+        "laughs as a member": HEAD + b"\x8f(" + pairs + b"\x90.",
+        "laughs as a mode": HEAD + b"}" + text("topk") + b"Ns" + text("info") + b"}" + text("mode") + pairs + b"ss.",
+        "laughs as everything": HEAD + laughs + b"0}(" + b"".join(text(key) + b"h\xc8" for key in KEYS) + b"K\0h\xc8u.",
+        "a list in itself": HEAD + b"]\x94h\0a.",
+        "a dict in itself": HEAD + b"}\x94" + text("info") + b"h\0s.",
+        "colliding keys": HEAD
+        + b"}("
+        + b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 30_000))
+        + b"u.",
+        "a set of a list, again and again": HEAD
+        + b"]("
+        + b"K\x01" * 10_000
+        + b"e\x85\x940"
+        + text("builtins")
+        + text("set")
+        + b"\x93\x940"
+        + b"h\1h\0R0" * 5_000
+        + b"N.",
+        "items of an OrderedDict": pickle.dumps(OrderedDict(a=1)),
+        "keys that could be made to collide": pickle.dumps({(1, 2, 3, 4): 0}),
+        "a memo with a gap": HEAD + b"Nr\xff\xff\xff\x7f.",
+        "a memo of nothing": HEAD + b"q\0.",
+        "an archive of long names": tensor(
+            archive({"a/data.pkl": declared(4), "a/data/0": bytes(16), "ä" * 20_000: b""})
+        ),
+        "OrderedDict of something": pickle.dumps(Call(OrderedDict, [(1, 2)])),
+        "numpy.ndarray called": b"\x80\x04cnumpy\nndarray\nJ\0\0\0\x10\x85R.",
+        "an array larger than its data": array((10**6, 10**6)),
+        "an array with a negative shape": array((-1,)),
+        "an array of objects": array((1,), dtype="O"),
+        "an array of records": array((1,), dtype=[("a", "f8")]),
+        "an array of the other byte order": array((1,), dtype=">f8"),
+        "a scalar of a list": bare(pickle.dumps(np.float64(1))).replace(b"C\x08" + struct.pack("<d", 1), b"]"),
+        "a storage that is code": tensor(saved(Call(os.system, "mkdir pwned"))),
+        "an older storage that is code": tensor(saved(Call(os.system, "x"), _use_new_zipfile_serialization=False)),
+        "a storage in a storage": tensor(archive({"a/data.pkl": tensor(zipped)})),
+        "a storage that is a tensor": tensor(saved(torch.zeros(4))),
+        "a storage that is text": pickle.dumps(Call(torch.storage._load_from_bytes, "x" * 100)),
+        "a storage of nothing": tensor(b""),
+        "a storage of two bytes": tensor(b"PK"),
+        "a tensor of text": pickle.dumps(Call(torch._utils._rebuild_tensor_v2, "x", 0, (2,), (1,))),
+        "a storage too small": tensor(zipped, size=(3, 2)),
+        "an offset too large": tensor(zipped, offset=1),
+        "a negative offset": tensor(zipped, offset=-1),
+        "negative strides": tensor(zipped, stride=(-2, 1)),
+        "a negative size": tensor(zipped, size=(-2, 2)),
+        "huge sizes": tensor(zipped, size=(2**62, 2**62)),
+        "huge sizes and none": tensor(zipped, size=(0, 2**62), stride=(1, 1)),
+        "a value repeated": tensor(zipped, size=(2**20, 2**20), stride=(0, 0)),
+        "many dimensions": tensor(zipped, size=(1,) * 10_000, stride=(1,) * 10_000),
+        "sizes that are floats": tensor(zipped, size=(2.0, 2.0)),
+        "more declared than there": tensor(storage(2**40)),
+        "less declared than there": tensor(storage(3)),
+        "a negative number declared": tensor(storage(-4)),
+        "without values": tensor(archive({"a/data.pkl": declared(4)})),
+        "without a declaration": tensor(archive({"a/data/0": bytes(16)})),
+        "values in another file": tensor(archive({"a/data.pkl": declared(4, "../../../../etc/passwd")})),
+        "absolute names": tensor(archive({"/data.pkl": declared(4), "/data/0": bytes(16), "/etc/passwd": "x"})),
+        "big-endian": tensor(storage(**{"a/byteorder": "big"})),
+        "a compressed storage": tensor(
+            archive({"a/data.pkl": declared(2**24), "a/data/0": bytes(2**26)}, zipfile.ZIP_DEFLATED)
+        ),
+        "a directory elsewhere": tensor(zipped[: end + 16] + b"\xff\xff\xff\x7f" + zipped[end + 20 :]),
+        "a directory of 65,535": tensor(zipped[: end + 8] + b"\xff" * 4 + zipped[end + 12 :]),
+        "a directory that lies": tensor(zipped.replace(struct.pack("<II", 16, 16), struct.pack("<II", *[2**31] * 2))),
+        "a wrong checksum": tensor(zipped.replace(bytes(16), b"\1" + bytes(15))),
+        "an older storage that claims more": tensor(older(2**60)),
+        "an older storage that has less": tensor(older(content=bytes(12))),
+        "an older storage of two lengths": tensor(older(length=5)),
+        "an older storage of a negative length": tensor(older(-1)),
+        "an older storage of another key": tensor(older(keys=("1",))),
+        "an older storage from elsewhere": tensor(older(little=False)),
+        "an empty file": b"",
+        "zeros": bytes(1000),
+        "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "a page": b"<html><body>Not found</body></html>",
+        "None": pickle.dumps(None),
+        "ten thousand values": pickle.dumps(None) * 10_000,
+        "protocol 0": pickle.dumps({"a": [1, 2.0, "x"]}, 0),
+    }.items()
+
+
+def costly():
+    """(name, content) that would take memory, time or stack without end; one reader each."""
+    deep = 100_000
+    yield "marks", HEAD + b"(" * deep + b"."
+    yield "deep lists", HEAD + b"]" * deep + b"a" * (deep - 1) + b"."
+    yield "deep tuples", HEAD + b"N" + b"\x85" * deep + b"."
+    yield "deep dicts", HEAD + b"}" + (text("a") + b"}") * deep + b"s" * deep + b"."
+    yield "deep tuple as key", HEAD + b"}N" + b"\x85" * deep + b"Ns."
+    sentences = text("tokenized_sentences") + b"](" + b"h\0" * 400_000 + b"e" + text("token_positions")
+    yield "a long sentence named again and again", HEAD + a_long_sentence() + b"0}(" + sentences + b"]u."
+    yield (
+        "scores of a thousand million jumps",
+        HEAD + b"}(" + text("score_mat") + far_scores() + text("score_id") + far_scores() + b"u.",
+    )
+    yield "deep frozensets", HEAD + b"(" * deep + b"\x91" * deep + b"."
+    yield "LONG", b"L" + b"9" * 100_000 + b"L\n."
+    yield "a long name", HEAD + b"X" + struct.pack("<I", 10**6) + b"m" * 10**6 + text("x") + b"\x93."
+    for name, step in {
+        "sets": b"\x8f", "lists": b"]", "names": b"cnumpy\ndtype\n", "texts": b"\x8c\2\xc4\x80", "a memo": b"\x94",
+        "open marks": b"(",
+    }.items():  # fmt: skip
+        yield f"1 MB of {name}", HEAD + b"(N" + step * (1_000_000 // len(step)) + b"l."
+    yield "lists in the memo", HEAD + b"]\x940" * 200_000 + b"N."
+    yield "values", b"\x8f." * 200_000
+    yield "tuples in the memo", HEAD + b"N" + b"\x85\x94" * 300_000 + b"."
+    yield "short sentences", b"\x8c\0." * 200_000
+    yield "a tensor made again and again", again(b"h\3h\4R0", 100_000, 2**18)
+    yield "a storage checked again and again", again(b"h\0h\1R0", 100_000, 2**18)
+    yield "an empty tensor made again and again", again(b"h\3h\4R0", 100_000, 0)
+
+
+def a_long_sentence():
+    content = saved(torch.zeros(200_000, dtype=torch.int64)._typed_storage())
+    load = text("torch.storage") + text("_load_from_bytes") + b"\x93B" + struct.pack("<I", len(content)) + content
+    size = number(200_000) + b"\x85" + number(1) + b"\x85"
+    return text("torch._utils") + text("_rebuild_tensor_v2") + b"\x93(" + load + b"\x85R" + number(0) + size + b"tRq\0"
+
+
+def far_scores():
+    pairs = b"".join(b"K\0J" + struct.pack("<i", k) + b"\x86K\1" for k in range(1, 50_001))
+    return b"}(" + pairs + b"u"
+
+
+def again(step, times, n):
+    """A storage of n values (memo: function 0, arguments 1), a tensor of it (3 and 4), and a step that repeats one."""
+    content = saved(torch.zeros(n)._typed_storage())
+    load = text("torch.storage") + text("_load_from_bytes") + b"\x93q\0B" + struct.pack("<I", len(content)) + content
+    make = text("torch._utils") + text("_rebuild_tensor_v2") + b"\x93q\3(h\2"
+    size = number(n) + b"\x85" + number(1) + b"\x85"
+    return HEAD + load + b"\x85q\1Rq\0020" + make + number(0) + size + b"tq\4R0" + step * times + b"N."

@@ -1,0 +1,32 @@
+"""Outputs as the tests make them: files of a word or two, made by one script from others."""
+
+from shortcut.files.manifest import Provenance
+from shortcut.files.outputs import Outputs
+
+
+def outputs(files, said, script="add_results.py", writes=None, reads=(), force=False, expects=None, **settings):
+    """Outputs of a script; without `writes`, the results."""
+    return Outputs(
+        Provenance(files), script, reads=list(reads), writes=writes or [files.results], settings=settings,
+        force=force, notice=said.append, expects=expects,
+    )  # fmt: skip
+
+
+def run(files, said, value="x", **others):
+    """Make the results; whether there was anything to do."""
+    with outputs(files, said, **others) as made:
+        if made.todo:
+            made.save(files.results, value)
+        return bool(made.todo)
+
+
+def make(files, said, script, path, value="x", **others):
+    """Make one file, if it is not there."""
+    with outputs(files, said, script, [path], **others) as made:
+        if made.todo:
+            made.save(path, value)
+    return path
+
+
+def make_upstream(files, said, value, force=False, **settings):
+    return make(files, said, "add_tokenization.py", files.tokenized("val"), value, force=force, **settings)
