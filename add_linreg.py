@@ -17,11 +17,11 @@ from shortcut.run.stages import pairs
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    tokenized = formats.load_tokenized(work.files.tokenized("train"))
-    h = steps.layer_states(work, steps.load_model(work), tokenized, "train")
+    tokenized, model = formats.load_tokenized(work.files.tokenized("train")), steps.load_model(work)
+    h = steps.states(work, model, tokenized, model.layer_points(), "train")
     jumps = work.missing(work.files.matrix, pairs(work.L, config))
-    for (i, j), fit in steps.fits(work, h, jumps):
-        work.save(work.files.matrix(i, j), fit.A, **fit.numbers)
+    for (i, j), A, numbers in steps.fits(work, h, jumps):
+        work.save(work.files.matrix(i, j), A, **numbers)
 
 
 if __name__ == "__main__":

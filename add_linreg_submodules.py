@@ -16,12 +16,12 @@ from shortcut.run.script import Work, script, shell
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    tokenized = formats.load_tokenized(work.files.tokenized("train"))
-    h = steps.part_states(work, steps.load_model(work), tokenized, "train")  # state a of block i is h[6 i + a]
+    tokenized, model = formats.load_tokenized(work.files.tokenized("train")), steps.load_model(work)
+    h = steps.states(work, model, tokenized, model.part_points(), "train")  # state a of block i is h[6 i + a]
     parts = work.missing(work.files.part, [(i, a) for i in range(work.L) for a in range(1, 7)])
-    for (before, _), fit in steps.fits(work, h, [(6 * i + a - 1, 6 * i + a) for i, a in parts]):
+    for (before, _), A, numbers in steps.fits(work, h, [(6 * i + a - 1, 6 * i + a) for i, a in parts]):
         i, a = divmod(before, 6)
-        work.save(work.files.part(i, a + 1), fit.A, **fit.numbers)
+        work.save(work.files.part(i, a + 1), A, **numbers)
 
 
 if __name__ == "__main__":

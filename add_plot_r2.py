@@ -17,8 +17,8 @@ from shortcut.run.stages import pairs
 
 @script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
-    tokenized = formats.load_tokenized(work.files.tokenized("val"))
-    h = steps.layer_states(work, steps.load_model(work), tokenized, "val").tensor()
+    tokenized, model = formats.load_tokenized(work.files.tokenized("val")), steps.load_model(work)
+    h = steps.states(work, model, tokenized, model.layer_points(), "val").tensor()
     work.save(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config)))
 
 

@@ -20,8 +20,8 @@ from shortcut.run.stages import pairs
 def main(work: Work) -> None:
     _, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config))
-    for (i, j), fit in steps.fits(work, h, jumps):
-        work.save(work.files.matrix(i, j), fit.A, **fit.numbers)
+    for (i, j), A, numbers in steps.fits(work, h, jumps):
+        work.save(work.files.matrix(i, j), A, **numbers)
 
 
 if __name__ == "__main__":

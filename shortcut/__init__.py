@@ -24,3 +24,8 @@ class Problem(Exception):  # noqa: N818  (it is the person's problem before it i
 
     Scripts print it as one line and end with exit code 1. Any other exception is a defect of ours.
     """
+
+
+def one_line(error: Exception, longest: int = 250) -> str:
+    """An error as it stands in a problem's line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:longest]

@@ -26,33 +26,21 @@ def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="python -m shortcut", description="Take matrices that others have fitted, or pass ours on."
     )
-    commands = options.add_subparsers(dest="command", required=True, metavar="fetch|export")
-    fetch = commands.add_parser(
-        "fetch",
-        help="download matrices from the Hugging Face hub",
-        description="Download <model>/<dataset>/*.pickle of a repository on the Hugging Face hub (HF_ENDPOINT: of"
-        " a mirror) to linreg/<model>/<dataset>/. Each is checked before it takes its name; those that are there"
-        " are kept.",
+    commands, hub = options.add_subparsers(dest="command", required=True, metavar="fetch|export"), exchange.REPOSITORY
+    told = (
+        "Download <model>/<dataset>/*.pickle of a repository on the Hugging Face hub (HF_ENDPOINT: of a mirror) to"
+        " linreg/<model>/<dataset>/. Each is checked before it takes its name; those that are there are kept."
     )
-    default = exchange.REPOSITORY
-    fetch.add_argument("repository", nargs="?", default=default, help=f"OWNER/NAME on the hub (default: {default})")
+    fetch = commands.add_parser("fetch", help="download matrices from the Hugging Face hub", description=told)
+    fetch.add_argument("repository", nargs="?", default=hub, help=f"OWNER/NAME on the hub (default: {hub})")
     fetch.add_argument("--force", action="store_true", help="fetch what is there too")
-    export = commands.add_parser(
-        "export",
-        help="write the matrices as one safetensors file",
-        description=f"Write all matrices in linreg/<model>/<dataset>/ to {exchange.SAFETENSORS} beside them, named"
-        " as their files are: 3_12, p0_1_2.",
-    )
-    for command, model, dataset in ((fetch, "gpt2-medium", "wikipedia"), (export, None, None)):
-        for option, standard in (("--model", model), ("--dataset", dataset)):
-            told = f"its folder under linreg/{f' (default: {standard})' if standard else ''}"
-            kind = str if option == "--model" else cli.dataset_name
-            command.add_argument(
-                option, type=kind, metavar="NAME", default=standard, required=not standard, help=told
-            )  # fmt: skip
-        command.add_argument(
-            "--out", type=Path, metavar="FOLDER", default=PROJECT, help="holds linreg/ (default: the project's folder)"
-        )
+    told = f"Write all matrices in linreg/<model>/<dataset>/ to {exchange.SAFETENSORS} there, named as their files are."
+    export = commands.add_parser("export", help="write the matrices as one safetensors file", description=told)
+    for command, defaults in ((fetch, ("gpt2-medium", "wikipedia")), (export, (None, None))):
+        for option, kind, default in zip(("--model", "--dataset"), (str, cli.dataset_name), defaults, strict=True):
+            told = f"its folder under linreg/{f' (default: {default})' if default else ''}"
+            command.add_argument(option, type=kind, metavar="NAME", default=default, required=not default, help=told)
+        command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help="holds linreg/")
     return options
 
 

@@ -25,15 +25,10 @@ from shortcut.representations import Pass
 
 @dataclass(frozen=True)
 class Maps:
-    """Fitted matrices.
+    """Fitted matrices."""
 
-    Attributes:
-        jumps: A_ij, by (i, j).
-        parts: the map of block i (0-based) from its state a - 1 to its state a, by (i, a).
-    """
-
-    jumps: dict[tuple[int, int], torch.Tensor]
-    parts: dict[tuple[int, int], torch.Tensor]
+    jumps: dict[tuple[int, int], torch.Tensor]  # A_ij, by (i, j)
+    parts: dict[tuple[int, int], torch.Tensor]  # of block i (0-based) from its state a - 1 to a, by (i, a)
 
 
 GoOn = Callable[[Pass], torch.Tensor]  # from what a batch left to its approximations [L, b, d]
@@ -41,32 +36,21 @@ GoOn = Callable[[Pass], torch.Tensor]  # from what a batch left to its approxima
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to go on.
+    """A way to go on."""
 
-    Attributes:
-        name: what it is called in the paper.
-        key: what stands for it in the records of results, as in the original code.
-        start: from the model and its maps to what goes on from every layer of a batch.
-        others: keys that stand for it in records of other code.
-        jumps: the (i, j) of the jumps that it needs, in a model of L layers.
-        parts: the states a, inside every block, whose maps it needs.
-    """
-
-    name: str
-    key: Any
-    start: Callable[[Model, Maps], GoOn]
-    others: tuple[Any, ...] = ()
-    jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []
-    parts: tuple[int, ...] = ()
+    name: str  # what it is called in the paper
+    key: Any  # what stands for it in the records of results, as in the original code
+    start: Callable[[Model, Maps], GoOn]  # from the model and its maps to what goes on from every layer of a batch
+    others: tuple[Any, ...] = ()  # keys that stand for it in records of other code
+    jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the (i, j) that it needs, of L layers
+    parts: tuple[int, ...] = ()  # the states a, inside every block, whose maps it needs
 
 
 def _stay(model: Model, maps: Maps) -> GoOn:
-    """h_l itself."""
     return lambda seen: seen.h[:-1]
 
 
 def _jump(model: Model, maps: Maps) -> GoOn:
-    """A_lL h_l."""
     L = model.n_layers
     A = [maps.jumps[l, L].to(model.device) for l in range(L)]
     return lambda seen: torch.stack([linear.apply(A[l], seen.h[l]) for l in range(L)])
@@ -113,16 +97,14 @@ def _continue(model: Model, inputs: list[torch.Tensor]) -> torch.Tensor:
     return h.unflatten(0, (len(inputs), -1))
 
 
-MODES = {
-    mode.name: mode
-    for mode in (
-        Mode("id", "idln", _stay, others=("id",)),
-        Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)]),
-        _replaced("mat_ln1_ln2", (1, 4)),
-        _replaced("mat_attn", (2,), alone=True),
-        _replaced("mat_ffn", (5,)),
-    )
-}
+ROWS = (
+    Mode("id", "idln", _stay, others=("id",)),
+    Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)]),
+    _replaced("mat_ln1_ln2", (1, 4)),
+    _replaced("mat_attn", (2,), alone=True),
+    _replaced("mat_ffn", (5,)),
+)
+MODES = {mode.name: mode for mode in ROWS}
 
 
 def mode_of(key: Any) -> str | None:

@@ -26,12 +26,9 @@ def thresholds(lam: float, positions: torch.Tensor, tau: float) -> torch.Tensor:
 def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     """The layer after which each sentence stops, int64 [n] in 1 ... L.
 
-    Args:
-        gaps: [L + 1, n], row l read out after layer l; rows 0 and L do not count.
-        threshold: [n], to be exceeded strictly.
+    Row l of `gaps` [L + 1, n] is read out after layer l, and has to exceed `threshold` [n]; 0 and L do not count.
 
-    Raises:
-        ValueError: fewer than two rows, or a gap that is not finite.
+    Raises ValueError: fewer than two rows, or a gap that is not finite.
     """
     if gaps.ndim != 2 or len(gaps) < 2:
         raise ValueError(f"gaps are {list(gaps.shape)}, expected [L + 1, n] with L >= 1")

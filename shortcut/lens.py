@@ -1,8 +1,7 @@
 """See inside: what every layer would predict in one sentence, as it stands (id) and after its jump (mat).
 
-The grid of the logit lens, with A_lL h_l beside h_l: what the paper measures over many sentences, at
-every token of one. A causal model predicts at each token the one that follows; a masked one predicts the
-token at its one [MASK], of which the best few are kept.
+The grid of the logit lens, with A_lL h_l beside h_l. A causal model predicts at each token the one that
+follows; a masked one predicts the token at its one [MASK], of which the best few are kept.
 """
 
 from dataclasses import dataclass
@@ -18,21 +17,13 @@ WIDEST = 64  # tokens of a causal model's grid: more could not be read
 
 @dataclass(frozen=True)
 class Grid:
-    """Predictions in one sentence, L + 1 layers by C columns.
+    """Predictions in one sentence, L + 1 layers by C columns."""
 
-    Attributes:
-        sentence: the sentence.
-        column: what a column is: a token of the sentence ("token"), or a rank ("rank", masked models).
-        columns: [C], the tokens, or the ranks from 1.
-        predicted: by mode ("id", "mat"), [L + 1][C], tokens as text.
-        probabilities: by mode, float32 [L + 1, C], fractions.
-    """
-
-    sentence: str
-    column: str
-    columns: list[str]
-    predicted: dict[str, list[list[str]]]
-    probabilities: dict[str, torch.Tensor]
+    sentence: str  # the sentence
+    column: str  # what a column is: a token of the sentence ("token"), or a rank ("rank", masked models)
+    columns: list[str]  # [C], the tokens, or the ranks from 1
+    predicted: dict[str, list[list[str]]]  # by mode ("id", "mat"), [L + 1][C], tokens as text
+    probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
 
     @property
     def masked(self) -> bool:
@@ -47,26 +38,17 @@ class Grid:
     def in_words(self) -> str:
         """What the model predicts at the end (masked: best), and from which layer on each mode does."""
         k = 0 if self.masked else -1
-        since = []
-        for mode, rows in self.predicted.items():
-            others = [layer for layer, row in enumerate(rows) if row[k] != rows[-1][k]]
-            since.append(f"{mode} from layer {max(others, default=-1) + 1} on")
+        others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.predicted.items()}
+        since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
         where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
         return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
 
 
 @torch.no_grad()
 def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> Grid:
-    """Run the whole sentence once and read out every layer, with its jump and without.
+    """Run the whole sentence once and read out every layer, with its jump A_lL (l = 0 ... L - 1) and without.
 
-    Args:
-        model: the model.
-        tokenizer: its tokenizer.
-        sentence: the sentence; for a masked model with exactly one [MASK].
-        jumps: A_lL for l = 0 ... L - 1.
-
-    Raises:
-        Problem: too long to run or to show, not exactly one [MASK], or logits that are not finite.
+    Raises Problem: too long to run or to show, not exactly one [MASK], or logits that are not finite.
     """
     ids = torch.tensor(tokenizer(sentence, verbose=False)["input_ids"])
     longest = model.context if model.family.masked else min(model.context, WIDEST)
@@ -90,10 +72,9 @@ def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> G
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = int(finite.logical_not().nonzero()[0])
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    columns = (
-        [str(k + 1) for k in range(best)] if model.family.masked else [tokenizer.decode([i]) for i in ids.tolist()]
-    )
-    return Grid(sentence, "rank" if model.family.masked else "token", columns, predicted, probabilities)
+    if model.family.masked:
+        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], predicted, probabilities)
+    return Grid(sentence, "token", [tokenizer.decode([i]) for i in ids.tolist()], predicted, probabilities)
 
 
 def shown(token: str, longest: int = 10) -> str:

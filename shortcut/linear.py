@@ -8,7 +8,7 @@ of targets: A^T = V S^+ U^T (Q^T Y), and the singular values of X come with it.
 
 Edges: singular values up to `rcond` times the largest count as zero, so that rank-deficient sources
 (fewer sentences than d; BERT's layer 0 at [MASK], which knows only its position) give the solution
-of minimum norm. All arithmetic is float64, whatever the states came in.
+of minimum norm. All arithmetic is float64.
 
 "Linear Shortcut Across Blocks" in the paper, which used scikit-learn 1.2.0 on float32.
 Departure: solved in float64. Same estimator, same cut-off, no rounding of the solution.
@@ -17,6 +17,7 @@ Departure: solved in float64. Same estimator, same cut-off, no rounding of the s
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 
 import torch
 
@@ -26,19 +27,12 @@ Filter = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Factorization:
-    """X = Q U S V^T without the singular values that count as zero.
+    """X = Q U S V^T without the singular values that count as zero."""
 
-    Attributes:
-        q: Q, [n, min(n, d)], orthonormal columns.
-        u: U, [min(n, d), rank], orthonormal columns.
-        singular_values: S, [rank], descending.
-        v: V, [d, rank], orthonormal columns.
-    """
-
-    q: torch.Tensor
-    u: torch.Tensor
-    singular_values: torch.Tensor
-    v: torch.Tensor
+    q: torch.Tensor  # Q, [n, min(n, d)], orthonormal columns
+    u: torch.Tensor  # U, [min(n, d), rank], orthonormal columns
+    singular_values: torch.Tensor  # S, [rank], descending
+    v: torch.Tensor  # V, [d, rank], orthonormal columns
 
     @property
     def rank(self) -> int:
@@ -51,17 +45,14 @@ class Factorization:
         return (self.singular_values[0] / self.singular_values[-1]).item() if self.rank else float("inf")
 
     def fit(self, targets: torch.Tensor, factors: Filter = torch.ones_like) -> torch.Tensor:
-        """The A [m, d], float64, that takes the factorized sources to `targets` [n, m]:
+        """The A [m, d], float64, that takes the factorized sources to `targets` Y [n, m]:
 
             A^T = V f(S) S^-1 U^T Q^T Y
 
-        Args:
-            targets: Y.
-            factors: f, the filter factors of the singular values, [rank] to [rank]; with 1 A is the
-                least-squares solution of minimum norm, with S^2 / (S^2 + c) that of ridge regression.
+        f are the filter `factors` of the singular values, [rank] to [rank]: with 1 A is the least-squares
+        solution of minimum norm, with S^2 / (S^2 + c) that of ridge regression.
 
-        Raises:
-            ValueError: another number of rows than the sources had.
+        Raises ValueError: another number of rows than the sources had.
         """
         if targets.ndim != 2 or len(targets) != len(self.q):
             raise ValueError(f"targets are {list(targets.shape)}, expected [{len(self.q)}, m] as the sources")
@@ -73,8 +64,7 @@ class Factorization:
 def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
     """Factorize X [n, d] once for all its targets; singular values up to `rcond` S[0] count as zero.
 
-    Raises:
-        ValueError: not a matrix with at least one row, or a value that is not finite.
+    Raises ValueError: not a matrix with at least one row, or a value that is not finite.
     """
     if sources.ndim != 2 or not len(sources):
         raise ValueError(f"sources are {list(sources.shape)}, expected [n, d] with n >= 1")
@@ -91,44 +81,20 @@ def apply(A: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     return h @ A.T
 
 
-@dataclass(frozen=True)
-class Fit:
-    """One fitted matrix and the numbers by which a bad fit is seen.
-
-    Attributes:
-        A: float32 [m, d], as it is stored.
-        rank: of its sources.
-        condition: of its sources, see `Factorization.condition`.
-    """
-
-    A: torch.Tensor
-    rank: int
-    condition: float
-
-    @property
-    def numbers(self) -> dict[str, float | int | None]:
-        """Rank of the sources and their condition (None at rank 0), Frobenius norms of A and of A - I."""
-        distance = torch.linalg.norm(self.A.double() - torch.eye(*self.A.shape, dtype=torch.float64))
-        norm = torch.linalg.norm(self.A.double())
-        return {
-            "rank": self.rank,
-            "condition": float(f"{self.condition:.6g}") if self.rank else None,
-            "norm": float(f"{norm.item():.6g}"),
-            "distance_from_identity": float(f"{distance.item():.6g}"),
-        }
+def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | None]:
+    """What shows a bad fit: rank and condition (None at rank 0) of its sources, Frobenius norms of A and A - I."""
+    norm, distance = (torch.linalg.norm(M).item() for M in (A.double(), A.double() - torch.eye(*A.shape).double()))
+    told = {"condition": factors.condition, "norm": norm, "distance_from_identity": distance}
+    return {"rank": factors.rank, **{name: float(f"{x:.6g}") if isfinite(x) else None for name, x in told.items()}}
 
 
 def fit_pairs(
     h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
-) -> Iterator[tuple[tuple[int, int], Fit]]:
-    """(i, j) and the fit of A from h[i] to h[j], for each wanted (i, j); each run of equal i is factorized once.
+) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, float | int | None]]]:
+    """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); equal i share a factorization.
 
-    Args:
-        h: states; h[k] is [n, d].
-        wanted: pairs of indices into `h`.
-        rcond: see `factorize`.
-        device: where to compute.
-        notice: told once if there are fewer sentences than d, and the ranks at the end.
+    The states h[k] are [n, d]; A is float32 [d, d], as it is stored. `notice` is told once if there are fewer
+    sentences than d, and the ranks at the end.
     """
     n, d = h[0].shape
     if n < d:
@@ -138,7 +104,8 @@ def fit_pairs(
         factors = factorize(h[i].to(device), rcond)
         ranks.append(factors.rank)
         for _, j in pairs_from_i:
-            yield (i, j), Fit(factors.fit(h[j].to(device)).float().cpu(), factors.rank, factors.condition)
+            A = factors.fit(h[j].to(device)).float().cpu()
+            yield (i, j), A, numbers(A, factors)
     short = sum(rank < d for rank in ranks)
     below = f"; below {d}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm" if short else ""
     notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {d}{below}")

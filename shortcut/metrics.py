@@ -16,8 +16,7 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
     `mean_c` is the mean of the targets given, as scikit-learn's `r2_score` has it; so is the edge: a
     coordinate without variance scores 1 if predicted exactly and 0 otherwise.
 
-    Raises:
-        ValueError: the shapes differ, or fewer than two rows.
+    Raises ValueError: the shapes differ, or fewer than two rows.
     """
     if prediction.shape != target.shape or target.ndim != 2:
         raise ValueError(f"prediction is {list(prediction.shape)}, target {list(target.shape)}: expected one [n, d]")
@@ -34,12 +33,9 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
 def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.Tensor:
     """Whether the approximation's best token is among the full model's k best; bool [n], its mean is Precision@k.
 
-    Args:
-        approximation: top-k table read from the approximation; only its first column counts.
-        full: top-k table of the full model, at least k columns.
+    Both are top-k tables; of the approximation's only the first column counts, the full model's has at least k.
 
-    Raises:
-        ValueError: the full model's table has fewer than k columns, or another number of rows.
+    Raises ValueError: the full model's table has fewer than k columns, or another number of rows.
     """
     if not 1 <= k <= full.shape[1] or len(approximation) != len(full):
         raise ValueError(f"k = {k} with tables of {list(approximation.shape)} and {list(full.shape)}")
@@ -47,12 +43,10 @@ def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.
 
 
 def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """-ln p_full(token) in nats [n], for one token a row.
+    """-ln p_full(token) in nats [n], for one token a row, int64 [n].
 
-    Args:
-        full_log_p: the log-softmax of the full model's logits [n, v]; never the log of a softmax, which
-            is infinite for probabilities below the smallest float.
-        tokens: int64 [n].
+    `full_log_p` is the log-softmax of the full model's logits [n, v]; never the log of a softmax, which is
+    infinite for probabilities below the smallest float.
     """
     return -full_log_p.gather(1, tokens[:, None])[:, 0]
 
@@ -60,9 +54,7 @@ def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
     """p(best) - p(second) [n], a fraction: the confidence of early exit, after CALM (2207.07061).
 
-    Args:
-        logits: [n, v].
-        top: the two or more largest logits of each row, descending; [n, >= 2].
+    Of logits [n, v], `top` are the two or more largest of each row, descending.
     """
     total = (logits - top[:, :1]).exp_().sum(1)  # of p / p(best); logsumexp would make two more copies
     return (1 - (top[:, 1] - top[:, 0]).exp()) / total

@@ -1,10 +1,9 @@
 """Everything known about model architectures: where to look in, what to exchange, how to read out.
 
-A family of models is a row of `FAMILIES`, keyed by Hugging Face's `config.model_type`; a new one is a
-new row. The library's own forward pass runs (only GPT-2's activation is exchanged for the same
-function, fused, see `run.loading`): states are seen by hooks (`Model.watch`), sub-modules are exchanged for
-linear maps by swapping the child (`Model.swapped`), and the last block is spared what nobody reads
-(`Model.narrowed`), all undone when their `with` block ends.
+A family of models is a row of `FAMILIES`, keyed by Hugging Face's `config.model_type`. The library's own
+forward pass runs: states are seen by hooks (`Model.watch`), sub-modules are exchanged for linear maps by
+swapping the child (`Model.swapped`), and the last block is spared what nobody reads (`Model.narrowed`), all
+undone when their `with` block ends.
 
 Layers are numbered as in the paper: h_0 is what enters the first block, h_l what leaves block l - 1
 (0-based), h_L what leaves the last one, before any final norm.
@@ -22,47 +21,29 @@ from shortcut import Problem
 
 @dataclass(frozen=True)
 class Family:
-    """Where things are in one architecture; every name is a dotted path.
+    """Where things are in one architecture; every name is a dotted path."""
 
-    Attributes:
-        auto: name of the class of transformers that loads it with its head.
-        blocks: from the model to its list of blocks.
-        read_out: modules that turn h_L into logits, in order.
-        masked: predicts masked tokens from both sides (BERT) rather than the next one (GPT-2).
-        pointwise: children of a block that work position by position and bear most of its cost.
-        points: states 0 ... 6 inside a block, as (child of the block, "in" or "out"); () if not mapped.
-        parts: the child that makes state a from state a - 1, by a.
-        followers: the linear layer that alone reads state a, by a; a map to state a is folded into it.
-    """
-
-    auto: str
-    blocks: str
-    read_out: tuple[str, ...]
-    masked: bool
-    pointwise: tuple[str, ...]
-    points: tuple[tuple[str, str], ...] = ()
-    parts: Mapping[int, str] = field(default_factory=dict)
-    followers: Mapping[int, str] = field(default_factory=dict)
+    auto: str  # name of the class of transformers that loads it with its head
+    blocks: str  # from the model to its list of blocks
+    read_out: tuple[str, ...]  # modules that turn h_L into logits, in order
+    masked: bool  # predicts masked tokens from both sides (BERT) rather than the next one (GPT-2)
+    pointwise: tuple[str, ...]  # children of a block that work position by position and bear most of its cost
+    points: tuple[tuple[str, str], ...] = ()  # states 0 ... 6 inside a block, as (child of it, "in" or "out")
+    parts: Mapping[int, str] = field(default_factory=dict)  # the child that makes state a from state a - 1, by a
+    followers: Mapping[int, str] = field(default_factory=dict)  # the linear layer that alone reads state a, by a
 
 
 FAMILIES = {
     "gpt2": Family(
-        auto="AutoModelForCausalLM",
-        blocks="transformer.h",
-        read_out=("transformer.ln_f", "lm_head"),
-        masked=False,
+        "AutoModelForCausalLM", "transformer.h", ("transformer.ln_f", "lm_head"), masked=False,
         pointwise=("attn.c_proj", "mlp"),
-        points=(
-            ("", "in"), ("ln_1", "out"), ("attn", "out"), ("ln_2", "in"), ("ln_2", "out"), ("mlp", "out"), ("", "out"),
-        ),
+        points=(("", "in"), ("ln_1", "out"), ("attn", "out"), ("ln_2", "in"), ("ln_2", "out"), ("mlp", "out"),
+                ("", "out")),
         parts={1: "ln_1", 2: "attn", 4: "ln_2", 5: "mlp"},
         followers={1: "attn.c_attn", 4: "mlp.c_fc"},
     ),
     "bert": Family(
-        auto="AutoModelForMaskedLM",
-        blocks="bert.encoder.layer",
-        read_out=("cls",),
-        masked=True,
+        "AutoModelForMaskedLM", "bert.encoder.layer", ("cls",), masked=True,
         pointwise=("attention.output.dense", "intermediate", "output.dense"),
     ),
 }  # fmt: skip
@@ -87,33 +68,19 @@ class LinearPart(nn.Module):
 
 
 class Model:
-    """A loaded transformer, in float32 and evaluation mode.
-
-    Attributes:
-        net: the model of transformers.
-        name: what it was loaded by.
-        family: its row of `FAMILIES`.
-        blocks: its L blocks.
-        d: width of the states.
-        context: the longest sequence it takes, in tokens.
-    """
+    """A loaded transformer, in float32 and evaluation mode."""
 
     def __init__(self, net: nn.Module, family: Family):
-        self.net = net
-        self.name = net.config.name_or_path
-        self.family = family
-        self.blocks = net.get_submodule(family.blocks)
+        self.net, self.family = net, family
+        self.name = net.config.name_or_path  # what it was loaded by
+        self.blocks = net.get_submodule(family.blocks)  # L of them
+        self.n_layers = len(self.blocks)
         self.read_outs = [net.get_submodule(path) for path in family.read_out]
-        self.d = net.config.hidden_size
-        self.context = net.config.max_position_embeddings
+        self.d = net.config.hidden_size  # width of the states
+        self.context = net.config.max_position_embeddings  # the longest sequence it takes, in tokens
         self.vocabulary = net.config.vocab_size
         # Any token will do behind a causal prefix, but transformers warns about the one called padding.
         self.padding = net.config.pad_token_id or 0 if family.masked else int(net.config.pad_token_id == 0)
-
-    @property
-    def n_layers(self) -> int:
-        """L, the number of blocks."""
-        return len(self.blocks)
 
     @property
     def device(self) -> torch.device:
@@ -138,9 +105,6 @@ class Model:
         """Where the states 0 ... 6 of every block can be seen; state 6 of a block is state 0 of the next.
 
         So there are 6 L + 1 points, and state a of block i is number 6 i + a.
-
-        Raises:
-            Problem: the family's sub-modules are not mapped.
         """
         if not self.family.points:
             raise Problem(f"the sub-modules of {self.net.config.model_type} models are not mapped: use a GPT-2 model")
@@ -150,17 +114,14 @@ class Model:
     @contextmanager
     def watch(self, points: list[Point], keep: Keep) -> Iterator[None]:
         """Within, `keep(k, tensor)` is called with what passes point k, [b, T, d], as the model runs."""
-        handles = []
-        try:
+        with ExitStack() as hooks:
             for k, (module, side) in enumerate(points):
                 if side == "in":
-                    handles.append(module.register_forward_pre_hook(lambda _, args, k=k: keep(k, args[0])))
+                    hook = module.register_forward_pre_hook(lambda _, args, k=k: keep(k, args[0]))
                 else:
-                    handles.append(module.register_forward_hook(lambda _, args, out, k=k: keep(k, _tensor(out))))
+                    hook = module.register_forward_hook(lambda _, args, out, k=k: keep(k, _tensor(out)))
+                hooks.callback(hook.remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def narrowed(self, last: torch.Tensor) -> Iterator[None]:
@@ -168,29 +129,26 @@ class Model:
 
         Nothing reads the other positions of h_L: they come out wrong.
         """
-        handles = []
+        shapes: dict[nn.Module, torch.Size] = {}
 
         def chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.arange(len(x), device=x.device), last.to(x.device)
 
-        for name in self.family.pointwise:
-            module, shape = self.blocks[-1].get_submodule(name), []
+        def narrow(module, args):
+            shapes[module] = args[0].shape[:2]
+            return (args[0][chosen(args[0])],)
 
-            def narrow(_, args, shape=shape):
-                shape[:] = args[0].shape[:2]
-                return (args[0][chosen(args[0])],)
+        def widen(module, args, out):
+            whole = out.new_zeros(*shapes[module], out.shape[-1])
+            whole[chosen(whole)] = out
+            return whole
 
-            def widen(_, args, out, shape=shape):
-                whole = out.new_zeros(*shape, out.shape[-1])
-                whole[chosen(whole)] = out
-                return whole
-
-            handles += [module.register_forward_pre_hook(narrow), module.register_forward_hook(widen)]
-        try:
+        with ExitStack() as hooks:
+            for name in self.family.pointwise:
+                module = self.blocks[-1].get_submodule(name)
+                hooks.callback(module.register_forward_pre_hook(narrow).remove)
+                hooks.callback(module.register_forward_hook(widen).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor]) -> list[Swap]:
         """What makes the sub-module of block i that makes state a into x -> A x, for every {(i, a): A}.
@@ -198,17 +156,17 @@ class Model:
         Where a linear layer alone reads state a, and is not replaced itself, the map goes into its
         weights, W A for W, which saves the product.
         """
-        result = []
+        swaps = []
         for (i, a), A in maps.items():
             block, name = self.blocks[i], self.family.parts[a]
             if a in self.family.followers and (i, a + 1) not in maps:
                 path, _, follower = self.family.followers[a].rpartition(".")
                 parent = block.get_submodule(path)
-                result.append((block, name, nn.Identity()))
-                result.append((parent, follower, _folded(parent.get_submodule(follower), A.to(self.device))))
+                folded = _folded(parent.get_submodule(follower), A.to(self.device))
+                swaps += [(block, name, nn.Identity()), (parent, follower, folded)]
             else:
-                result.append((block, name, LinearPart(A.to(self.device), as_tuple=name == "attn")))
-        return result
+                swaps.append((block, name, LinearPart(A.to(self.device), as_tuple=name == "attn")))
+        return swaps
 
     @contextmanager
     def swapped(self, swaps: Sequence[Swap]) -> Iterator[None]:

@@ -17,17 +17,11 @@ FEWEST = 16  # products of fewer rows are rounded otherwise, and would make what
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is read out for n sentences at layers 0 ... L.
+    """What is read out for n sentences at layers 0 ... L."""
 
-    Attributes:
-        topk: int64 [L + 1, n, TOP], the best tokens, best first.
-        surprisal: float32 [L + 1, n], nats: -ln p_full(best token of the approximation).
-        gap: float32 [L + 1, n], fraction: p(best) - p(second) under the approximation itself.
-    """
-
-    topk: torch.Tensor
-    surprisal: torch.Tensor
-    gap: torch.Tensor
+    topk: torch.Tensor  # int64 [L + 1, n, TOP], the best tokens, best first
+    surprisal: torch.Tensor  # float32 [L + 1, n], nats: -ln p_full(best token of the approximation)
+    gap: torch.Tensor  # float32 [L + 1, n], fraction: p(best) - p(second) under the approximation itself
 
     def at(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Top-k [n, TOP] and surprisal [n] with sentence s read at layer layers[s]."""
@@ -35,30 +29,23 @@ class Predictions:
         return self.topk[layers, rows], self.surprisal[layers, rows]
 
 
-def padded(h: torch.Tensor) -> torch.Tensor:
-    """States [m, d] with rows of zeros, to `FEWEST` at least."""
-    return torch.nn.functional.pad(h, (0, 0, 0, max(0, FEWEST - len(h))))
-
-
 @torch.no_grad()
 def judge(model: Model, approximations: torch.Tensor, final: torch.Tensor, sentences: torch.Tensor) -> Predictions:
-    """Read out every approximation like h_L, and judge it by the full model's distribution.
+    """Read out every approximation [L, b, d] like h_L, and judge it by the full model's distribution.
 
-    Args:
-        model: the model.
-        approximations: of h_L, from layers 0 ... L - 1, [L, b, d]; the tables have one row more, h_L's own.
-        final: h_L [b, d], what the full model reads out.
-        sentences: [b], their numbers, for a problem's line.
+    That is read out of `final`, h_L [b, d], whose row comes last in the tables; `sentences` [b] are numbers for
+    a problem's line.
 
-    Raises:
-        Problem: logits that are not finite; it names the model, the layer and the sentence.
+    Raises Problem: logits that are not finite; it names the model, the layer and the sentence.
     """
     h = torch.cat([final[None], approximations])  # the full model's first: the others are judged by it
     topk = torch.empty(*h.shape[:2], TOP, dtype=torch.int64)
     surprisal, gap = torch.empty(h.shape[:2]), torch.empty(h.shape[:2])
     for rows in torch.arange(h.shape[1]).split(ROWS):
         for layers in torch.arange(len(h)).split(max(1, ROWS // len(rows))):
-            logits = model.read_out(padded(h[layers][:, rows].flatten(0, 1)))[: len(layers) * len(rows)]
+            states = h[layers][:, rows].flatten(0, 1)
+            enough = torch.nn.functional.pad(states, (0, 0, 0, max(0, FEWEST - len(states))))
+            logits = model.read_out(enough)[: len(states)]
             if 0 in layers:
                 full_log_p = logits[: len(rows)].log_softmax(-1)
             top = logits.topk(TOP)
@@ -71,7 +58,6 @@ def judge(model: Model, approximations: torch.Tensor, final: torch.Tensor, sente
     finite = gap.isfinite() & surprisal.isfinite()
     if not finite.all():
         layer, row = (~finite).nonzero()[0].tolist()
-        raise Problem(
-            f"{model.name}: the logits at layer {layer} for sentence {sentences[row]} (counted from 0) are not finite"
-        )
+        where = f"layer {layer} for sentence {sentences[row]} (counted from 0)"
+        raise Problem(f"{model.name}: the logits at {where} are not finite")
     return Predictions(topk, surprisal, gap)

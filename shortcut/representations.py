@@ -3,9 +3,8 @@
 Shapes: n sentences; states [k, n, d], float32, k the points watched (layers 0 ... L, or the states
 0 ... 6 of every block, see `models.Model.part_points`), in the order the sentences were given.
 
-A causal model sees only the prefix that ends in the chosen token: what follows cannot change the
-state there. Sentences of like length share a batch, padded on the right; neither the size of a
-batch nor its padding changes a state beyond rounding.
+A causal model sees only the prefix that ends in the chosen token. Sentences of like length share a batch,
+padded on the right; neither the size of a batch nor its padding changes a state beyond rounding.
 """
 
 from dataclasses import dataclass
@@ -20,19 +19,12 @@ from shortcut.tokens import Tokenized
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentences that run together.
+    """Sentences that run together."""
 
-    Attributes:
-        rows: [b], which sentences these are.
-        ids: [b, T], padded on the right.
-        mask: [b, T], 1 at tokens and 0 at padding; None where a causal model makes it needless.
-        last: [b], the chosen position of each.
-    """
-
-    rows: torch.Tensor
-    ids: torch.Tensor
-    mask: torch.Tensor | None
-    last: torch.Tensor
+    rows: torch.Tensor  # [b], which sentences these are
+    ids: torch.Tensor  # [b, T], padded on the right
+    mask: torch.Tensor | None  # [b, T], 1 at tokens and 0 at padding; None where a causal model makes it needless
+    last: torch.Tensor  # [b], the chosen position of each
 
     def at_chosen(self, h: torch.Tensor) -> torch.Tensor:
         """The states [..., b, d] at the chosen positions of h [..., b, T, d]."""
@@ -42,8 +34,7 @@ class Batch:
 def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch]:
     """The sentences, shortest first, in batches of at most `batch_tokens` tokens, padding included.
 
-    Raises:
-        Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
+    Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
     if model.family.masked:
         sequences = tokenized.sentences
@@ -52,89 +43,53 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
         sequences = [ids[: t + 1] for ids, t in zip(tokenized.sentences, positions, strict=True)]
     lengths = [len(ids) for ids in sequences]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    if lengths[order[-1]] > model.context:
-        raise Problem(
-            f"sentence {order[-1]} has {lengths[order[-1]]} tokens to run, the model takes {model.context}:"
-            " tokenize with this model's own tokenizer"
-        )
-    if (largest := max(int(ids.max()) for ids in sequences)) >= model.vocabulary:
-        raise Problem(
-            f"a sentence holds token {largest}, the model knows {model.vocabulary}:"
-            " tokenize with this model's own tokenizer"
-        )
+    longest, largest = lengths[order[-1]], max(int(ids.max()) for ids in sequences)
+    if longest > model.context or largest >= model.vocabulary:
+        what = f"sentence {order[-1]} has {longest} tokens to run, the model takes {model.context}"
+        if longest <= model.context:
+            what = f"a sentence holds token {largest}, the model knows {model.vocabulary}"
+        raise Problem(f"{what}: tokenize with this model's own tokenizer")
     result, start = [], 0
     for end in range(1, len(order) + 1):
         if end == len(order) or lengths[order[end]] * (end + 1 - start) > batch_tokens:
-            rows = torch.tensor(order[start:end])
-            result.append(_batch(model, [sequences[k] for k in order[start:end]], rows, tokenized))
+            rows, together = torch.tensor(order[start:end]), [sequences[k] for k in order[start:end]]
+            ids = pad_sequence(together, batch_first=True, padding_value=model.padding).to(model.device)
+            mask = None
+            if model.family.masked and lengths[order[start]] < ids.shape[1]:
+                mask = pad_sequence([torch.ones_like(s) for s in together], batch_first=True).to(model.device)
+            result.append(Batch(rows, ids, mask, tokenized.positions[rows]))
             start = end
     return result
 
 
-def _batch(model: Model, sequences: list[torch.Tensor], rows: torch.Tensor, tokenized: Tokenized) -> Batch:
-    ids = pad_sequence(sequences, batch_first=True, padding_value=model.padding).to(model.device)
-    mask = None
-    if model.family.masked and any(len(s) < ids.shape[1] for s in sequences):
-        mask = pad_sequence([torch.ones_like(s) for s in sequences], batch_first=True).to(model.device)
-    return Batch(rows, ids, mask, tokenized.positions[rows])
-
-
-@torch.no_grad()
-def states(model: Model, points: list[Point], batch: Batch) -> torch.Tensor:
-    """States [k, b, d] at the chosen tokens of one batch, one pass for all points, on the CPU.
-
-    Raises:
-        Problem: a state that is not finite; it names the model, the layer and the sentence.
-    """
-    seen = torch.empty(len(points), len(batch.rows), model.d, device=model.device)
-
-    def keep(k: int, h: torch.Tensor) -> None:
-        seen[k] = batch.at_chosen(h)
-
-    with model.narrowed(batch.last), model.watch(points, keep):
-        model.run(batch.ids, batch.mask)
-    _check_finite(model, seen, batch)
-    return seen.cpu()
-
-
 @dataclass(frozen=True)
 class Pass:
-    """What is left of one pass of the model over a batch.
-
-    Attributes:
-        batch: the batch.
-        h: h_0 ... h_L at the chosen tokens, [L + 1, b, d].
-        entering: what enters each block at every position, L times [b, T, d].
-    """
+    """What is left of one pass of the model over a batch."""
 
     batch: Batch
-    h: torch.Tensor
-    entering: list[torch.Tensor]
+    h: torch.Tensor  # states at the chosen tokens, [k, b, d]: h_0 ... h_L, unless other points were watched
+    entering: list[torch.Tensor]  # what enters each block, L times [b, T, d]; [] where other points were watched
 
 
 @torch.no_grad()
-def run(model: Model, batch: Batch) -> Pass:
-    """One pass of the model over a batch, on its device. Raises as `states`."""
-    entering: list[torch.Tensor] = []
-    h = torch.empty(model.n_layers + 1, len(batch.rows), model.d, device=model.device)
+def run(model: Model, batch: Batch, points: list[Point] | None = None) -> Pass:
+    """One pass of the model over a batch, on its device, watched at all layers or at the points given.
 
-    def keep(layer: int, states: torch.Tensor) -> None:
-        h[layer] = batch.at_chosen(states)
-        if layer < model.n_layers:
+    Raises Problem: a state that is not finite; it names the model, the layer and the sentence.
+    """
+    watched, entering = points or model.layer_points(), []
+    h = torch.empty(len(watched), len(batch.rows), model.d, device=model.device)
+
+    def keep(k: int, states: torch.Tensor) -> None:
+        h[k] = batch.at_chosen(states)
+        if points is None and k < model.n_layers:
             entering.append(states)
 
-    with model.narrowed(batch.last), model.watch(model.layer_points(), keep):
+    with model.narrowed(batch.last), model.watch(watched, keep):
         model.run(batch.ids, batch.mask)
-    _check_finite(model, h, batch)
-    return Pass(batch, h, entering)
-
-
-def _check_finite(model: Model, states: torch.Tensor, batch: Batch) -> None:
-    finite = states.isfinite().all(-1).cpu()
+    finite = h.isfinite().all(-1).cpu()
     if not finite.all():
         k, row = (~finite).nonzero()[0].tolist()
-        where = f"layer {k * model.n_layers / (len(states) - 1):.4g}"
-        raise Problem(
-            f"{model.name}: the state at {where} for sentence {batch.rows[row]} (counted from 0) is not finite:"
-            " the checkpoint is broken"
-        )
+        where = f"layer {k * model.n_layers / (len(h) - 1):.4g} for sentence {batch.rows[row]} (counted from 0)"
+        raise Problem(f"{model.name}: the state at {where} is not finite: the checkpoint is broken")
+    return Pass(batch, h, entering)

@@ -31,15 +31,8 @@ Record = dict[str, Any]
 
 def fixed_exits(mode: str, predictions: Predictions) -> list[Record]:
     """One record a layer: every sentence leaves there."""
-    return [
-        {
-            "info": {"type": "jump", "mode": MODES[mode].key, "layer": layer},
-            "layers_processed": float(layer),
-            "topk": topk,
-            "surprisal": surprisal,
-        }
-        for layer, (topk, surprisal) in enumerate(zip(predictions.topk, predictions.surprisal, strict=True))
-    ]
+    info, judged = {"type": "jump", "mode": MODES[mode].key}, zip(predictions.topk, predictions.surprisal, strict=True)
+    return [_record({**info, "layer": layer}, float(layer), *of_layer) for layer, of_layer in enumerate(judged)]
 
 
 def early_exits(
@@ -49,16 +42,13 @@ def early_exits(
     records = []
     for lam in lambdas:
         layers = early_exit.exit_layers(predictions.gap, early_exit.thresholds(lam, positions, tau))
-        topk, surprisal = predictions.at(layers)
-        records.append(
-            {
-                "info": {"type": "early_exit", "mode": MODES[mode].key, "lambda": lam},
-                "layers_processed": layers.double().mean().item(),
-                "topk": topk,
-                "surprisal": surprisal,
-            }
-        )
+        info = {"type": "early_exit", "mode": MODES[mode].key, "lambda": lam}
+        records.append(_record(info, layers.double().mean().item(), *predictions.at(layers)))
     return records
+
+
+def _record(info: dict[str, Any], layers_processed: float, topk: torch.Tensor, surprisal: torch.Tensor) -> Record:
+    return {"info": info, "layers_processed": layers_processed, "topk": topk, "surprisal": surprisal}
 
 
 class Estimate(NamedTuple):
@@ -90,17 +80,12 @@ def average(values: torch.Tensor) -> Estimate:
 
 @dataclass(frozen=True)
 class Curve:
-    """One mode along the layers or along lambda, p points.
+    """One mode along the layers or along lambda, p points."""
 
-    Attributes:
-        layers: [p], blocks run, mean over the sentences; ascending.
-        lambdas: [p], of an early exit; else empty.
-        values: by metric, what each sentence has at each point, [p, n]: hits (bool) for Precision@k,
-            nats for the surprisal, which is missing where the records hold none.
-    """
-
-    layers: list[float]
-    lambdas: list[float]
+    layers: list[float]  # [p], blocks run, mean over the sentences; ascending
+    lambdas: list[float]  # [p], of an early exit; else empty
+    # by metric, what each sentence has at each point, [p, n]: hits (bool) for Precision@k, nats for the surprisal,
+    # which is missing where the records hold none
     values: dict[str, torch.Tensor]
 
     @cached_property
@@ -125,41 +110,25 @@ class Curve:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that figures, tables, page and summary show.
+    """Everything that figures, tables, page and summary show."""
 
-    Attributes:
-        n_layers: L.
-        n: validation sentences.
-        best: int64 [n], the best token of the full model for each.
-        fixed: by mode, fixed exits at layers 0 ... L.
-        early: by mode, early exits along lambda.
-    """
-
-    n_layers: int
-    n: int
-    best: torch.Tensor
-    fixed: dict[str, Curve]
-    early: dict[str, Curve]
+    n_layers: int  # L
+    n: int  # validation sentences
+    best: torch.Tensor  # int64 [n], the best token of the full model for each
+    fixed: dict[str, Curve]  # by mode, fixed exits at layers 0 ... L
+    early: dict[str, Curve]  # by mode, early exits along lambda
 
     @cached_property
     def differences(self) -> dict[str, dict[int, Estimate]]:
-        """By metric, mat - id by layer, paired over the sentences: the interval of the mean of their differences.
-
-        Without a metric that either mode lacks.
-        """
+        """By metric that both have, mat - id by layer, paired over the sentences."""
         return {metric: found for metric in METRICS if (found := self._differences(metric))}
 
     def _differences(self, metric: str) -> dict[int, Estimate]:
         mat, identity = self.fixed.get("mat"), self.fixed.get("id")
         if not (mat and identity and metric in mat.values and metric in identity.values):
             return {}
-        rows = [
-            (int(layer), k, identity.layers.index(layer))
-            for k, layer in enumerate(mat.layers)
-            if layer in identity.layers
-        ]
-        a, b = mat.values[metric].double(), identity.values[metric].double()
-        return {layer: average(a[k] - b[m]) for layer, k, m in rows}
+        a, b = (dict(zip(map(int, c.layers), c.values[metric].double(), strict=True)) for c in (mat, identity))
+        return {layer: average(a[layer] - b[layer]) for layer in a if layer in b}
 
     @cached_property
     def mean_over_layers(self) -> dict[str, Estimate]:
@@ -175,19 +144,16 @@ class Results:
     @cached_property
     def layers_saved(self) -> dict[str, dict[float, float | None]]:
         """By mode and share of the full model's Precision@1, the blocks that early exit saves; None if it is missed."""
-        saved: dict[str, dict[float, float | None]] = {}
-        for mode, curve in self.early.items():
-            needed = {share: curve.layers_needed(share) for share in SHARES}
-            saved[mode] = {share: None if x is None else self.n_layers - x for share, x in needed.items()}
-        return saved
+        needed = {mode: {s: curve.layers_needed(s) for s in SHARES} for mode, curve in self.early.items()}
+        L = self.n_layers
+        return {mode: {s: None if x is None else L - x for s, x in of.items()} for mode, of in needed.items()}
 
     def change_from(self, own: "Results") -> dict[str, Estimate]:
         """Mean Precision@1 with the maps of another corpus minus that with its own, by mode.
 
         Paired over the sentences. "Effect of scale and of data" in the paper.
 
-        Raises:
-            Problem: the results are of other sentences, as the full model's predictions tell.
+        Raises Problem: the results are of other sentences, as the full model's predictions tell.
         """
         if self.n != own.n or (self.best != own.best).double().mean() > SAME:
             raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
@@ -198,9 +164,7 @@ class Results:
 def summarize(records: list[Record]) -> Results:
     """The curves of all modes in the records.
 
-    Raises:
-        Problem: no jumps among them, so that the full model's own predictions are unknown; or a single
-            sentence, which says nothing about others.
+    Raises Problem: no jumps among them, so that the full model is unknown; or a single sentence, which tells nothing.
     """
     layers = [r["info"]["layer"] for r in records if r["info"]["type"] == "jump"]
     if not layers:
@@ -208,24 +172,18 @@ def summarize(records: list[Record]) -> Results:
     full = next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
     if len(full) < 2:
         raise Problem(f"the results are of {len(full)} sentence, expected at least 2: raise VAL in config.py")
-    curves: dict[str, dict[str, Curve]] = {"jump": {}, "early_exit": {}}
-    for mode in MODES:
-        for kind, found in curves.items():
-            chosen = [r for r in records if r["info"]["type"] == kind and mode_of(r["info"]["mode"]) == mode]
-            if chosen:
-                found[mode] = _curve(chosen, full)
-    return Results(max(layers), len(full), full[:, 0], curves["jump"], curves["early_exit"])
+    of: dict[tuple[str, str | None], list[Record]] = {}
+    for record in records:
+        of.setdefault((record["info"]["type"], mode_of(record["info"]["mode"])), []).append(record)
+    fixed, early = ({m: _curve(of[kind, m], full) for m in MODES if (kind, m) in of} for kind in ("jump", "early_exit"))
+    return Results(max(layers), len(full), full[:, 0], fixed, early)
 
 
 def _curve(records: list[Record], full: torch.Tensor) -> Curve:
     records = sorted(records, key=lambda r: (r["layers_processed"], r["info"].get("lambda", 0)))
-    values = {
-        f"precision@{k}": torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for k in PRECISIONS
-    }
+    hits = {k: torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for k in PRECISIONS}
+    values = {f"precision@{k}": found for k, found in hits.items()}
     if all("surprisal" in r for r in records):
         values["surprisal"] = torch.stack([r["surprisal"] for r in records])
-    return Curve(
-        layers=[r["layers_processed"] for r in records],
-        lambdas=[r["info"]["lambda"] for r in records if "lambda" in r["info"]],
-        values=values,
-    )
+    lambdas = [r["info"]["lambda"] for r in records if "lambda" in r["info"]]
+    return Curve([r["layers_processed"] for r in records], lambdas, values)

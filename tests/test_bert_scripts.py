@@ -57,7 +57,7 @@ def test_every_file_of_the_design_is_there(made):
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
     assert data == expected
-    listed = [stage.writes(made, LAYERS, config) for stage in stages.of(masked=True)]
+    listed = [stages.paths(stage.writes, made, LAYERS, config) for stage in stages.of(masked=True)]
     assert data == {path for paths in listed for path in paths}
 
 

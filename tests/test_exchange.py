@@ -163,8 +163,8 @@ def test_what_is_there_is_kept_and_only_what_is_missing_is_fetched(fetch, files,
 def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, played):
     ours, other = files.matrix(0, 1), files.matrix(2, 7)
     with stages.outputs(files, [], "add_linreg.py", [ours, other]) as made:
-        made.save(ours, matrix(5))
-        made.save(other, matrix(6))
+        stages.save(made, ours, matrix(5))
+        stages.save(made, other, matrix(6))
     assert fetch()[0] is None
     assert formats.load_matrix(ours, D).equal(matrix(5))
     assert fetch("--force")[0] is None
@@ -296,7 +296,7 @@ def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder
 def test_a_bit_that_changed_in_a_file_with_an_entry_is_seen_before_it_is_read(files, monkeypatch):
     path = files.matrix(0, 1)
     with stages.outputs(files, [], "add_linreg.py", [path]) as made:
-        made.save(path, matrix(0))
+        stages.save(made, path, matrix(0))
     whole = path.read_bytes()
     monkeypatch.setattr(formats, "load_all", None)  # nothing may be read
     for at in range(0, len(whole), 97):

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from stages import make, make_upstream, outputs, run
+from stages import make, make_upstream, outputs, run, save
 
 from shortcut import Problem
 from shortcut.files import manifest
@@ -39,7 +39,7 @@ def test_an_input_changed_while_a_stage_works_stops_it_before_it_writes(layout, 
         with outputs(layout, said, reads=[upstream]) as working:
             upstream.rename(upstream.with_suffix(".old"))
             shutil.copy(upstream.with_suffix(".old"), upstream)
-            working.save(layout.results, "x")
+            save(working, layout.results, "x")
     assert not layout.results.exists()
     assert layout.results.name not in manifest.load(layout.experiment)
 

@@ -60,20 +60,20 @@ def test_one_factorization_serves_all_targets():
     wanted = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     lines = []
     fits = list(linear.fit_pairs(h, wanted, RCOND, "cpu", lines.append))
-    assert [pair for pair, _ in fits] == wanted
-    for (i, j), fit in fits:
+    assert [pair for pair, *_ in fits] == wanted
+    for (i, j), A, _ in fits:
         expected, *_ = scipy.linalg.lstsq(h[i].double().numpy(), h[j].double().numpy())
-        torch.testing.assert_close(fit.A, torch.from_numpy(expected.T).float())
+        torch.testing.assert_close(A, torch.from_numpy(expected.T).float())
     assert lines == ["  ranks of the sources: 5 to 5 of 5"]
 
 
 def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
     h, lines = torch.stack([states(4, 9), states(4, 9, seed=1)]), []
-    ((_, fit),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
-    torch.testing.assert_close(linear.apply(fit.A, h[0]), h[1], rtol=0, atol=1e-5)
+    ((_, A, numbers),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
+    torch.testing.assert_close(linear.apply(A, h[0]), h[1], rtol=0, atol=1e-5)
     assert "4 sentences for states of width 9" in lines[0]
     assert "4 to 4 of 9; below 9, of 1 of 1 sources, the solution is the one of minimum norm" in lines[1]
-    assert fit.rank == 4
+    assert numbers["rank"] == 4
 
 
 def test_a_filter_of_the_singular_values_makes_another_kind_of_map():
@@ -87,14 +87,19 @@ def test_a_filter_of_the_singular_values_makes_another_kind_of_map():
 
 
 def test_sources_of_rank_0_have_no_condition_that_json_could_not_hold():
-    ((_, fit),) = linear.fit_pairs(torch.zeros(2, 6, 4), [(0, 1)], RCOND, "cpu", lambda _: None)
-    assert fit.rank == 0
-    assert json.loads(store.dump_json(fit.numbers))["condition"] is None
+    ((_, _, numbers),) = linear.fit_pairs(torch.zeros(2, 6, 4), [(0, 1)], RCOND, "cpu", lambda _: None)
+    assert numbers["rank"] == 0
+    assert json.loads(store.dump_json(numbers))["condition"] is None
 
 
 def test_numbers_of_a_fit():
-    fit = linear.Fit(torch.eye(4) * 3, rank=4, condition=2.0)
-    assert fit.numbers == {"rank": 4, "condition": 2.0, "norm": 6.0, "distance_from_identity": 4.0}
+    factors = linear.factorize(torch.diag(torch.tensor([2.0, 1, 1, 1])), RCOND)
+    assert linear.numbers(torch.eye(4) * 3, factors) == {
+        "rank": 4,
+        "condition": 2.0,
+        "norm": 6.0,
+        "distance_from_identity": 4.0,
+    }
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(0, 3), torch.zeros(3), torch.full((4, 3), float("nan"))])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from stages import make, make_upstream, outputs, run
+from stages import make, make_upstream, outputs, run, save
 
 from shortcut import Problem
 from shortcut.files import formats, manifest
@@ -159,7 +159,7 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[" * 100_000, "{}", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x"}}}', '{"runs": {}}',
+        "{", "[" * 100_000, "{}", "[]", "1", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x"}}}', '{"runs": {}}',
         '{"runs": {}, "files": {"a": {"run": "r"}}}', '{"runs": {"r": 1}, "files": {"a": {"run": "r"}}}',
     ],
 )  # fmt: skip
@@ -208,7 +208,7 @@ def test_force_keeps_the_old_file_until_all_is_checked_and_then_runs_as_usual(la
             for path in working.todo:
                 if len(made) == stop:
                     raise KeyboardInterrupt
-                working.save(path, value)
+                save(working, path, value)
                 made.append(paths.index(path))
         return made
 

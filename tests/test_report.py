@@ -244,13 +244,13 @@ def test_scores_that_come_later_are_taken_into_the_page_whenever_that_is_killed(
 
 def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     r2 = scores(only_last=True)
-    plot = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], "t")
+    plot = plots.r2_heat_maps(r2, "t")
     mat, identity = (ax.images[0].get_array() for ax in plot.draw().axes[:2])
     drawn = ~np.ma.getmaskarray(mat)
     assert [tuple(cell) for cell in np.argwhere(drawn)] == sorted([*((i, i) for i in range(L + 1)), *r2["score_mat"]])
     assert mat[0, L] == pytest.approx(0.5)
     assert identity[0, L] == -0.5
-    first = tables.r2(r2["score_mat"], r2["score_id"]).rows[0]
+    first = tables.r2(r2).rows[0]
     assert first == ["0", "-", "0.500", "-", "-", "-0.500", "-"]
 
 

@@ -69,7 +69,7 @@ def test_every_file_of_the_design_is_there(made):
     ]  # fmt: skip
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
-    listed = {stage.script: stage.writes(made, LAYERS, config) for stage in stages.of(masked=False)}
+    listed = {stage.script: stages.paths(stage.writes, made, LAYERS, config) for stage in stages.of(masked=False)}
     assert [*listed] == [f"{script}.py" for script in SCRIPTS]
     assert data == {path for paths in listed.values() for path in paths}
     assert all(path.stat().st_size for path in expected)
@@ -283,19 +283,19 @@ def test_states_collected_before_a_stop_are_not_collected_again(made, tmp_path, 
     there = Names(tmp_path, "tiny-gpt2", "words")
     here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--batch-size", 60)
     monkeypatch.setattr(gathering, "SECONDS", 0)
-    compute, seen = representations.states, []
+    compute, seen = representations.run, []
 
-    def stopping(model, points, batch):
+    def stopping(model, batch, points):
         if len(seen) == 5:
             raise KeyboardInterrupt
         seen.append(batch.rows.tolist())
-        return compute(model, points, batch)
+        return compute(model, batch, points)
 
-    monkeypatch.setattr(representations, "states", stopping)
+    monkeypatch.setattr(representations, "run", stopping)
     with pytest.raises(KeyboardInterrupt):
         run("add_linreg", *here)
     first, seen[:] = sorted(chain(*seen)), []
-    monkeypatch.setattr(representations, "states", lambda m, p, b: seen.append(b.rows.tolist()) or compute(m, p, b))
+    monkeypatch.setattr(representations, "run", lambda m, b, p: seen.append(b.rows.tolist()) or compute(m, b, p))
     run("add_linreg", *here)
     assert first
     assert sorted([*first, *chain(*seen)]) == list(range(80))
@@ -342,12 +342,12 @@ def test_unfinished_work_serves_the_next_run_of_the_same_kind_and_no_other(
     shutil.copytree(made.root / "experiment", tmp_path / "experiment")
     here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--batch-size", 100)
     monkeypatch.setattr(gathering, "SECONDS", 0)
-    compute, seen = representations.states, []
+    compute, seen = representations.run, []
 
     def stopped(*more, rcond=config.RCOND):
         """How many batches a run computes that is stopped before it writes."""
         monkeypatch.setattr(config, "RCOND", rcond)
-        monkeypatch.setattr(representations, "states", lambda *args: seen.append(1) or compute(*args))
+        monkeypatch.setattr(representations, "run", lambda *args: seen.append(1) or compute(*args))
         monkeypatch.setattr("shortcut.run.steps.fits", lambda *_: 1 / 0)
         seen.clear()
         with pytest.raises(ZeroDivisionError):

@@ -29,7 +29,9 @@ def scripts(files):
 def make(files, script, value=b"x", reads=(), **settings):
     """Write all outputs of a stage, as its script would."""
     stage = next(stage for stage in stages.STAGES if stage.script == script)
-    with outputs(files, [], script, stage.writes(files, 12, config), reads, force=True, **settings) as made:
+    with outputs(
+        files, [], script, stages.paths(stage.writes, files, 12, config), reads, force=True, **settings
+    ) as made:
         for path in made.todo:
             with made.writing(path) as file:
                 file.write(value)

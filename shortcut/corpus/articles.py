@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from shortcut import Problem
+from shortcut import Problem, one_line
 from shortcut.corpus import parquet
 from shortcut.corpus.sentences import Wanted, draw_sentences
 from shortcut.files.scratch import Scratch
@@ -23,27 +23,16 @@ FOOTER = 65_536  # bytes at the end of a parquet file that say what is in it
 
 
 class Source(NamedTuple):
-    """Files to take sentences from.
+    """Files to take sentences from."""
 
-    Attributes:
-        name: what it is called in a message.
-        files: paths or URLs.
-        suffix: of all of them: .parquet and .jsonl hold articles, .txt sentences.
-        revision: the commit of the hub that they are of; None for files here.
-    """
-
-    name: str
-    files: list[str]
-    suffix: str
-    revision: str | None = None
+    name: str  # in a message
+    files: list[str]  # paths or URLs
+    suffix: str  # of all of them: .parquet and .jsonl hold articles, .txt sentences
+    revision: str | None = None  # the commit of the hub that they are of
 
 
 def local(path: str) -> Source:
-    """A file or folder of parquet, jsonl or txt; in a folder, the files of the first of these that is there.
-
-    Raises:
-        Problem: nothing there that can be read.
-    """
+    """A file or folder of parquet, jsonl or txt; in a folder, the files of the first of these that is there."""
     place = Path(path)
     if not place.exists():
         raise Problem(f"no source {path!r}: expected hub, docstrings, or a file or folder of parquet, jsonl or txt")
@@ -55,15 +44,9 @@ def local(path: str) -> Source:
 
 
 def hub(dataset: str, config: str, scratch: Scratch) -> Source:
-    """The parquet files of a public set on the Hugging Face hub, of one revision for all of a run.
+    """The parquet files of a public set and its configuration on the Hugging Face hub.
 
-    Args:
-        dataset: its name on the hub.
-        config: the name of its configuration.
-        scratch: keeps the list for a run that goes on from there.
-
-    Raises:
-        Problem: the hub cannot be reached, or has no such set.
+    `scratch` keeps the list, so that a run that goes on is of the same revision.
     """
     name = f"{dataset} {config} on the Hugging Face hub"
     listed = scratch.keep(lambda: "\n".join(_listing(dataset, config, name)).encode(), dataset=dataset, config=config)
@@ -80,27 +63,19 @@ def _listing(dataset: str, config: str, name: str) -> list[str]:
         fsspec.filesystem("hf").info(f"datasets/{dataset}")
         files = datasets.load_dataset_builder(dataset, config).config.data_files or {}
     except (*parquet.READ_ERRORS, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise Problem(
-            f"cannot reach {name} ({parquet.one_line(error)}): try again with a network, or take --source PATH"
-            " --dataset NAME (parquet, jsonl or txt), or --source docstrings --dataset docstrings"
-        ) from error
+        out = "--source PATH --dataset NAME (parquet, jsonl or txt), or --source docstrings --dataset docstrings"
+        why = f"cannot reach {name} ({one_line(error)})"
+        raise Problem(f"{why}: try again with a network, or take {out}") from error
     if "train" not in files:
-        raise Problem(
-            f"{name} has the splits {', '.join(files) or 'none'}, expected train: see HUB_DATASET in config.py"
-        )
+        splits = ", ".join(files) or "none"
+        raise Problem(f"{name} has the splits {splits}, expected train: see HUB_DATASET in config.py")
     return sorted(files["train"])
 
 
 def sentences(source: Source, wanted: Wanted, scratch: Scratch) -> list[str]:
     """n sentences, newline at the end, in random order; fewer (with a notice) where a source has no more.
 
-    Args:
-        source: files of articles (one sentence of each, see `draw_sentence`) or of sentences.
-        wanted: how many, and how they are drawn.
-        scratch: keeps what is read from parquet (see `parquet.sentences`).
-
-    Raises:
-        Problem: a file cannot be read, or there is no sentence.
+    Of articles one sentence each, see `draw_sentence`; `scratch` keeps what is read from parquet.
     """
     rng = random.Random(wanted.seed)
     if source.suffix == ".parquet":
@@ -126,8 +101,7 @@ def sentences(source: Source, wanted: Wanted, scratch: Scratch) -> list[str]:
 def identity(path: str, budget: int) -> dict[str, Any]:
     """What a local source holds, for the record: its name, and a hash over its files.
 
-    Of parquet files, which may be many gigabytes, over their sizes and footers; and the budget that
-    limits what is read of them.
+    Of parquet files, which may be many gigabytes, over sizes and footers; and the budget that limits reading.
     """
     digest, source = hashlib.sha256(), local(path)
     whole = source.suffix != ".parquet"
@@ -141,7 +115,6 @@ def identity(path: str, budget: int) -> dict[str, Any]:
 
 
 def _jsonl(files: list[str], rng: random.Random) -> Iterator[str]:
-    """Articles in random order; only their places are kept in memory."""
     places = []
     for file in files:
         with open(file, "rb") as stream:

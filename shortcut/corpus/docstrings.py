@@ -1,9 +1,8 @@
 """English sentences from the docstrings of installed packages.
 
-The embedded models live on this text: it is on every machine that can run the project, it is real
-English, and none of it has to be shipped. A sentence belongs to the held-out set by a hash of its
-own characters, so another version of a package adds and removes sentences but never moves one from
-one set to the other.
+The embedded models live on this text: it is on every machine that can run the project, and none of it has
+to be shipped. A sentence is held out by a hash of its own characters, so another version of a package adds
+and removes sentences but never moves one from one set to the other.
 """
 
 import ast
@@ -20,7 +19,6 @@ from shortcut.corpus.sentences import Split, Wanted
 
 HELD_OUT = 0.25  # share of the sentences that no embedded model was trained on
 
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 MARKUP = (  # reStructuredText to plain text: pattern, what stays
     (re.compile(r":[\w:+-]+:`~?([^`<]+?)\s*(?:<[^`]*>)?`"), r"\1"),  # :func:`name <target>`
     (re.compile(r"``(.+?)``"), r"\1"),
@@ -55,13 +53,7 @@ def draw(files: list[Path], wanted: Wanted, n_train: int) -> list[str]:
 
 
 def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object] = lambda _: None) -> list[str]:
-    """Every distinct English sentence in the docstrings of the files, in their order.
-
-    Args:
-        files: Python sources, see `source_files`.
-        split: splits one paragraph into sentences.
-        told: of sentences found.
-    """
+    """Every distinct English sentence in the docstrings of Python sources, in their order; `told` how many."""
     found: dict[str, None] = {}
     for path in files:
         before = len(found)
@@ -73,11 +65,7 @@ def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object]
 
 
 def source_files(packages: Iterable[str]) -> list[Path]:
-    """The Python sources of installed packages, their tests left out.
-
-    Raises:
-        Problem: a package is not installed.
-    """
+    """The Python sources of installed packages, their tests left out."""
     files = []
     for package in packages:
         spec = importlib.util.find_spec(package)
@@ -93,8 +81,9 @@ def _docstrings(path: Path) -> Iterator[str]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):  # templates and deliberately broken files lie in packages too
         return
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and (docstring := ast.get_docstring(node, clean=False)):
+        if isinstance(node, documented) and (docstring := ast.get_docstring(node, clean=False)):
             yield inspect.cleandoc(docstring)
 
 
@@ -103,8 +92,7 @@ def _paragraphs(docstring: str) -> Iterator[str]:
     for block in re.split(r"\n[ \t]*\n", docstring):
         if ">>>" in block or "```" in block or block.lstrip().startswith(("..", "#", "$")):
             continue
-        run: list[str] = []
-        indent = None
+        run, indent = [], None
         for line in block.splitlines():
             if UNDERLINE.fullmatch(line):  # the line above it is a section's title
                 run, indent = [], None
@@ -127,7 +115,6 @@ def _plain(lines: list[str]) -> str:
 
 
 def _is_english(sentence: str) -> bool:
-    """A cheap sieve: whole sentences of words, not signatures, tables, code or links."""
     words = sentence.split()
     if not 5 <= len(words) <= 60 or not SENTENCE.fullmatch(sentence) or UNWANTED.search(sentence):
         return False

@@ -4,9 +4,8 @@ A shuffled stream of the same files would not be a sample: Wikipedia's follow th
 a shuffle buffer sees the head of one file. So the footers are read first, then row groups drawn from
 every file: the column of texts alone, and the same share of the articles of each.
 
-Every footer and the sentences of every group are kept (`files.scratch`) until the output is whole, and
-every group has a random generator of its own: a run that was stopped goes on where it was, and ends with
-what an undisturbed run would have drawn.
+Every footer and the sentences of every group are kept until the output is whole, and every group has a
+random generator of its own: a run that was stopped ends with what an undisturbed run would have drawn.
 """
 
 import math
@@ -21,7 +20,7 @@ import pyarrow.parquet
 from huggingface_hub.errors import HTTPError
 from pyarrow.parquet import ParquetFile
 
-from shortcut import Problem
+from shortcut import Problem, one_line
 from shortcut.corpus.sentences import Wanted, draw_sentences
 from shortcut.files.scratch import KEPT, Scratch
 
@@ -42,16 +41,7 @@ class Group(NamedTuple):
 
 
 def sentences(files: list[str], wanted: Wanted, scratch: Scratch) -> list[str]:
-    """Sentences of as many articles, in random order; fewer if there are no more.
-
-    Args:
-        files: paths or URLs of parquet files with a column `text`.
-        wanted: how many, and how they are drawn.
-        scratch: what an earlier run read; what this one reads is kept there.
-
-    Raises:
-        Problem: a file cannot be read, or has no column `text`.
-    """
+    """Sentences of as many articles, in random order; fewer if there are no more."""
     n = wanted.n
     with ExitStack() as closing:
         wanted.notice(f"reading the footers of {len(files)} files")
@@ -119,8 +109,6 @@ def _choose(opened: list[ParquetFile], wanted: Wanted) -> tuple[list[Group], lis
 
 
 def _draw(file: str, parquet: ParquetFile, group: Group, share: int, wanted: Wanted, scratch: Scratch) -> list[str]:
-    """Up to `share` sentences of one row group, each of another article."""
-
     def draw() -> bytes:
         try:
             texts = parquet.read_row_group(group.number, columns=["text"])["text"].to_pylist()
@@ -133,8 +121,3 @@ def _draw(file: str, parquet: ParquetFile, group: Group, share: int, wanted: Wan
 
     lines = scratch.keep(draw, file=file, group=group.number, share=share).decode().split("\n")
     return [line + "\n" for line in lines[:-1]]
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, short enough for a message."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:250]

@@ -14,47 +14,32 @@ Split = Callable[[str], list[str]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be drawn.
+    """What is to be drawn, and who is told."""
 
-    Attributes:
-        n: how many sentences.
-        seed: of every draw.
-        budget: bytes of parquet to read at the most, once that holds articles enough.
-        split: splits a paragraph into sentences.
-        found: told of sentences found.
-        notice: told what is read.
-    """
-
-    n: int
-    seed: int
-    budget: int
+    n: int  # sentences
+    seed: int  # of every draw
+    budget: int  # bytes of parquet to read at the most, once that holds articles enough
     split: Split
-    found: Callable[[int], object] = lambda _: None
-    notice: Callable[[str], object] = lambda _: None
+    found: Callable[[int], object] = lambda _: None  # told of sentences found
+    notice: Callable[[str], object] = lambda _: None  # told what is read
 
 
 def splitter(pipeline: str | None = None) -> Split:
     """A function that splits a paragraph into sentences, stripped, empty ones left out.
 
-    Args:
-        pipeline: a trained spaCy pipeline such as en_core_web_sm; None for the rule-based sentencizer.
-
-    Raises:
-        Problem: the pipeline is not installed.
+    `pipeline` is a trained one of spaCy such as en_core_web_sm; None means the rule-based sentencizer.
     """
     import spacy  # noqa: PLC0415  (takes seconds)
 
-    if pipeline is None:
-        nlp = spacy.blank("en")
-        nlp.add_pipe("sentencizer")
-    else:
-        try:
+    try:
+        if pipeline is None:
+            nlp = spacy.blank("en")
+            nlp.add_pipe("sentencizer")
+        else:
             nlp = spacy.load(pipeline, exclude=["tagger", "attribute_ruler", "lemmatizer", "ner"])
-        except OSError as error:
-            raise Problem(
-                f"spaCy's pipeline {pipeline!r} is not installed: run `.venv/bin/python -m spacy download {pipeline}`,"
-                " or set SPACY = None in config.py for the rule-based sentencizer"
-            ) from error
+    except OSError as error:
+        get = f"run `.venv/bin/python -m spacy download {pipeline}`"
+        raise Problem(f"spaCy has no pipeline {pipeline!r}: {get}, or set SPACY = None in config.py") from error
     return lambda paragraph: [s for span in nlp(paragraph).sents if (s := span.text.strip())]
 
 

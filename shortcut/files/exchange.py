@@ -13,7 +13,7 @@ import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import disable_progress_bars
 
-from shortcut import Problem
+from shortcut import Problem, one_line
 from shortcut.files import formats, store
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names
@@ -22,6 +22,7 @@ from shortcut.files.outputs import Outputs, forget, locked
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
 SAFETENSORS = "matrices.safetensors"
+UNFINISHED = "fetch.unfinished"  # where downloads lie until they are whole and checked
 HUB_ERRORS = (OSError, HTTPError, EntryNotFoundError, HFValidationError)
 
 Progress = Callable[[list], Iterable]  # the same items, shown as they are dealt with
@@ -30,16 +31,7 @@ Progress = Callable[[list], Iterable]  # the same items, shown as they are dealt
 def fetch(repository: str, files: Names, *, force: bool, notice: Callable[[str], None], progress: Progress) -> None:
     """Download a repository's matrices of a model and dataset; they get no entries in the manifest.
 
-    Args:
-        repository: its name on the hub.
-        files: where they go.
-        force: whether to replace what is there.
-        notice: told what was kept and what was fetched.
-        progress: shows the matrices that are fetched.
-
-    Raises:
-        Problem: the hub cannot be reached, has no such repository or no such matrices, or what it serves
-            is no matrix, which then is not put in place.
+    What is there is kept, unless `force`; what is no matrix is not put in place.
     """
     disable_progress_bars()  # ours counts matrices
     revision, names = _listing(repository, files)
@@ -53,7 +45,7 @@ def fetch(repository: str, files: Names, *, force: bool, notice: Callable[[str],
         for name in progress(missing):
             store.remove_leftovers(folder / name)
             d = _fetch_one(repository, revision, files, name, d)
-        shutil.rmtree(_downloads(files), ignore_errors=True)
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     if missing:
         notice(f"wrote {len(missing)} matrices [{d}, {d}] to {shown}, from {repository} at {revision[:12]}")
 
@@ -68,30 +60,25 @@ def _listing(repository: str, files: Names) -> tuple[str, list[str]]:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise Problem(f"no repository {where}: give OWNER/NAME of one that is public, as {REPOSITORY}") from error
     except HUB_ERRORS as error:
-        raise Problem(
-            f"cannot list {where} ({_one_line(error)}): try again with a network and without HF_HUB_OFFLINE,"
-            " name a mirror in HF_ENDPOINT, or fit the matrices by add_linreg.py"
-        ) from error
+        out = "try again with a network and without HF_HUB_OFFLINE, name a mirror in HF_ENDPOINT, or fit the matrices"
+        raise Problem(f"cannot list {where} ({one_line(error, 120)}): {out} by add_linreg.py") from error
     found = [path.rpartition("/")[::2] for path in paths if MATRIX.fullmatch(path.rpartition("/")[2])]
-    folder = f"{files.model}/{files.dataset}"
+    folder, others = f"{files.model}/{files.dataset}", ", ".join(sorted({parent for parent, _ in found}))[:200]
     if names := [name for parent, name in found if parent == folder]:
         return revision, sorted(names, key=_order)
-    others = sorted({parent for parent, _ in found})
-    listed = f"; it has some in {', '.join(others)[:200]}: use --model and --dataset" if others else ""
+    listed = f"; it has some in {others}: use --model and --dataset" if others else ""
     raise Problem(f"{where} holds no matrices in {folder}{listed}")
 
 
 def _fetch_one(repository: str, revision: str, files: Names, name: str, d: int | None) -> int:
     """Put one matrix in its place, if it is one of width d (any, if None); returns its width."""
     remote, path = f"{files.model}/{files.dataset}/{name}", files.matrices / name
+    options = {"revision": revision, "local_dir": files.matrices / UNFINISHED}
     try:
-        downloaded = Path(
-            huggingface_hub.hf_hub_download(repository, remote, revision=revision, local_dir=_downloads(files))
-        )
+        downloaded = Path(huggingface_hub.hf_hub_download(repository, remote, **options))
     except HUB_ERRORS as error:
-        raise Problem(
-            f"cannot fetch {remote} of {repository} ({_one_line(error)}): run it again to go on from there"
-        ) from error
+        why = f"cannot fetch {remote} of {repository} ({one_line(error, 120)})"
+        raise Problem(f"{why}: run it again to go on from there") from error
     try:
         A = formats.load_matrix(downloaded, d)
     except Problem as problem:
@@ -104,30 +91,16 @@ def _fetch_one(repository: str, revision: str, files: Names, name: str, d: int |
     return len(A)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:120]
-
-
-def _downloads(files: Names) -> Path:
-    """Where downloads lie until they are whole and checked; one that was stopped goes on from there."""
-    return files.matrices / "fetch.unfinished"
-
-
 def export(files: Names, notice: Callable[[str], None], progress: Progress) -> None:
-    """Write every matrix of a model and dataset, by its name, to one safetensors file.
-
-    Raises:
-        Problem: there is none, or one is not a matrix, of another width, or has changed since it was made.
-    """
+    """Write every matrix of a model and dataset, by its name, to one safetensors file."""
     folder = files.matrices
     names = sorted((path.name for path in folder.glob("*.pickle") if MATRIX.fullmatch(path.name)), key=_order)
     paths = [folder / name for name in names]
     if not paths:
         raise Problem(f"{files.relative(folder)} holds no matrix: run add_linreg.py first, or fetch published ones")
     target = folder / SAFETENSORS
-    with Outputs(
-        Provenance(files), "shortcut export", reads=paths, writes=[target], settings={}, force=True, notice=notice
-    ) as outputs:
+    made = {"reads": paths, "writes": [target], "settings": {}, "notice": notice, "force": True}
+    with Outputs(Provenance(files), "shortcut export", **made) as outputs:
         d = len(formats.load_matrix(paths[0], None))
         for path in paths:  # before the old file goes
             formats.load_matrix(path, d)
@@ -139,16 +112,12 @@ def export(files: Names, notice: Callable[[str], None], progress: Progress) -> N
 
 def _header(names: list[str], d: int, metadata: dict[str, str]) -> bytes:
     """What a safetensors file begins with: the length of its header, and what lies where behind that."""
-    size = 4 * d * d
-    tensors = {
-        name: {"dtype": "F32", "shape": [d, d], "data_offsets": [k * size, (k + 1) * size]}
-        for k, name in enumerate(names)
-    }
+    told, size = {"dtype": "F32", "shape": [d, d]}, 4 * d * d
+    tensors = {name: {**told, "data_offsets": [k * size, (k + 1) * size]} for k, name in enumerate(names)}
     header = json.dumps({"__metadata__": {"format": "pt", **metadata}, **tensors}).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header
 
 
-def _order(name: str) -> tuple[bool, list[int]]:
-    """Jumps before parts, by their numbers."""
+def _order(name: str) -> tuple[bool, list[int]]:  # jumps before parts, by their numbers
     return name.startswith("p"), [int(number) for number in re.findall(r"\d+", name)]

@@ -1,8 +1,7 @@
 """What every kind of file holds: each value checked before anything is computed from it.
 
-A file is read by `unpickle`, which never runs code; what it holds, whoever wrote it, comes back in the
-form that the pipeline works with. Each function raises Problem with the file's name, what was got and
-what was expected.
+A file is read by `unpickle`, which never runs code; what it holds, whoever wrote it, comes back in the form
+that the pipeline works with, or Problem says the file's name, what was got and what was expected.
 """
 
 import math
@@ -53,8 +52,7 @@ def load_sentences(path: Path) -> list[str]:
     """The sentences of get_wikipedia_sentences.py."""
     sentences = [*load_all(path)]
     for k, value in enumerate(sentences):
-        if type(value) is not str:
-            raise Problem(f"{path}: value {k} is of type {type(value).__name__}, expected sentences (str)")
+        _expect(type(value) is str, f"{path}: value {k} is {_got(value)}, expected sentences (str)")
     return sentences
 
 
@@ -77,12 +75,10 @@ def _tokenized(value: Any) -> Tokenized:
     if type(positions) is list and all(type(position) is int and abs(position) < 2**31 for position in positions):
         positions = torch.tensor(positions, dtype=torch.int64)
     positions = _tensor(positions)
-    tensor = isinstance(positions, torch.Tensor)
-    _expect(tensor, f"token_positions is of type {type(positions).__name__}, expected an int64 tensor")
+    whole_numbers = isinstance(positions, torch.Tensor) and positions.dtype in (torch.int64, torch.int32)
+    _expect(whole_numbers, f"token_positions is {_got(positions)}, expected an int64 tensor")
     as_many = type(sentences) is list and sentences and positions.shape == (len(sentences),)
     _expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
-    whole_numbers = positions.dtype in (torch.int64, torch.int32)
-    _expect(whole_numbers, f"token_positions are {positions.dtype}, expected int64")
     lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
         row = _is_tensor(ids, torch.int64, (_rows(ids),)) and len(ids)
@@ -181,9 +177,8 @@ def load_results(path: Path) -> list[dict[str, Any]]:
     for k, value in enumerate(load_all(path)):
         with _in(f"{path}: record {k}"):
             records.append(_record(value, len(records[0]["topk"]) if records else None))
-    highest = max((record["info"].get("layer", 0) for record in records), default=0)
-    jump = f"{path} has a jump from layer {highest} among {len(records)} records, expected one a layer"
-    _expect(highest <= len(records), jump)
+    highest, n = max((record["info"].get("layer", 0) for record in records), default=0), len(records)
+    _expect(highest <= n, f"{path} has a jump from layer {highest} among {n} records, expected one a layer")
     return records
 
 
@@ -220,14 +215,13 @@ def _info(info: Any) -> dict[str, Any]:
 
 def _is_mode(mode: Any) -> bool:
     """Whether it stands for one of `approximation.MODES`, or for other sub-modules replaced, which are passed over."""
-    if type(mode) is not tuple or len(mode) != 2 or type(mode[1]) is not dict or mode[0] != "blk_mat":
+    if type(mode) is not tuple:
         return type(mode) is str and mode_of(mode) is not None
-    states = mode[1].get("what_to_mat")
-    return len(mode[1]) == 1 and type(states) is set and states <= {*range(1, 7)}
+    states = mode[1].get("what_to_mat") if mode[:1] == ("blk_mat",) and [*map(type, mode[1:])] == [dict] else None
+    return type(states) is set and states <= {*range(1, 7)}
 
 
 def _tensor(value: Any) -> Any:
-    """A numpy array of numbers as a tensor; anything else as it is."""
     known = isinstance(value, np.ndarray) and value.dtype in (np.int32, np.int64, np.float32, np.float64)
     return torch.from_numpy(np.array(value)) if known else value
 

@@ -30,15 +30,12 @@ def load(folder: Path) -> dict[str, Entry]:
     """The entries of a folder by the names of its files; raises Problem if its manifest is of another form."""
     if not (path := folder / NAME).exists():
         return {}
-    manifest = store.load_json(path)
-    entries = _of_before(manifest) if "runs" in manifest else manifest.get("files")
-    whole = isinstance(entries, dict) and all(
-        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in KINDS.items())
-        for entry in entries.values()
-    )
-    if not whole:
-        raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
-    return entries
+    if isinstance(manifest := store.load_json(path), dict):
+        manifest = _of_before(manifest) if "runs" in manifest else manifest.get("files")
+    for entry in manifest.values() if isinstance(manifest, dict) else [None]:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in KINDS.items()):
+            raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
+    return manifest
 
 
 def _of_before(manifest: dict[str, Any]) -> Any:
@@ -104,15 +101,10 @@ class Provenance:
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """What a file made from these comes from: the settings and the `from` of its entry.
 
-        Args:
-            paths: the files it is made from.
-            expects: settings that theirs must agree with; of matrices of another dataset "format" and
-                `MODEL_FILES` alone.
-            notice: told once of files that have no entry.
-
         Raises:
             Problem: one has changed since it was made, was made from what is no longer so, or otherwise than
-                expected; or two of them were not made alike.
+                expected (of matrices of another dataset "format" and `MODEL_FILES` alone count); or two of
+                them were not made alike.
         """
         settings, origin, first = {}, {}, {}  # `first`: where a setting, or a hash, comes from
         for path in paths:
@@ -143,7 +135,7 @@ class Provenance:
         for source, recorded in entry["from"].items():
             if (self.files.root / source).exists() and self.sha256(self.files.root / source) != recorded:
                 raise Problem(f"{name} was made from another {source}: {again}")
-        all_count = not self.files.is_of_other_dataset(path)
+        all_count = not self.files.dataset_option(path)
         expected = {k: v for k, v in expects.items() if all_count and k in theirs and k not in MODEL_FILES}
         if told := "; ".join(how for k, ours in expected.items() for how in changes(theirs[k], ours, k)):
             raise Problem(f"{name} was made with other settings ({told}): take those, or {again}")
@@ -165,7 +157,6 @@ def sha256(path: Path) -> str:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What another file of that name, or another content, does not share."""
     stat = os.stat(path) if path.exists() else None
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else ()
 

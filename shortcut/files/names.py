@@ -9,40 +9,25 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Names:
-    """The files of one model and one dataset.
+    """The files of one model and one dataset."""
 
-    Attributes:
-        root: holds `experiment/` and `linreg/`.
-        model: name of the model's folder, `<m>`; of a masked model it ends in `_mask`.
-        dataset: name of the dataset, `<d>`.
-        matrices_from: name of the dataset that the matrices were fitted on, if that is another.
-        experiment: the folder of this model's data.
-        matrices: the folder of its fitted matrices.
-        judged: what results are named by: the dataset, and whose matrices were judged on it if not its own.
-        sentences: the sentences, the same for all models.
-        r2_scores: the r2 of every jump.
-        results: predictions of every mode, layer and lambda.
-        summary: the numbers of the results, with their intervals.
-        report: the page that shows all figures and tables.
-    """
-
-    root: Path
-    model: str
-    dataset: str
-    matrices_from: str = ""
+    root: Path  # holds experiment/ and linreg/
+    model: str  # name of the model's folder, <m>; of a masked model it ends in _mask
+    dataset: str  # <d>
+    matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
 
     def __post_init__(self):
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
-        experiment = self.root / "experiment" / self.model
+        experiment, of_all = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
         self.__dict__.update(
-            judged=judged,
-            experiment=experiment,
+            experiment=experiment,  # the model's data
             matrices=self.root / "linreg" / self.model / (self.matrices_from or self.dataset),
-            sentences=self.root / "experiment" / "sentences" / f"{self.dataset}_20K-sentences.pickle",
+            judged=judged,  # what results are named by: the dataset, and whose matrices were judged on it
+            sentences=of_all / f"{self.dataset}_20K-sentences.pickle",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
-            results=experiment / f"{judged}_results.pickle",
-            summary=experiment / f"{judged}_summary.json",
-            report=experiment / f"{judged}_report.html",
+            results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
+            summary=experiment / f"{judged}_summary.json",  # their numbers, with intervals
+            report=experiment / f"{judged}_report.html",  # the page that shows all figures and tables
         )
 
     @property
@@ -89,13 +74,9 @@ class Names:
         """The folder of a script's unfinished work."""
         return self.experiment / f"{self.judged}_{script.removesuffix('.py')}.unfinished"
 
-    def is_of_other_dataset(self, path: Path) -> bool:
-        """Whether it is a matrix that was fitted on another dataset than is judged on."""
-        return bool(self.matrices_from) and path.parent == self.matrices
-
     def dataset_option(self, path: Path) -> str:
-        """What must stand behind the name of a file's maker, if it is of that other dataset."""
-        return f" --dataset {self.matrices_from}" if self.is_of_other_dataset(path) else ""
+        """What must stand behind the name of a file's maker: "", but for the matrices of another dataset."""
+        return f" --dataset {self.matrices_from}" if self.matrices_from and path.parent == self.matrices else ""
 
     def relative(self, path: Path) -> str:
         """A file's path from the root, as it is shown and recorded."""

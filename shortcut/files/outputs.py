@@ -5,9 +5,8 @@
     output there, no entry                    refused: it is not ours to overwrite
     input changed while the stage works       stopped, before another output takes its name
 
-`force` makes anew what is there: it goes once all that the stage needs is checked, and from then on the
-stage is one that was stopped. An entry is written before its file takes its name, and no file takes the
-place of another, so a killed run leaves an entry without a file (made again), never the reverse.
+`force` removes what is there once all that the stage needs is checked. An entry is written before its file
+takes its name, so a killed run leaves an entry without a file (made again), never the reverse.
 """
 
 import errno
@@ -35,9 +34,7 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matpl
 class Outputs:
     """The outputs of one run of one script. Within its `with` block the folders are locked against a second run.
 
-    Attributes:
-        todo: the outputs that are not there yet, in the order given.
-        key: 32 hexadecimal digits that say all that they depend on.
+    Of these `todo` are not there yet, and `key`, 32 hexadecimal digits, says all that they depend on.
     """
 
     def __init__(
@@ -45,17 +42,10 @@ class Outputs:
         settings: Mapping[str, Any], notice: Callable[[str], None], expects: Mapping[str, Any] | None = None,
         force: bool = False,
     ):  # fmt: skip
-        """Set up.
+        """Of a script that makes files from others under certain settings.
 
-        Args:
-            provenance: of the files under its root.
-            script: its name.
-            reads: its inputs.
-            writes: its outputs.
-            settings: what they depend on besides.
-            notice: told what a person should know.
-            expects: what its inputs must have been made with (see `Provenance.behind`).
-            force: whether to make anew what is there.
+        `expects` are those that its inputs must have been made with (see `Provenance.behind`), `notice` is told
+        what a person should know, and `force` makes anew what is there.
         """
         self.reads, self.writes, self.todo = reads, writes, []
         self._files, self._provenance, self._script = provenance.files, provenance, script
@@ -100,11 +90,7 @@ class Outputs:
 
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
-        """A file that becomes output `path` when the block ends well; `numbers` go into its entry.
-
-        Raises:
-            Problem: an input has changed since the stage began.
-        """
+        """A file that becomes output `path` when the block ends well; `numbers` go into its entry."""
         if path not in self.todo:
             raise ValueError(f"{path} is not among the outputs to be made")
 
@@ -126,11 +112,6 @@ class Outputs:
         self.begin()
         with store.replacing(path, record) as file:
             yield file
-
-    def save(self, path: Path, *values: Any, **numbers: Any) -> None:
-        """Pickle the values, one after another, as output `path`; `numbers` go into its entry."""
-        with self.writing(path, **numbers) as file:
-            store.dump(file, *values)
 
     def _is_made(self, path: Path) -> bool:
         if not path.exists():
@@ -156,11 +137,7 @@ def forget(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, script: str) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it when the process ends, however it does.
-
-    Raises:
-        Problem: another run has it, or it cannot be made.
-    """
+    """Hold the folder for this process; the system lets go of it when the process ends, however it does."""
     from filelock import FileLock, Timeout  # noqa: PLC0415  (who only asks what is there does without)
 
     path = folder / ".lock"

@@ -1,8 +1,7 @@
 """Unfinished work: one folder a stage, a safetensors file a finished unit, which the next run need not do again.
 
-A unit is what some seconds of work gave. Its name holds the hash of the stage's settings and inputs,
-that of what the unit is, and that of its content, so that one that is of another stage, was damaged or
-has taken the place of another is noticed and made anew.
+A unit is what some seconds of work gave. Its name holds the hash of the stage's settings and inputs, of what
+the unit is, and of its content, so that one of another stage, damaged or out of its place is made anew.
 """
 
 import hashlib
@@ -26,27 +25,17 @@ KEPT = "; what was read so far is kept: run it again to go on from there"  # the
 
 @dataclass(frozen=True)
 class Scratch:
-    """The units of one stage.
+    """The units of one stage."""
 
-    Attributes:
-        folder: where they lie.
-        key: says all that the stage's work depends on.
-        notice: told of a unit that is dropped because it is damaged.
-    """
+    folder: Path  # where they lie
+    key: str  # says all that the stage's work depends on
+    notice: Callable[[str], None] = lambda _: None  # told of a unit that is dropped because it is damaged
 
-    folder: Path
-    key: str
-    notice: Callable[[str], None] = lambda _: None
-
-    def tidy(self) -> None:
-        """Remove what is of no use to this stage: units of other settings, and files never finished."""
-        for path in [*self.folder.iterdir()] if self.folder.is_dir() else ():
-            if not path.name.startswith(_hash(self.key.encode(), 16)):
+    def tidy(self, *, everything: bool = False) -> None:
+        """Remove what is of no use to this stage: units of other settings, and files never finished; or all."""
+        for path in [self.folder] if everything else self.folder.glob("*"):
+            if everything or not path.name.startswith(_hash(self.key.encode(), 16)):
                 _remove(path)
-
-    def clear(self) -> None:
-        """Remove everything."""
-        _remove(self.folder)
 
     def check_room(self, size: int) -> None:
         """Raise Problem if there is no room on the disk for `size` bytes, counting what is there already."""

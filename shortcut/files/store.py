@@ -1,8 +1,7 @@
 """Files are written here alone: to a temporary name in the same folder, flushed to the disk, renamed.
 
-A killed run leaves the old file or none. The same values give the same bytes: a view of a larger
-storage is pickled as its own values, and a storage as a zip-format `torch.save`, which holds no memory
-address and is still read by a bare `pickle.load`.
+A killed run leaves the old file or none. The same values give the same bytes: a view is pickled as its own
+values, a storage as a zip-format `torch.save`, which holds no memory address; a bare `pickle.load` reads both.
 """
 
 import glob
@@ -40,12 +39,7 @@ class _Pickler(pickle.Pickler):
 def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> Iterator[BinaryIO]:
     """A file that takes the name `path` when its `with` block ends well, and is gone when it does not.
 
-    Args:
-        path: the name it takes.
-        record: called with the temporary name of the whole file, just before it is renamed.
-
-    Raises:
-        Problem: the disk is full, or the folder cannot be written.
+    `record` is called with the temporary name of the whole file, just before it is renamed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +80,11 @@ def dump_json(value: Any) -> bytes:
     return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
 
-def load_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises Problem if it cannot be read, is damaged, or holds something else."""
+def load_json(path: Path) -> Any:
+    """What a JSON file holds. Raises Problem if it cannot be read, or is damaged."""
     try:
-        value = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
-    if not isinstance(value, dict):
-        raise Problem(f"{path} holds a {type(value).__name__}, expected an object: remove it, and use --force")
-    return value

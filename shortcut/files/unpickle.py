@@ -36,11 +36,7 @@ STORAGES = {
 
 
 def load_all(path: Path) -> Iterator[Any]:
-    """The values pickled one after another in `path`, in order.
-
-    Raises:
-        Problem: the file is truncated, damaged, too costly to read, or asks for anything but data.
-    """
+    """The values pickled one after another in `path`; raises Problem if it is damaged or asks for more than data."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -97,9 +93,9 @@ class _Unpickler(pickle._Unpickler):
         self.budget = budget
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in STANDING_IN:
-            raise Problem(f"refused: it asks for {_shown(f'{module}.{name}')}, which is not data")
-        return _Function(f"{module}.{name}", STANDING_IN[module, name])
+        if (asked := f"{module}.{name}") not in STANDING_IN:
+            raise Problem(f"refused: it asks for {_shown(asked)}, which is not data")
+        return _Function(asked, STANDING_IN[asked])
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
@@ -113,26 +109,22 @@ class _Unpickler(pickle._Unpickler):
             raise Problem("refused: it sets the state of something that has none")
         self.stack[-1].restore(self.budget, state)
 
-    def load_setitem(self) -> None:
-        _check_keys(self.stack[-2:-1])
-        super().load_setitem()
 
-    def load_setitems(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_setitems()
-
-    def load_additems(self) -> None:
-        _check_keys(self.stack)
-        super().load_additems()
-
-    def load_frozenset(self) -> None:
-        _check_keys(self.stack)
-        super().load_frozenset()
+def _checking(code: int, keys: slice) -> Any:
+    """The instruction, once the keys among what it takes from the stack are checked."""
+    load = pickle._Unpickler.dispatch[code]
+    return lambda unpickler: (_check_keys(unpickler.stack[keys]), load(unpickler))
 
 
-_Unpickler.dispatch[CODES["BYTEARRAY8"]] = pickle._Unpickler.load_binbytes8  # the same, in a protocol later
-for _name in ("REDUCE", "BUILD", "SETITEM", "SETITEMS", "ADDITEMS", "FROZENSET"):
-    _Unpickler.dispatch[CODES[_name]] = getattr(_Unpickler, f"load_{_name.lower()}")
+_Unpickler.dispatch |= {
+    CODES["REDUCE"]: _Unpickler.load_reduce,
+    CODES["BUILD"]: _Unpickler.load_build,
+    CODES["BYTEARRAY8"]: pickle._Unpickler.load_binbytes8,  # the same, in a protocol later
+    CODES["SETITEM"]: _checking(CODES["SETITEM"], slice(-2, -1)),
+    CODES["SETITEMS"]: _checking(CODES["SETITEMS"], slice(None, None, 2)),
+    CODES["ADDITEMS"]: _checking(CODES["ADDITEMS"], slice(None)),
+    CODES["FROZENSET"]: _checking(CODES["FROZENSET"], slice(None)),
+}
 
 
 class _Declaration(_Unpickler):
@@ -153,11 +145,7 @@ class _Declaration(_Unpickler):
 
 
 def _check_keys(keys: list[Any]) -> None:
-    """Raise Problem for a key that is neither str, int of 32 bits nor a pair of these.
-
-    A tuple of tuples of the same tuples takes exponential time to hash, and large integers, or tuples of
-    more than two, can be chosen to collide.
-    """
+    """Raise Problem for one that is neither str, int of 32 bits nor a pair of these: others could be slow to hash."""
     for key in keys:
         for part in key if type(key) is tuple and len(key) == 2 else (key,):
             if type(part) is not str and not (type(part) is int and abs(part) < 2**31):
@@ -237,14 +225,14 @@ def _from_buffer(budget: _Budget, data: Any, dtype: Any, shape: Any, order: Any 
     return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C").copy()
 
 
-STANDING_IN: dict[tuple[str, str], Any] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): lambda budget: OrderedDict(),
-    ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): None,  # only named, as the type to reconstruct
+STANDING_IN = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch.storage._load_from_bytes": _storage,
+    "collections.OrderedDict": lambda budget: OrderedDict(),
+    "numpy.dtype": _Dtype,
+    "numpy.ndarray": None,  # only named, as the type to reconstruct
 }
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    STANDING_IN[f"{_core}.multiarray", "_reconstruct"] = lambda budget, *_: _Array((0,), dtype="b")
-    STANDING_IN[f"{_core}.multiarray", "scalar"] = lambda budget, *of: _from_buffer(budget, of[1], of[0], ()).item()
-    STANDING_IN[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    STANDING_IN[f"{_core}.multiarray._reconstruct"] = lambda budget, *_: _Array((0,), dtype="b")
+    STANDING_IN[f"{_core}.multiarray.scalar"] = lambda budget, *of: _from_buffer(budget, of[1], of[0], ()).item()
+    STANDING_IN[f"{_core}.numeric._frombuffer"] = _from_buffer

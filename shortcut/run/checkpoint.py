@@ -52,8 +52,7 @@ def context(name: str, *, masked: bool) -> int:
 
 def is_masked(name: str) -> bool:
     """Whether a model predicts masked tokens, from its config alone; of an unknown family it is not."""
-    with readable(name) as cached:
-        row = FAMILIES.get(_config(name, cached).model_type)
+    row = FAMILIES.get(_config(name).model_type)
     return row is not None and row.masked
 
 
@@ -73,21 +72,18 @@ def fingerprint(name: str, kind: str) -> str | None:
                 config.pop(key, None)
             digest.update(json.dumps(config, sort_keys=True).encode())
         names = WEIGHTS if kind == "weights" else TOKENIZER
-        found = (
-            cached_file(name, file, local_files_only=cached, _raise_exceptions_for_missing_entries=False)
-            for file in names
-        )
-        files = [path for path in found if path] if kind == "tokenizer" else [*islice(filter(None, found), 1)]
+        options = {"local_files_only": cached, "_raise_exceptions_for_missing_entries": False}
+        found = filter(None, (cached_file(name, file, **options) for file in names))
+        files = [*islice(found, None if kind == "tokenizer" else 1)]
         if not files and kind == "tokenizer":
             return None
         if not files:
             raise Problem(f"{name!r} holds no {kind}: expected {', '.join(names)}")
         if files[0].endswith(".index.json"):
-            weights = _load_json(files[0]).get("weight_map")
-            if not isinstance(weights, dict) or not all(isinstance(shard, str) for shard in weights.values()):
+            shards = _load_json(files[0]).get("weight_map")
+            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
                 raise ValueError(f"{files[0]} has no weight_map, which names the files of the weights")
-            shards = sorted(set(weights.values()))
-            files += [cached_file(name, shard, local_files_only=cached) for shard in shards]
+            files += [cached_file(name, shard, local_files_only=cached) for shard in sorted({*shards.values()})]
         for path in files:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -101,26 +97,20 @@ def _load_json(path: str) -> dict[str, Any]:
     return value
 
 
-def _config(name: str, cached: bool):
+def _config(name: str):
     from transformers import AutoConfig  # noqa: PLC0415
 
-    return AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+    with readable(name) as cached:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
 
 
 def family(name: str, masked: bool) -> tuple[Family, Any]:
-    """A model's row of `FAMILIES`, and its config.
-
-    Raises:
-        Problem: not to be found, another family, or masked where causal is wanted or the reverse.
-    """
-    with readable(name) as cached:
-        config = _config(name, cached)
+    """A model's row of `FAMILIES`, and its config; raises Problem if it is of another kind, or not to be found."""
+    config = _config(name)
     row = FAMILIES.get(config.model_type)
     if row is None:
-        raise Problem(
-            f"{name} is a {config.model_type!r} model; known are {', '.join(FAMILIES)}."
-            " Add a row to FAMILIES in shortcut/models.py for another"
-        )
+        known = f"known are {', '.join(FAMILIES)}. Add a row to FAMILIES in shortcut/models.py for another"
+        raise Problem(f"{name} is a {config.model_type!r} model; {known}")
     if row.masked != masked:
         kind, others = ("masked", "the bert_ scripts") if row.masked else ("causal", "the scripts without bert_")
         raise Problem(f"{name} is a {kind} language model ({config.model_type}): use {others}")
@@ -129,26 +119,19 @@ def family(name: str, masked: bool) -> tuple[Family, Any]:
 
 @contextmanager
 def readable(name: str) -> Iterator[bool]:
-    """Turn what loading raises for a bad name, a missing file or no network into one line.
-
-    Yields whether there is only what was downloaded before, for want of a network.
-    """
+    """Make one line of what loading raises; yields whether there is only what was downloaded before."""
     from transformers.utils.hub import has_file, is_offline_mode  # noqa: PLC0415
 
     cached = not Path(name).is_dir() and not _is_reached(name)
     if cached and not has_file(name, "config.json", local_files_only=True):
         reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the Hugging Face hub cannot be reached or lacks it"
-        raise NotFound(
-            f"cannot load {name!r}: not a folder here, not downloaded before, and {reason}: try again with a network,"
-            " or take --model FOLDER, such as the embedded models/gpt2-docstrings or models/bert-docstrings"
-        )
+        why = f"not a folder here, not downloaded before, and {reason}: try again with a network, or take"
+        raise NotFound(f"cannot load {name!r}: {why} --model FOLDER, such as the embedded models/gpt2-docstrings")
     try:
         yield cached
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if Path(name).is_dir():
-            hint = "expected a folder with config.json, tokenizer.json and model.safetensors"
-        else:
-            hint = "not a folder here, and not to be had from the Hugging Face hub"
+        expected = "expected a folder with config.json, tokenizer.json and model.safetensors"
+        hint = expected if Path(name).is_dir() else "not a folder here, and not to be had from the Hugging Face hub"
         said = " ".join(str(error).split()).split(". ")[0][:300]
         raise NotFound(f"cannot load {name!r} ({hint}): {said}") from error
 

@@ -1,4 +1,7 @@
-"""The command line: options, what is said there, progress, one line for a problem."""
+"""The configuration and the command line: settings and options checked, what is said, one line for a problem.
+
+Loads no library, so that `python config.py` answers at once.
+"""
 
 import argparse
 import os
@@ -7,15 +10,48 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from shortcut import Problem
 from shortcut.files.names import find_model
-from shortcut.run import settings
 
-INTERRUPTED = 130  # exit code, as shells have it
+POSITIVE = ("READ_BYTES", "SENTENCES", "TRAIN", "VAL", "BATCH_SIZE")
 
 Item = TypeVar("Item")
+
+
+def check(config: ModuleType) -> None:
+    """Raise Problem if a setting is missing, of another type than its line says, or not positive where it must be."""
+    for name, kind in get_type_hints(config).items():
+        if not hasattr(config, name):
+            raise Problem(f"config.py has no {name}: restore the line, or correct its name")
+        value = getattr(config, name)
+        kinds = get_args(kind) if get_origin(kind) not in (dict, tuple) and get_args(kind) else (kind,)
+        kinds = tuple(get_origin(kind) or kind for kind in kinds)
+        also = {float: int, Path: type(Path())}  # what does as well
+        if type(value) not in (*kinds, *(also[kind] for kind in kinds if kind in also)):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
+        if name in POSITIVE and value < 1:
+            raise Problem(f"{name} in config.py is {value}, expected at least 1")
+
+
+def known_models(config: ModuleType, model: str, masked: bool) -> str:
+    """To what is said of a model that is not found: the names that config.py knows, unless it is one of these."""
+    known = [name for name in config.LAYERS if masked == ("bert" in name)]
+    return "" if model in config.LAYERS or Path(model).is_dir() else f"; known names: {', '.join(known)}"
+
+
+def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
+    """How many sentences train and validate, by "train" and "val"."""
+    return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
+
+
+def in_force(config: ModuleType, dataset: str) -> dict[str, Any]:
+    """Those settings, by the names they are recorded under (see `files.manifest`), that config.py alone decides."""
+    names = ("seed", "sentences", "spacy", "rcond", "last_only", "tau")
+    alone = {name: getattr(config, name.upper()) for name in names}
+    return {**alone, **sizes(config, dataset), "lambdas": {mode: list(grid) for mode, grid in config.LAMBDAS.items()}}
 
 
 def dataset_name(text: str) -> str:
@@ -44,15 +80,7 @@ OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default
 
 
 def options(script: str, doc: str, config: ModuleType, wanted: Iterable[str], model: str) -> argparse.ArgumentParser:
-    """The options that a script acts on, with their defaults from the configuration.
-
-    Args:
-        script: its name.
-        doc: its docstring, shown by --help.
-        config: the configuration.
-        wanted: names of options, besides those that all scripts have.
-        model: the model it works on by default.
-    """
+    """The options `wanted` by a script, with their defaults from the configuration, and those of all scripts."""
     parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     for name in wanted:
@@ -68,14 +96,13 @@ def options(script: str, doc: str, config: ModuleType, wanted: Iterable[str], mo
 
 def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
     """The options as given, checked; raises Problem for a source of other sentences without a name of its own."""
-    settings.check(config)
+    check(config)
     args = parser.parse_args(argv)
     source = getattr(args, "source", config.SOURCE)
     if source != config.SOURCE and args.dataset is None:
-        raise Problem(
-            f"--source {source} needs a name for its files, which are not those of {config.DATASET}:"
-            f" add --dataset {'docstrings' if source == 'docstrings' else 'NAME'}"
-        )
+        name = "docstrings" if source == "docstrings" else "NAME"
+        why = f"--source {source} needs a name for its files, which are not those of {config.DATASET}"
+        raise Problem(f"{why}: add --dataset {name}")
     args.dataset = args.dataset or config.DATASET
     if "model" in args:
         args.model = find_model(args.model)
@@ -93,8 +120,7 @@ def device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        why = "no kind that torch knows" if why.startswith("Expected one of") else why
+        why = str(error).splitlines()[0][:100]
         raise Problem(f"no device {name!r} here ({why}): use --device cpu") from error
     return name
 
@@ -105,15 +131,13 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
-        cause: BaseException | None = (
-            error  # libraries that load others when these are needed wrap what comes meanwhile
-        )
+        cause: BaseException | None = error  # which libraries wrap, where they load others when these are needed
         while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            line = f"\n{script}: interrupted; the files that were finished are kept: run it again to go on"
-            print(line, file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            kept = "the files that were finished are kept: run it again to go on"
+            print(f"\n{script}: interrupted; {kept}", file=sys.stderr)
+            sys.exit(130)  # as shells have it
         if isinstance(error, Problem):
             sys.exit(f"{script}: {error}")
         raise

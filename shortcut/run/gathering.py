@@ -33,24 +33,18 @@ def gather(
 ) -> dict[str, Points]:
     """`compute` of every batch, by the names of what it gives, for the leader.
 
-    Args:
-        batches: all of them.
-        compute: of one batch; on the CPU.
-        scratch: where the units lie; what a stopped run has kept there is not computed again.
-        advance: told of sentences done.
-        begin: called before anything is kept, once there is known to be room for all of it.
-        key: what the tensors depend on beside the stage's own settings.
+    What a stopped run has kept in `scratch` under `key` is not computed again. `begin` is called once there is
+    known to be room for all; `advance` is told of sentences done.
 
-    Raises:
-        Done: this process is not the leader.
-        Problem: a process has stopped, no room on the disk; besides, what `compute` raises.
+    Raises Done: this process is not the leader.
     """
     n = sum(len(batch.rows) for batch in batches)
     kept = Points.rows(scratch.whole_units(**key)) if processes.leads() else set()
     done = processes.agree([int(batch.rows[0]) in kept for batch in batches])
     todo = [batch for batch, before in zip(batches, done, strict=True) if not before]
     advance(n - sum(len(batch.rows) for batch in todo))
-    mine = todo[processes.rank() :: processes.count()]
+    rank, count = processes.place()
+    mine = todo[rank::count]
     for k, unit in enumerate(_units(mine, compute, advance)):
         if not k and processes.leads():
             scratch.check_room(_size(unit) // len(unit["rows"]) * n)

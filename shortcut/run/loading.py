@@ -1,6 +1,5 @@
 """Models and tokenizers by their names on the Hugging Face hub or their folders, each checked as it is loaded."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,11 +13,7 @@ from shortcut.run import checkpoint
 def load(name: str, *, masked: bool, device: str = "cpu", safetensors_only: bool = True) -> Model:
     """Load a pretrained model by its name on the hub or its folder, and check that it reads out as it should.
 
-    Args:
-        name: name or folder.
-        masked: whether a masked language model is wanted (the BERT scripts) or a causal one.
-        device: where to put it.
-        safetensors_only: refuse checkpoints in pickle format, which can run code.
+    With `safetensors_only` checkpoints in pickle format, which can run code, are refused.
 
     Raises:
         Problem: not to be found, another family, masked where causal is wanted or the reverse, missing
@@ -38,10 +33,8 @@ def load(name: str, *, masked: bool, device: str = "cpu", safetensors_only: bool
             local_files_only=cached,
         )
     if missing := sorted(k for k in report["missing_keys"] if "pooler" not in k):
-        raise Problem(
-            f"{name}: the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]}):"
-            " it was saved from another kind of model, or not whole"
-        )
+        lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
+        raise Problem(f"{name}: {lacks}: it was saved from another kind of model, or not whole")
     for module in net.modules():  # the same function, fused: a tenth faster
         if type(module) is transformers.activations.NewGELUActivation:
             module.forward = transformers.activations.GELUTanh().forward
@@ -64,47 +57,34 @@ def load_tokenizer(name: str, *, masked: bool):
     return tokenizer
 
 
-NEEDLESS_MESSAGES = {  # of transformers, by the logger that gives them, while a model loads
-    "transformers.modeling_utils": "a table of unused weights: BERT's pooler and next-sentence head, GPT-2's masks;"
-    " `load` checks for missing ones itself",
-    "transformers.distributed.tensor_parallel": "a plan to spread layers over GPUs is checked though nothing is spread",
-}
-
-
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Without `NEEDLESS_MESSAGES`, and without a progress bar for a second's reading."""
-    from transformers.utils import logging as hf_logging  # noqa: PLC0415
+    """Without a progress bar for a second's reading, and without the library's table of unused weights."""
+    from transformers.utils import logging  # noqa: PLC0415
 
-    loggers = [logging.getLogger(name) for name in NEEDLESS_MESSAGES]
-    levels = [logger.level for logger in loggers]
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.set_verbosity(level)
         if bars:
-            hf_logging.enable_progress_bar()
+            logging.enable_progress_bar()
 
 
 def _check_read_out(model: Model, name: str) -> None:
     """On a dummy batch: reading out the state caught after the last block gives the model's own logits."""
     ids = (torch.arange(8, device=model.device) % model.vocabulary).reshape(2, 4)
     final = []
-    with torch.no_grad(), model.watch([(model.blocks[-1], "out")], lambda _, h: final.append(h)):
-        logits = model.net(input_ids=ids, use_cache=False).logits
     with torch.no_grad():
+        with model.watch([(model.blocks[-1], "out")], lambda _, h: final.append(h)):
+            logits = model.net(input_ids=ids, use_cache=False).logits
         ours = model.read_out(final[0])
     if not torch.isfinite(logits).all():
         broken = next((weights for weights, values in model.net.named_parameters() if not values.isfinite().all()), "")
         what = f"its weights {broken} are" if broken else "its logits are"
         raise Problem(f"{name}: {what} not finite; the checkpoint is broken")
     if not torch.allclose(ours, logits, atol=1e-4, rtol=1e-4):
-        raise Problem(
-            f"{name}: reading out its last state differs from its own logits by {(ours - logits).abs().max():.2g};"
-            " it is not built like the family its config names"
-        )
+        apart = f"differs from its own logits by {(ours - logits).abs().max():.2g}"
+        raise Problem(f"{name}: reading out its last state {apart}; it is not built like the family its config names")

@@ -1,8 +1,7 @@
 """Several processes on one job, as `torchrun` and `accelerate launch` start them; one where nobody did.
 
-All see the same folders. Process 0 leads: it checks, fits and writes. Work on sentences falls into
-batches that do not depend on each other, of which process r takes numbers r, r + W, r + 2 W, ... of W
-processes, so that what is written does not depend on W.
+All see the same folders. Process 0 leads: it checks, fits and writes. Of the batches of sentences, which do
+not depend on each other, process r of W takes r, r + W, r + 2 W, ..., so that no file depends on W.
 """
 
 import os
@@ -37,32 +36,23 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def rank() -> int:
-    """The number of this process, 0 for the leader."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def count() -> int:
-    """How many there are."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+def place() -> tuple[int, int]:
+    """The number of this process, 0 for the leader, and how many there are."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def leads() -> bool:
     """Whether this process is the leader, as it is where it is alone."""
-    return rank() == 0
+    return place()[0] == 0
 
 
 def agree(numbers: Sequence[int]) -> list[int]:
-    """The leader's numbers, in every process, once all are here; the others pass as many, of any value.
-
-    Raises:
-        Problem: a process has stopped.
-    """
+    """The leader's numbers, in every process, once all are here; raises Problem if one has stopped."""
     shared = torch.tensor(numbers, dtype=torch.int64)
     if distributed.is_initialized():
         try:
             distributed.barrier()
             distributed.broadcast(shared, 0)
         except RuntimeError as error:
-            raise Problem(f"process {rank()} stops, since another one has: its own line says why") from error
+            raise Problem(f"process {place()[0]} stops, since another one has: its own line says why") from error
     return shared.tolist()

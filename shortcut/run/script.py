@@ -5,18 +5,19 @@ A script's body runs where something of what it writes is not there yet. Skippin
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from shortcut import Problem
+from shortcut.files import store
 from shortcut.files.manifest import MODEL_FILES, Provenance
 from shortcut.files.names import Names, model_folder, results_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
-from shortcut.run import checkpoint, cli, gathering, processes, settings, stages
+from shortcut.run import checkpoint, cli, gathering, processes, stages
 
 Body = Callable[["Work"], None]
 Then = Callable[["Work", Outputs], None]
@@ -24,13 +25,7 @@ Main = Callable[..., None]
 
 
 def script(config: ModuleType, *options: str, then: Then = lambda work, outputs: None) -> Callable[[Body], Main]:
-    """Make a function the main of its script, which takes the options and returns when all is written.
-
-    Args:
-        config: the configuration.
-        options: names of those that the script acts on, besides those of all scripts.
-        then: shows what is there, whether it was made now or before.
-    """
+    """Make a function the main of its script; `then` shows what is there, whether it was made now or before."""
 
     def decorate(body: Body) -> Main:
         name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]
@@ -45,11 +40,10 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
                 return
             work.introduce(doc)
             try:
-                work.run(body, then)
-            except gathering.Done:
-                return
+                with suppress(gathering.Done):
+                    work.run(body, then)
             except checkpoint.NotFound as problem:
-                raise Problem(f"{problem}{settings.known_models(config, work.args.model, work.masked)}") from problem
+                raise Problem(f"{problem}{cli.known_models(config, work.args.model, work.masked)}") from problem
 
         return main
 
@@ -65,20 +59,7 @@ def shell(main: Main) -> None:
 
 
 class Work:
-    """One stage at work.
-
-    Attributes:
-        stage: its row in `stages.STAGES`.
-        config: the configuration, a module.
-        args: its options.
-        files: where everything lies.
-        masked: whether the model is a masked one.
-        device: where it computes, as torch has it.
-        sizes: how many sentences train and validate, by "train" and "val".
-        provenance: what made the files.
-        todo: the outputs that are not there yet.
-        scratch: its unfinished work.
-    """
+    """One stage at work, under a configuration and its options."""
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any):
         self.stage, self.config, self.args = stage, config, args
@@ -90,10 +71,10 @@ class Work:
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         self.files = Names(root, folder, args.dataset, "" if fitted_on == args.dataset else fitted_on)
         self.masked = self.files.masked if stage.masked is None else stage.masked
-        self.sizes = settings.sizes(config, args.dataset)
+        self.sizes = cli.sizes(config, args.dataset)  # how many sentences train and validate
         self.provenance = Provenance(self.files)
         self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
-        self.todo: list[Path] = []
+        self.todo: list[Path] = []  # the outputs that are not there yet
 
     def introduce(self, doc: str) -> None:
         """Say what the script does, and the settings in force."""
@@ -115,29 +96,22 @@ class Work:
     @contextmanager
     def _outputs(self) -> Iterator[None]:
         L = self.L if "model" in self.args else 0
-        reads, writes = (files(self.files, L, self.config) for files in (self.stage.reads, self.stage.writes))
+        reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])
             told = [*(int(digest[k : k + 8], 16) for k in range(0, 32, 8)), *(path in todo for path in writes)]
             told = processes.agree(told) if self.stage.shared else told
             self.todo = [path for path, missing in zip(writes, told[4:], strict=True) if missing]
             key = "".join(f"{number:08x}" for number in told[:4])
-            self.scratch, self._out = Scratch(self.files.scratch(self.stage.script), key, self.say), outputs
+            self._out, self.scratch = outputs, Scratch(self.files.scratch(self.stage.script), key, self.say)
             if outputs:
-                self.scratch.clear() if self.args.force or not self.todo else self.scratch.tidy()
+                self.scratch.tidy(everything=self.args.force or not self.todo)
             yield
             if outputs:
-                self.scratch.clear()
+                self.scratch.tidy(everything=True)
 
     def outputs(self, reads: list[Path], writes: list[Path], *, force: bool = False, **more: Any) -> Outputs:
-        """Outputs of this script, to be entered.
-
-        Args:
-            reads: what they are made from.
-            writes: the outputs.
-            force: whether to make anew what is there, even without --force.
-            more: settings that they depend on, beside those of the stage.
-        """
+        """Outputs of this script, to be entered; `more` are settings that they depend on beside those of the stage."""
         for path in reads:
             self.require(path)  # before a model is downloaded to take its hash
         return Outputs(
@@ -147,7 +121,7 @@ class Work:
 
     def _settings(self) -> dict[str, Any]:
         """What the outputs depend on, by the names under which it is recorded."""
-        in_force = settings.in_force(self.config, self.files.dataset) | {"seed": getattr(self.args, "seed", None)}
+        in_force = cli.in_force(self.config, self.files.dataset) | {"seed": getattr(self.args, "seed", None)}
         own = {name: in_force[name] for name in self.stage.settings if name != "context"}
         if "context" in self.stage.settings:
             own["context"] = checkpoint.context(self.args.model, masked=self.masked)
@@ -201,7 +175,8 @@ class Work:
 
     def save(self, path: Path, *values: Any, **numbers: Any) -> None:
         """Pickle the values, one after another, as output `path`; `numbers` go into its entry in the manifest."""
-        self._out.save(path, *values, **numbers)
+        with self._out.writing(path, **numbers) as file:
+            store.dump(file, *values)
 
     def say(self, line: str) -> None:
         """One line for the person at the terminal, from the first of several processes."""

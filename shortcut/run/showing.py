@@ -31,17 +31,12 @@ def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 def show_r2(work: Work, outputs: Outputs) -> None:
     """Draw the heat maps of stored scores, if that is to do, and print the table."""
     r2 = formats.load_r2(work.files.r2_scores)
-    heat_maps = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], work.files.title)
-    draw(work, outputs, {f"r2_scores_{work.L}": heat_maps})
-    work.say(tables.text([tables.r2(r2["score_mat"], r2["score_id"])]))
+    draw(work, outputs, {f"r2_scores_{work.L}": plots.r2_heat_maps(r2, work.files.title)})
+    work.say(tables.text([tables.r2(r2)]))
 
 
 def load_results(work: Work) -> Results:
-    """What add_results.py found, checked against its entry before it is read.
-
-    Raises:
-        Problem: not there, changed since, or not of its layout.
-    """
+    """What add_results.py found, checked against its entry before it is read."""
     path = work.require(work.files.results)
     # the stage that draws it tells of what is by hand, and stops if it is no longer what was hashed here
     work.provenance.behind([path], {}, lambda _: None)
@@ -66,39 +61,31 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     """Write the summary and the page of results whose figures have been drawn, if that is to do.
 
     The heat maps of r2 come first where their scores are there, and the change from the dataset's own matrices
-    where it was judged with them too; where either has come since, both are made anew.
+    where it was judged with them too; where one of these or a figure has come since or is another, both are
+    made anew.
     """
     files = work.files
     scores = [files.r2_scores] if files.r2_scores.exists() else []
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
+    drawn = [files.plot(name, "png") for name in figures]
     before = [work.provenance.entry(path) for path in (files.summary, files.report) if path.exists()]
-    come_since = any(
-        entry and files.relative(path) not in entry["from"] for path in (*scores, *owns) for entry in before
-    )
-    anew = come_since and all(before)  # what is not ours stays
-    with work.outputs([files.results, *scores, *owns], [files.summary, files.report], force=anew) as outputs:
+    shown = {files.relative(path): work.provenance.sha256(path) for path in (*scores, *owns, *drawn)}
+    anew = all(before) and any(shown.items() - entry["from"].items() for entry in before)  # what is not ours stays
+    with work.outputs([files.results, *scores, *owns, *drawn], [files.summary, files.report], force=anew) as outputs:
         if not outputs.todo:
             return
         r2 = formats.load_r2(files.r2_scores) if scores else None
         own = results.summarize(formats.load_results(files.own.results)) if owns else None
         told = [*tables.fixed_exit(r), *tables.early_exit(r)]
         told[:0] = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
-        shown = [(plot, files.plot(name, "png").read_bytes()) for name, plot in figures.items()]
+        pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
         if r2:
-            heat_maps = plots.r2_heat_maps(r2["score_mat"], r2["score_id"], files.title)
-            with io.BytesIO() as file:
-                heat_maps.write(file, "png")
-                shown.insert(0, (heat_maps, file.getvalue()))
-            told.append(tables.r2(r2["score_mat"], r2["score_id"]))
-        numbers = report.summary(
-            r,
-            own,
-            r2,
-            model=files.model.removesuffix("_mask"),
-            dataset=files.dataset,
-            matrices_from=files.matrices.name,
-        )
-        page = report.page(r, numbers, files.title, shown, told)
+            heat_maps, file = plots.r2_heat_maps(r2, files.title), io.BytesIO()
+            heat_maps.write(file, "png")
+            pictures.insert(0, (heat_maps, file.getvalue()))
+            told.append(tables.r2(r2))
+        numbers = report.summary(r, own, r2, files.model.removesuffix("_mask"), files.dataset, files.matrices.name)
+        page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
                 with outputs.writing(path) as file:
@@ -106,11 +93,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
 
 
 def look_inside(work: Work) -> None:
-    """Draw and print what every layer would predict in the sentences asked for.
-
-    Raises:
-        Problem: --model names a folder of results, which tells no model to run; besides, as `lens.look`.
-    """
+    """Draw and print what every layer would predict in the sentences asked for."""
     name = work.args.model
     if name == work.files.model and name not in work.config.LAYERS and not Path(name).is_dir():
         raise Problem(f"--sentence runs the model: --model {name} names results, give the model's name or folder")
@@ -129,11 +112,7 @@ def look_inside(work: Work) -> None:
 
 
 def asked(text_or_file: str) -> list[str]:
-    """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out.
-
-    Raises:
-        Problem: there is none, it looks like the name of a file that is not there, or the file is not UTF-8.
-    """
+    """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out."""
     is_file = os.path.isfile(text_or_file)
     if " " not in text_or_file and re.search(r"/|\.[a-z]{2,5}$", text_or_file) and not is_file:
         raise Problem(f"--sentence {text_or_file}: no such file; expected a sentence, or a file of one a line")

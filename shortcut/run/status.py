@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 from shortcut import Problem
-from shortcut.files.manifest import Entry, Provenance, changes
+from shortcut.files.manifest import Provenance, changes
 from shortcut.files.names import Names, find_model, model_folder, results_folder
-from shortcut.run import cli, settings, stages
+from shortcut.run import cli, stages
 
 STALE, OTHERWISE = "made from another", "made with other settings"
 
@@ -25,24 +25,19 @@ STALE, OTHERWISE = "made from another", "made with other settings"
 def main(config: ModuleType) -> None:
     """Print the settings and how far each pipeline is."""
     try:
-        settings.check(config)
-        for line in _overview(config, _options(config)):
+        cli.check(config)
+        layout = argparse.RawDescriptionHelpFormatter
+        options = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
+        options.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
+        options.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
+        options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
+        for line in _overview(config, options.parse_args()):
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
         cli.drop_output()
     except Problem as problem:
         sys.exit(f"config.py: {problem}")
-
-
-def _options(config: ModuleType) -> argparse.Namespace:
-    options = argparse.ArgumentParser(
-        prog="config.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
-    options.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
-    options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
-    return options.parse_args()
 
 
 def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
@@ -61,18 +56,16 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
     given += ["--out", str(args.out)] if args.out != config.OUT else []
     for name, masked in wanted:
         yield f"\n{name} on {args.dataset}"
-        yield from _pipeline(config, Names(root, model_folder(name, masked=masked), args.dataset), name, given)
+        try:
+            yield from _pipeline(config, Names(root, model_folder(name, masked=masked), args.dataset), name, given)
+        except Problem as problem:
+            yield f"  {problem}"
 
 
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
-    try:
-        L = _layers(config, name, files)
-    except Problem as problem:
-        yield f"  {problem}"
-        return
-    provenance, following = Provenance(files), None
+    L, provenance, following = _layers(config, name, files), Provenance(files), None
     for stage in stages.of(masked=files.masked):
-        state, done = _state(provenance, stage, stage.writes(files, L, config), config)
+        state, done = _state(provenance, stage, stages.paths(stage.writes, files, L, config), config)
         yield f"  {stage.script:27} {state}"
         if not done and following is None:
             force = ["--force"] if STALE in state or OTHERWISE in state else []
@@ -82,7 +75,7 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
 
 def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
     """The option that tells a stage what to work on, where config.py does not."""
-    if stage.says == "source":
+    if stage.masked is None and not stage.shows:
         known = {config.DATASET: [], "docstrings": ["--source", "docstrings"]}
         return known.get(dataset, ["--source", "PATH"])
     return [] if name == (config.BERT if stage.masked else config.GPT2) else ["--model", name]
@@ -98,7 +91,6 @@ def _is_masked(name: str, root: Path) -> bool:
 
 
 def _layers(config: ModuleType, name: str, files: Names) -> int:
-    """L, from the table of known models, from the model's folder, or from its matrices."""
     fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
     if not Path(name).is_dir() and (name in config.LAYERS or fitted):
         return config.LAYERS.get(name) or max(fitted)
@@ -107,20 +99,19 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
     try:
         return checkpoint.n_layers(name, masked=files.masked)
     except checkpoint.NotFound as problem:
-        raise Problem(f"{problem}{settings.known_models(config, name, files.masked)}") from problem
+        raise Problem(f"{problem}{cli.known_models(config, name, files.masked)}") from problem
 
 
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path], config: ModuleType) -> tuple[str, bool]:
-    """In words, and whether the stage is done."""
     files = provenance.files
     if not (there := [path for path in paths if path.exists()]):
         return ("begun: goes on where it stopped" if _scratch(files, stage).exists() else "-"), False
-    entries = [entry for path in there if (entry := _entry(provenance, path))]
+    entries = [entry for path in there if (entry := provenance.entry(path))]
     for name, recorded in {item for entry in entries for item in entry["from"].items()}:
-        now = _entry(provenance, files.root / name)
+        now = provenance.entry(files.root / name)
         if now and now["sha256"] != recorded:
             return f"{STALE} {name}", False
-    in_force = settings.in_force(config, files.dataset)
+    in_force = cli.in_force(config, files.dataset)
     for entry in entries:
         made = {key: value for key, value in entry["settings"].items() if key in in_force and key in stage.settings}
         if others := "; ".join(changes(made, {key: in_force[key] for key in made})):
@@ -134,12 +125,5 @@ def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path], confi
 
 def _scratch(files: Names, stage: stages.Stage) -> Path:
     """Where a stage's unfinished work lies: of the sentences, beside them."""
-    return (files if stage.says == "model" else replace(files, model="sentences")).scratch(stage.script)
-
-
-def _entry(provenance: Provenance, path: Path) -> Entry | None:
-    """What the manifest beside a file says of it; None of one that is damaged."""
-    try:
-        return provenance.entry(path)
-    except Problem:
-        return None
+    of_all = stage.masked is None and not stage.shows
+    return (replace(files, model="sentences") if of_all else files).scratch(stage.script)

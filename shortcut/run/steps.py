@@ -34,28 +34,20 @@ def tokenize(work: Work, splits: dict[str, list[str]]) -> dict[str, Tokenized]:
     return tokenized
 
 
-def layer_states(work: Work, model: Model, tokenized: Tokenized, of: str) -> Points:
-    """h_0 ... h_L at the chosen tokens, [L + 1, n, d]; `of` names the sentences."""
-    return _states(work, model, tokenized, model.layer_points(), of)
+def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], of: str) -> Points:
+    """What passes each of k points of the model at the chosen tokens, [k, n, d]; `of` names the sentences."""
 
+    def see(batch: Batch) -> gathering.Tensors:
+        return {"states": representations.run(model, batch, points).h.cpu()}
 
-def part_states(work: Work, model: Model, tokenized: Tokenized, of: str) -> Points:
-    """The states inside all blocks, [6 L + 1, n, d], likewise; state a of block i is number 6 i + a."""
-    return _states(work, model, tokenized, model.part_points(), of)
+    return _gather(work, model, tokenized, see, of)["states"]
 
 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
     """By split, h_0 ... h_L at the chosen tokens [L + 1, n, d], of those whose file is to do; all in the leader."""
     for (split,) in work.missing(work.files.states, [(split,) for split in tokenized]):
         with suppress(gathering.Done):  # another process does its share of every split
-            yield split, layer_states(work, model, tokenized[split], split).tensor()
-
-
-def _states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], of: str) -> Points:
-    def see(batch: Batch) -> gathering.Tensors:
-        return {"states": representations.states(model, points, batch)}
-
-    return _gather(work, model, tokenized, see, of)["states"]
+            yield split, states(work, model, tokenized[split], model.layer_points(), split).tensor()
 
 
 def judged(
@@ -75,15 +67,14 @@ def judged(
 def _gather(
     work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], gathering.Tensors], of: str
 ) -> dict[str, Points]:
-    """`compute` of every batch (see `gathering.gather`)."""
     batches = representations.batches(model, tokenized, work.args.batch_size)
     key = {"of": of, "tokens": work.args.batch_size, "device": model.device.type}
     with work.bar(f"sentences ({of})", len(tokenized)) as advance:
         return gathering.gather(batches, compute, work.scratch, advance, work.begin, **key)
 
 
-def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], linear.Fit]]:
-    """(i, j) and the fit from h[i] to h[j], for each of those wanted; h[k] is [n, d]."""
+def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]]) -> Iterator[tuple]:
+    """(i, j), the fit of A from h[i] to h[j] and its numbers, for each of those wanted (see `linear.fit_pairs`)."""
     found = linear.fit_pairs(h, wanted, work.config.RCOND, work.device, work.say)
     return cli.progress("fits", found, len(wanted), "matrices")
 

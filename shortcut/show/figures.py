@@ -5,19 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """What a figure shows: a panel for each metric, a curve for each mode.
+    """What a figure shows: a panel for each metric, a curve for each mode."""
 
-    Attributes:
-        name: of its files, before the number of layers.
-        metrics: of `results.METRICS`.
-        parts: whether its curves are those of replaced sub-modules, beside mat; else mat and id.
-        early: whether early exits stand beside the fixed ones.
-    """
-
-    name: str
-    metrics: tuple[str, ...]
-    parts: bool = False
-    early: bool = False
+    name: str  # of its files, before the number of layers
+    metrics: tuple[str, ...]  # of `results.METRICS`
+    parts: bool = False  # whether its curves are those of replaced sub-modules, beside mat; else mat and id
+    early: bool = False  # whether early exits stand beside the fixed ones
 
 
 FIGURES = (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from shortcut.lens import Grid
 from shortcut.results import Curve, Results
 from shortcut.show import figures, tables
 from shortcut.show.tables import Scores, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LOOKS = {  # mode: colour, line style, as in the paper
     "id": ("red", "--"),
@@ -37,23 +34,17 @@ STYLE = {
     "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5, "legend.frameon": False, "legend.handlelength": 2.6,
     "pdf.fonttype": 42,
 }  # fmt: skip
-DPI = 200  # of PNGs
+Curves = Mapping[str, Curve]
 NO_DATES = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # the same figure gives the same bytes
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure in all its forms.
+    """One figure in all its forms."""
 
-    Attributes:
-        draw: makes the figure.
-        data: what it shows, as numbers.
-        alt: the same in words, for who cannot see it.
-    """
-
-    draw: "Callable[[], Figure]"
-    data: Table
-    alt: str
+    draw: Callable[[], Any]  # makes the figure
+    data: Table  # what it shows, as numbers
+    alt: str  # the same in words, for who cannot see it
 
     def write(self, file: BinaryIO, ending: str) -> None:
         """Write it as "pdf", "png" or "csv"."""
@@ -63,29 +54,28 @@ class Plot:
             import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
 
             with matplotlib.rc_context(STYLE):
-                self.draw().savefig(file, format=ending, dpi=DPI, metadata=NO_DATES[ending])
+                self.draw().savefig(file, format=ending, dpi=200, metadata=NO_DATES[ending])
 
 
-def _figure(width: float, height: float, layout: str = "constrained") -> "Figure":
+def _figure(width: float, height: float, layout: str = "constrained") -> Any:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     return Figure(figsize=(width, height), layout=layout)
 
 
-def r2_heat_maps(mat: Scores, identity: Scores, title: str) -> Plot:
+def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
     """r2 of the jumps, mat and id side by side. Jumps without a score stay empty."""
+    mat, identity = r2["score_mat"], r2["score_id"]
     L = max(j for _, j in mat)
     rows = [[i, j, score, identity.get((i, j))] for (i, j), score in sorted(mat.items())]
     data = Table(f"r² of every jump between layers: {title}", ["source", "target", "mat", "id"], rows)
     means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
-    alt = (
-        f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers."
-        f" Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
-    )
+    mean = f"Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
+    alt = f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers. {mean}"
     return Plot(partial(_heat_maps, {"mat": mat, "id": identity}, L, title), data, alt)
 
 
-def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> "Figure":
+def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     """Source layer on y, target on x, diagonal 1, below it nothing; the scale is cut at 0."""
     figure = _figure(PAGE, 3.5, "compressed")
     axes = figure.subplots(1, len(maps), sharey=True)
@@ -114,14 +104,11 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
         early = {mode: r.early[mode] for mode in modes if mode in r.early} if figure.early else {}
         known = all(metric in curve.values for curve in fixed.values() for metric in figure.metrics)
         if known and len(fixed) > figure.parts and bool(early) == figure.early:
-            drawn[f"{figure.name}_{r.n_layers}"] = _curves(r, title, figure.metrics, fixed, early)
+            drawn[f"{figure.name}_{r.n_layers}"] = _curves(r.n_layers, title, figure.metrics, fixed, early)
     return drawn
 
 
-def _curves(
-    r: Results, title: str, metrics: Sequence[str], fixed: Mapping[str, Curve], early: Mapping[str, Curve]
-) -> Plot:
-    """A panel for each metric, a curve for each mode."""
+def _curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Curves) -> Plot:
     parts = [(metric, kind, curves) for metric in metrics for kind, curves in (("fixed", fixed), ("early", early))]
     rows = [row for part in parts for row in tables.points(*part)]
     name = ", ".join(metric.capitalize() for metric in metrics)
@@ -129,13 +116,10 @@ def _curves(
     replaced = "" if fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
     of = f"{name} by {by}{replaced}: {title}"
     alt = f"{of}. {' '.join(tables.in_words(*part) for part in parts if part[2])}"
-    draw = partial(_draw_curves, r.n_layers, title, metrics, fixed, early)
-    return Plot(draw, Table(of, tables.POINTS, rows), alt)
+    return Plot(partial(_draw_curves, L, title, metrics, fixed, early), Table(of, tables.POINTS, rows), alt)
 
 
-def _draw_curves(
-    n_layers: int, title: str, metrics: Sequence[str], fixed: Mapping[str, Curve], early: Mapping[str, Curve]
-) -> "Figure":
+def _draw_curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Curves) -> Any:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     figure = _figure(COLUMN if len(metrics) == 1 else PAGE, 2.6)
@@ -147,7 +131,7 @@ def _draw_curves(
             thin = {"label": f"{mode}, fixed exit", "linewidth": 0.8, "alpha": 0.6} if early else {"label": mode}
             _line(ax, mode, curve, metric, **thin)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
-        ax.set(xlabel="layers processed" if early else "layer", xlim=(0, n_layers))
+        ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L))
         ax.set_ylim(*((0, None) if metric == "surprisal" else (-0.02, 1.02)))
         label = "Surprisal (nats)" if metric == "surprisal" else metric.capitalize()
         ax.set(**{"ylabel" if len(metrics) == 1 else "title": label})
@@ -158,7 +142,6 @@ def _draw_curves(
 
 
 def _line(ax, mode: str, curve: Curve, metric: str, **style) -> None:
-    """The means, over the band of their intervals."""
     others = [other for other in MODES if other not in LOOKS]
     line, colour = LOOKS[mode][::-1] if mode in LOOKS else FREE[others.index(mode) % len(FREE)]
     means, lows, highs = zip(*curve.estimates[metric], strict=True)
@@ -172,7 +155,7 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
     return Plot(partial(_draw_grid, grid, title), data, f"{data.title}: {title}. {grid.in_words()}")
 
 
-def _draw_grid(grid: Grid, title: str) -> "Figure":
+def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
     figure = _figure(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1)
     highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10

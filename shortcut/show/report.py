@@ -5,37 +5,28 @@ The page stands alone: pictures, tables, style and data are all within, so that 
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from shortcut.results import SHARES, Curve, Estimate, Results
+from shortcut.results import Curve, Estimate, Results
 from shortcut.show import claims, tables
 from shortcut.show.plots import Plot
 from shortcut.show.tables import Scores, Table
 
 
 def summary(
-    r: Results, own: Results | None, r2: dict[str, Scores] | None, *, model: str, dataset: str, matrices_from: str
+    r: Results, own: Results | None, r2: dict[str, Scores] | None, model: str, dataset: str, matrices_from: str
 ) -> dict[str, Any]:
     """Every number with its interval, as JSON has it: fractions, nats and layers.
 
-    Args:
-        r: the results.
-        own: the results with the dataset's own matrices, if those are of another and these are there.
-        r2: `score_mat` and `score_id`, if they are there; in the summary "i_j" is the jump from i to j.
-        model: the model's name.
-        dataset: the dataset's.
-        matrices_from: the dataset's that the matrices were fitted on.
+    `own` are the results with the dataset's own matrices, if r's are of another and they are there; of `r2`,
+    `score_mat` and `score_id` if they are there, "i_j" is the jump from i to j.
     """
     layers = sorted({layer for by_layer in r.differences.values() for layer in by_layer})
     return {
-        "model": model,
-        "dataset": dataset,
-        "matrices_from": matrices_from,
-        "layers": r.n_layers,
-        "sentences": r.n,
-        "confidence": 0.95,
+        **{"model": model, "dataset": dataset, "matrices_from": matrices_from},
+        **{"layers": r.n_layers, "sentences": r.n, "confidence": 0.95},
         "fixed_exit": {mode: _points(curve, "layer") for mode, curve in r.fixed.items()},
         "mat_minus_id": [
             {"layer": layer, **{metric: _interval(of[layer]) for metric, of in r.differences.items()}}
@@ -48,9 +39,7 @@ def summary(
             mode: {f"{share:.2f}": None if x is None else round(x, 6) for share, x in saved.items()}
             for mode, saved in r.layers_saved.items()
         },
-        "r2": {mode: {f"{i}_{j}": round(x, 6) for (i, j), x in r2[f"score_{mode}"].items()} for mode in ("mat", "id")}
-        if r2
-        else None,
+        "r2": r2 and {mode: _scores(r2[f"score_{mode}"]) for mode in ("mat", "id")},
         "paper": claims.claims(model, r, r2),
     }
 
@@ -66,46 +55,26 @@ def _points(curve: Curve, place: str) -> list[dict[str, Any]]:
     ]
 
 
+def _scores(of: Scores) -> dict[str, float]:
+    return {f"{i}_{j}": round(x, 6) for (i, j), x in of.items()}
+
+
 def _interval(estimate: Estimate) -> dict[str, float]:
     return {name: round(value, 6) for name, value in estimate._asdict().items()}
 
 
 def page(r: Results, summary: dict[str, Any], title: str, figures: Iterable[tuple[Plot, bytes]],
          told: Iterable[Table]) -> str:  # fmt: skip
-    """The page, as HTML.
-
-    Args:
-        r: the results.
-        summary: their summary, which the page holds as it is.
-        title: model and dataset.
-        figures: each with its picture, a PNG.
-        told: the tables.
-    """
+    """The page, as HTML: the figures with their pictures (PNG), the tables, and the summary as it is."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True).from_string(
-        template
-    ).render(
-        r=r, title=title, facts=_facts(r), tables=told, figures=[_figure(*figure) for figure in figures],
-        claims=[[claim["what"], claim["paper"], claim["here"] or "not measured here"] for claim in summary["paper"]],
-        data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
+    templates = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    return templates.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).render(
+        r=r, title=title, estimate=tables.estimate, tables=told, figures=[_figure(*figure) for figure in figures],
+        claims=summary["paper"], data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
     )  # fmt: skip
 
 
-def _facts(r: Results) -> dict[str, str]:
-    facts = {
-        f"Precision@1 with {mode}, mean over layers 0 to {r.n_layers - 1}": tables.estimate(mean, "precision@1") + " %"
-        for mode, mean in r.mean_over_layers.items()
-        if mode in ("mat", "id")
-    }
-    for mode in ("mat", "id"):
-        if (saved := r.layers_saved.get(mode, {}).get(SHARES[1])) is not None:
-            facts[f"Layers that early exit with {mode} saves at 95% Precision@1"] = f"{saved:.2f} of {r.n_layers}"
-    return facts
-
-
-def _figure(plot: Plot, picture: bytes) -> Mapping[str, Any]:
-    width, height = (int.from_bytes(picture[k : k + 4], "big") for k in (16, 20))  # of the PNG's header
-    picture = base64.b64encode(picture).decode()
-    return {"width": width, "height": height, "picture": picture, "alt": plot.alt, "caption": plot.data.title}
+def _figure(plot: Plot, picture: bytes) -> tuple[Plot, str, int, int]:
+    sizes = (int.from_bytes(picture[k : k + 4], "big") for k in (16, 20))  # of the PNG's header
+    return plot, base64.b64encode(picture).decode(), *sizes

@@ -42,16 +42,16 @@ def to_csv(table: Table) -> str:
     return file.getvalue()
 
 
-def r2(mat: Scores, identity: Scores) -> Table:
+def r2(of: Mapping[str, Scores]) -> Table:
     """r2 from each layer to the next, to the last and on average over all later layers; mat and id."""
-    L = max(j for _, j in mat)
+    L = max(j for _, j in of["score_mat"])
     rows = []
-    for i in sorted({i for i, _ in mat}):
+    for i in sorted({i for i, _ in of["score_mat"]}):
         row = [str(i)]
-        for scores in (mat, identity):
+        for scores in (of["score_mat"], of["score_id"]):
             later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
             mean = sum(later) / len(later) if len(later) == L - i else None
-            row += [_number(scores.get((i, i + 1))), _number(scores.get((i, L))), _number(mean)]
+            row += map(_number, (scores.get((i, i + 1)), scores.get((i, L)), mean))
         rows.append(row)
     header = ["layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"]
     return Table("r2 from each layer to the next one, to the last one, and over all later ones", header, rows)
@@ -61,24 +61,15 @@ def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
     """Precision@k and surprisal of every mode at every layer, and how far mat and id are apart."""
     tables = []
     for metric in metrics:
-        differences = r.differences.get(metric, {})
-        columns = {
-            mode: dict(zip(curve.layers, curve.estimates[metric], strict=True))
-            for mode, curve in r.fixed.items()
-            if metric in curve.estimates
-        }
-        rows = [
-            [
-                str(layer),
-                *(estimate(column.get(layer), metric) for column in columns.values()),
-                *([estimate(differences.get(layer), metric, "+")] if differences else []),
-            ]
-            for layer in range(r.n_layers + 1)
-        ]
+        curves = {mode: curve for mode, curve in r.fixed.items() if metric in curve.estimates}
+        columns = [dict(zip(curve.layers, curve.estimates[metric], strict=True)) for curve in curves.values()]
+        apart = r.differences.get(metric, {})
+        rows = [[str(l), *(estimate(column.get(l), metric) for column in columns)] for l in range(r.n_layers + 1)]
+        rows = [[*row, estimate(apart.get(l), metric, "+")] for l, row in enumerate(rows)] if apart else rows
         unit = "nats" if metric == "surprisal" else "%"
         title = f"{metric.capitalize()} at each layer, {unit}, {r.n} sentences (±: half of the 95% interval)"
         if columns:
-            tables.append(Table(title, ["layer", *columns, *(["mat - id"] if differences else [])], rows))
+            tables.append(Table(title, ["layer", *curves, *["mat - id"] * bool(apart)], rows))
     return tables
 
 
@@ -86,33 +77,24 @@ def early_exit(r: Results) -> list[Table]:
     """Layers processed and Precision@1 at every lambda, and what early exit saves."""
     tables = []
     for mode, curve in r.early.items():
-        rows = [
-            [f"{lam:.4g}", f"{layers:.2f}", estimate(precision, "precision@1")]
-            for lam, layers, precision in zip(curve.lambdas, curve.layers, curve.estimates["precision@1"], strict=True)
-        ]
+        points = zip(curve.lambdas, curve.layers, curve.estimates["precision@1"], strict=True)
+        rows = [[f"{lam:.4g}", f"{layers:.2f}", estimate(hits, "precision@1")] for lam, layers, hits in points]
         title = f"Early exit with {mode}: Precision@1, %; the higher lambda, the surer a layer must be"
         tables.append(Table(title, ["lambda", "layers processed", "Precision@1"], rows))
-    if not tables:
-        return []
-    rows = []
+    rows, L = [], r.n_layers
     for share in SHARES:
-        row = [f"{100 * share:.0f}%"]
-        for of_mode in r.layers_saved.values():
-            saved, L = of_mode[share], r.n_layers
-            row += ["-", "-"] if saved is None else [f"{L - saved:.2f}", f"{saved:.2f} ({saved / L:.1%})"]
-        rows.append(row)
+        saved = [of_mode[share] for of_mode in r.layers_saved.values()]
+        cells = (["-", "-"] if x is None else [f"{L - x:.2f}", f"{x:.2f} ({x / L:.1%})"] for x in saved)
+        rows.append([f"{100 * share:.0f}%", *(cell for pair in cells for cell in pair)])
     header = ["Precision@1", *(cell for mode in r.early for cell in (f"{mode} needs", f"{mode} saves"))]
-    return [*tables, Table(f"Layers (of {r.n_layers}) that early exit needs and saves, interpolated", header, rows)]
+    title = f"Layers (of {L}) that early exit needs and saves, interpolated"
+    return [*tables, Table(title, header, rows)] if tables else []
 
 
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
     """Mean Precision@1 over layers 0 ... L - 1 with a corpus's own maps, with another's, and the change."""
     rows = [
-        [
-            mode,
-            *(estimate(r.mean_over_layers[mode], "precision@1") for r in (own, other)),
-            estimate(difference, "precision@1", "+"),
-        ]
+        [mode, *(estimate(r.mean_over_layers[mode]) for r in (own, other)), estimate(difference, sign="+")]
         for mode, difference in other.change_from(own).items()
     ]
     title = f"Mean Precision@1 over layers 0 to {own.n_layers - 1} on {dataset}, %, with the maps of either corpus"
@@ -121,21 +103,19 @@ def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
 
 def points(metric: str, kind: str, curves: Mapping[str, Curve]) -> list[list[Any]]:
     """The points of curves of one metric, for CSV, in the columns `POINTS`; kind: "fixed" or "early" exit."""
-    return [
-        [metric, kind, mode, lam, layers, *point]
-        for mode, curve in curves.items()
-        for lam, layers, point in zip(
-            curve.lambdas or [None] * len(curve.layers), curve.layers, curve.estimates[metric], strict=True
-        )
-    ]
+    rows = []
+    for mode, curve in curves.items():
+        lambdas = curve.lambdas or [None] * len(curve.layers)
+        of_mode = zip(lambdas, curve.layers, curve.estimates[metric], strict=True)
+        rows += [[metric, kind, mode, lam, layers, *point] for lam, layers, point in of_mode]
+    return rows
 
 
 def in_words(metric: str, kind: str, curves: Mapping[str, Curve]) -> str:
     """The ends and the middle of the same curves, for who cannot see them."""
     parts = []
     for mode, curve in curves.items():
-        estimates = curve.estimates[metric]
-        chosen = [(curve.layers[k], estimates[k]) for k in (0, len(estimates) // 2, -1)]
+        chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
         parts.append(f"{mode} {', '.join(f'{estimate(y, metric)} at {x:.3g}' for x, y in chosen)}")
     unit = "nats" if metric == "surprisal" else "%"
     return f"{metric.capitalize()} ({unit}), {kind} exit: {'; '.join(parts)}."
@@ -156,22 +136,18 @@ def grid_points(grid: Grid) -> Table:
 def grids(grid: Grid) -> list[Table]:
     """The cells of a grid with their probabilities, a few columns at a time, id above mat."""
     what = "the best tokens at [MASK]" if grid.masked else "the token predicted after each one"
-    return [
-        Table(
-            f"{mode}: {what}, by layer, with its probability",
-            ["layer", *map(shown, grid.columns[start : start + WIDE])],
-            [
-                [str(layer), *(f"{shown(row[k])} {grid.probabilities[mode][layer, k]:.0%}" for k in chosen)]
-                for layer, row in enumerate(predicted)
-            ],
-        )
-        for start in range(0, len(grid.columns), WIDE)
-        for mode, predicted in grid.predicted.items()
-        for chosen in [range(start, min(start + WIDE, len(grid.columns)))]
-    ]
+    tables = []
+    for start in range(0, len(grid.columns), WIDE):
+        chosen = range(start, min(start + WIDE, len(grid.columns)))
+        header = ["layer", *(shown(grid.columns[k]) for k in chosen)]
+        for mode, predicted in grid.predicted.items():
+            p = grid.probabilities[mode]
+            rows = [[str(l), *(f"{shown(row[k])} {p[l, k]:.0%}" for k in chosen)] for l, row in enumerate(predicted)]
+            tables.append(Table(f"{mode}: {what}, by layer, with its probability", header, rows))
+    return tables
 
 
-def estimate(value: Estimate | None, metric: str, sign: str = "") -> str:
+def estimate(value: Estimate | None, metric: str = "precision@1", sign: str = "") -> str:
     """A mean and half the width of its interval: Precision@k in percent, surprisal in nats."""
     if value is None:
         return "-"
@@ -179,7 +155,7 @@ def estimate(value: Estimate | None, metric: str, sign: str = "") -> str:
     return f"{scale * value.mean:{sign}.{digits}f} ±{scale * (value.high - value.low) / 2:.{digits}f}"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.2g}"

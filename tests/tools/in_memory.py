@@ -9,7 +9,7 @@ def collect(model, tokenized, points, batch_tokens):
     """States [k, n, d] at the chosen tokens."""
     h = torch.empty(len(points), len(tokenized), model.d)
     for batch in representations.batches(model, tokenized, batch_tokens):
-        h[:, batch.rows] = representations.states(model, points, batch)
+        h[:, batch.rows] = representations.run(model, batch, points).h.cpu()
     return h
 
 

@@ -1,5 +1,6 @@
 """Outputs as the tests make them: files of a word or two, made by one script from others."""
 
+from shortcut.files import store
 from shortcut.files.manifest import Provenance
 from shortcut.files.outputs import Outputs
 
@@ -12,11 +13,17 @@ def outputs(files, said, script="add_results.py", writes=None, reads=(), force=F
     )  # fmt: skip
 
 
+def save(made, path, value):
+    """Pickle a value as one of the outputs."""
+    with made.writing(path) as file:
+        store.dump(file, value)
+
+
 def run(files, said, value="x", **others):
     """Make the results; whether there was anything to do."""
     with outputs(files, said, **others) as made:
         if made.todo:
-            made.save(files.results, value)
+            save(made, files.results, value)
         return bool(made.todo)
 
 
@@ -24,7 +31,7 @@ def make(files, said, script, path, value="x", **others):
     """Make one file, if it is not there."""
     with outputs(files, said, script, [path], **others) as made:
         if made.todo:
-            made.save(path, value)
+            save(made, path, value)
     return path
 
 
