@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import config
 from shortcut.corpus import docstrings
 from shortcut.corpus.sentences import Wanted, splitter
 from shortcut.run import loading
@@ -51,7 +52,7 @@ def test_gpt2_predicts_held_out_sentences_far_better_than_the_unigram_distributi
     unigram = counts(model, tokenizer, sentences[False]).double()
     unigram = (unigram / unigram.sum()).log()
     gain = n = 0.0
-    for sentence in sentences[True][:200]:
+    for sentence in sentences[True][:100]:
         ids = torch.tensor(tokenizer(sentence)["input_ids"])
         predicted = model.net(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
         gain += (predicted.gather(1, ids[1:, None])[:, 0] - unigram[ids[1:]]).sum().item()
@@ -67,7 +68,7 @@ def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_
     frequent[tokenizer.all_special_ids] = 0
     rng = random.Random(0)
     hits = baseline = 0
-    for sentence in sentences[True][:400]:
+    for sentence in sentences[True][:200]:
         ids = torch.tensor(tokenizer(sentence)["input_ids"])
         t = rng.randrange(1, len(ids) - 1)
         masked = ids.clone()
@@ -79,11 +80,9 @@ def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_
 
 
 def test_packages_of_the_default_hold_enough_sentences():
-    import config
-
     wanted = Wanted(config.SENTENCES, 0, 0, splitter())
-    found = docstrings.draw(docstrings.source_files(config.DOCSTRING_PACKAGES), wanted, config.TRAIN)
-    assert len(found) >= 12_000
-    val = found[config.TRAIN : config.TRAIN + config.VAL]
+    drawn = docstrings.draw(docstrings.source_files(config.DOCSTRING_PACKAGES), wanted, config.TRAIN)
+    assert len(drawn) >= 12_000
+    val = drawn[config.TRAIN : config.TRAIN + config.VAL]
     assert len(val) == config.VAL
     assert all(map(docstrings.is_held_out, val))

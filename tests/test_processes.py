@@ -11,8 +11,8 @@ from shortcut.files import store
 from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ("add_linreg", "add_plot_r2", "add_linreg_submodules", "add_results", "bert_add_reps", "bert_add_linreg",
-          "bert_add_results")  # fmt: skip
+SCRIPTS = ("add_tokenization", "add_linreg", "add_plot_r2", "add_linreg_submodules", "add_results",
+           "bert_add_reps", "bert_add_linreg", "bert_add_results")  # fmt: skip
 DRIVER = """
 import importlib, sys
 import torch
@@ -48,8 +48,7 @@ def outs(tmp_path_factory, gpt2_folder, bert_folder):
         out = tmp_path_factory.mktemp(f"of{processes}")
         with store.replacing(Names(out, "any", "words").sentences) as file:
             store.dump(file, *make_sentences(150))
-        assert not launch(out, (gpt2_folder, bert_folder), ["add_tokenization"], processes).returncode
-        done = launch(out, (gpt2_folder, bert_folder), SHARED, processes)
+        done = launch(out, (gpt2_folder, bert_folder), SCRIPTS, processes)
         assert done.returncode == 0, done.stderr
         found.append((out, done))
     return found
@@ -71,18 +70,16 @@ def test_what_is_lost_is_made_again_by_two_processes(outs, gpt2_folder, bert_fol
     before = [path.read_bytes() for path in lost]
     for path in lost:
         path.unlink()
-    scripts = ("add_linreg", "add_plot_r2")
-    for expected in ("wrote", "already made, skipped"):
-        done = launch(there.root, (gpt2_folder, bert_folder), scripts, 2)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count(expected) == 2
+    done = launch(there.root, (gpt2_folder, bert_folder), 2 * ("add_linreg", "add_plot_r2"), 2)
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.count(expected) for expected in ("wrote", "already made, skipped")] == [2, 2]
     assert [path.read_bytes() for path in lost] == before
 
 
 def test_one_process_speaks_for_all(outs):
     said = [sorted(line.split(" in ")[0] for line in done.stdout.splitlines() if "wrote" in line) for _, done in outs]
     assert said[0] == said[1]
-    assert len(said[0]) == len(SHARED)
+    assert len(said[0]) == len(SCRIPTS)
 
 
 def test_when_the_leader_stops_the_others_stop_without_a_traceback(tmp_path, gpt2_folder, bert_folder):

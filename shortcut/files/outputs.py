@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from shortcut.files.manifest import Provenance
 
 FORMAT = 1  # of the files; raised when what a script writes changes meaning
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
+version = cache(metadata.version)  # which reads a file each time
 
 
 class Outputs:
@@ -42,10 +44,9 @@ class Outputs:
         settings: Mapping[str, Any], notice: Callable[[str], None], expects: Mapping[str, Any] | None = None,
         force: bool = False,
     ):  # fmt: skip
-        """Of a script that makes files from others under certain settings.
+        """`expects` are settings that what it reads must have been made with (see `Provenance.behind`).
 
-        `expects` are those that its inputs must have been made with (see `Provenance.behind`), `notice` is told
-        what a person should know, and `force` makes anew what is there.
+        `notice` is told what a person should know, and `force` makes anew what is there.
         """
         self.reads, self.writes, self.todo = reads, writes, []
         self._files, self._provenance, self._script = provenance.files, provenance, script

@@ -38,8 +38,7 @@ def show_r2(work: Work, outputs: Outputs) -> None:
 def load_results(work: Work) -> Results:
     """What add_results.py found, checked against its entry before it is read."""
     path = work.require(work.files.results)
-    # the stage that draws it tells of what is by hand, and stops if it is no longer what was hashed here
-    work.provenance.behind([path], {}, lambda _: None)
+    work.provenance.behind([path], {}, lambda _: None)  # what draws it tells of what is made by hand
     return results.summarize(formats.load_results(path))
 
 

@@ -26,12 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import conftest
+import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_pdf
+import spacy
 import transformers
 from pipeline import ACTS_ON
 
 import config
 from shortcut.files import store
 from shortcut.run import gathering, stages
+from shortcut.show import plots
 
 STAGES = [stage.script.removesuffix(".py") for stage in (*stages.of(masked=False), *stages.STAGES)]
 STAGES = [*dict.fromkeys(STAGES)]  # plot_results.py once, after the stages of the causal model
@@ -79,6 +83,7 @@ def stage(
 
     def work() -> None:
         config.SENTENCES, config.TRAIN, config.VAL, gathering.SECONDS = SENTENCES, 80, 40, 0
+        plots.STYLE["pdf.fonttype"] = 3  # drawn in a third of the time
         points = watch_the_writer(kill_at)
         model = folder / "models" / ("tiny-bert" if script.startswith("bert_") else "tiny-gpt2")
         options = ["--out", folder / "out", "--dataset", "words"]
@@ -256,7 +261,10 @@ def main() -> None:
             conftest.make_bert(folder / "models" / "tiny-bert")
             (folder / "source" / "words.txt").write_text("".join(conftest.make_sentences(SENTENCES)))
 
-        # Imported here, where every fork finds them; transformers would do so on first use.
+        # Imported here, where every fork finds them; transformers and spaCy would do so on first use.
+        assert matplotlib.backends.backend_agg.FigureCanvasAgg
+        assert matplotlib.backends.backend_pdf.FigureCanvasPdf
+        assert spacy.blank("en")
         assert transformers.GPT2LMHeadModel
         assert transformers.BertForMaskedLM
         assert transformers.AutoTokenizer
