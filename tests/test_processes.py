@@ -1,5 +1,8 @@
 """Several processes under torchrun give the files that one gives."""
 
+import contextlib
+import importlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import make_sentences
 
+import config
 from shortcut.files import store
 from shortcut.files.names import Names
 
@@ -30,12 +34,12 @@ shell(main)
 
 
 def launch(out, models, scripts, processes):
-    """Run the scripts in one go, under torchrun where there are several processes."""
+    """Run the scripts in one go, under torchrun."""
     driver = out / "driver.py"
     driver.write_text(DRIVER)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), driver, out, *models, *scripts],
+        [sys.executable, *launcher, driver, out, *models, *scripts],
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
@@ -43,15 +47,22 @@ def launch(out, models, scripts, processes):
 
 @pytest.fixture(scope="module")
 def outs(tmp_path_factory, gpt2_folder, bert_folder):
-    found = []
+    """What one process wrote and said, here, and what two did."""
+    models, found, said = (gpt2_folder, bert_folder), [], io.StringIO()
     for processes in (1, 2):
         out = tmp_path_factory.mktemp(f"of{processes}")
         with store.replacing(Names(out, "any", "words").sentences) as file:
             store.dump(file, *make_sentences(150))
-        done = launch(out, (gpt2_folder, bert_folder), SCRIPTS, processes)
-        assert done.returncode == 0, done.stderr
-        found.append((out, done))
-    return found
+        found.append(out)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(config, "TRAIN", 80)
+        patch.setattr(config, "VAL", 40)
+        for script in SCRIPTS:
+            options = ["--out", str(found[0]), "--model", models[script.startswith("bert_")], "--dataset", "words"]
+            importlib.import_module(script).main(options)
+    done = launch(found[1], models, SCRIPTS, 2)
+    assert done.returncode == 0, done.stderr
+    return [(found[0], said.getvalue()), (found[1], done.stdout)]
 
 
 def test_files_do_not_depend_on_the_number_of_processes(outs):
@@ -77,7 +88,7 @@ def test_what_is_lost_is_made_again_by_two_processes(outs, gpt2_folder, bert_fol
 
 
 def test_one_process_speaks_for_all(outs):
-    said = [sorted(line.split(" in ")[0] for line in done.stdout.splitlines() if "wrote" in line) for _, done in outs]
+    said = [sorted(line.split(" in ")[0] for line in told.splitlines() if "wrote" in line) for _, told in outs]
     assert said[0] == said[1]
     assert len(said[0]) == len(SCRIPTS)
 

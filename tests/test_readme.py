@@ -14,7 +14,6 @@ import pytest
 from conftest import make_sentences
 
 import config
-from shortcut.show import plots
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -71,7 +70,6 @@ def clone(tmp_path_factory):
         for name, value in small.items():
             patch.setattr(config, name, value)
         patch.setattr(sys, "argv", [])
-        patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # drawn in a third of the time
         yield folder
 
 

@@ -58,7 +58,7 @@ def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object]
     for path in files:
         before = len(found)
         for docstring in _docstrings(path):
-            for paragraph in _paragraphs(docstring):
+            for paragraph in filter(SENTENCE.search, _paragraphs(docstring)):  # others hold none
                 found.update(dict.fromkeys(filter(_is_english, split(paragraph))))
         told(len(found) - before)
     return list(found)

@@ -35,7 +35,6 @@ from pipeline import ACTS_ON
 import config
 from shortcut.files import store
 from shortcut.run import gathering, stages
-from shortcut.show import plots
 
 STAGES = [stage.script.removesuffix(".py") for stage in (*stages.of(masked=False), *stages.STAGES)]
 STAGES = [*dict.fromkeys(STAGES)]  # plot_results.py once, after the stages of the causal model
@@ -83,7 +82,6 @@ def stage(
 
     def work() -> None:
         config.SENTENCES, config.TRAIN, config.VAL, gathering.SECONDS = SENTENCES, 80, 40, 0
-        plots.STYLE["pdf.fonttype"] = 3  # drawn in a third of the time
         points = watch_the_writer(kill_at)
         model = folder / "models" / ("tiny-bert" if script.startswith("bert_") else "tiny-gpt2")
         options = ["--out", folder / "out", "--dataset", "words"]
