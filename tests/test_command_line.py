@@ -98,7 +98,6 @@ def test_from_the_shell_a_problem_is_one_line_and_exit_code_1_and_usage_2(tmp_pa
     assert failed.stderr.splitlines() == [
         "add_linreg.py: experiment/tiny-gpt2/wikipedia_tokenized_train.pickle not found: run add_tokenization.py first"
     ]
-    assert shell("--no-such-option").returncode == 2
     assert shell("--batch-size", "0").returncode == 2
 
 

@@ -80,8 +80,9 @@ def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_
 
 
 def test_packages_of_the_default_hold_enough_sentences():
-    wanted = Wanted(config.SENTENCES, 0, 0, splitter())
-    drawn = docstrings.draw(docstrings.source_files(config.DOCSTRING_PACKAGES), wanted, config.TRAIN)
+    """Every other file of them does."""
+    wanted, files = Wanted(config.SENTENCES, 0, 0, splitter()), docstrings.source_files(config.DOCSTRING_PACKAGES)
+    drawn = docstrings.draw(files[::2], wanted, config.TRAIN)
     assert len(drawn) >= 12_000
     val = drawn[config.TRAIN : config.TRAIN + config.VAL]
     assert len(val) == config.VAL
