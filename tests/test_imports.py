@@ -1,6 +1,8 @@
 """Who may import what: the architecture, held by reading the imports."""
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -227,3 +229,15 @@ WIDE = {  # functions of more parameters, each with its reason
     ("outputs.py", "__init__"),  # what a stage is: what it reads, writes and depends on
     ("unpickle.py", "_tensor"),  # torch's own, as its pickles call it
 }
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_without_spinning_unless_asked_to_before_torch_is_loaded(given, kept):
+    code = "import os, sys, shortcut; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [kept, "False"]
+
+
+def test_no_script_imports_torch_before_the_package_does():
+    assert not [path.name for path in SCRIPTS if "torch" in imported(path)]

@@ -8,6 +8,7 @@ import transformers
 from conftest import LAYERS, D
 
 from shortcut import Problem, representations
+from shortcut.models import Family, Model
 
 
 def run_seeing(model, points, ids):
@@ -69,8 +70,12 @@ def test_states_inside_a_block_are_those_of_a_block_written_by_hand(gpt2):
             torch.testing.assert_close(seen[6 * i + a], hand[a], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("states", [(1, 4), (2,), (5,), (1, 2), (4, 5), (1, 2, 4, 5)])
-def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states):
+def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states, folded):
+    """Also where a family's row names no linear layer that takes a map into its weights."""
+    unnamed = Family(**{name: value for name, value in vars(gpt2.family).items() if name != "followers"})
+    model = gpt2 if folded else Model(gpt2.net, unnamed)
     g = torch.Generator().manual_seed(1)
     maps = {(i, a): torch.randn(D, D, generator=g) for i in range(LAYERS) for a in states}
     h = torch.randn(2, 5, D, generator=g)
@@ -83,7 +88,7 @@ def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states):
 
         middle = h + part(2, part(1, h))
         expected = middle + part(5, part(4, middle))
-        with gpt2.swapped(gpt2.swaps(maps)):
+        with model.swapped(model.swaps(maps)):
             replaced = gpt2.blocks[i](h)
         torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-4)
 

@@ -242,6 +242,22 @@ def test_scores_that_come_later_are_taken_into_the_page_whenever_that_is_killed(
     assert files.summary.read_bytes() == made.summary.read_bytes()
 
 
+def test_the_page_shows_the_figures_that_are_there_now(made, tmp_path, monkeypatch, capsys):
+    """Where one was drawn anew, by another version of a library say, so is the page, once."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    files = Names(tmp_path, made.model, made.dataset)
+    picture = files.plot(f"pre_{L}", "png")
+    picture.unlink()
+    monkeypatch.setitem(plots.STYLE, "font.size", 9)
+    show(files)
+    assert picture.read_bytes() != made.plot(f"pre_{L}", "png").read_bytes()
+    assert base64.b64encode(picture.read_bytes()) in files.report.read_bytes()
+    whole, _ = files.report.read_bytes(), capsys.readouterr()
+    show(files)
+    assert capsys.readouterr().out.count("already made, skipped") == 2
+    assert files.report.read_bytes() == whole
+
+
 def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     r2 = scores(only_last=True)
     plot = plots.r2_heat_maps(r2, "t")
