@@ -1,7 +1,7 @@
 """Fit the matrix A_ij of every jump from layer i to a later layer j by least squares.
 
 "Linear Shortcut Across Blocks" in the paper: A_ij = argmin_A sum over training sentences of
-|| A h_i - h_j ||^2, h_i the state of the chosen token after block i (h_0: the embeddings). No intercept,
+|| A h_i - h_j ||^2, h_i the state of the chosen token after i blocks (h_0: the embeddings). No intercept,
 no penalty.
 
 Reads   experiment/<m>/<d>_tokenized_train.pickle

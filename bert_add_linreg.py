@@ -1,7 +1,7 @@
 """Fit the matrix A_ij of every jump from layer i to a later layer j of BERT by least squares.
 
 "Linear Shortcut Across Blocks" in the paper: A_ij = argmin_A sum over training sentences of
-|| A h_i - h_j ||^2, h_i the state at [MASK] after block i (h_0: the embeddings). No intercept, no penalty.
+|| A h_i - h_j ||^2, h_i the state at [MASK] after i blocks (h_0: the embeddings). No intercept, no penalty.
 Layer 0 knows only the position, so its rank is at most the number of distinct positions; the fit is the
 minimum-norm one.
 

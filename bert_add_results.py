@@ -12,7 +12,7 @@ Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another
 
 import config
 from shortcut import predictions, results
-from shortcut.approximation import MODES
+from shortcut.approximation import MODES, WHOLE
 from shortcut.files import formats
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch, Pass
@@ -23,8 +23,8 @@ from shortcut.run.script import Work, script, shell
 @script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
     model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L)
-    maps = steps.maps(work, ("id", "mat"), model)
-    go_on = {mode: MODES[mode].start(model, maps) for mode in ("id", "mat")}
+    maps = steps.maps(work, WHOLE, model)
+    go_on = {mode: MODES[mode].start(model, maps) for mode in WHOLE}
 
     def judge(batch: Batch) -> dict[str, Predictions]:
         """Go on from every layer in either mode, read out, and judge by the model's own h_L."""

@@ -1,6 +1,6 @@
 """Take the sentences: one from each of 20,000 Wikipedia articles, or those of another source.
 
-An article is split into paragraphs, one is drawn, and its last sentence taken, its newline kept. Files of
+An article is split into paragraphs, one is drawn, and its last sentence taken, a newline behind it. Files of
 one sentence a line, and docstrings of packages, serve as well, under a name of their own (--dataset).
 
 Reads   the hub, a file or folder of parquet, jsonl or txt, or docstrings (--source)

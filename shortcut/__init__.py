@@ -1,6 +1,6 @@
 """Linear shortcuts through transformers. The paper's letters, and where they are:
 
-    h_l            the state of a token after block l; h_0 enters the first      representations, models
+    h_l            the state of a token after l blocks; h_0 enters the first    representations, models
     A_ij           the least-squares map from h_i to h_j                         linear
     id, mat, ...   the ways to go on from layer l without its blocks             approximation
     Precision@k, Surprisal, r2                                                   metrics
@@ -9,7 +9,7 @@
     the curves, with their intervals                                             results
     one sentence, layer by layer                                                 lens
 
-`tokens` has sentences as ids. These ten modules know no file and no setting; `corpus` finds sentences,
+`tokens` has sentences as ids. These ten modules open no file and read no setting; `corpus` finds sentences,
 `files` keeps what was made, `show` shows it, `run` is what the scripts share.
 """
 

@@ -11,7 +11,7 @@ From layer L there is nothing left to approximate. Where a sub-module is linear 
 kept, and it is replaced at every position of the prefix, in every block from l on.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -97,14 +97,14 @@ def _continue(model: Model, inputs: list[torch.Tensor]) -> torch.Tensor:
     return h.unflatten(0, (len(inputs), -1))
 
 
-ROWS = (
+MODES = {mode.name: mode for mode in (
     Mode("id", "idln", _stay, others=("id",)),
     Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)]),
     _replaced("mat_ln1_ln2", (1, 4)),
     _replaced("mat_attn", (2,), alone=True),
     _replaced("mat_ffn", (5,)),
-)
-MODES = {mode.name: mode for mode in ROWS}
+)}  # fmt: skip
+WHOLE = tuple(mode.name for mode in MODES.values() if not mode.parts)  # those for masked models too
 
 
 def mode_of(key: Any) -> str | None:
@@ -112,9 +112,8 @@ def mode_of(key: Any) -> str | None:
     return next((mode.name for mode in MODES.values() if key in (mode.key, *mode.others)), None)
 
 
-def needed(modes: Iterable[str], L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def needed(modes: Collection[str], L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """The maps that modes need in a model of L layers: jumps by (i, j), parts by (block, state)."""
-    rows = [MODES[mode] for mode in modes]
-    jumps = sorted({pair for mode in rows for pair in mode.jumps(L)})
-    parts = sorted({a for mode in rows for a in mode.parts})
+    jumps = sorted({pair for mode in modes for pair in MODES[mode].jumps(L)})
+    parts = sorted({a for mode in modes for a in MODES[mode].parts})
     return jumps, [(i, a) for i in range(L) for a in parts]

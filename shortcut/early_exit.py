@@ -19,8 +19,8 @@ import torch
 
 def thresholds(lam: float, positions: torch.Tensor, tau: float) -> torch.Tensor:
     """The gap to exceed, float64 [n], for tokens at 0-based `positions` [n]."""
-    n = (positions.double() + 1).mean()
-    return 0.9 * lam + 0.1 * torch.exp(-tau * positions.double() / n)
+    N = (positions.double() + 1).mean()
+    return 0.9 * lam + 0.1 * torch.exp(-tau * positions.double() / N)
 
 
 def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:

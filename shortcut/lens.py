@@ -79,6 +79,5 @@ def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> G
 
 def shown(token: str, longest: int = 10) -> str:
     """A token as it fits a cell: without the blank it starts with, white space as escapes, cut if long."""
-    text = token.strip() or token.encode("unicode_escape").decode().replace(" ", "␣")
-    text = text.replace("\n", "\\n")
+    text = (token.strip() or token.encode("unicode_escape").decode().replace(" ", "␣")).replace("\n", "\\n")
     return text if len(text) <= longest else text[: longest - 1] + "…"

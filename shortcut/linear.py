@@ -8,7 +8,7 @@ of targets: A^T = V S^+ U^T (Q^T Y), and the singular values of X come with it.
 
 Edges: singular values up to `rcond` times the largest count as zero, so that rank-deficient sources
 (fewer sentences than d; BERT's layer 0 at [MASK], which knows only its position) give the solution
-of minimum norm. All arithmetic is float64.
+of minimum norm. Fits are solved in float64.
 
 "Linear Shortcut Across Blocks" in the paper, which used scikit-learn 1.2.0 on float32.
 Departure: solved in float64. Same estimator, same cut-off, no rounding of the solution.
@@ -91,7 +91,7 @@ def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | 
 def fit_pairs(
     h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, float | int | None]]]:
-    """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); equal i share a factorization.
+    """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); an i is factorized once in a row.
 
     The states h[k] are [n, d]; A is float32 [d, d], as it is stored. `notice` is told once if there are fewer
     sentences than d, and the ranks at the end.

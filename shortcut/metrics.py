@@ -1,6 +1,6 @@
 """How well an approximation of the final state stands in for it.
 
-"Linear Shortcut Across Blocks" (r2) and "Linear Shortcut for Language Modeling" (the others) in the paper.
+In the paper "Linear Shortcut Across Blocks" (r2), "... for Language Modeling", "... Early Exiting" (the gap).
 
 Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
@@ -11,9 +11,9 @@ import torch
 def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
     """Coefficient of determination, mean over the coordinates c of the states:
 
-        r2 = mean_c ( 1 - sum_k (target_kc - prediction_kc)^2 / sum_k (target_kc - mean_c)^2 )
+        r2 = mean over c of  1 - sum_s (target_sc - prediction_sc)^2 / sum_s (target_sc - m_c)^2
 
-    `mean_c` is the mean of the targets given, as scikit-learn's `r2_score` has it; so is the edge: a
+    m_c is the mean of the targets given over the sentences s, as scikit-learn's `r2_score` has it; so is the edge: a
     coordinate without variance scores 1 if predicted exactly and 0 otherwise.
 
     Raises ValueError: the shapes differ, or fewer than two rows.

@@ -50,7 +50,6 @@ FAMILIES = {
 
 Point = tuple[nn.Module, str]  # a module, and whether its input ("in") or its output ("out") is meant
 Swap = tuple[nn.Module, str, nn.Module]  # a module, the name of its child, what stands in for the child
-Keep = Callable[[int, torch.Tensor], None]
 
 
 class LinearPart(nn.Module):
@@ -87,9 +86,9 @@ class Model:
         """Where the weights lie."""
         return next(self.net.parameters()).device
 
-    def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """The library's own forward pass up to the head, which would cost most and is not needed."""
-        return self.net.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+        self.net.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
         """Logits [..., v] of states [..., d], read like h_L: final norm and unembedding, or BERT's whole head."""
@@ -112,7 +111,7 @@ class Model:
         return [*inner, (self.blocks[-1], "out")]
 
     @contextmanager
-    def watch(self, points: list[Point], keep: Keep) -> Iterator[None]:
+    def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
         """Within, `keep(k, tensor)` is called with what passes point k, [b, T, d], as the model runs."""
         with ExitStack() as hooks:
             for k, (module, side) in enumerate(points):
@@ -189,5 +188,5 @@ def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
 
 
 def _tensor(output) -> torch.Tensor:
-    """What a module put out: attention returns a tuple, blocks did before transformers 5."""
+    """What a module put out: attention returns its weights beside it."""
     return output[0] if isinstance(output, tuple) else output

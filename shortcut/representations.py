@@ -32,7 +32,7 @@ class Batch:
 
 
 def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch]:
-    """The sentences, shortest first, in batches of at most `batch_tokens` tokens, padding included.
+    """The sentences, shortest first, in batches of at most `batch_tokens` tokens with padding; a longer one alone.
 
     Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
@@ -73,7 +73,7 @@ class Pass:
 
 @torch.no_grad()
 def run(model: Model, batch: Batch, points: list[Point] | None = None) -> Pass:
-    """One pass of the model over a batch, on its device, watched at all layers or at the points given.
+    """One pass of the model over a batch, on its device; without `points` all layers, and what enters each block.
 
     Raises Problem: a state that is not finite; it names the model, the layer and the sentence.
     """

@@ -1,7 +1,7 @@
 """The records of add_results.py, and the numbers that are read off them, each once.
 
 A record is a dict as the original code wrote it: `info` (`type`, `mode`, `layer` or `lambda`),
-`layers_processed`, `topk`, `surprisal`. Here a mode goes by its name in `approximation.MODES`.
+`layers_processed`, `topk`, `surprisal`. There a mode goes by its `key`, elsewhere by its name.
 
 Every number is a mean over the validation sentences, and comes with the 95% interval that another
 draw of sentences would leave it in: Wilson's for a share of them, the normal one for other means.
@@ -145,8 +145,9 @@ class Results:
     def layers_saved(self) -> dict[str, dict[float, float | None]]:
         """By mode and share of the full model's Precision@1, the blocks that early exit saves; None if it is missed."""
         needed = {mode: {s: curve.layers_needed(s) for s in SHARES} for mode, curve in self.early.items()}
-        L = self.n_layers
-        return {mode: {s: None if x is None else L - x for s, x in of.items()} for mode, of in needed.items()}
+        return {
+            mode: {s: None if x is None else self.n_layers - x for s, x in of.items()} for mode, of in needed.items()
+        }
 
     def change_from(self, own: "Results") -> dict[str, Estimate]:
         """Mean Precision@1 with the maps of another corpus minus that with its own, by mode.

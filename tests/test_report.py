@@ -18,7 +18,7 @@ import torch
 
 import plot_results
 from shortcut import results
-from shortcut.approximation import MODES
+from shortcut.approximation import MODES, Mode
 from shortcut.files import formats, store
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
@@ -279,6 +279,18 @@ def test_curves_have_the_papers_colours_and_bands(made):
     assert len({str(line._dash_pattern) for line in ax.lines}) == len(ax.lines) == len(ax.collections)
     low = ax.collections[0].get_paths()[0].vertices[:, 1].min()
     assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates["precision@1"]))
+
+
+def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):
+    """A row of the table is all that a way to go on needs to be shown."""
+    monkeypatch.setitem(MODES, "half", Mode("half", "halved", None))
+    records = formats.load_results(made.results)
+    records += [{**r, "info": {**r["info"], "mode": "halved"}} for r in records if r["info"]["mode"] == "mat"]
+    r = results.summarize(records)
+    ax = plots.all_figures(r, "t")[f"parts_pre1_{L}"].draw().axes[0]
+    assert "half" in [line.get_label() for line in ax.lines]
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in ax.lines}) == len(ax.lines) == 5
+    assert "half" in tables.fixed_exit(r)[0].header
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import fsspec
 
 from shortcut import Problem, one_line
 from shortcut.corpus import parquet
-from shortcut.corpus.sentences import Wanted, draw_sentences
+from shortcut.corpus.sentences import Wanted, draw_sentences, read_lines
 from shortcut.files.scratch import Scratch
 
 FOOTER = 65_536  # bytes at the end of a parquet file that say what is in it
@@ -135,11 +135,3 @@ def _jsonl(files: list[str], rng: random.Random) -> Iterator[str]:
         if not isinstance(article, str):
             raise Problem(f'{file}, line {number}: expected an object like {{"text": "..."}}')
         yield article
-
-
-def read_lines(file: str) -> list[str]:
-    """The lines of a text. Raises Problem if it is not UTF-8."""
-    try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise Problem(f"{file} is not UTF-8 text: {error}") from error

@@ -6,6 +6,7 @@ The paper takes one sentence of each article; what it leaves open follows its or
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from shortcut import Problem
 
@@ -57,3 +58,11 @@ def draw_sentence(article: str, split: Split, rng: random.Random) -> str | None:
 def draw_sentences(articles: Iterable[str], split: Split, rng: random.Random) -> Iterator[str]:
     """One sentence of each article that has one (`draw_sentence`)."""
     return filter(None, (draw_sentence(article, split, rng) for article in articles))
+
+
+def read_lines(file: str) -> list[str]:
+    """The lines of a text. Raises Problem if it is not UTF-8."""
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise Problem(f"{file} is not UTF-8 text: {error}") from error

@@ -94,8 +94,7 @@ def _fetch_one(repository: str, revision: str, files: Names, name: str, d: int |
 def export(files: Names, notice: Callable[[str], None], progress: Progress) -> None:
     """Write every matrix of a model and dataset, by its name, to one safetensors file."""
     folder = files.matrices
-    names = sorted((path.name for path in folder.glob("*.pickle") if MATRIX.fullmatch(path.name)), key=_order)
-    paths = [folder / name for name in names]
+    paths = sorted((p for p in folder.glob("*.pickle") if MATRIX.fullmatch(p.name)), key=lambda p: _order(p.name))
     if not paths:
         raise Problem(f"{files.relative(folder)} holds no matrix: run add_linreg.py first, or fetch published ones")
     target = folder / SAFETENSORS

@@ -48,7 +48,7 @@ def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
 
 
 def in_force(config: ModuleType, dataset: str) -> dict[str, Any]:
-    """Those settings, by the names they are recorded under (see `files.manifest`), that config.py alone decides."""
+    """Those settings, by the names they are recorded under (see `files.manifest`), as config.py has them."""
     names = ("seed", "sentences", "spacy", "rcond", "last_only", "tau")
     alone = {name: getattr(config, name.upper()) for name in names}
     return {**alone, **sizes(config, dataset), "lambdas": {mode: list(grid) for mode, grid in config.LAMBDAS.items()}}
@@ -70,6 +70,7 @@ def _positive(text: str) -> int:
 OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default, type, metavar, help
     "source": ("SOURCE", str, "hub|docstrings|PATH",
                "where sentences come from; PATH: parquet, jsonl or txt, file or folder"),
+    "model": ("", str, "NAME_OR_FOLDER", "name or folder of the model"),
     "device": ("DEVICE", str, "DEVICE", "cpu, cuda, cuda:1, auto"),
     "batch-size": ("BATCH_SIZE", _positive, "TOKENS", "tokens that run together"),
     "seed": ("SEED", int, "N", "of the draws of sentences and positions"),
@@ -84,7 +85,7 @@ def options(script: str, doc: str, config: ModuleType, wanted: Iterable[str], mo
     parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     for name in wanted:
-        setting, kind, metavar, told = OPTIONS.get(name, ("", str, "NAME_OR_FOLDER", "name or folder of the model"))
+        setting, kind, metavar, told = OPTIONS[name]
         default = model if name == "model" else getattr(config, setting, None)
         of = "" if default is None else f" (default: {default})"
         add(f"--{name}", type=kind, metavar=metavar, default=default, help=told + of)

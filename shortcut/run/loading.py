@@ -39,7 +39,7 @@ def load(name: str, *, masked: bool, device: str = "cpu", safetensors_only: bool
         if type(module) is transformers.activations.NewGELUActivation:
             module.forward = transformers.activations.GELUTanh().forward
     model = Model(net.to(device).eval().requires_grad_(False), family)
-    _check_read_out(model, name)
+    _check_read_out(model)
     return model
 
 
@@ -73,7 +73,7 @@ def _quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_read_out(model: Model, name: str) -> None:
+def _check_read_out(model: Model) -> None:
     """On a dummy batch: reading out the state caught after the last block gives the model's own logits."""
     ids = (torch.arange(8, device=model.device) % model.vocabulary).reshape(2, 4)
     final = []
@@ -84,7 +84,9 @@ def _check_read_out(model: Model, name: str) -> None:
     if not torch.isfinite(logits).all():
         broken = next((weights for weights, values in model.net.named_parameters() if not values.isfinite().all()), "")
         what = f"its weights {broken} are" if broken else "its logits are"
-        raise Problem(f"{name}: {what} not finite; the checkpoint is broken")
+        raise Problem(f"{model.name}: {what} not finite; the checkpoint is broken")
     if not torch.allclose(ours, logits, atol=1e-4, rtol=1e-4):
         apart = f"differs from its own logits by {(ours - logits).abs().max():.2g}"
-        raise Problem(f"{name}: reading out its last state {apart}; it is not built like the family its config names")
+        raise Problem(
+            f"{model.name}: reading out its last state {apart}; it is not built like the family its config names"
+        )

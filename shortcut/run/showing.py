@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shortcut import Problem, lens, results
-from shortcut.corpus.articles import read_lines
+from shortcut.corpus.sentences import read_lines
 from shortcut.files import formats, store
 from shortcut.files.manifest import Provenance
 from shortcut.files.outputs import Outputs

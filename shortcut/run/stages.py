@@ -25,8 +25,7 @@ class Stage:
     settings: tuple[str, ...] = ()  # which of `cli.in_force` these depend on, and "context"
     depends: tuple[str, ...] = ("weights",)  # what of the model they depend on: "weights", "tokenizer"
     shared: bool = True  # whether several processes can share its work
-    # whether it shows what results there are, of whatever kind of model; what it writes depends on them
-    shows: bool = False
+    shows: bool = False  # whether it shows results, of whatever kind of model, and writes what these hold
 
 
 def pairs(L: int, config: ModuleType) -> list[tuple[int, int]]:
@@ -35,9 +34,9 @@ def pairs(L: int, config: ModuleType) -> list[tuple[int, int]]:
 
 
 def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
-    from shortcut.approximation import MODES, needed  # noqa: PLC0415  (loads torch)
+    from shortcut.approximation import MODES, WHOLE, needed  # noqa: PLC0415  (loads torch)
 
-    jumps, parts = needed([mode.name for mode in MODES.values() if not (f.masked and mode.parts)], L)
+    jumps, parts = needed(WHOLE if f.masked else MODES, L)
     return [*(f.matrix(*key) for key in jumps), *(f.part(*key) for key in parts)]
 
 
