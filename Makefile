@@ -1,7 +1,7 @@
 # make run                          both pipelines on the embedded models: no network but for the packages
 # make run MODEL=gpt2               the paper's own setting: Wikipedia, a model from the Hugging Face hub
 # make run MODEL=bert-base-uncased  likewise
-# make run MODEL=folder FAMILY=bert a masked model whose name does not say so
+# make run MODEL=name FAMILY=bert   a masked model that is not downloaded yet and that config.py does not know
 # make run DATASET=news SOURCE=f    likewise on text of your own: parquet, jsonl, or one sentence a line
 # make run ... FORCE=1              make anew what is there already
 # make test                         the tests, offline, on two cores
@@ -16,7 +16,9 @@ MODEL ?=
 DATASET ?=
 SOURCE ?=
 FORCE ?=
-FAMILY ?= $(if $(findstring bert,$(MODEL)),bert,gpt2)
+
+# A word of a command line as it stands, whatever blanks and quotes are in it.
+quoted = '$(subst ','\'',$(1))'
 
 ifeq ($(MODEL)$(DATASET)$(SOURCE),)
 DATASET := docstrings
@@ -27,13 +29,15 @@ ifeq ($(DATASET),)
 $(error SOURCE=$(SOURCE) needs a name for its files: add DATASET=news or the like)
 endif
 endif
-STAGES := $(if $(MODEL),$(FAMILY),gpt2 bert)
-ON := $(if $(DATASET),--dataset $(DATASET)) $(if $(FORCE),--force)
-GPT2 := --model $(or $(MODEL),models/gpt2-docstrings) $(ON)
-BERT := --model $(or $(MODEL),models/bert-docstrings) $(ON)
-REPORT_gpt2 := experiment/$(notdir $(or $(MODEL),gpt2-docstrings))/$(or $(DATASET),wikipedia)_report.html
-REPORT_bert := experiment/$(notdir $(or $(MODEL),bert-docstrings))_mask/$(or $(DATASET),wikipedia)_report.html
-SENTENCES := $(ON) $(if $(SOURCE),--source $(SOURCE))
+ifneq ($(MODEL),)
+FAMILY ?= $(shell $(PYTHON) -m shortcut.run.kind $(call quoted,$(MODEL)))
+FAMILY := $(FAMILY)
+endif
+STAGES := $(or $(FAMILY),gpt2 bert)
+ON := $(if $(DATASET),--dataset $(call quoted,$(DATASET))) $(if $(FORCE),--force)
+GPT2 := --model $(call quoted,$(or $(MODEL),models/gpt2-docstrings)) $(ON)
+BERT := --model $(call quoted,$(or $(MODEL),models/bert-docstrings)) $(ON)
+SENTENCES := $(ON) $(if $(SOURCE),--source $(call quoted,$(SOURCE)))
 
 # The scripts of a kind of model in their order, from the table that has it; the first makes the sentences.
 of_kind = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.run.stages $(1)))
@@ -46,7 +50,6 @@ endef
 .NOTPARALLEL:
 
 run: $(STAGES)
-	@echo "done: open $(foreach stage,$(STAGES),$(REPORT_$(stage)))"
 
 sentences: .venv/installed
 	$(PY) get_wikipedia_sentences.py $(SENTENCES)
@@ -72,6 +75,7 @@ page-check: .venv/installed
 
 lint: .venv/installed
 	$(PY) -m ruff check .
+	$(PY) -m ruff check --preview --select PLW1514 .
 	$(PY) -m ruff format --check .
 
 .venv/installed: requirements.txt

@@ -9,7 +9,6 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
 """
 
 import config
-from shortcut import tokens
 from shortcut.files import formats
 from shortcut.run import steps
 from shortcut.run.script import Work, script, shell
@@ -17,8 +16,7 @@ from shortcut.run.script import Work, script, shell
 
 @script(config, "model", "seed")
 def main(work: Work) -> None:
-    splits = tokens.split(formats.load_sentences(work.files.sentences), **work.sizes)
-    tokenized = steps.tokenize(work, splits)
+    tokenized = steps.tokenize(work, formats.load_sentences(work.files.sentences))
     for (split,) in work.missing(work.files.tokenized, [("train",), ("val",)]):
         work.save(work.files.tokenized(split), formats.tokenized_dict(tokenized[split]))
 

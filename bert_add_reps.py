@@ -10,7 +10,6 @@ Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16, pic
 """
 
 import config
-from shortcut import tokens
 from shortcut.files import formats
 from shortcut.run import steps
 from shortcut.run.script import Work, script, shell
@@ -18,8 +17,8 @@ from shortcut.run.script import Work, script, shell
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    splits = tokens.split(formats.load_sentences(work.files.sentences), **work.sizes)
-    masked, model = steps.tokenize(work, splits), steps.load_model(work)
+    masked = steps.tokenize(work, formats.load_sentences(work.files.sentences))
+    model = steps.load_model(work)
     for split, h in steps.states_of_splits(work, model, masked):
         work.save(work.files.states(split), *formats.state_batches(masked[split], h))
 

@@ -13,6 +13,7 @@ LAYERS: dict[str, int] = {  # L of the known models; a folder or another name te
     "bert-base-uncased": 12,
     "bert-large-uncased": 24,
 }
+MASKED: tuple[str, ...] = ("bert-base-uncased", "bert-large-uncased")  # of these, the ones that predict masked tokens
 SAFETENSORS_ONLY: bool = True  # a checkpoint in pickle format can run code when it is loaded
 
 # Sentences

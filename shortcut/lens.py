@@ -4,11 +4,12 @@ The grid of the logit lens, with A_lL h_l beside h_l. A causal model predicts at
 follows; a masked one predicts the token at its one [MASK], of which the best few are kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from shortcut import Problem, linear
+from shortcut import Problem, linear, tokens
 from shortcut.models import Model
 
 BEST = 5  # predictions of a masked model that are shown
@@ -45,12 +46,22 @@ class Grid:
 
 
 @torch.no_grad()
-def look(model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor]) -> Grid:
+def look(
+    model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor], notice: Callable[[str], None] = lambda _: None
+) -> Grid:
     """Run the whole sentence once and read out every layer, with its jump A_lL (l = 0 ... L - 1) and without.
 
-    Raises Problem: too long to run or to show, not exactly one [MASK], or logits that are not finite.
+    `notice` is told of tokens unknown to the tokenizer.
+
+    Raises Problem: no token, or one that the model does not know; too long to run or to show; not exactly one
+        [MASK]; or logits that are not finite.
     """
-    ids = torch.tensor(tokenizer(sentence, verbose=False)["input_ids"])
+    encoded = tokenizer([sentence], verbose=False, return_special_tokens_mask=True)
+    ids = torch.tensor(encoded["input_ids"][0], dtype=torch.int64)
+    if 0 not in encoded["special_tokens_mask"][0]:
+        raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
+    tokens.check([ids], model.vocabulary)
+    tokens.warn_of_unknown(tokenizer, encoded, notice)
     longest = model.context if model.family.masked else min(model.context, WIDEST)
     if len(ids) > longest:
         raise Problem(f"the sentence has {len(ids)} tokens, expected at most {longest}: shorten it")

@@ -43,7 +43,7 @@ FAMILIES = {
         followers={1: "attn.c_attn", 4: "mlp.c_fc"},
     ),
     "bert": Family(
-        "AutoModelForMaskedLM", "bert.encoder.layer", ("cls",), masked=True,
+        "AutoModelForMaskedLM", "bert.encoder.layer", ("cls.predictions",), masked=True,
         pointwise=("attention.output.dense", "intermediate", "output.dense"),
     ),
 }  # fmt: skip
@@ -78,8 +78,8 @@ class Model:
         self.d = net.config.hidden_size  # width of the states
         self.context = net.config.max_position_embeddings  # the longest sequence it takes, in tokens
         self.vocabulary = net.config.vocab_size
-        # Any token will do behind a causal prefix, but transformers warns about the one called padding.
-        self.padding = net.config.pad_token_id or 0 if family.masked else int(net.config.pad_token_id == 0)
+        # Any token will do behind a causal prefix or a mask, but transformers warns about the one called padding.
+        self.padding = int(not family.masked and net.config.pad_token_id == 0)
 
     @property
     def device(self) -> torch.device:

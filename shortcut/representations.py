@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from shortcut import Problem
+from shortcut import Problem, tokens
 from shortcut.models import Model, Point
 from shortcut.tokens import Tokenized
 
@@ -43,11 +43,9 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
         sequences = [ids[: t + 1] for ids, t in zip(tokenized.sentences, positions, strict=True)]
     lengths = [len(ids) for ids in sequences]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    longest, largest = lengths[order[-1]], max(int(ids.max()) for ids in sequences)
-    if longest > model.context or largest >= model.vocabulary:
+    tokens.check(sequences, model.vocabulary)
+    if (longest := lengths[order[-1]]) > model.context:
         what = f"sentence {order[-1]} has {longest} tokens to run, the model takes {model.context}"
-        if longest <= model.context:
-            what = f"a sentence holds token {largest}, the model knows {model.vocabulary}"
         raise Problem(f"{what}: tokenize with this model's own tokenizer")
     result, start = [], 0
     for end in range(1, len(order) + 1):

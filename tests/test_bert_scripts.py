@@ -32,7 +32,7 @@ def _small(monkeypatch):
 
 
 def with_sentences(out):
-    files = Names(out, "tiny-bert_mask", "words")
+    files = Names(out, "tiny-bert_mask", "words", masked=True)
     with store.replacing(files.sentences) as file:
         store.dump(file, *make_sentences(150))
     return files
@@ -138,7 +138,7 @@ def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_
     for record in records:
         del record["layers_processed" if record["info"]["type"] == "jump" else "surprisal"]
     records = [{**r, "layers_processed": 2.0} if r["info"]["type"] == "early_exit" else r for r in records]
-    other = Names(tmp_path, "tiny-bert_mask", "words")
+    other = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
     with store.replacing(other.results) as file:
         store.dump(file, *records)
     r = results.summarize(formats.load_results(other.results))
@@ -150,7 +150,7 @@ def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_
 
 
 def test_states_made_by_hand_work_from_the_second_script_on(made, tmp_path, bert_folder):
-    hand = Names(tmp_path, "tiny-bert_mask", "words")
+    hand = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
     hand.experiment.mkdir(parents=True)
     for split in ("train", "val"):
         tokenized, h = formats.load_states(made.states(split), LAYERS)

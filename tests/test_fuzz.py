@@ -72,7 +72,7 @@ print(*watch.seen, sep="\\n")
 
 @pytest.mark.parametrize("kind", ["sentences", "tokenized", "states", "matrix", "r2", "results"])
 def test_one_changed_bit_in_a_file_with_an_entry_is_seen_before_it_is_read(tmp_path, monkeypatch, kind):
-    files = Names(tmp_path, "m_mask" if kind == "states" else "m", "d")
+    files = Names(tmp_path, "m_mask" if kind == "states" else "m", "d", masked=kind == "states")
     path = {
         "sentences": files.sentences, "tokenized": files.tokenized("val"), "states": files.states("val"),
         "matrix": files.matrix(0, 1), "r2": files.r2_scores, "results": files.results,

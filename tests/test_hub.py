@@ -81,7 +81,7 @@ class Project:
             shutil.copy(script, folder)
         (folder / "shortcut").symlink_to(ROOT / "shortcut")
         changes = {**SIZES, "READ_BYTES": 1}
-        with open(folder / "config.py", "a") as file:
+        with open(folder / "config.py", "a", encoding="utf-8") as file:
             file.writelines(f"{name} = {value}\n" for name, value in changes.items())
 
     def start(self, commands, url, **variables):
@@ -204,7 +204,7 @@ def test_a_failing_hub_is_asked_again_and_what_was_read_is_kept(made, played, tm
 
 def test_names_that_the_hub_does_not_know_are_one_line(played, tmp_path):
     project = Project(tmp_path, tmp_path / "cache")
-    with open(tmp_path / "config.py", "a") as file:
+    with open(tmp_path / "config.py", "a", encoding="utf-8") as file:
         file.write("HUB_DATASET = 'no/set'\n")
     code, _, errors = project.run([GET, "add_linreg.py --model no/model"], played.url)
     assert code == 1

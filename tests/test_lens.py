@@ -123,7 +123,7 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
 @pytest.mark.parametrize(("family", "sentence"), [("gpt2", SENTENCE), ("bert", "the [MASK] reads")])
 def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, request):
     folder = request.getfixturevalue(f"{family}_folder")
-    files = Names(tmp_path, f"tiny-{family}" + "_mask" * (family == "bert"), "words")
+    files = Names(tmp_path, f"tiny-{family}" + "_mask" * (family == "bert"), "words", masked=family == "bert")
     main = importlib.import_module("plot_results").main
     options = ["--out", str(tmp_path), "--model", folder, "--dataset", "words", "--sentence", sentence]
     with pytest.raises(Problem, match=rf"0_3.pickle not found: run {'bert_' * (family == 'bert')}add_linreg.py first"):

@@ -241,7 +241,7 @@ def test_a_dataset_may_have_a_split_of_its_own(tmp_path, gpt2_folder, bert_folde
     run("get_wikipedia_sentences", *here, "--source", tmp_path / "news.txt")
     run("add_tokenization", *here, "--model", gpt2_folder)
     run("bert_add_reps", *here, "--model", bert_folder)
-    causal, masked = (Names(tmp_path, name, "news") for name in ("tiny-gpt2", "tiny-bert_mask"))
+    causal, masked = Names(tmp_path, "tiny-gpt2", "news"), Names(tmp_path, "tiny-bert_mask", "news", masked=True)
     assert [len(formats.load_tokenized(causal.tokenized(split))) for split in ("train", "val")] == [30, 7]
     assert [len(formats.load_states(masked.states(split), LAYERS)[0]) for split in ("train", "val")] == [30, 7]
 

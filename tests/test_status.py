@@ -89,7 +89,7 @@ def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
 
 
 def test_a_finished_pipeline(files, capsys, monkeypatch):
-    masked = Names(files.root, "bert-base-uncased_mask", "wikipedia")
+    masked = Names(files.root, "bert-base-uncased_mask", "wikipedia", masked=True)
     for script in scripts(masked):
         make(masked, script)
     said = show(capsys, monkeypatch, "--out", files.root)

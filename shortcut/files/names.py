@@ -12,9 +12,10 @@ class Names:
     """The files of one model and one dataset."""
 
     root: Path  # holds experiment/ and linreg/
-    model: str  # name of the model's folder, <m>; of a masked model it ends in _mask
+    model: str  # name of the model's folder, <m>: the last part of its name or path, with _mask for a masked model
     dataset: str  # <d>
     matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
+    masked: bool = False  # whether it is a masked model's
 
     def __post_init__(self):
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
@@ -31,15 +32,15 @@ class Names:
         )
 
     @property
-    def masked(self) -> bool:
-        """Whether it is a masked model's."""
-        return self.model.endswith("_mask")
-
-    @property
     def title(self) -> str:
         """What figures are headed with."""
         maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
-        return f"{self.model.removesuffix('_mask')} on {self.dataset}{maps}"
+        return f"{self.model_name} on {self.dataset}{maps}"
+
+    @property
+    def model_name(self) -> str:
+        """The last part of the model's name or path."""
+        return self.model.removesuffix("_mask") if self.masked else self.model
 
     @property
     def own(self) -> "Names":
@@ -101,13 +102,3 @@ def find_model(name: str) -> str:
 def model_folder(name: str, *, masked: bool) -> str:
     """`<m>`: the last part of a model's name or path, with `_mask` for masked models."""
     return Path(name).resolve().name + ("_mask" if masked else "")
-
-
-def results_folder(name: str, root: Path) -> str:
-    """`<m>` of a model's name, its folder, or the name of a folder under experiment/: where its results go."""
-    causal = model_folder(name, masked=False)
-    masked = f"{causal}_mask"
-    there = [folder for folder in (causal, masked) if (root / "experiment" / folder).is_dir()]
-    if causal.endswith("_mask") or there == [causal]:
-        return causal
-    return masked if "bert" in causal or there == [masked] else causal

@@ -10,22 +10,39 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from shortcut import Problem
+from shortcut import Problem, one_line
 from shortcut.models import FAMILIES, Family
+from shortcut.predictions import TOP
 
 # What a model's fingerprint is taken of; of the weights, the first that is there.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
+)  # fmt: skip
 NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # of config.json: who saved it, and how
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
 )  # fmt: skip
+# what else a tokenizer is made from where there is no tokenizer.json
+OTHER_TOKENIZER = (
+    "added_tokens.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
+    "spm.model", "bpe.codes", "emoji.json", "dict.txt",
+)  # fmt: skip
+
+# Of config.json: keys that change what the model computes and that its class of transformers may not know, with
+# the values that change nothing. Such a checkpoint loads without a word and runs as another model.
+UNKNOWN = {
+    "position_embedding_type": (None, "absolute"),  # distances between tokens; dropped from BERT and its kin
+    "pruned_heads": (None, {}, []),  # attention heads that were cut out; no longer cut out at loading
+}
+CAUSAL = {"is_decoder": (None, False), "is_causal": (None, False)}  # make a masked model see what precedes alone
+SIZES = ("num_hidden_layers", "hidden_size", "max_position_embeddings")  # of a config, at least 1
+POINTER = b"version https://git-lfs"  # how a file begins that Git left where the large one should be
 
 
 class NotFound(Problem):
@@ -45,15 +62,10 @@ def is_model_folder(name: str) -> bool:
     return (Path(name) / "config.json").is_file() and any((Path(name) / file).is_file() for file in WEIGHTS)
 
 
-def context(name: str, *, masked: bool) -> int:
-    """The longest sequence a model takes, from its config alone. Raises as `family`."""
-    return family(name, masked)[1].max_position_embeddings
-
-
-def is_masked(name: str) -> bool:
-    """Whether a model predicts masked tokens, from its config alone; of an unknown family it is not."""
-    row = FAMILIES.get(_config(name).model_type)
-    return row is not None and row.masked
+def limits(name: str, *, masked: bool) -> tuple[int, int]:
+    """The longest sequence a model takes, and how many tokens it knows, from its config alone. Raises as `family`."""
+    config = family(name, masked)[1]
+    return config.max_position_embeddings, config.vocab_size
 
 
 def fingerprint(name: str, kind: str) -> str | None:
@@ -61,33 +73,47 @@ def fingerprint(name: str, kind: str) -> str | None:
 
     The weights go with the settings in config.json that they are run with. None if there is no tokenizer.
     """
-    from transformers.utils import cached_file  # noqa: PLC0415
-
     digest = hashlib.sha256()
     with readable(name) as cached:
         if kind == "weights":
             # as it stands there: with its defaults, which transformers adds, it would change from release to release
-            config = _load_json(cached_file(name, "config.json", local_files_only=cached))
+            config = _load_json(find(name, cached, "config.json")[0])
             for key in NO_SETTINGS:
                 config.pop(key, None)
             digest.update(json.dumps(config, sort_keys=True).encode())
-        names = WEIGHTS if kind == "weights" else TOKENIZER
-        options = {"local_files_only": cached, "_raise_exceptions_for_missing_entries": False}
-        found = filter(None, (cached_file(name, file, **options) for file in names))
-        files = [*islice(found, None if kind == "tokenizer" else 1)]
-        if not files and kind == "tokenizer":
-            return None
+            files = weight_files(name, cached)
+        else:
+            files = find(name, cached, *TOKENIZER)
+            if not any(Path(file).name == "tokenizer.json" for file in files):
+                files += find(name, cached, *OTHER_TOKENIZER)
         if not files:
-            raise Problem(f"{name!r} holds no {kind}: expected {', '.join(names)}")
-        if files[0].endswith(".index.json"):
-            shards = _load_json(files[0]).get("weight_map")
-            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-                raise ValueError(f"{files[0]} has no weight_map, which names the files of the weights")
-            files += [cached_file(name, shard, local_files_only=cached) for shard in sorted({*shards.values()})]
+            return None
         for path in files:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def find(name: str, cached: bool, *files: str, most: int | None = None) -> list[str]:
+    """The paths of those files that a model has, the first `most` of them."""
+    from transformers.utils import cached_file  # noqa: PLC0415
+
+    options = {"local_files_only": cached, "_raise_exceptions_for_missing_entries": False}
+    return [*islice(filter(None, (cached_file(name, file, **options) for file in files)), most)]
+
+
+def weight_files(name: str, cached: bool) -> list[str]:
+    """The files of a model's weights; of shards their index first. Raises Problem if there is none."""
+    if not (files := find(name, cached, *WEIGHTS, most=1)):
+        raise Problem(f"{name!r} holds no weights: expected {', '.join(WEIGHTS)}")
+    if files[0].endswith(".index.json"):
+        shards = _load_json(files[0]).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ValueError(f"{files[0]} has no weight_map, which names the files of the weights")
+        if missing := sorted(shard for shard in {*shards.values()} if not find(name, cached, shard)):
+            raise ValueError(f"its weights are not whole: {missing[0]} is not there, which {files[0]} names")
+        files += find(name, cached, *sorted({*shards.values()}))
+    return files
 
 
 def _load_json(path: str) -> dict[str, Any]:
@@ -101,11 +127,16 @@ def _config(name: str):
     from transformers import AutoConfig  # noqa: PLC0415
 
     with readable(name) as cached:
+        if found := find(name, cached, "config.json"):
+            _load_json(found[0])
         return AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
 
 
 def family(name: str, masked: bool) -> tuple[Family, Any]:
-    """A model's row of `FAMILIES`, and its config; raises Problem if it is of another kind, or not to be found."""
+    """A model's row of `FAMILIES`, and its config.
+
+    Raises Problem: of another kind, not to be found, or with settings that cannot be run as they were saved.
+    """
     config = _config(name)
     row = FAMILIES.get(config.model_type)
     if row is None:
@@ -114,7 +145,22 @@ def family(name: str, masked: bool) -> tuple[Family, Any]:
     if row.masked != masked:
         kind, others = ("masked", "the bert_ scripts") if row.masked else ("causal", "the scripts without bert_")
         raise Problem(f"{name} is a {kind} language model ({config.model_type}): use {others}")
+    _check(name, config, masked)
     return row, config
+
+
+def _check(name: str, config, masked: bool) -> None:
+    known = {field.name for field in fields(config)}
+    dropped = {key: harmless for key, harmless in UNKNOWN.items() if key not in known}
+    for key, harmless in (dropped | (CAUSAL if masked else {})).items():
+        if (value := getattr(config, key, None)) not in harmless:
+            why = "makes a masked model a causal one" if key in CAUSAL else "is no longer honoured by transformers"
+            raise Problem(f"{name}: config.json has {key} {value!r}, which {why}: it would run as another model")
+    for key in SIZES:
+        if not isinstance(size := getattr(config, key, None), int) or size < 1:
+            raise Problem(f"{name}: config.json has {key} {size!r}, expected a whole number of at least 1")
+    if config.vocab_size < TOP:
+        raise Problem(f"{name} knows {config.vocab_size} tokens, expected at least {TOP}: the best {TOP} are kept")
 
 
 @contextmanager
@@ -129,11 +175,28 @@ def readable(name: str) -> Iterator[bool]:
         raise NotFound(f"cannot load {name!r}: {why} --model FOLDER, such as the embedded models/gpt2-docstrings")
     try:
         yield cached
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        expected = "expected a folder with config.json, tokenizer.json and model.safetensors"
-        hint = expected if Path(name).is_dir() else "not a folder here, and not to be had from the Hugging Face hub"
-        said = " ".join(str(error).split()).split(". ")[0][:300]
-        raise NotFound(f"cannot load {name!r} ({hint}): {said}") from error
+    except Problem:
+        raise
+    except Exception as error:  # whatever a library raises on files of another form
+        from transformers import __version__  # noqa: PLC0415
+
+        here = Path(name).is_dir()
+        hint = "not a folder here, and not to be had from the Hugging Face hub"
+        if here:
+            whole = "a whole folder with config.json, tokenizer.json and model.safetensors"
+            hint = f"expected {whole}, such as transformers {__version__} reads"
+        if here and (pointers := [file.name for file in sorted(Path(name).iterdir()) if _is_pointer(file)]):
+            hint = f"{pointers[0]} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
+        elif isinstance(error, ImportError):
+            hint = "it needs a package that is not installed: install it into .venv, or take a checkpoint without"
+        raise NotFound(f"cannot load {name!r} ({hint}): {one_line(error)}") from error
+
+
+def _is_pointer(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with open(file, "rb") as stream:
+        return stream.read(len(POINTER)) == POINTER
 
 
 @cache

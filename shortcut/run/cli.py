@@ -15,13 +15,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from shortcut import Problem
 from shortcut.files.names import find_model
 
-POSITIVE = ("READ_BYTES", "SENTENCES", "TRAIN", "VAL", "BATCH_SIZE")
+LEAST = {"READ_BYTES": 1, "SENTENCES": 1, "TRAIN": 1, "VAL": 2, "BATCH_SIZE": 1}  # r2 and intervals take two
 
 Item = TypeVar("Item")
 
 
 def check(config: ModuleType) -> None:
-    """Raise Problem if a setting is missing, of another type than its line says, or not positive where it must be."""
+    """Raise Problem if a setting is missing, of another type than its line says, or too small."""
     for name, kind in get_type_hints(config).items():
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
@@ -32,13 +32,16 @@ def check(config: ModuleType) -> None:
         if type(value) not in (*kinds, *(also[kind] for kind in kinds if kind in also)):
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
-        if name in POSITIVE and value < 1:
-            raise Problem(f"{name} in config.py is {value}, expected at least 1")
+        if value is not None and name in LEAST and value < LEAST[name]:
+            raise Problem(f"{name} in config.py is {value}, expected at least {LEAST[name]}")
+    for dataset, (train, val) in config.SPLITS.items():
+        if train < LEAST["TRAIN"] or val < LEAST["VAL"]:
+            raise Problem(f"SPLITS in config.py has {train, val} for {dataset}, expected at least 1 and 2 sentences")
 
 
 def known_models(config: ModuleType, model: str, masked: bool) -> str:
     """To what is said of a model that is not found: the names that config.py knows, unless it is one of these."""
-    known = [name for name in config.LAYERS if masked == ("bert" in name)]
+    known = [name for name in config.LAYERS if masked == (name in config.MASKED)]
     return "" if model in config.LAYERS or Path(model).is_dir() else f"; known names: {', '.join(known)}"
 
 
@@ -129,6 +132,7 @@ def device(name: str) -> str:
 def shell(main: Callable[[], Any], script: str = "") -> None:
     """Run a script's main; a problem is one line and exit code 1, Ctrl-C one line and 130."""
     script = script or Path(sys.argv[0]).name
+    replace_unprintable()
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
@@ -142,6 +146,12 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
         if isinstance(error, Problem):
             sys.exit(f"{script}: {error}")
         raise
+
+
+def replace_unprintable() -> None:
+    """Print ? for what the terminal's encoding does not have, such as ± in Latin scripts' older ones."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
 
 
 def say(line: str) -> None:

@@ -1,57 +1,92 @@
 """Models and tokenizers by their names on the Hugging Face hub or their folders, each checked as it is loaded."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from shortcut import Problem
 from shortcut.models import Model
 from shortcut.run import checkpoint
 
+PLAIN = {  # settings that change how a forward pass is cut up or what it returns beside the logits, not its numbers
+    "chunk_size_feed_forward": 0, "return_dict": True, "output_attentions": False, "output_hidden_states": False,
+}  # fmt: skip
+# Weights of no consequence, wherever they are: what pools a sentence or judges the one that follows, and the
+# tables of constants that older versions of transformers saved.
+SPARE = re.compile(r"\b(pooler|seq_relationship|masked_bias|attn\.bias|position_ids|token_type_ids|inv_freq)\b")
 
-def load(name: str, *, masked: bool, device: str = "cpu", safetensors_only: bool = True) -> Model:
-    """Load a pretrained model by its name on the hub or its folder, and check that it reads out as it should.
 
-    With `safetensors_only` checkpoints in pickle format, which can run code, are refused.
+def load(
+    name: str, *, masked: bool, device: str = "cpu", safetensors_only: bool = True,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Model:  # fmt: skip
+    """Load a pretrained model by its name on the hub or its folder, and check that it runs as it was saved.
+
+    With `safetensors_only` checkpoints in pickle format, which can run code, are refused. `notice` is told of
+    what the checkpoint holds and nobody runs.
 
     Raises:
-        Problem: not to be found, another family, masked where causal is wanted or the reverse, missing
-            weights, or a read-out of h_L that differs from the model's logits.
+        Problem: not to be found, another family, masked where causal is wanted or the reverse, weights that are
+            missing, left over or of another shape, or a read-out of h_L that differs from the model's logits.
     """
     import transformers  # noqa: PLC0415
 
-    family, _ = checkpoint.family(name, masked)
-    with checkpoint.readable(name) as cached, _quiet_loading():
-        net, report = getattr(transformers, family.auto).from_pretrained(
-            name,
-            dtype=torch.float32,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
-            attn_implementation="sdpa",
-            use_safetensors=True if safetensors_only else None,
-            output_loading_info=True,
-            trust_remote_code=False,
-            local_files_only=cached,
-        )
-    if missing := sorted(k for k in report["missing_keys"] if "pooler" not in k):
-        lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
-        raise Problem(f"{name}: {lacks}: it was saved from another kind of model, or not whole")
+    family, config = checkpoint.family(name, masked)
+    with checkpoint.readable(name) as cached:
+        files = checkpoint.weight_files(name, cached)
+        if safetensors_only and ".bin" in files[0]:
+            pickles = f"{name} holds its weights as pickles ({Path(files[-1]).name}), and loading these can run code"
+            raise Problem(f"{pickles}: if you trust them, set SAFETENSORS_ONLY = False in config.py")
+        if checkpoint.find(name, cached, "adapter_config.json"):
+            beside = f"{name} holds an adapter (adapter_config.json) beside a base model, which would run without it"
+            raise Problem(f"{beside}: merge the two (peft: merge_and_unload), and save the result")
+        with _quiet_loading():
+            net, report = getattr(transformers, family.auto).from_pretrained(
+                name,
+                dtype=torch.float32,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
+                attn_implementation="sdpa",
+                use_safetensors=True if safetensors_only else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # which `_check_weights` tells of
+                trust_remote_code=False,
+                local_files_only=cached,
+                **PLAIN,
+            )
+        model = Model(net.to(device).eval().requires_grad_(False), family)
+        _check_weights(model, report, files, notice)
+    if own := [auto for auto in getattr(config, "auto_map", None) or {} if auto in ("AutoModel", family.auto)]:
+        notice(f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} of transformers is")
     for module in net.modules():  # the same function, fused: a tenth faster
         if type(module) is transformers.activations.NewGELUActivation:
             module.forward = transformers.activations.GELUTanh().forward
-    model = Model(net.to(device).eval().requires_grad_(False), family)
     _check_read_out(model)
     return model
 
 
 def load_tokenizer(name: str, *, masked: bool):
-    """The stock tokenizer of a model; a masked model's knows its [MASK]. Raises as `load`."""
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    """A model's tokenizer: that of its tokenizer.json, if it has one; a masked model's knows its [MASK].
+
+    Raises as `load`, and if it knows no word.
+    """
+    from tokenizers import Tokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
 
     checkpoint.family(name, masked)
     if checkpoint.fingerprint(name, "tokenizer") is None:  # transformers would make one that knows no word
         raise Problem(f"{name!r} holds no tokenizer: expected {', '.join(checkpoint.TOKENIZER)}")
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+        # Its class has rules of its own for case, numbers and the like, and follows them, not the file's.
+        for file in checkpoint.find(name, cached, "tokenizer.json"):
+            special = tokenizer.special_tokens_map
+            tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(file), **special)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise Problem(f"{name}: its tokenizer knows no word, expected a vocabulary (vocab.json, vocab.txt or the like)")
     if masked and tokenizer.mask_token_id is None:
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected a masked model's own tokenizer")
     return tokenizer
@@ -73,9 +108,54 @@ def _quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:
+    """What the model runs with is what the files hold, as far as `from_pretrained` has it reported."""
+    net, base = model.net, model.net.base_model_prefix + "."
+    weights = dict(net.named_parameters(remove_duplicate=False))
+    for key, got, expected in sorted(report["mismatched_keys"]):
+        is_of = f"{key} is {list(got)}, expected {list(expected)} as config.json has it"
+        raise Problem(f"{model.name}: {is_of}: its config is another model's, or it was changed after training")
+    # the bias of BERT's head goes by two names, of which older files hold one
+    for pair in (net._tied_weights_keys or {}).items():
+        for here, there in (pair, pair[::-1]):
+            if here.endswith(".bias") and here in report["missing_keys"] and there not in report["missing_keys"]:
+                weights[here].data = weights[there].data
+                report["missing_keys"].remove(here)
+    if missing := sorted(key for key in report["missing_keys"] if not SPARE.search(key)):
+        lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
+        raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")
+    if over := sorted(key for key in report["unexpected_keys"] if not SPARE.search(key)):
+        inside = {f"{name}." for name, _ in net.base_model.named_children()} | {base, *model.family.read_out}
+        used = [key for key in over if key.startswith(tuple(inside))]
+        holds = f"{model.name} holds {len(used or over)} weights that its class has no place for"
+        if used:
+            raise Problem(f"{holds} (first: {used[0]}): what was saved is another model than what would run")
+        notice(f"{holds}, outside of what is run (first: {over[0]})")
+    for file in files:
+        for key, kind in _types(file):
+            if kind[0].upper() in "IU" and {key, base + key} & weights.keys():
+                holds = f"{model.name} holds {key} as integers ({kind}), without the scales that make weights of them"
+                raise Problem(f"{holds}: expected weights in floating point")
+
+
+def _types(file: str) -> Iterator[tuple[str, str]]:
+    """The tensors of a file, by name, and their types."""
+    if file.endswith(".safetensors"):
+        with safe_open(file, "pt") as tensors:
+            yield from ((key, tensors.get_slice(key).get_dtype()) for key in tensors.keys())  # noqa: SIM118  (no dict)
+    elif file.endswith(".bin"):
+        found = torch.load(file, map_location="meta", weights_only=True)
+        yield from ((key, str(tensor.dtype).removeprefix("torch.")) for key, tensor in found.items())
+
+
 def _check_read_out(model: Model) -> None:
-    """On a dummy batch: reading out the state caught after the last block gives the model's own logits."""
-    ids = (torch.arange(8, device=model.device) % model.vocabulary).reshape(2, 4)
+    """On a dummy batch: reading out the state caught after the last block gives the model's own logits.
+
+    Its two sentences differ in their last token, which a masked model sees from the others and a causal one does not.
+    """
+    T = min(4, model.context)
+    ids = (torch.arange(2 * T, device=model.device) + model.vocabulary // 2).reshape(2, T)
+    ids[1, :-1] = ids[0, :-1]
     final = []
     with torch.no_grad():
         with model.watch([(model.blocks[-1], "out")], lambda _, h: final.append(h)):
@@ -90,3 +170,7 @@ def _check_read_out(model: Model) -> None:
         raise Problem(
             f"{model.name}: reading out its last state {apart}; it is not built like the family its config names"
         )
+    seen = not torch.allclose(*final[0][:, :-1], atol=1e-4, rtol=1e-4)
+    if T > 1 and seen != model.family.masked:
+        kind, does = ("masked", "do not see") if model.family.masked else ("causal", "see")
+        raise Problem(f"{model.name}: its states {does} the tokens that follow, as those of a {kind} model never would")

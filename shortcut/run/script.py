@@ -14,10 +14,11 @@ from typing import Any
 from shortcut import Problem
 from shortcut.files import store
 from shortcut.files.manifest import MODEL_FILES, Provenance
-from shortcut.files.names import Names, model_folder, results_folder
+from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
-from shortcut.run import checkpoint, cli, gathering, processes, stages
+from shortcut.run import checkpoint, cli, gathering, kind, processes, stages
+from shortcut.run.status import results_of
 
 Body = Callable[["Work"], None]
 Then = Callable[["Work", Outputs], None]
@@ -64,13 +65,15 @@ class Work:
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any):
         self.stage, self.config, self.args = stage, config, args
         self.device = cli.device(args.device) if "device" in args else "cpu"
-        root, folder = args.out.resolve(), "sentences"
+        root, folder, masked = args.out.resolve(), "sentences", stage.masked
         if "model" in args:
-            masked = bool(stage.masked)
-            folder = results_folder(args.model, root) if stage.shows else model_folder(args.model, masked=masked)
+            masked = kind.is_masked(args.model, config) if stage.shows else masked
+            folder = model_folder(args.model, masked=bool(masked))
+            if masked is None:
+                folder, masked = results_of(folder, root)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
-        self.files = Names(root, folder, args.dataset, "" if fitted_on == args.dataset else fitted_on)
-        self.masked = self.files.masked if stage.masked is None else stage.masked
+        self.files = Names(root, folder, args.dataset, "" if fitted_on == args.dataset else fitted_on, bool(masked))
+        self.masked = self.files.masked
         self.sizes = cli.sizes(config, args.dataset)  # how many sentences train and validate
         self.provenance = Provenance(self.files)
         self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
@@ -124,7 +127,7 @@ class Work:
         in_force = cli.in_force(self.config, self.files.dataset) | {"seed": getattr(self.args, "seed", None)}
         own = {name: in_force[name] for name in self.stage.settings if name != "context"}
         if "context" in self.stage.settings:
-            own["context"] = checkpoint.context(self.args.model, masked=self.masked)
+            own["context"] = checkpoint.limits(self.args.model, masked=self.masked)[0]
         if self.stage.depends:
             own |= {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in self.stage.depends}}
         return own | (self._source() if "source" in self.args else {})

@@ -83,7 +83,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
             heat_maps.write(file, "png")
             pictures.insert(0, (heat_maps, file.getvalue()))
             told.append(tables.r2(r2))
-        numbers = report.summary(r, own, r2, files.model.removesuffix("_mask"), files.dataset, files.matrices.name)
+        numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
@@ -105,7 +105,8 @@ def look_inside(work: Work) -> None:
         made_with = {"model": work.files.model, "sentence": sentence}
         made_with |= {kind: work.fingerprint(kind) for kind in ("weights", "tokenizer")}
         with work.outputs(jumps, work.files.plots(figure), **made_with) as outputs:
-            grid = lens.look(model, tokenizer, sentence, [formats.load_matrix(path, model.d) for path in jumps])
+            maps = [formats.load_matrix(path, model.d) for path in jumps]
+            grid = lens.look(model, tokenizer, sentence, maps, work.say)
             draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.title)})
         work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 

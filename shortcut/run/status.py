@@ -15,15 +15,17 @@ from pathlib import Path
 from types import ModuleType
 
 from shortcut import Problem
+from shortcut.files import manifest
 from shortcut.files.manifest import Provenance, changes
-from shortcut.files.names import Names, find_model, model_folder, results_folder
-from shortcut.run import cli, stages
+from shortcut.files.names import Names, find_model, model_folder
+from shortcut.run import cli, kind, stages
 
 STALE, OTHERWISE = "made from another", "made with other settings"
 
 
 def main(config: ModuleType) -> None:
     """Print the settings and how far each pipeline is."""
+    cli.replace_unprintable()
     try:
         cli.check(config)
         layout = argparse.RawDescriptionHelpFormatter
@@ -50,14 +52,19 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
                 yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
         wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
-        name = find_model(args.model.removesuffix("_mask"))
-        wanted = [(name, args.model.endswith("_mask") or _is_masked(name, root))]
+        name, masked = find_model(args.model), kind.is_masked(find_model(args.model), config)
+        if masked is None:
+            folder, masked = results_of(name, root)
+            name = folder.removesuffix("_mask") if masked else name
+        wanted = [(name, masked)]
     given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
     given += ["--out", str(args.out)] if args.out != config.OUT else []
     for name, masked in wanted:
         yield f"\n{name} on {args.dataset}"
         try:
-            yield from _pipeline(config, Names(root, model_folder(name, masked=masked), args.dataset), name, given)
+            yield from _pipeline(
+                config, Names(root, model_folder(name, masked=masked), args.dataset, masked=masked), name, given
+            )
         except Problem as problem:
             yield f"  {problem}"
 
@@ -81,13 +88,15 @@ def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> l
     return [] if name == (config.BERT if stage.masked else config.GPT2) else ["--model", name]
 
 
-def _is_masked(name: str, root: Path) -> bool:
-    """Whether a model is masked: a folder says so itself, of a name it is guessed."""
-    if not Path(name).is_dir():
-        return results_folder(name, root).endswith("_mask")
-    from shortcut.run import checkpoint  # noqa: PLC0415  (takes seconds, and the known models do without)
+def results_of(name: str, root: Path) -> tuple[str, bool]:
+    """The folder under experiment/ that a name of results means, and whether it is a masked model's.
 
-    return checkpoint.is_masked(name)
+    That says its manifest; without one it is one if its name ends in _mask.
+    """
+    folder = next((there for there in (name, f"{name}_mask") if (root / "experiment" / there).is_dir()), name)
+    scripts = {entry["script"] for entry in manifest.load(root / "experiment" / folder).values()}
+    known = [stage.masked for stage in stages.STAGES if stage.script in scripts and stage.masked is not None]
+    return folder, known[0] if known else folder.endswith("_mask")
 
 
 def _layers(config: ModuleType, name: str, files: Names) -> int:

@@ -20,15 +20,17 @@ from shortcut.tokens import Tokenized
 
 def load_model(work: Work) -> Model:
     """The model, checked (see `loading.load`)."""
-    safetensors_only = work.config.SAFETENSORS_ONLY
-    return loading.load(work.args.model, masked=work.masked, device=work.device, safetensors_only=safetensors_only)
+    args, only = work.args, work.config.SAFETENSORS_ONLY
+    return loading.load(args.model, masked=work.masked, device=work.device, safetensors_only=only, notice=work.say)
 
 
-def tokenize(work: Work, splits: dict[str, list[str]]) -> dict[str, Tokenized]:
+def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """The sentences of every split as tokens, with a position each; for a masked model, masked there."""
     tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
-    context = checkpoint.context(work.args.model, masked=work.masked)
-    tokenized = tokens.tokenize(splits, tokenizer, context, work.args.seed, work.say)
+    context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
+    tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, context, work.args.seed, work.say)
+    for found in tokenized.values():
+        tokens.check(found.sentences, vocabulary)
     if work.masked:
         tokenized = {split: tokens.mask(found, tokenizer.mask_token_id) for split, found in tokenized.items()}
     return tokenized

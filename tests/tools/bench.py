@@ -48,11 +48,11 @@ class Bench:
 
     def time(self, work: Callable[[], object]) -> tuple[object, float, float]:
         """What `work` returns, its seconds, and the peak memory meanwhile, GB."""
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
         start = time.perf_counter()
         value = work()
         seconds = time.perf_counter() - start
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         return value, seconds, int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
     def check(self, what: str, ours: torch.Tensor, direct: torch.Tensor, tolerance: float) -> None:

@@ -21,12 +21,12 @@ from pathlib import Path
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 sys.path[:0] = [str(Path(__file__).resolve().parents[k]) for k in (0, 1, 2)]
 
-import conftest
+import conftest  # noqa: E402
 
-import config
-from shortcut import Problem
-from shortcut.files.names import Names
-from shortcut.run import stages
+import config  # noqa: E402
+from shortcut import Problem  # noqa: E402
+from shortcut.files.names import Names  # noqa: E402
+from shortcut.run import stages  # noqa: E402
 
 SIZES = {"SENTENCES": 120, "TRAIN": 60, "VAL": 30, "SPLITS": {}}
 TEXTS = (".txt", ".jsonl", ".parquet")
@@ -85,7 +85,7 @@ def try_all(folder: Path) -> Iterator[tuple[Path, str, str]]:
                 options = ["--out", out, "--dataset", "t", "--source", path]
                 yield path, "get_wikipedia_sentences.py", call("get_wikipedia_sentences.py", *options)
             elif path.name.endswith("_results.pickle"):
-                files = Names(out, "m_mask", path.name.removesuffix("_results.pickle"))
+                files = Names(out, "m_mask", path.name.removesuffix("_results.pickle"), masked=True)
                 files.results.parent.mkdir(parents=True)
                 files.results.write_bytes(path.read_bytes())
                 options = ["--out", out, "--dataset", files.dataset, "--model", "m_mask"]

@@ -183,7 +183,7 @@ def outputs(out: Path) -> dict[str, tuple[int, bytes]]:
 def expect(right: bool, what: str) -> None:
     """Stop with one line if something is not as it must be."""
     if not right:
-        sys.exit(f"kill: {what}\n{Path(log).read_text()}")
+        sys.exit(f"kill: {what}\n{Path(log).read_text(encoding='utf-8')}")
 
 
 def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterator[Callable[[], int]], n: int,
@@ -272,7 +272,7 @@ def main() -> None:
             start = time.monotonic()
             count = Path(name, "count")
             expect(in_a_process(stage(script, folder, count=count)) == 0, f"{script} fails undisturbed")
-            seconds[script], points[script] = time.monotonic() - start, int(count.read_text())
+            seconds[script], points[script] = time.monotonic() - start, int(count.read_text(encoding="utf-8"))
         undisturbed = contents(folder / "out")
         shutil.rmtree(folder / "out")
         for script in STAGES:
