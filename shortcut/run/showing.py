@@ -10,7 +10,6 @@ from pathlib import Path
 from shortcut import Problem, lens, results
 from shortcut.corpus.sentences import read_lines
 from shortcut.files import formats, store
-from shortcut.files.manifest import Provenance
 from shortcut.files.outputs import Outputs
 from shortcut.results import Results
 from shortcut.run import loading, stages, steps
@@ -38,7 +37,7 @@ def show_r2(work: Work, outputs: Outputs) -> None:
 def load_results(work: Work) -> Results:
     """What add_results.py found, checked against its entry before it is read."""
     path = work.require(work.files.results)
-    work.provenance.behind([path], {}, lambda _: None)  # what draws it tells of what is made by hand
+    work.provenance.behind([path], {}, work.say)
     return results.summarize(formats.load_results(path))
 
 
@@ -51,7 +50,7 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
         maker = stages.maker(files.results, files, work.L, work.config)
         work.say(f"to see what that changes, run {maker} without --matrices-from too")
         return
-    Provenance(files).behind([files.own.results], {}, work.say)
+    work.provenance.behind([files.own.results], {}, work.say)
     other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
     work.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 
