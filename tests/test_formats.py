@@ -151,7 +151,10 @@ NAN = float("nan")
         (record(info={"mode": ("blk_mat", {"what_to_mat": {7}})}), "has another info"),
         (record(info={"mode": ("blk_mat", {"what_to_mat": [2]})}), "has another info"),
         (record(info={"type": "early_exit", "lambda": 0.5}, layers_processed=None), "layers_processed is NoneType"),
-        (record(layers_processed=NAN), "layers_processed is nan"),
+        (
+            record(info={"type": "early_exit", "layer": None, "lambda": 1}, layers_processed=NAN),
+            "layers_processed is nan",
+        ),
         (record(topk="abc"), r"topk is str, expected int64 \[n, 10\]"),
         (record(topk=torch.zeros(2, 10)), r"topk is float32 \[2, 10\], expected int64"),
         (record(topk=torch.zeros(2, 9, dtype=torch.int64)), r"topk is int64 \[2, 9\]"),

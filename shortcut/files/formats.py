@@ -170,8 +170,8 @@ def _scores(given: Any, name: str) -> Scores:
 def load_results(path: Path) -> list[dict[str, Any]]:
     """The records of add_results.py (see `results`), of one number of sentences all of them.
 
-    The original's BERT files lack `layers_processed` for jumps, which is their layer, and `surprisal`
-    for early exits, which stays absent.
+    The original's BERT files lack `surprisal` for early exits, which stays absent, and `layers_processed` for jumps,
+    which is their layer.
     """
     records: list[dict[str, Any]] = []
     for k, value in enumerate(load_all(path)):
@@ -186,7 +186,7 @@ def _record(value: Any, n: int | None) -> dict[str, Any]:
     whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
     _expect(whole, f"is {_got(value)}, expected a dict of info, layers_processed, topk and surprisal")
     info, topk = _info(value["info"]), _tensor(value["topk"])
-    layers = value.get("layers_processed", info.get("layer"))
+    layers = info.get("layer", value.get("layers_processed"))
     layers = layers.item() if isinstance(layers, torch.Tensor) and layers.numel() == 1 else layers
     number = _is_finite(layers) and layers >= 0
     _expect(number, f"layers_processed is {_got(layers)}, expected a number of layers")

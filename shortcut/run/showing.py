@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shortcut import Problem, lens, results
+from shortcut.approximation import mode_of
 from shortcut.corpus.sentences import read_lines
 from shortcut.files import formats, store
 from shortcut.files.outputs import Outputs
@@ -38,7 +39,10 @@ def load_results(work: Work) -> Results:
     """What add_results.py found, checked against its entry before it is read."""
     path = work.require(work.files.results)
     work.provenance.behind([path], {}, work.say)
-    return results.summarize(formats.load_results(path))
+    records = formats.load_results(path)
+    if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
+        work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
+    return results.summarize(records)
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
