@@ -49,7 +49,7 @@ class Plot:
     def write(self, file: BinaryIO, ending: str) -> None:
         """Write it as "pdf", "png" or "csv"."""
         if ending == "csv":
-            file.write(tables.to_csv(self.data).encode())
+            file.write(tables.to_csv(self.data).encode(errors="backslashreplace"))  # halves of pairs are in no encoding
         else:
             import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
 

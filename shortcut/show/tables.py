@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,20 +27,28 @@ def text(tables: Iterable[Table]) -> str:
     """Tables under one another: columns aligned to the right, title above, blank line before."""
     lines = []
     for title, header, rows in tables:
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
         lines += ["", title]
         for row in (header, *rows):
-            lines.append("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+            cells = zip(row, widths, strict=True)
+            lines.append("  " + "  ".join(" " * (width - _width(cell)) + cell for cell, width in cells))
     return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: two for a wide character."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def to_csv(table: Table) -> str:
     """Header and rows, separated by commas; six significant digits; nothing where there is no number."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table.header)
-    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in table.rows)
-    return file.getvalue()
+    lines = []
+    for row in (table.header, *table.rows):
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\r\n")  # for either within a cell to be quoted
+        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row])
+        lines.append(file.getvalue().removesuffix("\r\n"))
+    return "\n".join(lines) + "\n"
 
 
 def r2(of: Mapping[str, Scores]) -> Table:
