@@ -312,8 +312,28 @@ def test_the_originals_results_reach_what_a_person_reads(written, tmp_path, caps
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == (4 if "not shown" not in told else 8)
 
 
+def test_scores_by_variance_stand_beside_those_of_the_paper(tmp_path, capsys):
+    """One of -1e60 leaves tables that can be read; files without such scores are shown above."""
+    r2 = scores() | {
+        name: dict.fromkeys(scores()["score_mat"], 0.25) for name in ("score_mat_weighted", "score_id_weighted")
+    }
+    r2["score_id"][0, L] = -1e60
+    files = make(tmp_path, r2=r2)
+    show(files)
+    summary, cells = json.loads(files.summary.read_text()), Page(files.report.read_text(encoding="utf-8")).cells
+    assert (summary["r2"]["id"][f"0_{L}"], summary["r2"]["id_weighted"][f"0_{L}"]) == (-1e60, 0.25)
+    assert cells.count("-1e+60") == 1
+    assert cells.count("0.250") >= 2 * L
+    first, second = tables.r2(r2)
+    assert first.rows[0] == ["0", "0.800", "0.500", "0.650", "-0.500", "-1e+60", "-2.5e+59"]
+    assert second.rows[0][4:] == ["0.250"] * 3
+    csv_rows = plots.r2_heat_maps(r2, "t").data
+    assert csv_rows.header == ["source", "target", "mat", "id", "mat_weighted", "id_weighted"]
+    assert csv_rows.rows[L - 1] == [0, L, pytest.approx(0.5), -1e60, 0.25, 0.25]
+
+
 def test_a_model_of_one_layer_is_shown_whole(tmp_path):
-    r2 = {name: {(0, 1): 0.5} for name in scores()}
+    r2 = {name: {(0, 1): 0.5} for name in formats.SCORES}
     files = make(tmp_path, records=make_records(1), r2=r2)
     show(files)
     summary = json.loads(files.summary.read_text())
@@ -321,7 +341,7 @@ def test_a_model_of_one_layer_is_shown_whole(tmp_path):
     assert [point["layer"] for point in summary["fixed_exit"]["id"]] == [0, 1]
     assert summary["fixed_exit"]["mat"][1]["precision@1"]["mean"] == 1
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == 8
-    assert tables.r2(r2).rows == [["0", *["0.500"] * 6]]
+    assert tables.r2(r2)[0].rows == [["0", *["0.500"] * 6]]
 
 
 @pytest.mark.parametrize("title", ["$x^{ on $y_{", "模型 on \x1b[31m\n", "a$b$c"])
@@ -382,7 +402,7 @@ def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     assert [tuple(cell) for cell in np.argwhere(drawn)] == sorted([*((i, i) for i in range(L + 1)), *r2["score_mat"]])
     assert mat[0, L] == pytest.approx(0.5)
     assert identity[0, L] == -0.5
-    first = tables.r2(r2).rows[0]
+    first = tables.r2(r2)[0].rows[0]
     assert first == ["0", "-", "0.500", "-", "-", "-0.500", "-"]
 
 

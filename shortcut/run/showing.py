@@ -32,7 +32,7 @@ def show_r2(work: Work, outputs: Outputs) -> None:
     """Draw the heat maps of stored scores, if that is to do, and print the table."""
     r2 = formats.load_r2(work.files.r2_scores)
     draw(work, outputs, {f"r2_scores_{work.L}": plots.r2_heat_maps(r2, work.files.title)})
-    work.say(tables.text([tables.r2(r2)]))
+    work.say(tables.text(tables.r2(r2)))
 
 
 def load_results(work: Work) -> Results:
@@ -85,7 +85,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
             heat_maps, file = plots.r2_heat_maps(r2, files.title), io.BytesIO()
             heat_maps.write(file, "png")
             pictures.insert(0, (heat_maps, file.getvalue()))
-            told.append(tables.r2(r2))
+            told += tables.r2(r2)
         numbers = report.summary(r, own, r2, files.model.removesuffix("_mask"), files.dataset, files.matrices.name)
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():

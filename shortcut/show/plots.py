@@ -80,8 +80,9 @@ def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
     """r2 of the jumps, mat and id side by side. Jumps without a score stay empty."""
     mat, identity = r2["score_mat"], r2["score_id"]
     L = max(j for _, j in mat)
-    rows = [[i, j, score, identity.get((i, j))] for (i, j), score in sorted(mat.items())]
-    data = Table(f"r² of every jump between layers: {title}", ["source", "target", "mat", "id"], rows)
+    rows = [[*pair, *(scores[pair] for scores in r2.values())] for pair in sorted(mat)]
+    header = ["source", "target", *(name.removeprefix("score_") for name in r2)]
+    data = Table(f"r² of every jump between layers: {title}", header, rows)
     means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
     mean = f"Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
     alt = f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers. {mean}"

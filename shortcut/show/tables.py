@@ -51,19 +51,31 @@ def to_csv(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def r2(of: Mapping[str, Scores]) -> Table:
-    """r2 from each layer to the next, to the last and on average over all later layers; mat and id."""
-    L = max(j for _, j in of["score_mat"])
+def r2(of: Mapping[str, Scores]) -> list[Table]:
+    """r2 from each layer to the next, to the last and on average over all later layers; mat and id.
+
+    If the scores weighted by the coordinates' variances are there, the same of them.
+    """
+    title = "r2 from each layer to the next one, to the last one, and over all later ones"
+    tables = [_r2(title, of["score_mat"], of["score_id"])]
+    if "score_mat_weighted" in of:
+        title = "The same weighted by variance, so that coordinates that hardly vary count for little"
+        tables.append(_r2(title, of["score_mat_weighted"], of["score_id_weighted"]))
+    return tables
+
+
+def _r2(title: str, mat: Scores, identity: Scores) -> Table:
+    L = max(j for _, j in mat)
     rows = []
-    for i in sorted({i for i, _ in of["score_mat"]}):
+    for i in sorted({i for i, _ in mat}):
         row = [str(i)]
-        for scores in (of["score_mat"], of["score_id"]):
+        for scores in (mat, identity):
             later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
             mean = sum(later) / len(later) if len(later) == L - i else None
             row += map(_number, (scores.get((i, i + 1)), scores.get((i, L)), mean))
         rows.append(row)
     header = ["layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"]
-    return Table("r2 from each layer to the next one, to the last one, and over all later ones", header, rows)
+    return Table(title, header, rows)
 
 
 def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
