@@ -4,7 +4,9 @@
 itself (id), on the validation sentences.
 
 Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/i_j.pickle
-Writes  experiment/<m>_mask/<d>_r2_scores.pickle: dict of `score_mat` and `score_id`, each {(i, j): r2}
+Writes  experiment/<m>_mask/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `score_mat_weighted` and
+        `score_id_weighted`, each {(i, j): r2}; the first two are means over the coordinates, as in the paper,
+        the others weighted by the coordinates' variances
         experiment/<m>_mask/plots/<d>/r2_scores_<L>.pdf, .png and .csv
 """
 

@@ -4,6 +4,7 @@ The grid of the logit lens, with A_lL h_l beside h_l. A causal model predicts at
 follows; a masked one predicts the token at its one [MASK], of which the best few are kept.
 """
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,6 +90,14 @@ def look(
 
 
 def shown(token: str, longest: int = 10) -> str:
-    """A token as it fits a cell: without the blank it starts with, white space as escapes, cut if long."""
-    text = (token.strip() or token.encode("unicode_escape").decode().replace(" ", "␣")).replace("\n", "\\n")
+    """A token as it fits a cell: without blanks around it, cut if long, and as escapes what is no sign of its own.
+
+    Such are white space, control characters, marks that combine with what stands before, and half pairs.
+    """
+    text = "".join(map(_sign, token.strip(" ") or token.replace(" ", "␣")))
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _sign(c: str) -> str:
+    alone = c.isprintable() and unicodedata.category(c)[0] != "M"
+    return c if alone else c.encode("unicode_escape").decode()

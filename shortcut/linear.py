@@ -17,12 +17,14 @@ Departure: solved in float64. Same estimator, same cut-off, no rounding of the s
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 
 States = torch.Tensor | Sequence[torch.Tensor]
 Filter = Callable[[torch.Tensor], torch.Tensor]
+
+INFLATION = 0.25  # of the expected error on new sentences, from which on it is told
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,16 @@ def fit_pairs(
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, float | int | None]]]:
     """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); an i is factorized once in a row.
 
-    The states h[k] are [n, d]; A is float32 [d, d], as it is stored. `notice` is told once if there are fewer
-    sentences than d, and the ranks at the end.
+    The states h[k] are [n, d]; A is float32 [d, d], as it is stored. `notice` is told once if there are too few
+    sentences, and the ranks at the end. Of n a little above d it is told what no penalty costs: the squared error
+    on new sentences is expected to be d / (n - d - 1) above that of the best linear map.
     """
     n, d = h[0].shape
     if n < d:
         notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")
+    elif (inflation := d / (n - d - 1) if n > d + 1 else inf) > INFLATION:
+        above = f"{inflation:.0%} above" if isfinite(inflation) else "any number of times"
+        notice(f"  {n} sentences for states of width {d}: expect an error on new ones {above} the best map's")
     ranks = []
     for i, pairs_from_i in groupby(wanted, key=lambda pair: pair[0]):
         factors = factorize(h[i].to(device), rcond)

@@ -5,16 +5,36 @@ In the paper "Linear Shortcut Across Blocks" (r2), "... for Language Modeling", 
 Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
 
+from typing import NamedTuple
+
 import torch
 
+FLAT = 1e-6  # so small a share of the usual variance: a standard deviation of a thousandth
 
-def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
-    """Coefficient of determination, mean over the coordinates c of the states:
 
-        r2 = mean over c of  1 - sum_s (target_sc - prediction_sc)^2 / sum_s (target_sc - m_c)^2
+class R2(NamedTuple):
+    """Coefficients of determination over the d coordinates of states, and how many of these hardly vary."""
 
-    m_c is the mean of the targets given over the sentences s, as scikit-learn's `r2_score` has it; so is the edge: a
-    coordinate without variance scores 1 if predicted exactly and 0 otherwise.
+    mean: float  # plain, as in the paper
+    weighted: float  # by the coordinates' variances
+    flat: int  # coordinates of the target whose variance is at most `FLAT` of what is usual there
+
+    @property
+    def misleads(self) -> bool:
+        """Whether coordinates that hardly vary are there, or such as vary little decide a plain mean below -1."""
+        return self.flat > 0 or 1 - self.mean > max(2, 10 * (1 - self.weighted))
+
+
+def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> R2:
+    """Coefficient of determination of states [n, d], from the sums over the sentences s of each coordinate c:
+
+        sse_c = sum_s (target_sc - prediction_sc)^2        sst_c = sum_s (target_sc - m_c)^2
+        mean = mean over c of  1 - sse_c / sst_c           weighted = 1 - sum_c sse_c / sum_c sst_c
+
+    m_c is the mean of the targets given, as scikit-learn's `r2_score` has it ("uniform_average" and
+    "variance_weighted"); so is the edge: a coordinate without variance scores 1 if predicted exactly and 0 otherwise.
+    Its error counts in the weighted score, where scikit-learn drops it. Usual is the variance that a tenth of the
+    coordinates exceed.
 
     Raises ValueError: the shapes differ, or fewer than two rows.
     """
@@ -25,9 +45,13 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> float:
     prediction, target = prediction.double(), target.double()
     sse = (target - prediction).square().sum(0)
     sst = (target - target.mean(0)).square().sum(0)
-    score = 1 - sse / sst.where(sst > 0, torch.ones_like(sst))
-    constant = torch.where(sse > 0, 0.0, 1.0).to(score)
-    return score.where(sst > 0, constant).mean().item()
+    flat = int((sst <= FLAT * sst.quantile(0.9)).sum())
+    return R2(_explained(sse, sst).mean().item(), _explained(sse.sum(), sst.sum()).item(), flat)
+
+
+def _explained(sse: torch.Tensor, sst: torch.Tensor) -> torch.Tensor:
+    exact = torch.where(sse > 0, 0.0, 1.0).to(sse)
+    return (1 - sse / sst.where(sst > 0, torch.ones_like(sst))).where(sst > 0, exact)
 
 
 def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.Tensor:

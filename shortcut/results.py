@@ -133,7 +133,8 @@ class Results:
     @cached_property
     def mean_over_layers(self) -> dict[str, Estimate]:
         """By mode, Precision@1 averaged over the fixed exits at layers 0 ... L - 1; at L all are the model itself."""
-        return {mode: average(self._hits_below(mode)) for mode in self.fixed}
+        whole = [mode for mode, curve in self.fixed.items() if {*range(self.n_layers)} <= {*curve.layers}]
+        return {mode: average(self._hits_below(mode)) for mode in whole}
 
     def _hits_below(self, mode: str) -> torch.Tensor:
         """Of each sentence, the share of layers 0 ... L - 1 at which the best token is right, [n]."""
@@ -158,25 +159,34 @@ class Results:
         """
         if self.n != own.n or (self.best != own.best).double().mean() > SAME:
             raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
-        modes = [mode for mode in self.fixed if mode in own.fixed and mode != "id"]
+        modes = [mode for mode in self.mean_over_layers if mode in own.mean_over_layers and mode != "id"]
         return {mode: average(self._hits_below(mode) - own._hits_below(mode)) for mode in modes}
 
 
 def summarize(records: list[Record]) -> Results:
-    """The curves of all modes in the records.
+    """The curves of all modes in the records; those of no mode in `MODES` are passed over.
 
-    Raises Problem: no jumps among them, so that the full model is unknown; or a single sentence, which tells nothing.
+    Raises Problem: no jumps among them below the last layer, so that the full model is unknown; a single sentence,
+        which tells nothing; or records of two runs, which the original code appends to one file, that differ.
     """
+    records = [record for record in records if mode_of(record["info"]["mode"])]
     layers = [r["info"]["layer"] for r in records if r["info"]["type"] == "jump"]
-    if not layers:
-        raise Problem("the results hold no jump: run add_results.py --force")
+    if not any(layers):
+        raise Problem("the results hold no jumps of several layers: run add_results.py --force")
     full = next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
     if len(full) < 2:
         raise Problem(f"the results are of {len(full)} sentence, expected at least 2: raise VAL in config.py")
-    of: dict[tuple[str, str | None], list[Record]] = {}
+    of: dict[tuple[str, str], dict[float, Record]] = {}
     for record in records:
-        of.setdefault((record["info"]["type"], mode_of(record["info"]["mode"])), []).append(record)
-    fixed, early = ({m: _curve(of[kind, m], full) for m in MODES if (kind, m) in of} for kind in ("jump", "early_exit"))
+        info, mode = record["info"], mode_of(record["info"]["mode"])
+        kind, place = info["type"], info.get("layer", info.get("lambda"))
+        first = of.setdefault((kind, mode), {}).setdefault(place, record)
+        if not first["topk"].equal(record["topk"]):
+            raise Problem(f"the results hold two {kind}s of {mode} at {place} that differ: keep the file of one run")
+    fixed, early = (
+        {mode: _curve([*of[kind, mode].values()], full) for mode in MODES if (kind, mode) in of}
+        for kind in ("jump", "early_exit")
+    )
     return Results(max(layers), len(full), full[:, 0], fixed, early)
 
 

@@ -1,6 +1,7 @@
 """The four scripts of BERT, in order, on a tiny random model."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,26 @@ def test_states_made_by_hand_work_from_the_second_script_on(made, tmp_path, bert
                 pickle.dump(batch | {layer: x[rows] for layer, x in whole.items()}, file)
     run_all(tmp_path, bert_folder, SCRIPTS[1:])
     assert hand.results.read_bytes() == made.results.read_bytes()
+
+
+@pytest.mark.parametrize("dead", [0.0, 1e-30, None])
+def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, bert_folder, capsys, dead):
+    """Three of them, in all layers but the first; the paper's mean stays, and beside it stands the one by variance."""
+    files = Names(tmp_path, "tiny-bert_mask", "words")
+    shutil.copytree(made.matrices, files.matrices, ignore=shutil.ignore_patterns("manifest.json"))
+    tokenized, h = formats.load_states(made.states("val"), LAYERS)
+    if dead is not None:
+        h[1:, :, :3] *= dead
+    with store.replacing(files.states("val")) as file:
+        store.dump(file, *formats.state_batches(tokenized, h))
+    run("bert_add_plot_r2", "--out", tmp_path, "--model", bert_folder, "--dataset", "words")
+    told, r2 = capsys.readouterr().out, formats.load_r2(files.r2_scores)
+    assert told.count("r2 misleads") == (dead is not None)
+    assert dead is None or "r2 misleads in 6 of 6 jumps, where coordinates that hardly vary count as much" in told
+    assert (r2["score_id"][0, 1] < -1e40) == (dead == 1e-30)
+    sse, sst = (h[1] - h[0]).double().square().sum(), (h[1].double() - h[1].double().mean(0)).square().sum()
+    assert r2["score_id_weighted"][0, 1] == pytest.approx(1 - (sse / sst).item())
+    assert "weighted by variance, so that" in told
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(made, tmp_path, bert_folder):

@@ -151,7 +151,10 @@ NAN = float("nan")
         (record(info={"mode": ("blk_mat", {"what_to_mat": {7}})}), "has another info"),
         (record(info={"mode": ("blk_mat", {"what_to_mat": [2]})}), "has another info"),
         (record(info={"type": "early_exit", "lambda": 0.5}, layers_processed=None), "layers_processed is NoneType"),
-        (record(layers_processed=NAN), "layers_processed is nan"),
+        (
+            record(info={"type": "early_exit", "layer": None, "lambda": 1}, layers_processed=NAN),
+            "layers_processed is nan",
+        ),
         (record(topk="abc"), r"topk is str, expected int64 \[n, 10\]"),
         (record(topk=torch.zeros(2, 10)), r"topk is float32 \[2, 10\], expected int64"),
         (record(topk=torch.zeros(2, 9, dtype=torch.int64)), r"topk is int64 \[2, 9\]"),
@@ -200,6 +203,8 @@ SCORES = {(0, 1): 0.5, (0, 2): 0.25, (1, 2): -3.0}
         ({"score_mat": SCORES, "score_id": {"a": 1.0}}, "expected scores as"),
         ({"score_mat": SCORES, "score_id": {(1, 0): 1.0}}, "no pair of layers"),
         ({"score_mat": SCORES, "score_id": {(0, 2**30): 1.0}}, "no pair of layers"),
+        ({"score_mat": SCORES, "score_id": {(1, 1): 1.0}}, "score_id has no jump"),
+        ({"score_mat": SCORES, "score_id": {(0, 1): 1.0}}, "score_mat, score_id are of other pairs of layers"),
         ({"score_mat": SCORES, "score_id": {(0, 1): "1.0"}}, r"score_id of \(0, 1\) is str"),
         ({"score_mat": SCORES, "score_id": {(0, 1): NAN}}, r"score_id of \(0, 1\) is nan, expected a finite number"),
     ],
@@ -213,6 +218,15 @@ def test_the_originals_scores_are_numpy_scalars(tmp_path):
     path = tmp_path / "x.pickle"
     path.write_bytes(pickle.dumps({name: {(0, 1): np.float64(0.5)} for name in ("score_mat", "score_id")}))
     assert formats.load_r2(path) == {"score_mat": {(0, 1): 0.5}, "score_id": {(0, 1): 0.5}}
+
+
+def test_the_originals_scores_are_read_without_those_by_variance_and_without_a_layers_own(tmp_path):
+    both = {"score_mat": SCORES, "score_id": {**SCORES, (1, 1): 1.0}}
+    assert formats.load_r2(write(tmp_path / "x.pickle", both)) == dict.fromkeys(both, SCORES)
+    three = both | {"score_mat_weighted": SCORES}
+    assert formats.load_r2(write(tmp_path / "x.pickle", three)) == dict.fromkeys(both, SCORES)
+    four = dict.fromkeys(formats.SCORES, SCORES)
+    assert formats.load_r2(write(tmp_path / "x.pickle", four)) == four
 
 
 def batch(**changes):

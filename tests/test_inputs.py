@@ -142,6 +142,30 @@ def test_data_without_an_entry_is_read_with_one_notice(layout, said):
     ]
 
 
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({"torch": "9.1.0"}, "made with torch {torch} (here: 9.1.0), so numbers may differ: linreg/m/d/0_1.pickle, "),
+        (
+            {"torch": "9.1", "transformers": "9.2"},
+            "torch {torch} (here: 9.1) and transformers {transformers} (here: 9.2)",
+        ),
+        ({"torch": "{torch}.post1", "numpy": "9.0"}, None),
+    ],
+)
+def test_other_versions_behind_what_is_read_are_told_of_once_a_stage(layout, said, monkeypatch, now, told):
+    """Of the packages that states and predictions come from, but for a patch."""
+    paths = [make(layout, said, "add_linreg.py", layout.matrix(0, j)) for j in range(1, 4)]
+    made = {package: manifest.version(package) for package in ("torch", "transformers")}
+    here = {package: version.format(**made) for package, version in now.items()}
+    monkeypatch.setattr(manifest, "version", lambda package: here.get(package, made.get(package)))
+    provenance, lines = manifest.Provenance(layout), []
+    for some in (paths[:2], paths):
+        provenance.behind(some, {}, lines.append)
+    assert len(lines) == (told is not None)
+    assert told is None or told.format(**made) in lines[0]
+
+
 def test_an_input_of_another_model_is_refused(layout, said):
     path = make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="a")
     assert run(layout, said, reads=[path], weights="a")

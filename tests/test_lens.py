@@ -120,6 +120,36 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
     assert len(tables.grids(grid)) == 4
 
 
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (" the", "the"), ("a b", "a b"), (" ", "␣"), ("  ", "␣␣"), ("", ""), ("\n\n", r"\n\n"), ("a\r\n", r"a\r\n"),
+        ("\x1b[2J", r"\x1b[2J"), ("\b\a", r"\x08\x07"), ("\t", r"\t"), ("\xa0", r"\xa0"), ("\u2028", r"\u2028"),
+        ("a\u202e", r"a\u202e"), ("\u200b", r"\u200b"), ("\u0301", r"\u0301"), ("\u0378", r"\u0378"),
+        ("\ud83d", r"\ud83d"), ("\U000e0041", r"\U000e0041"), ("漢字", "漢字"), ("�", "�"), ("±é", "±é"),
+        ("a-very-long-token", "a-very-lo…"),
+    ],
+)  # fmt: skip
+def test_what_is_no_sign_of_its_own_is_shown_as_an_escape(token, expected):
+    assert lens.shown(token) == expected
+
+
+def test_tables_and_csv_hold_what_a_model_may_predict(tmp_path):
+    """Columns of a terminal stay aligned, and every token comes back from the CSV, but for half a pair."""
+    odd = ["\r", 'a"b', "a,b\r\n", "\x1b[31m", "\u202e", "漢字", "\ud83d", "e\u0301"]
+    grid = Grid("s", "token", odd[:7], {m: [odd[:7], odd[1:]] for m in ("id", "mat")},
+                dict.fromkeys(("id", "mat"), torch.full((2, 7), 0.5)))  # fmt: skip
+    with open(tmp_path / "x.csv", "w+b") as file:
+        plots.sentence_grid(grid, "t").write(file, "csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_bytes().decode(), newline="")))
+    expected = [token.replace("\ud83d", r"\ud83d") for token in odd]
+    assert [row["predicted"] for row in rows[:14]] == expected[:7] + expected[1:]
+    lines = tables.text(tables.grids(grid)).splitlines()
+    wide = {2 * line.count("漢") + sum(map(len, [line])) for line in lines if line.startswith("   ")}
+    assert len(wide) == 1
+    assert all(line.isprintable() for line in lines)
+
+
 @pytest.mark.parametrize(("family", "sentence"), [("gpt2", SENTENCE), ("bert", "the [MASK] reads")])
 def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, request):
     folder = request.getfixturevalue(f"{family}_folder")

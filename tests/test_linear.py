@@ -51,7 +51,7 @@ def test_training_r2_of_the_fit_is_never_below_that_of_identity_in_any_coordinat
     y = x + 0.5 * states(40, 6, seed=3)
     fitted = x.double() @ linear.factorize(x, RCOND).fit(y).T
     for c in range(6):
-        mat, identity = (metrics.r2_score(p[:, c : c + 1], y[:, c : c + 1]) for p in (fitted.to(y), x))
+        mat, identity = (metrics.r2_score(p[:, c : c + 1], y[:, c : c + 1]).mean for p in (fitted.to(y), x))
         assert mat >= identity - 1e-6
 
 
@@ -74,6 +74,27 @@ def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
     assert "4 sentences for states of width 9" in lines[0]
     assert "4 to 4 of 9; below 9, of 1 of 1 sources, the solution is the one of minimum norm" in lines[1]
     assert numbers["rank"] == 4
+
+
+@pytest.mark.parametrize(
+    ("n", "told"),
+    [(5, "any number of times"), (6, "any number of times"), (12, "83% above"), (25, "26% above"), (26, "")],
+)
+def test_what_too_few_sentences_cost_is_told_of_when_it_is_over_a_quarter(n, told):
+    lines = []
+    list(linear.fit_pairs(torch.stack([states(n, 5), states(n, 5, seed=1)]), [(0, 1)], RCOND, "cpu", lines.append))
+    expected = f"  {n} sentences for states of width 5: expect an error on new ones {told} the best map's"
+    assert lines[:-1] == ([expected] if told else [])
+
+
+def test_the_error_on_new_sentences_is_as_much_above_as_is_told():
+    """d / (n - d - 1) = 5 / 6 on average over draws of the sources and of the noise."""
+    g = torch.Generator().manual_seed(0)
+    above = []
+    for _ in range(2_000):
+        x, noise = torch.randn(12, 5, generator=g, dtype=torch.float64), torch.randn(12, 1, generator=g)
+        above.append(linear.factorize(x, RCOND).fit(noise).square().sum().item())  # of the best map, 0, it is 1
+    assert sum(above) / 2_000 == pytest.approx(5 / 6, rel=0.1)
 
 
 def test_a_filter_of_the_singular_values_makes_another_kind_of_map():

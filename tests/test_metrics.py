@@ -15,15 +15,41 @@ def test_r2_is_scikit_learns(noise):
     g = torch.Generator().manual_seed(0)
     target = torch.randn(50, 6, generator=g) * 100 + 1000
     prediction = target + noise * torch.randn(50, 6, generator=g)
-    expected = sklearn.metrics.r2_score(target.double().numpy(), prediction.double().numpy())
-    assert metrics.r2_score(prediction, target) == pytest.approx(expected, abs=1e-12)
+    for kind, ours in zip(("uniform_average", "variance_weighted"), metrics.r2_score(prediction, target), strict=False):
+        theirs = sklearn.metrics.r2_score(target.double().numpy(), prediction.double().numpy(), multioutput=kind)
+        assert ours == pytest.approx(theirs, abs=1e-12)
 
 
 def test_r2_of_constant_coordinates_is_scikit_learns():
     target = torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 7.0]])
     prediction = torch.tensor([[1.0, 3.0, 5.0], [1.0, 2.0, 7.0]])  # exact, wrong, exact
-    assert metrics.r2_score(prediction, target) == pytest.approx(2 / 3)
+    assert metrics.r2_score(prediction, target).mean == pytest.approx(2 / 3)
     assert sklearn.metrics.r2_score(target.numpy(), prediction.numpy()) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("deviation", [0.0, 1e-30, 1e-5, 1e-2])
+def test_r2_says_where_coordinates_that_hardly_vary_decide_its_mean(deviation):
+    """What the others explain is left in the weighted score; a constant is one in float64 too."""
+    g = torch.Generator().manual_seed(0)
+    target = torch.randn(200, 40, generator=g)
+    target[:, :3] = deviation * target[:, :3] + (0.1 if deviation in (0, 1e-2) else 0)
+    prediction = target + 0.5 * torch.randn(200, 40, generator=g)
+    score = metrics.r2_score(prediction, target)
+    assert score.misleads
+    assert score.flat == 3 * (deviation < 1e-3)
+    assert math.isfinite(score.mean)
+    assert score.mean < (0.7 if deviation == 0 else -100)
+    assert score.weighted == pytest.approx(0.73, abs=0.03)
+
+
+@pytest.mark.parametrize("scale", [1, 1e3])
+def test_r2_of_ordinary_states_misleads_nobody(scale):
+    """Those of a few coordinates a thousand times as large too, as language models have them."""
+    g = torch.Generator().manual_seed(0)
+    target = torch.randn(200, 40, generator=g)
+    target[:, :2] *= scale
+    for prediction in (target + 0.5 * torch.randn(200, 40, generator=g), target / 10, 3 * target):
+        assert not metrics.r2_score(prediction, target).misleads
 
 
 def test_r2_wants_equal_shapes_and_two_rows():

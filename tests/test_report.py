@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ L, N = 4, 50
 VOID = {"meta", "link", "img"}
 
 
-def make_records():
+def make_records(n_layers=L):
     """Every mode at every layer, better with each; early exits of id and mat."""
     g = torch.Generator().manual_seed(0)
     full = torch.randint(0, 1000, (N, 10), generator=g)
@@ -40,12 +41,14 @@ def make_records():
         return {"info": info, "layers_processed": layers, "topk": topk, "surprisal": torch.rand(N, generator=g) * 9}
 
     fixed = [
-        record({"type": "jump", "mode": mode.key, "layer": l}, float(l), (k + 2) / 8 if l < L else 1)
+        record({"type": "jump", "mode": mode.key, "layer": l}, float(l), (k + 2) / 8 if l < n_layers else 1)
         for k, mode in enumerate(MODES.values())
-        for l in range(L + 1)
+        for l in range(n_layers + 1)
     ]
     early = [
-        record({"type": "early_exit", "mode": MODES[mode].key, "lambda": lam}, 1 + (L - 1) * lam, 0.2 + 0.8 * lam)
+        record(
+            {"type": "early_exit", "mode": MODES[mode].key, "lambda": lam}, 1 + (n_layers - 1) * lam, 0.2 + 0.8 * lam
+        )
         for mode in ("id", "mat")
         for lam in (0.0, 0.5, 1.0)
     ]
@@ -57,12 +60,12 @@ def scores(only_last=False):
     return {"score_mat": {p: 0.9 - 0.1 * (p[1] - p[0]) for p in pairs}, "score_id": dict.fromkeys(pairs, -0.5)}
 
 
-def make(root):
-    files = Names(root, "gpt2-xl", "words")
+def make(root, model="gpt2-xl", records=None, r2=None):
+    files = Names(root, model, "words")
     with store.replacing(files.results) as file:
-        store.dump(file, *make_records())
+        store.dump(file, *(records or make_records()))
     with store.replacing(files.r2_scores) as file:
-        store.dump(file, scores())
+        store.dump(file, r2 or scores())
     return files
 
 
@@ -258,6 +261,139 @@ def test_the_page_shows_the_figures_that_are_there_now(made, tmp_path, monkeypat
     assert files.report.read_bytes() == whole
 
 
+def as_the_first_bert_code_wrote_them(records):
+    """`id` by that name, jumps without `layers_processed`, early exits without `surprisal`."""
+    for r in records:
+        if r["info"]["mode"] in ("idln", "mat"):
+            info = {**r["info"], "mode": {"idln": "id"}.get(r["info"]["mode"], "mat")}
+            left_out = "layers_processed" if info["type"] == "jump" else "surprisal"
+            yield {key: value for key, value in r.items() if key != left_out} | {"info": info}
+
+
+def as_the_gpt2_code_wrote_them(records):
+    """Numbers as scalars of numpy, and sub-modules replaced that are no mode of the paper."""
+    for r in records:
+        yield {**r, "layers_processed": np.float64(r["layers_processed"])}
+    yield {**records[0], "info": {**records[0]["info"], "mode": ("blk_mat", {"what_to_mat": {2, 5}})}}
+
+
+@pytest.mark.parametrize("written", [as_the_first_bert_code_wrote_them, as_the_gpt2_code_wrote_them])
+def test_the_originals_results_reach_what_a_person_reads(written, tmp_path, capsys):
+    """Table, CSV, summary and page: Precision@1 of id and mat, counted here from the records."""
+    files = Names(tmp_path, "m_mask", "words")
+    records = [*written(make_records())]
+    files.results.parent.mkdir(parents=True)
+    files.results.write_bytes(b"".join(map(pickle.dumps, records)))
+    files.r2_scores.write_bytes(
+        pickle.dumps({name: {p: np.float64(x) for p, x in of.items()} for name, of in scores().items()})
+    )
+    show(files)
+    told = capsys.readouterr().out
+    assert ("not shown" in told) == (written is as_the_gpt2_code_wrote_them)
+    assert told.count("no manifest entry") == 2  # of the results, and of the scores
+    table = told[told.index("Precision@1 at each layer") :].splitlines()
+    at, names = (
+        {row.split()[0]: row.split() for row in table[2 : 3 + L]},
+        [name for name in MODES if name in table[1].split()],
+    )
+    full = next(r["topk"] for r in records if r["info"].get("layer") == L)
+    summary, rows = json.loads(files.summary.read_text()), read(files.plot(f"pre_{L}", "csv"))
+    for mode, keys in (("id", ("id", "idln")), ("mat", ("mat",))):
+        for layer in range(L + 1):
+            topk = next(r["topk"] for r in records if r["info"]["mode"] in keys and r["info"].get("layer") == layer)
+            share = sum(ours == best for ours, best in zip(topk[:, 0].tolist(), full[:, 0].tolist(), strict=True)) / N
+            row = [r for r in rows if (r["metric"], r["mode"], float(r["layers"])) == ("precision@1", mode, layer)]
+            assert [float(r["value"]) for r in row] == [pytest.approx(share)]
+            assert summary["fixed_exit"][mode][layer]["precision@1"]["mean"] == pytest.approx(share)
+            assert at[str(layer)][1 + 2 * names.index(mode)] == f"{100 * share:.1f}"
+        assert [point["lambda"] for point in summary["early_exit"][mode]] == [0, 0.5, 1]
+        assert f"Early exit with {mode}" in told
+    assert summary["r2"]["id"]["0_4"] == -0.5
+    assert len(Page(files.report.read_text(encoding="utf-8")).images) == (4 if "not shown" not in told else 8)
+
+
+def test_scores_by_variance_stand_beside_those_of_the_paper(tmp_path, capsys):
+    """One of -1e60 leaves tables that can be read; files without such scores are shown above."""
+    r2 = scores() | {
+        name: dict.fromkeys(scores()["score_mat"], 0.25) for name in ("score_mat_weighted", "score_id_weighted")
+    }
+    r2["score_id"][0, L] = -1e60
+    files = make(tmp_path, r2=r2)
+    show(files)
+    summary, cells = json.loads(files.summary.read_text()), Page(files.report.read_text(encoding="utf-8")).cells
+    assert (summary["r2"]["id"][f"0_{L}"], summary["r2"]["id_weighted"][f"0_{L}"]) == (-1e60, 0.25)
+    assert cells.count("-1e+60") == 1
+    assert cells.count("0.250") >= 2 * L
+    first, second = tables.r2(r2)
+    assert first.rows[0] == ["0", "0.800", "0.500", "0.650", "-0.500", "-1e+60", "-2.5e+59"]
+    assert second.rows[0][4:] == ["0.250"] * 3
+    csv_rows = plots.r2_heat_maps(r2, "t").data
+    assert csv_rows.header == ["source", "target", "mat", "id", "mat_weighted", "id_weighted"]
+    assert csv_rows.rows[L - 1] == [0, L, pytest.approx(0.5), -1e60, 0.25, 0.25]
+
+
+def test_a_model_of_one_layer_is_shown_whole(tmp_path):
+    r2 = {name: {(0, 1): 0.5} for name in formats.SCORES}
+    files = make(tmp_path, records=make_records(1), r2=r2)
+    show(files)
+    summary = json.loads(files.summary.read_text())
+    assert summary["layers"] == 1
+    assert [point["layer"] for point in summary["fixed_exit"]["id"]] == [0, 1]
+    assert summary["fixed_exit"]["mat"][1]["precision@1"]["mean"] == 1
+    assert len(Page(files.report.read_text(encoding="utf-8")).images) == 8
+    assert tables.r2(r2)[0].rows == [["0", *["0.500"] * 6]]
+
+
+@pytest.mark.parametrize("title", ["$x^{ on $y_{", "模型 on \x1b[31m\n", "a$b$c"])
+def test_titles_are_drawn_as_they_are_whatever_characters_a_name_holds(title, tmp_path, made):
+    r = results.summarize(formats.load_results(made.results))
+    for plot in (plots.r2_heat_maps(scores(), title), plots.all_figures(r, title)[f"surp_{L}"]):
+        plot.write(io.BytesIO(), "png")
+        plot.write(io.BytesIO(), "pdf")
+
+
+PREFERRED = {
+    "text.usetex": True, "savefig.bbox": "tight", "figure.dpi": 37, "font.family": "no such font", "lines.marker": "o",
+    "axes.prop_cycle": matplotlib.cycler(color=["red"]), "savefig.transparent": True, "pdf.compression": 0,
+    "axes.formatter.use_mathtext": True, "figure.facecolor": "black",
+}  # fmt: skip
+
+
+def test_settings_of_the_person_do_not_reach_the_figures(made):
+    r = results.summarize(formats.load_results(made.results))
+    plot = plots.all_figures(r, made.title)[f"pre_{L}"]
+    with matplotlib.rc_context(PREFERRED):
+        for ending in ("png", "pdf"):
+            file = io.BytesIO()
+            plot.write(file, ending)
+            assert file.getvalue() == made.plot(f"pre_{L}", ending).read_bytes()
+        assert matplotlib.rcParams["figure.dpi"] == 37
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        (
+            {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            b"no.such.key: 1\nnor a colon\nlines.linewidth: wide",
+        ),
+        ({"MATPLOTLIBRC": "other"}, b"\xff\xfe: not in UTF-8"),
+    ],
+)
+def test_surroundings_do_not_decide_whether_figures_are_drawn(made, tmp_path, variables, settings):
+    """A backend that is not installed, settings files that are broken: in the folder, and named by a variable."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    picture = Names(tmp_path, made.model, made.dataset).plot(f"surp_{L}", "png")
+    picture.unlink()
+    for name in ("matplotlibrc", "other"):
+        (tmp_path / name).write_bytes(settings)
+    command = [sys.executable, ROOT / "plot_results.py", "--out", tmp_path, "--model", made.model, "--dataset", "words"]
+    env = os.environ | variables
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert picture.read_bytes() == made.plot(f"surp_{L}", "png").read_bytes()
+
+
 def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     r2 = scores(only_last=True)
     plot = plots.r2_heat_maps(r2, "t")
@@ -266,7 +402,7 @@ def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     assert [tuple(cell) for cell in np.argwhere(drawn)] == sorted([*((i, i) for i in range(L + 1)), *r2["score_mat"]])
     assert mat[0, L] == pytest.approx(0.5)
     assert identity[0, L] == -0.5
-    first = tables.r2(r2).rows[0]
+    first = tables.r2(r2)[0].rows[0]
     assert first == ["0", "-", "0.500", "-", "-", "-0.500", "-"]
 
 

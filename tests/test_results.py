@@ -64,6 +64,26 @@ def test_mean_over_layers_leaves_out_the_last_one():
     assert r.mean_over_layers["id"].mean == 0.25
 
 
+def test_a_file_that_the_original_code_wrote_twice_is_read_once_and_one_of_two_runs_refused():
+    made = records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
+    again = [{**r, "info": {**r["info"], "mode": {"idln": "id"}.get(r["info"]["mode"], "mat")}} for r in made]
+    r = results.summarize(made + again)
+    assert r.fixed["id"].layers == [0, 1, 2]
+    assert r.mean_over_layers == results.summarize(made).mean_over_layers
+    again[1]["topk"] = again[1]["topk"] + 1
+    with pytest.raises(Problem, match="two jumps of mat at 1 that differ: keep the file of one run"):
+        results.summarize(made + again)
+
+
+def test_a_mode_that_lacks_layers_has_no_mean_over_them_and_one_layer_alone_is_none():
+    made = records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
+    r = results.summarize(made[1:])
+    assert r.mean_over_layers.keys() == {"id"}
+    assert r.change_from(r) == {}
+    with pytest.raises(Problem, match="no jumps of several layers"):
+        results.summarize(made[:1])
+
+
 def test_layers_needed_by_interpolation():
     half = curve([0, 2, 4], [[0, 0], [0, 1], [1, 1]])
     assert half.layers_needed(0.75) == 3

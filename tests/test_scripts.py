@@ -89,7 +89,7 @@ def test_layouts_read_by_a_bare_pickle_load(made):
     assert A.shape == (D, D)
     with open(made.r2_scores, "rb") as file:
         scores = pickle.load(file)
-    assert scores.keys() == {"score_mat", "score_id"}
+    assert scores.keys() == {*formats.SCORES}
     assert scores["score_mat"].keys() == {(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)}
     assert {type(value) for value in scores["score_id"].values()} == {float}
 
@@ -124,7 +124,7 @@ def test_maps_into_the_last_layer_agree_with_the_states(made, gpt2):
     h = in_memory.layer_states(gpt2, formats.load_tokenized(made.tokenized("train")), 100)
     for i in range(LAYERS):
         A = formats.load_matrix(made.matrix(i, LAYERS), D)
-        assert metrics.r2_score(h[i] @ A.T, h[-1]) >= metrics.r2_score(h[i], h[-1])
+        assert metrics.r2_score(h[i] @ A.T, h[-1]).mean >= metrics.r2_score(h[i], h[-1]).mean
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(made, tmp_path, gpt2_folder, source):
@@ -134,6 +134,25 @@ def test_two_runs_with_one_seed_give_the_same_bytes(made, tmp_path, gpt2_folder,
     for name, path in first.items():
         if name.endswith((".pickle", ".pdf", ".png", ".csv", "summary.json", ".html")):
             assert path.read_bytes() == second[name].read_bytes(), name
+
+
+def test_the_originals_tokens_and_matrices_lead_to_the_same_page(made, tmp_path, gpt2_folder, capsys):
+    """Plain pickles without a manifest: positions as a list, sentences and matrices as views of large storages."""
+    there = Names(tmp_path, "tiny-gpt2", "words")
+    there.experiment.mkdir(parents=True)
+    there.matrices.mkdir(parents=True)
+    tokenized = formats.load_tokenized(made.tokenized("val"))
+    ids = torch.nn.utils.rnn.pad_sequence(tokenized.sentences, batch_first=True)
+    rows = [row[: len(sentence)] for row, sentence in zip(ids, tokenized.sentences, strict=True)]
+    value = {"tokenized_sentences": rows, "token_positions": tokenized.positions.tolist()}
+    there.tokenized("val").write_bytes(pickle.dumps(value))
+    for path in made.matrices.glob("*_*.pickle"):
+        A = formats.load_matrix(path, D)
+        (there.matrices / path.name).write_bytes(pickle.dumps(torch.stack([A, A])[1]))
+    run_all(tmp_path, gpt2_folder, None, ("add_plot_r2", "add_results", "plot_results"))
+    assert capsys.readouterr().out.count("no manifest entry") == 2
+    for path in (made.summary, made.report, *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES))):
+        assert (tmp_path / path.relative_to(made.root)).read_bytes() == path.read_bytes(), path.name
 
 
 def test_another_seed_gives_other_sentences_and_positions(made, tmp_path, gpt2_folder, source):

@@ -22,6 +22,7 @@ from shortcut.tokens import Tokenized
 
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 MOST_LAYERS = 1_000  # that scores may be of
+SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 Scores = dict[tuple[int, int], float]
 
@@ -147,12 +148,16 @@ def load_matrix(path: Path, d: int | None) -> torch.Tensor:
 
 
 def load_r2(path: Path) -> dict[str, Scores]:
-    """The scores of add_plot_r2.py: `score_mat` and `score_id`, each {(i, j): r2} for layers i <= j."""
+    """The scores of add_plot_r2.py, all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
     value = load(path)
     with _in(path):
         whole = isinstance(value, dict) and {"score_mat", "score_id"} <= value.keys()
         _expect(whole, f"holds {_got(value)}, expected a dict with score_mat and score_id")
-        return {name: _scores(value[name], name) for name in ("score_mat", "score_id")}
+        names = SCORES if value.keys() >= {*SCORES} else SCORES[:2]
+        scores = {name: _scores(value[name], name) for name in names}
+        same = len({*map(frozenset, scores.values())}) == 1
+        _expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
+        return scores
 
 
 def _scores(given: Any, name: str) -> Scores:
@@ -164,14 +169,15 @@ def _scores(given: Any, name: str) -> Scores:
         layers = numbers and 0 <= pair[0] <= pair[1] <= highest
         _expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
         _expect(_is_finite(r2), f"{name} of {pair} is {_got(r2)}, expected a finite number")
-    return {pair: float(r2) for pair, r2 in given.items()}
+    _expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
+    return {(i, j): float(r2) for (i, j), r2 in given.items() if i < j}  # from a layer to itself is no jump
 
 
 def load_results(path: Path) -> list[dict[str, Any]]:
     """The records of add_results.py (see `results`), of one number of sentences all of them.
 
-    The original's BERT files lack `layers_processed` for jumps, which is their layer, and `surprisal`
-    for early exits, which stays absent.
+    The original's BERT files lack `surprisal` for early exits, which stays absent, and `layers_processed` for jumps,
+    which is their layer.
     """
     records: list[dict[str, Any]] = []
     for k, value in enumerate(load_all(path)):
@@ -186,7 +192,7 @@ def _record(value: Any, n: int | None) -> dict[str, Any]:
     whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
     _expect(whole, f"is {_got(value)}, expected a dict of info, layers_processed, topk and surprisal")
     info, topk = _info(value["info"]), _tensor(value["topk"])
-    layers = value.get("layers_processed", info.get("layer"))
+    layers = info.get("layer", value.get("layers_processed"))
     layers = layers.item() if isinstance(layers, torch.Tensor) and layers.numel() == 1 else layers
     number = _is_finite(layers) and layers >= 0
     _expect(number, f"layers_processed is {_got(layers)}, expected a number of layers")

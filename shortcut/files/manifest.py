@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ from shortcut.files.names import Names
 
 NAME = "manifest.json"
 MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read together must share
+MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
 FEW = 3  # inputs that are named one by one
-KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict}
+KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
+
+version = cache(metadata.version)  # which reads a file each time
 
 Entry = dict[str, Any]
 
@@ -72,6 +77,7 @@ class Provenance:
         self.files = files
         self._entries: dict[Path, dict[str, Entry]] = {}
         self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
+        self._told: set[Path | str] = set()  # what a notice has been given of
 
     def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
         """The entries of a folder; `again`: as they are now, since others may have written some."""
@@ -101,6 +107,8 @@ class Provenance:
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """What a file made from these comes from: the settings and the `from` of its entry.
 
+        `notice` is told, once in all calls, what has no entry or was made with other versions.
+
         Raises:
             Problem: one has changed since it was made, was made from what is no longer so, or otherwise than
                 expected (of matrices of another dataset "format" and `MODEL_FILES` alone count); or two of
@@ -118,10 +126,24 @@ class Provenance:
                             both = f"{known} and {self.files.relative(path)} were not made alike ({how})"
                             raise Problem(f"{both}: {self._again(path, entry)}")
             origin[self.files.relative(path)] = self.sha256(path)
-        if unknown := [path for path in paths if not self.entry(path)]:
+        self._tell(paths, notice)
+        return settings, origin
+
+    def _tell(self, paths: list[Path], notice: Callable[[str], None]) -> None:
+        """Tell, of each once, of files without an entry and of other versions of packages that numbers depend on."""
+        if unknown := [path for path in paths if not self.entry(path) and path not in self._told]:
             shown = self.files.describe(unknown)
             notice(f"no manifest entry (made by hand or by other code), read as it is: {shown}")
-        return settings, origin
+        others: dict[str, list[Path]] = {}
+        for path in paths:
+            made = entry["versions"] if (entry := self.entry(path)) else {}
+            differing = [p for p in MAKERS if p in made and _minor(made[p]) != _minor(version(p))]
+            if differing:
+                how = " and ".join(f"{package} {made[package]} (here: {version(package)})" for package in differing)
+                others.setdefault(how, []).append(path)
+        for how in [how for how in others if how not in self._told]:
+            notice(f"made with {how}, so numbers may differ: {self.files.describe(others[how])}")
+        self._told |= {*unknown, *others}
 
     def _check(self, path: Path, entry: Entry, expects: Mapping[str, Any]) -> bool:
         """Check a file against its entry; whether all settings count, as they do but for another dataset's matrices."""
@@ -154,6 +176,10 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
+
+
+def _minor(version: Any) -> list[str]:
+    return str(version).split(".")[:2]
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -19,18 +19,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shortcut import Problem
 from shortcut.files import manifest, store
-from shortcut.files.manifest import Provenance
+from shortcut.files.manifest import Provenance, version
 
 FORMAT = 1  # of the files; raised when what a script writes changes meaning
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
-version = cache(metadata.version)  # which reads a file each time
 
 
 class Outputs:

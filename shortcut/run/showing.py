@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shortcut import Problem, lens, results
+from shortcut.approximation import mode_of
 from shortcut.corpus.sentences import read_lines
 from shortcut.files import formats, store
-from shortcut.files.manifest import Provenance
 from shortcut.files.outputs import Outputs
 from shortcut.results import Results
 from shortcut.run import loading, stages, steps
@@ -32,14 +32,17 @@ def show_r2(work: Work, outputs: Outputs) -> None:
     """Draw the heat maps of stored scores, if that is to do, and print the table."""
     r2 = formats.load_r2(work.files.r2_scores)
     draw(work, outputs, {f"r2_scores_{work.L}": plots.r2_heat_maps(r2, work.files.title)})
-    work.say(tables.text([tables.r2(r2)]))
+    work.say(tables.text(tables.r2(r2)))
 
 
 def load_results(work: Work) -> Results:
     """What add_results.py found, checked against its entry before it is read."""
     path = work.require(work.files.results)
-    work.provenance.behind([path], {}, lambda _: None)  # what draws it tells of what is made by hand
-    return results.summarize(formats.load_results(path))
+    work.provenance.behind([path], {}, work.say)
+    records = formats.load_results(path)
+    if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
+        work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
+    return results.summarize(records)
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
@@ -51,7 +54,7 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
         maker = stages.maker(files.results, files, work.L, work.config)
         work.say(f"to see what that changes, run {maker} without --matrices-from too")
         return
-    Provenance(files).behind([files.own.results], {}, work.say)
+    work.provenance.behind([files.own.results], {}, work.say)
     other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
     work.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 
@@ -82,7 +85,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
             heat_maps, file = plots.r2_heat_maps(r2, files.title), io.BytesIO()
             heat_maps.write(file, "png")
             pictures.insert(0, (heat_maps, file.getvalue()))
-            told.append(tables.r2(r2))
+            told += tables.r2(r2)
         numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():

@@ -91,16 +91,27 @@ def maps(work: Work, modes: Iterable[str], model: Model) -> Maps:
 
 
 def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:
-    """r2 of each jump (i, j), as `score_mat` and `score_id`, on the states h [L + 1, n, d]."""
+    """r2 of each jump (i, j) on the states h [L + 1, n, d], by the names of `formats.SCORES`."""
     h, every = h.to(work.device), len(h) * (len(h) - 1) // 2
     if len(pairs) < every:
         work.say(f"  LAST_ONLY in config.py: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
-    r2: dict[str, dict[tuple[int, int], float]] = {"score_mat": {}, "score_id": {}}
+    found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
         A = formats.load_matrix(path, h.shape[2]).to(work.device)
-        r2["score_mat"][i, j] = score = metrics.r2_score(linear.apply(A, h[i]), h[j])
-        if not math.isfinite(score):
+        found["mat", i, j] = score = metrics.r2_score(linear.apply(A, h[i]), h[j])
+        if not math.isfinite(score.mean):
             raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
-        r2["score_id"][i, j] = metrics.r2_score(h[i], h[j])
-    return r2
+        found["id", i, j] = metrics.r2_score(h[i], h[j])
+    if misleading := [jump for jump, score in found.items() if score.misleads]:
+        mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
+        work.say(
+            f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps, where coordinates that"
+            f" hardly vary count as much as any other ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted"
+            f" by variance {found[worst].weighted:.3g})"
+        )
+    return {
+        f"score_{mode}{ending}": {(i, j): getattr(found[mode, i, j], kind) for i, j in pairs}
+        for ending, kind in (("", "mean"), ("_weighted", "weighted"))
+        for mode in ("mat", "id")
+    }

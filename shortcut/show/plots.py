@@ -4,11 +4,15 @@ The only file that imports matplotlib. A mode has one colour and one line style 
 those of the paper where it has some; bands are 95% intervals over the sentences.
 """
 
+import contextlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import product
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -49,26 +53,36 @@ class Plot:
     def write(self, file: BinaryIO, ending: str) -> None:
         """Write it as "pdf", "png" or "csv"."""
         if ending == "csv":
-            file.write(tables.to_csv(self.data).encode())
+            file.write(tables.to_csv(self.data).encode(errors="backslashreplace"))  # halves of pairs are in no encoding
         else:
-            import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
-
-            with matplotlib.rc_context(STYLE):
+            matplotlib = _matplotlib()
+            with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
                 self.draw().savefig(file, format=ending, dpi=200, metadata=NO_DATES[ending])
 
 
-def _figure(width: float, height: float, layout: str = "constrained") -> Any:
+def _matplotlib() -> Any:
+    """The library, imported where the first settings file that it finds is its own, which sets nothing."""
+    os.environ["MPLBACKEND"] = "agg"  # one that is not installed would stop the import
+    with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):
+        import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
+    return matplotlib
+
+
+def _figure(width: float, height: float, title: str, layout: str = "constrained") -> Any:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    return Figure(figsize=(width, height), layout=layout)
+    figure = Figure(figsize=(width, height), layout=layout)
+    figure.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
+    return figure
 
 
 def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
     """r2 of the jumps, mat and id side by side. Jumps without a score stay empty."""
     mat, identity = r2["score_mat"], r2["score_id"]
     L = max(j for _, j in mat)
-    rows = [[i, j, score, identity.get((i, j))] for (i, j), score in sorted(mat.items())]
-    data = Table(f"r² of every jump between layers: {title}", ["source", "target", "mat", "id"], rows)
+    rows = [[*pair, *(scores[pair] for scores in r2.values())] for pair in sorted(mat)]
+    header = ["source", "target", *(name.removeprefix("score_") for name in r2)]
+    data = Table(f"r² of every jump between layers: {title}", header, rows)
     means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
     mean = f"Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
     alt = f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers. {mean}"
@@ -77,7 +91,7 @@ def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
 
 def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     """Source layer on y, target on x, diagonal 1, below it nothing; the scale is cut at 0."""
-    figure = _figure(PAGE, 3.5, "compressed")
+    figure = _figure(PAGE, 3.5, title, "compressed")
     axes = figure.subplots(1, len(maps), sharey=True)
     for ax, (name, scores) in zip(axes, maps.items(), strict=True):
         grid = np.full((L + 1, L + 1), np.nan)
@@ -91,7 +105,6 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     axes[0].set_ylabel("source layer")
     bar = figure.colorbar(image, ax=axes, label="$r^2$", shrink=0.9, pad=0.02)
     bar.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1], labels=["≤0.0", "0.2", "0.4", "0.6", "0.8", "1.0"])
-    figure.suptitle(title)
     return figure
 
 
@@ -122,7 +135,7 @@ def _curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Cu
 def _draw_curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Curves) -> Any:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    figure = _figure(COLUMN if len(metrics) == 1 else PAGE, 2.6)
+    figure = _figure(COLUMN if len(metrics) == 1 else PAGE, 2.6, title)
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         for mode, curve in early.items():
@@ -137,7 +150,6 @@ def _draw_curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, earl
         ax.set(**{"ylabel" if len(metrics) == 1 else "title": label})
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    figure.suptitle(title)
     return figure
 
 
@@ -157,7 +169,9 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
 
 def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
-    figure = _figure(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1)
+    bold = "the model's best" if grid.masked else "as at the last layer"
+    title = f"{lens.shown(grid.sentence, 90)}\n{title} (bold: {bold})"
+    figure = _figure(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1, title)
     highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10
     axes = figure.subplots(1, 2, sharey=True)
     for ax, (mode, predicted) in zip(axes, grid.predicted.items(), strict=True):
@@ -175,13 +189,11 @@ def _draw_grid(grid: Grid, title: str) -> Any:
         ax.grid(False)
     axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="probability", shrink=0.9, pad=0.01, aspect=30)
-    bold = "the model's best" if grid.masked else "as at the last layer"
-    figure.suptitle(f"{drawable(grid.sentence, 90)}\n{title} (bold: {bold})", parse_math=False)
     return figure
 
 
 def drawable(text: str, longest: int = 9) -> str:
-    """A token as it fits a cell, with □ for each character that the font lacks."""
+    """A text as it fits a cell (see `lens.shown`), with □ for each character that the font lacks."""
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
 
     font = get_font(findfont(FontProperties()))

@@ -21,7 +21,7 @@ def summary(
     """Every number with its interval, as JSON has it: fractions, nats and layers.
 
     `own` are the results with the dataset's own matrices, if r's are of another and they are there; of `r2`,
-    `score_mat` and `score_id` if they are there, "i_j" is the jump from i to j.
+    the scores if they are there, "i_j" is the jump from i to j.
     """
     layers = sorted({layer for by_layer in r.differences.values() for layer in by_layer})
     return {
@@ -39,7 +39,7 @@ def summary(
             mode: {f"{share:.2f}": None if x is None else round(x, 6) for share, x in saved.items()}
             for mode, saved in r.layers_saved.items()
         },
-        "r2": r2 and {mode: _scores(r2[f"score_{mode}"]) for mode in ("mat", "id")},
+        "r2": r2 and {name.removeprefix("score_"): _scores(of) for name, of in r2.items()},
         "paper": claims.claims(model, r, r2),
     }
 

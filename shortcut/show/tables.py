@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,35 +27,55 @@ def text(tables: Iterable[Table]) -> str:
     """Tables under one another: columns aligned to the right, title above, blank line before."""
     lines = []
     for title, header, rows in tables:
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
         lines += ["", title]
         for row in (header, *rows):
-            lines.append("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+            cells = zip(row, widths, strict=True)
+            lines.append("  " + "  ".join(" " * (width - _width(cell)) + cell for cell, width in cells))
     return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: two for a wide character."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def to_csv(table: Table) -> str:
     """Header and rows, separated by commas; six significant digits; nothing where there is no number."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table.header)
-    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in table.rows)
-    return file.getvalue()
+    lines = []
+    for row in (table.header, *table.rows):
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\r\n")  # for either within a cell to be quoted
+        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row])
+        lines.append(file.getvalue().removesuffix("\r\n"))
+    return "\n".join(lines) + "\n"
 
 
-def r2(of: Mapping[str, Scores]) -> Table:
-    """r2 from each layer to the next, to the last and on average over all later layers; mat and id."""
-    L = max(j for _, j in of["score_mat"])
+def r2(of: Mapping[str, Scores]) -> list[Table]:
+    """r2 from each layer to the next, to the last and on average over all later layers; mat and id.
+
+    If the scores weighted by the coordinates' variances are there, the same of them.
+    """
+    title = "r2 from each layer to the next one, to the last one, and over all later ones"
+    tables = [_r2(title, of["score_mat"], of["score_id"])]
+    if "score_mat_weighted" in of:
+        title = "The same weighted by variance, so that coordinates that hardly vary count for little"
+        tables.append(_r2(title, of["score_mat_weighted"], of["score_id_weighted"]))
+    return tables
+
+
+def _r2(title: str, mat: Scores, identity: Scores) -> Table:
+    L = max(j for _, j in mat)
     rows = []
-    for i in sorted({i for i, _ in of["score_mat"]}):
+    for i in sorted({i for i, _ in mat}):
         row = [str(i)]
-        for scores in (of["score_mat"], of["score_id"]):
+        for scores in (mat, identity):
             later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
             mean = sum(later) / len(later) if len(later) == L - i else None
             row += map(_number, (scores.get((i, i + 1)), scores.get((i, L)), mean))
         rows.append(row)
     header = ["layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"]
-    return Table("r2 from each layer to the next one, to the last one, and over all later ones", header, rows)
+    return Table(title, header, rows)
 
 
 def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
