@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+import spacy
 import torch
 import transformers
 from conftest import make_sentences
@@ -44,9 +45,28 @@ def test_articles_without_a_paragraph_to_draw_from_give_none(article):
     assert sentences.draw_sentence(article, SPLIT, random.Random(0)) is None
 
 
-def test_missing_pipeline_gives_the_command_that_installs_it():
-    with pytest.raises(Problem, match="spacy download en_core_web_nope"):
-        sentences.splitter("en_core_web_nope")
+def pipeline(folder, *pipes):
+    nlp = spacy.blank("en")
+    for pipe in pipes:
+        nlp.add_pipe(pipe)
+    nlp.to_disk(folder / "pipeline")
+    return str(folder / "pipeline")
+
+
+def test_a_pipeline_of_ones_own_splits(tmp_path):
+    assert sentences.splitter(pipeline(tmp_path, "sentencizer"))("One. Two.") == ["One.", "Two."]
+
+
+def test_a_pipeline_without_sentences_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "en_core_web_nope": r"run `.*spacy download en_core_web_nope`, or set SPACY = None",
+        pipeline(tmp_path): r"no sentences \(ValueError: \[E030\] Sentence boundaries unset.*\): set SPACY = None",
+        str(tmp_path / "empty"): r"OSError: \[E053\] Could not read.*\): set SPACY = None",
+        "numpy": r"TypeError",  # a package with a load of its own
+    }.items():
+        with pytest.raises(Problem, match=message):
+            sentences.splitter(name)
 
 
 def write(folder, suffix, n):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shortcut import Problem
+from shortcut import Problem, one_line
 
 Split = Callable[[str], list[str]]
 
@@ -32,15 +32,17 @@ def splitter(pipeline: str | None = None) -> Split:
     """
     import spacy  # noqa: PLC0415  (takes seconds)
 
-    try:
-        if pipeline is None:
-            nlp = spacy.blank("en")
-            nlp.add_pipe("sentencizer")
-        else:
+    if pipeline is None:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("sentencizer")
+    else:
+        try:
             nlp = spacy.load(pipeline, exclude=["tagger", "attribute_ruler", "lemmatizer", "ner"])
-    except OSError as error:
-        get = f"run `.venv/bin/python -m spacy download {pipeline}`"
-        raise Problem(f"spaCy has no pipeline {pipeline!r}: {get}, or set SPACY = None in config.py") from error
+            next(nlp("One. Two.").sents)
+        except Exception as error:  # a pipeline is a package, whose code may raise anything
+            get = "" if Path(pipeline).exists() else f"run `.venv/bin/python -m spacy download {pipeline}`, or "
+            why = f"spaCy's pipeline {pipeline!r} gives no sentences ({one_line(error)})"
+            raise Problem(f"{why}: {get}set SPACY = None in config.py") from error
     return lambda paragraph: [s for span in nlp(paragraph).sents if (s := span.text.strip())]
 
 
