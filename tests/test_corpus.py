@@ -1,7 +1,9 @@
 """Sentences, tokens and positions."""
 
 import json
+import os
 import random
+import resource
 import tempfile
 from pathlib import Path
 
@@ -132,6 +134,48 @@ def test_rows_without_a_text_are_left_out(tmp_path):
     table = pyarrow.table({"text": [None, *articles(5), None]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert len(take(str(tmp_path), 10)[0]) == 5
+
+
+STRINGS = [
+    pyarrow.binary(), pyarrow.large_string(), pyarrow.string_view(),
+    pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STRINGS, ids=str)
+def test_every_type_of_text_gives_the_same_sentences(tmp_path, kind):
+    for name, column in (
+        ("a", articles(9)),
+        ("b", pyarrow.array([a.encode() for a in articles(9)]).cast("string").cast(kind)),
+    ):
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / f"{name}.parquet")
+    assert take(f"{tmp_path}/a.parquet", 9)[0] == take(f"{tmp_path}/b.parquet", 9)[0]
+
+
+@pytest.mark.parametrize(("value", "name"), [(["a"], "list<"), ({"a": "b"}, "struct<"), (1, "int64"), (None, "null")])
+def test_a_column_of_another_type_is_named(tmp_path, value, name):
+    pyarrow.parquet.write_table(pyarrow.table({"text": [value] * 9}), tmp_path / "a.parquet")
+    with pytest.raises(Problem, match=f"a.parquet has texts of type {name}.*, expected string"):
+        take(str(tmp_path), 9)
+
+
+@pytest.mark.parametrize("before", [{"a": "x", "b": 1}, {"a": {"text": os.urandom(9_000).hex()}, "b": ["x"]}])
+def test_bytes_are_counted_of_the_texts_alone(tmp_path, before):
+    table = pyarrow.table({"before": [before] * 100, "text": [f"{a}\n{os.urandom(500).hex()}" for a in articles(100)]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=10)
+    _, lines = take(str(tmp_path), 10, budget=40_000)  # of 10 to 13 KB a group
+    assert "reading 3 of 10 row groups" in lines[1]
+
+
+def test_more_files_than_may_be_open_are_read(tmp_path):
+    for k, article in enumerate(articles(60)):
+        pyarrow.parquet.write_table(pyarrow.table({"text": [article]}), tmp_path / f"{k}.parquet")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, limits[1]))
+    try:
+        assert len(take(str(tmp_path), 60)[0]) == 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_parquet_goes_on_to_unread_groups_where_articles_are_short(tmp_path):
