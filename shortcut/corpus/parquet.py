@@ -8,10 +8,12 @@ Every footer and the sentences of every group are kept until the output is whole
 random generator of its own: a run that was stopped ends with what an undisturbed run would have drawn.
 """
 
+import json
 import math
 import random
+from functools import partial
 from itertools import chain, islice, zip_longest
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import pyarrow
@@ -21,6 +23,7 @@ from pyarrow.parquet import FileMetaData, ParquetFile
 
 from shortcut import Problem, one_line
 from shortcut.corpus.sentences import Wanted, draw_sentences
+from shortcut.corpus.texts import LeftOut, Tally, text_of
 from shortcut.files.scratch import KEPT, Scratch
 
 SLACK = 1.2  # articles in reach for each sentence wanted: some are too short to have one
@@ -41,8 +44,8 @@ class Group(NamedTuple):
     size: int
 
 
-def sentences(files: list[str], wanted: Wanted, scratch: Scratch) -> list[str]:
-    """Sentences of as many articles, in random order; fewer if there are no more."""
+def sentences(files: list[str], wanted: Wanted, scratch: Scratch, tally: Tally) -> list[str]:
+    """Sentences of as many articles, in random order; fewer if there are no more. What is left out is in the tally."""
     n = wanted.n
     wanted.notice(f"reading the footers of {len(files)} files")
     footers = [_read_footer(file, scratch) for file in files]
@@ -56,15 +59,17 @@ def sentences(files: list[str], wanted: Wanted, scratch: Scratch) -> list[str]:
     steps = [(group, min(group.rows, math.ceil(n * group.rows / max(rows, 1)))) for group in first]
     # Only where articles are too short to have a sentence: the other groups, then all of the first ones.
     steps += [(group, group.rows) for group in [*others, *first]]
-    drawn: dict[Group, list[str]] = {}
+    drawn: dict[Group, tuple[list[str], Tally]] = {}
     total = 0
     for step, (group, share) in enumerate(steps):
         if step >= len(first) and total >= n:
             break
         drawn[group] = _draw(files[group.file], footers[group.file], group, share, wanted, scratch)
-        before, total = total, sum(map(len, drawn.values()))
+        before, total = total, sum(len(found) for found, _ in drawn.values())
         wanted.found(min(total, n) - min(before, n))
-    result = [sentence for group in drawn.values() for sentence in group]
+    for _, of_group in drawn.values():
+        tally.add(of_group)
+    result = [sentence for found, _ in drawn.values() for sentence in found]
     random.Random(wanted.seed).shuffle(result)  # what is too many is some of every file, not the last ones
     return result[:n]
 
@@ -117,18 +122,27 @@ def _choose(footers: list[FileMetaData], wanted: Wanted) -> tuple[list[Group], l
     return [*chain(*rounds[:planned])], [*chain(*rounds[planned:])]
 
 
-def _draw(file: str, footer: FileMetaData, group: Group, share: int, wanted: Wanted, scratch: Scratch) -> list[str]:
+def _draw(
+    file: str, footer: FileMetaData, group: Group, share: int, wanted: Wanted, scratch: Scratch
+) -> tuple[list[str], Tally]:
     def draw() -> bytes:
         try:
             with _open(file) as stream:
                 texts = ParquetFile(stream, metadata=footer).read_row_group(group.number, columns=["text"])["text"]
         except READ_ERRORS as error:
             raise Problem(f"cannot read row group {group.number} of {file} ({one_line(error)}){KEPT}") from error
-        texts = (text.decode() if isinstance(text, bytes) else text for text in texts.to_pylist())
-        articles = [article for article in texts if isinstance(article, str)]
-        rng = random.Random(f"{wanted.seed} {group.file} {group.number}")
-        drawn = draw_sentences(rng.sample(articles, len(articles)), wanted.split, rng)
-        return "".join(islice(drawn, share)).encode()
+        rng, tally = random.Random(f"{wanted.seed} {group.file} {group.number}"), Tally()
+        rows = rng.sample(range(len(texts)), len(texts))
+        articles = ((f"{file}, row group {group.number}, row {row}", partial(_text, texts[row])) for row in rows)
+        drawn = list(islice(draw_sentences(articles, wanted.split, rng, tally), share))
+        return json.dumps([drawn, tally.read, tally.left_out]).encode()
 
-    lines = scratch.keep(draw, file=file, group=group.number, share=share).decode().split("\n")
-    return [line + "\n" for line in lines[:-1]]
+    drawn, *counts = json.loads(scratch.keep(draw, file=file, group=group.number, drawn=share))
+    return drawn, Tally(*counts)
+
+
+def _text(scalar: Any) -> str:
+    try:
+        return text_of(scalar.as_py())
+    except UnicodeDecodeError as error:  # no reader checks
+        raise LeftOut("not UTF-8") from error
