@@ -1,13 +1,16 @@
 """Sentences, tokens and positions."""
 
 import json
+import os
 import random
+import resource
 import tempfile
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import spacy
 import torch
 import transformers
 from conftest import make_sentences
@@ -16,7 +19,9 @@ from shortcut import Problem, tokens
 from shortcut.corpus import articles as articles_of
 from shortcut.corpus import docstrings, sentences
 from shortcut.corpus.sentences import Wanted
+from shortcut.corpus.texts import LeftOut
 from shortcut.files.scratch import Scratch
+from shortcut.run.showing import asked
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +38,9 @@ SPLIT = sentences.splitter()
 
 def test_sentence_is_the_last_of_a_paragraph_that_is_not_the_last():
     rng = random.Random(0)
-    drawn = {
-        sentences.draw_sentence("Title\nOne. Two.\n\nThree? Four!\nLast paragraph.", SPLIT, rng) for _ in range(50)
-    }
-    assert drawn == {"Title\n", "Two.\n", "Four!\n"}
+    article = "Title\r\nOne. Two.\n\nThree? A\rb\u2028c!\nLast paragraph."
+    drawn = {sentences.draw_sentence(article, SPLIT, rng) for _ in range(50)}
+    assert drawn == {"Title\n", "Two.\n", "A\rb\u2028c!\n"}
 
 
 @pytest.mark.parametrize("article", ["", "\n\n", "One paragraph only. Of two sentences."])
@@ -44,9 +48,52 @@ def test_articles_without_a_paragraph_to_draw_from_give_none(article):
     assert sentences.draw_sentence(article, SPLIT, random.Random(0)) is None
 
 
-def test_missing_pipeline_gives_the_command_that_installs_it():
-    with pytest.raises(Problem, match="spacy download en_core_web_nope"):
-        sentences.splitter("en_core_web_nope")
+@pytest.mark.parametrize(
+    "paragraph",
+    ["!" * 10_000, "😀" * 10_000, "a " + "'s" * 5_000, "(" * 99 + 90_000 * "漢", "1:" * 9_000, "a b. " * 250_000],
+)
+def test_a_paragraph_that_would_take_minutes_is_left_out(paragraph):
+    with pytest.raises(LeftOut, match=r"with a (long run of punctuation marks|paragraph of over 100,000 characters)"):
+        sentences.draw_sentence(f"{paragraph}\nLast.", SPLIT, random.Random(0))
+
+
+@pytest.mark.parametrize(
+    "paragraph",
+    [
+        "漢字、かな。" * 8_000,
+        "กิน" * 20_000,
+        "ACGT" * 20_000,
+        "=" * 300,
+        "One " + "." * 300,
+        "It's (so) 5:30. " * 6_000,
+    ],
+)
+def test_one_without_blanks_or_with_much_punctuation_is_not(paragraph):
+    assert sentences.draw_sentence(f"{paragraph}\nLast.", lambda text: [text], random.Random(0)) == paragraph + "\n"
+
+
+def pipeline(folder, *pipes):
+    nlp = spacy.blank("en")
+    for pipe in pipes:
+        nlp.add_pipe(pipe)
+    nlp.to_disk(folder / "pipeline")
+    return str(folder / "pipeline")
+
+
+def test_a_pipeline_of_ones_own_splits(tmp_path):
+    assert sentences.splitter(pipeline(tmp_path, "sentencizer"))("One. Two.") == ["One.", "Two."]
+
+
+def test_a_pipeline_without_sentences_is_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "en_core_web_nope": r"run `.*spacy download en_core_web_nope`, or set SPACY = None",
+        pipeline(tmp_path): r"no sentences \(ValueError: \[E030\] Sentence boundaries unset.*\): set SPACY = None",
+        str(tmp_path / "empty"): r"OSError: \[E053\] Could not read.*\): set SPACY = None",
+        "numpy": r"TypeError",  # a package with a load of its own
+    }.items():
+        with pytest.raises(Problem, match=message):
+            sentences.splitter(name)
 
 
 def write(folder, suffix, n):
@@ -58,9 +105,9 @@ def write(folder, suffix, n):
             table = pyarrow.table({"id": [str(k) for k in range(len(rows))], "text": rows})
             pyarrow.parquet.write_table(table, path, row_group_size=7)
         elif suffix == ".jsonl":
-            path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+            path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
         else:
-            path.write_text("".join(f"Last {k}.\n\n" for k in range(part, n, 3)))
+            path.write_text("".join(f"Last {k}.\n\n" for k in range(part, n, 3)), encoding="utf-8")
     return str(folder)
 
 
@@ -108,10 +155,134 @@ def test_stopping_early_leaves_out_some_of_every_file(tmp_path):
     assert max(counts) < 1.3 * min(counts)
 
 
-def test_rows_without_a_text_are_left_out(tmp_path):
-    table = pyarrow.table({"text": [None, *articles(5), None]})
-    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    assert len(take(str(tmp_path), 10)[0]) == 5
+JSON = [json.dumps({"text": article}).encode() for article in articles(9)]
+BAD = {
+    b'{"text": "caf\xe9"}': "not UTF-8",
+    b'{"text": "cut \\ud83d"}': "with half of a surrogate pair",
+    b'{"text": null}': "without a text",
+    b'{"body": "a"}': "without a text",
+    b'"a"': "without a text",
+    b'{"text": ["a"]}': "with a text of type list",
+    b'{"text": "a"': "no JSON",
+    b"[" * 100_000: "no JSON",
+    b"1" * 5_000: "no JSON",
+    json.dumps({"text": "a b. " * 250_000 + "\nLast"}).encode(): "with a paragraph of over 100,000 characters",
+}
+
+
+@pytest.mark.parametrize(("line", "why"), BAD.items(), ids=range(len(BAD)))
+def test_a_bad_line_of_jsonl_is_left_out_with_one_notice(tmp_path, line, why):
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*JSON[:4], line, *JSON[4:], line]))
+    found, lines = take(str(tmp_path), 20)
+    assert len(set(found)) == 9
+    assert len(lines) == 2
+    assert lines[0].startswith(f"left out 2 of 11 texts: 2 {why} (first: {tmp_path}/a.jsonl, line ")
+
+
+def test_a_bad_line_of_txt_is_left_out_with_one_notice(tmp_path):
+    (tmp_path / "a.txt").write_bytes("One.\nCafé.\n".encode() + "Café.\nÜber.\n".encode("latin-1"))
+    found, lines = take(str(tmp_path), 2)
+    assert sorted(found) == ["Café.\n", "One.\n"]
+    assert lines == [f"left out 2 of 4 texts: 2 not UTF-8 (first: {tmp_path}/a.txt, line 3)"]
+
+
+def unchecked(*content):
+    """A column of strings whose bytes nobody has looked at."""
+    binary = pyarrow.array(content, pyarrow.binary())
+    return pyarrow.Array.from_buffers(pyarrow.string(), len(content), binary.buffers())
+
+
+def test_a_bad_row_of_parquet_is_left_out_with_one_notice(tmp_path):
+    rows = [None, *(article.encode() for article in articles(5)), None, b"caf\xe9", b"!" * 10_000 + b"\nLast."]
+    pyarrow.parquet.write_table(pyarrow.table({"text": unchecked(*rows)}), tmp_path / "a.parquet")
+    found, lines = take(str(tmp_path), 10)
+    assert len(found) == 5
+    assert lines[-2].startswith("left out 4 of 9 texts: ")
+    for why in ("2 without a text", "1 not UTF-8", "1 with a long run of punctuation marks"):
+        assert f"{why} (first: {tmp_path}/a.parquet, row group 0, row " in lines[-2]
+
+
+STRINGS = [
+    pyarrow.binary(), pyarrow.large_string(), pyarrow.string_view(),
+    pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", STRINGS, ids=str)
+def test_every_type_of_text_gives_the_same_sentences(tmp_path, kind):
+    for name, column in (
+        ("a", articles(9)),
+        ("b", pyarrow.array([a.encode() for a in articles(9)]).cast("string").cast(kind)),
+    ):
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / f"{name}.parquet")
+    assert take(f"{tmp_path}/a.parquet", 9)[0] == take(f"{tmp_path}/b.parquet", 9)[0]
+
+
+@pytest.mark.parametrize(("value", "name"), [(["a"], "list<"), ({"a": "b"}, "struct<"), (1, "int64"), (None, "null")])
+def test_a_column_of_another_type_is_named(tmp_path, value, name):
+    pyarrow.parquet.write_table(pyarrow.table({"text": [value] * 9}), tmp_path / "a.parquet")
+    with pytest.raises(Problem, match=f"a.parquet has texts of type {name}.*, expected string"):
+        take(str(tmp_path), 9)
+
+
+@pytest.mark.parametrize("before", [{"a": "x", "b": 1}, {"a": {"text": os.urandom(9_000).hex()}, "b": ["x"]}])
+def test_bytes_are_counted_of_the_texts_alone(tmp_path, before):
+    table = pyarrow.table({"before": [before] * 100, "text": [f"{a}\n{os.urandom(500).hex()}" for a in articles(100)]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=10)
+    _, lines = take(str(tmp_path), 10, budget=40_000)  # of 10 to 13 KB a group
+    assert "reading 3 of 10 row groups" in lines[1]
+
+
+def test_more_files_than_may_be_open_are_read(tmp_path):
+    for k, article in enumerate(articles(60)):
+        pyarrow.parquet.write_table(pyarrow.table({"text": [article]}), tmp_path / f"{k}.parquet")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, limits[1]))
+    try:
+        assert len(take(str(tmp_path), 60)[0]) == 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_lines_end_where_those_of_text_files_do_and_nowhere_else(tmp_path):
+    inside = [f"a{c}b\n" for c in "\u2028\u2029\u0085\v\f\x1c\x1d\x1e"]
+    (tmp_path / "a.txt").write_bytes("".join(inside).encode() + b"one\r\ntwo\rthree")
+    assert sorted(take(str(tmp_path), 20)[0]) == sorted([*inside, "one\n", "two\n", "three\n"])
+    assert asked(str(tmp_path / "a.txt")) == [*(line[:-1] for line in inside), "one", "two", "three"]
+    assert asked("a\u2028b\rc\n") == ["a\u2028b", "c"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".txt"])
+def test_byte_order_marks_are_dropped_wherever_they_stand(tmp_path, suffix):
+    rows = ["\ufeffTitle\nA \ufeffb.\nLast."] * 2
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": rows}), tmp_path / "a.parquet")
+    else:
+        lines = rows if suffix == ".txt" else [json.dumps({"text": row}) for row in rows]
+        (tmp_path / f"a{suffix}").write_text("".join(f"\ufeff{line}\n" for line in lines), encoding="utf-8")
+    found, lines = take(str(tmp_path), 2)
+    assert len(found) == 2
+    assert set(found) <= {"Title\n", "A b.\n", "Last.\n"}
+    assert not any("left out" in line for line in lines)
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-be", "utf-32", "utf-32-le"])
+@pytest.mark.parametrize("word", ["One", "Раз"])
+def test_utf16_is_named_though_its_bytes_may_be_utf8(tmp_path, code, word):
+    for name in ("a.txt", "a.jsonl"):
+        (tmp_path / name).write_bytes(f"{word} {word} {word} {word}.\n".encode(code) * 9)
+        with pytest.raises(Problem, match=rf"{name} is not UTF-8 but UTF-16 or UTF-32 text"):
+            take(str(tmp_path / name), 5)
+    with pytest.raises(Problem, match="UTF-16"):
+        asked(str(tmp_path / "a.txt"))
+
+
+def test_a_sentence_that_is_asked_for_is_utf8_under_any_locale(tmp_path):
+    assert asked("Café \ufeff日本".encode().decode("ascii", "surrogateescape")) == ["Café 日本"]
+    (tmp_path / "a.txt").write_bytes(b"One.\ncaf\xe9")
+    for text in ("caf\udce9 noir", "cut \ud83d", str(tmp_path / "a.txt")):
+        with pytest.raises(Problem, match="expected UTF-8 text"):
+            asked(text)
 
 
 def test_parquet_goes_on_to_unread_groups_where_articles_are_short(tmp_path):
@@ -130,32 +301,38 @@ def test_parquet_gives_all_there_is_where_a_few_groups_hold_the_articles(tmp_pat
 
 def test_a_stopped_run_over_parquet_ends_with_what_an_undisturbed_one_draws(tmp_path, monkeypatch):
     source = write(tmp_path / "data", ".parquet", 900)
-    undisturbed, _ = take(source, 300)
+    pyarrow.parquet.write_table(pyarrow.table({"text": [None] * 5 + articles(2)}), tmp_path / "data" / "a.parquet")
+    undisturbed, said = take(source, 300)
     read = pyarrow.parquet.ParquetFile.read_row_group
-    asked = []
+    numbers = []
 
     def fails_once(file, k, **options):
-        asked.append(k)
-        if len(asked) == 50:
+        numbers.append(k)
+        if len(numbers) == 50:
             raise OSError("gone")
         return read(file, k, **options)
 
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read_row_group", fails_once)
     with pytest.raises(Problem, match=r"OSError: gone\); what was read so far is kept"):
         take(source, 300, folder=tmp_path / "parts")
-    resumed, _ = take(source, 300, folder=tmp_path / "parts")
+    resumed, again = take(source, 300, folder=tmp_path / "parts")
     assert resumed == undisturbed
-    assert len(asked) == 129 + 1
+    assert again == said
+    assert "without a text" in said[-1]
+    assert len(numbers) == 130 + 1
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.jsonl", '{"text": "a\\nb. c."}\n{"txt": 1}\n', r"x.jsonl, line 2: expected an object"),
-        ("x.jsonl", '{"text": null}\n', r"x.jsonl, line 1: expected an object"),
+        (
+            "x.jsonl",
+            '{"txt": 1}\n1\n',
+            r'2 of 2 texts: 2 without a text \(.*x.jsonl, line [12]\)\).* \{"text": "..."\}',
+        ),
         ("x.parquet", "not parquet", r"cannot read .*x.parquet \(ArrowInvalid"),
         ("x.csv", "a,b", "no .parquet, .jsonl or .txt file"),
-        ("x.txt", b"\xff\xfe", "not UTF-8"),
+        ("x.txt", b"\xe9\n\xe9", r"no sentence \(left out 2 of 2 texts: 2 not UTF-8 \(first: .*x.txt, line 1\)\)"),
         ("x.txt", "\n\n", "holds no sentence"),
     ],
 )

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ import fsspec
 
 from shortcut import Problem, one_line
 from shortcut.corpus import parquet
-from shortcut.corpus.sentences import Wanted, draw_sentences, read_lines
+from shortcut.corpus.sentences import Wanted, draw_sentences
+from shortcut.corpus.texts import HEAD, LeftOut, Tally, lines_of, refuse_utf16, text_of
 from shortcut.files.scratch import Scratch
 
 FOOTER = 65_536  # bytes at the end of a parquet file that say what is in it
@@ -75,22 +77,29 @@ def _listing(dataset: str, config: str, name: str) -> list[str]:
 def sentences(source: Source, wanted: Wanted, scratch: Scratch) -> list[str]:
     """n sentences, newline at the end, in random order; fewer (with a notice) where a source has no more.
 
-    Of articles one sentence each, see `draw_sentence`; `scratch` keeps what is read from parquet.
+    Of articles one sentence each, see `draw_sentence`; `scratch` keeps what is read from parquet. A notice tells
+    of those that are left out. Raises Problem if nothing is found.
     """
-    rng = random.Random(wanted.seed)
+    rng, tally = random.Random(wanted.seed), Tally()
     if source.suffix == ".parquet":
-        result = parquet.sentences(source.files, wanted, scratch)
+        result = parquet.sentences(source.files, wanted, scratch, tally)
     elif source.suffix == ".jsonl":
         result = []
-        for sentence in islice(draw_sentences(_jsonl(source.files, rng), wanted.split, rng), wanted.n):
+        for sentence in islice(draw_sentences(_jsonl(source.files, rng), wanted.split, rng, tally), wanted.n):
             result.append(sentence)
             wanted.found(1)
     else:
-        lines = [line.strip() + "\n" for file in source.files for line in read_lines(file) if line.strip()]
+        lines = [line.strip() + "\n" for file in source.files for line in _txt(file, tally) if line.strip()]
         result = rng.sample(lines, min(wanted.n, len(lines)))
         wanted.found(len(result))
+    left_out = str(tally) if tally.left_out else ""
     if not result:
-        raise Problem(f"{source.name} holds no sentence: expected articles of two paragraphs or more, or lines of text")
+        raise Problem(
+            f"{source.name} holds no sentence{left_out and f' ({left_out})'}:"
+            ' expected articles of two paragraphs or more (in jsonl, {"text": "..."}), or lines of text'
+        )
+    if left_out:
+        wanted.notice(left_out)
     if len(result) < wanted.n:
         wanted.notice(f"{len(result)} sentences found, {wanted.n} asked for: that is all of {source.name}")
     # Departure: the original kept the order of the articles; what trains and what validates must be alike.
@@ -114,11 +123,21 @@ def identity(path: str, budget: int) -> dict[str, Any]:
     return known if whole else {**known, "bytes": budget}
 
 
-def _jsonl(files: list[str], rng: random.Random) -> Iterator[str]:
+def _txt(file: str, tally: Tally) -> Iterator[str]:
+    for number, line in enumerate(lines_of(Path(file).read_bytes(), file), 1):
+        tally.read += bool(line)
+        try:
+            yield text_of(line)
+        except LeftOut as why:
+            tally.leave(str(why), f"{file}, line {number}")
+
+
+def _jsonl(files: list[str], rng: random.Random) -> Iterator[tuple[str, Callable[[], str]]]:
     places = []
     for file in files:
         with open(file, "rb") as stream:
-            offset = 0
+            refuse_utf16(stream.read(HEAD), file)
+            offset = stream.seek(0)
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     places.append((file, offset, number))
@@ -127,11 +146,13 @@ def _jsonl(files: list[str], rng: random.Random) -> Iterator[str]:
     for file, offset, number in places:
         with open(file, "rb") as stream:
             stream.seek(offset)
-            line = stream.readline()
-        try:
-            article = json.loads(line)["text"]
-        except (ValueError, TypeError, KeyError):
-            article = None
-        if not isinstance(article, str):
-            raise Problem(f'{file}, line {number}: expected an object like {{"text": "..."}}')
-        yield article
+            yield f"{file}, line {number}", partial(_in_json, stream.readline())
+
+
+def _in_json(line: bytes) -> str:
+    text = text_of(line)
+    try:
+        article = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LeftOut("no JSON") from error
+    return text_of(article.get("text") if isinstance(article, dict) else None)

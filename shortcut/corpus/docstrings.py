@@ -93,7 +93,7 @@ def _paragraphs(docstring: str) -> Iterator[str]:
         if ">>>" in block or "```" in block or block.lstrip().startswith(("..", "#", "$")):
             continue
         run, indent = [], None
-        for line in block.splitlines():
+        for line in block.split("\n"):
             if UNDERLINE.fullmatch(line):  # the line above it is a section's title
                 run, indent = [], None
                 continue

@@ -8,20 +8,22 @@ Every footer and the sentences of every group are kept until the output is whole
 random generator of its own: a run that was stopped ends with what an undisturbed run would have drawn.
 """
 
+import json
 import math
 import random
-from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice, zip_longest
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import pyarrow
 import pyarrow.parquet
 from huggingface_hub.errors import HTTPError
-from pyarrow.parquet import ParquetFile
+from pyarrow.parquet import FileMetaData, ParquetFile
 
 from shortcut import Problem, one_line
 from shortcut.corpus.sentences import Wanted, draw_sentences
+from shortcut.corpus.texts import LeftOut, Tally, text_of
 from shortcut.files.scratch import KEPT, Scratch
 
 SLACK = 1.2  # articles in reach for each sentence wanted: some are too short to have one
@@ -29,6 +31,8 @@ SLACK = 1.2  # articles in reach for each sentence wanted: some are too short to
 # What reading raises. The hub's HTTP client, whose errors are no OSErrors, asks for a range five times
 # more, 1 to 8 seconds apart, before it raises one.
 READ_ERRORS = (pyarrow.ArrowException, OSError, HTTPError)
+
+TEXTS = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}  # pyarrow's names
 
 
 class Group(NamedTuple):
@@ -40,62 +44,72 @@ class Group(NamedTuple):
     size: int
 
 
-def sentences(files: list[str], wanted: Wanted, scratch: Scratch) -> list[str]:
-    """Sentences of as many articles, in random order; fewer if there are no more."""
+def sentences(files: list[str], wanted: Wanted, scratch: Scratch, tally: Tally) -> list[str]:
+    """Sentences of as many articles, in random order; fewer if there are no more. What is left out is in the tally."""
     n = wanted.n
-    with ExitStack() as closing:
-        wanted.notice(f"reading the footers of {len(files)} files")
-        opened = [_open(file, scratch, closing) for file in files]
-        first, others = _choose(opened, wanted)
-        read, everything = (sum(group.size for group in groups) / 1e6 for groups in (first, [*first, *others]))
-        wanted.notice(
-            f"reading {len(first)} of {len(first) + len(others)} row groups from {len(files)} files,"
-            f" {read:.0f} of {everything:.0f} MB"
-        )
-        rows = sum(group.rows for group in first)
-        steps = [(group, min(group.rows, math.ceil(n * group.rows / max(rows, 1)))) for group in first]
-        # Only where articles are too short to have a sentence: the other groups, then all of the first ones.
-        steps += [(group, group.rows) for group in [*others, *first]]
-        drawn: dict[Group, list[str]] = {}
-        total = 0
-        for step, (group, share) in enumerate(steps):
-            if step >= len(first) and total >= n:
-                break
-            drawn[group] = _draw(files[group.file], opened[group.file], group, share, wanted, scratch)
-            before, total = total, sum(map(len, drawn.values()))
-            wanted.found(min(total, n) - min(before, n))
-    result = [sentence for group in drawn.values() for sentence in group]
+    wanted.notice(f"reading the footers of {len(files)} files")
+    footers = [_read_footer(file, scratch) for file in files]
+    first, others = _choose(footers, wanted)
+    read, everything = (sum(group.size for group in groups) / 1e6 for groups in (first, [*first, *others]))
+    wanted.notice(
+        f"reading {len(first)} of {len(first) + len(others)} row groups from {len(files)} files,"
+        f" {read:.0f} of {everything:.0f} MB"
+    )
+    rows = sum(group.rows for group in first)
+    steps = [(group, min(group.rows, math.ceil(n * group.rows / max(rows, 1)))) for group in first]
+    # Only where articles are too short to have a sentence: the other groups, then all of the first ones.
+    steps += [(group, group.rows) for group in [*others, *first]]
+    drawn: dict[Group, tuple[list[str], Tally]] = {}
+    total = 0
+    for step, (group, share) in enumerate(steps):
+        if step >= len(first) and total >= n:
+            break
+        drawn[group] = _draw(files[group.file], footers[group.file], group, share, wanted, scratch)
+        before, total = total, sum(len(found) for found, _ in drawn.values())
+        wanted.found(min(total, n) - min(before, n))
+    for _, of_group in drawn.values():
+        tally.add(of_group)
+    result = [sentence for found, _ in drawn.values() for sentence in found]
     random.Random(wanted.seed).shuffle(result)  # what is too many is some of every file, not the last ones
     return result[:n]
 
 
-def _open(file: str, scratch: Scratch, closing: ExitStack) -> ParquetFile:
+def _open(file: str) -> BinaryIO:
+    if not file.startswith("hf://"):
+        return open(file, "rb")
+    system, path = fsspec.url_to_fs(file)
+    return system.open(path, cache_type="none")  # the default reads 5 MB more than it is asked for, each time
+
+
+def _read_footer(file: str, scratch: Scratch) -> FileMetaData:
     try:
-        system, path = fsspec.url_to_fs(file)
-        # cache_type: the default reads 5 MB more than it is asked for, each time
-        stream = closing.enter_context(system.open(path, cache_type="none"))
-        footer = pyarrow.BufferReader(scratch.keep(lambda: _footer(stream), file=file))
-        parquet = ParquetFile(stream, metadata=pyarrow.parquet.read_metadata(footer))
+        footer = pyarrow.parquet.read_metadata(pyarrow.BufferReader(scratch.keep(lambda: _footer(file), file=file)))
     except READ_ERRORS as error:
         raise Problem(f"cannot read {file} ({one_line(error)}): expected a parquet file{KEPT}") from error
-    if "text" not in (columns := parquet.schema_arrow.names):
-        raise Problem(f"{file} has the columns {', '.join(columns)}, expected one named 'text'")
-    return parquet
+    schema = footer.schema.to_arrow_schema()
+    if schema.names.count("text") != 1:
+        raise Problem(f"{file} has the columns {', '.join(schema.names)}, expected one named 'text'")
+    kind = schema.field("text").type
+    if str(kind.value_type if pyarrow.types.is_dictionary(kind) else kind) not in TEXTS:
+        raise Problem(f"{file} has texts of type {kind}, expected string")
+    return footer
 
 
-def _footer(stream) -> bytes:
+def _footer(file: str) -> bytes:
     footer = pyarrow.BufferOutputStream()
-    pyarrow.parquet.read_metadata(stream).write_metadata_file(footer)
+    with _open(file) as stream:
+        pyarrow.parquet.read_metadata(stream).write_metadata_file(footer)
     return footer.getvalue().to_pybytes()
 
 
-def _choose(opened: list[ParquetFile], wanted: Wanted) -> tuple[list[Group], list[Group]]:
+def _choose(footers: list[FileMetaData], wanted: Wanted) -> tuple[list[Group], list[Group]]:
     """The groups to read, and the others: round after round, one of every file that has one left."""
     queues = []
-    for file, parquet in enumerate(opened):
-        column = parquet.schema_arrow.names.index("text")
-        groups = [parquet.metadata.row_group(k) for k in range(parquet.num_row_groups)]
-        queue = [Group(file, k, g.num_rows, g.column(column).total_compressed_size) for k, g in enumerate(groups)]
+    for file, footer in enumerate(footers):
+        # a column's number: nested ones before it count as often as they have leaves
+        leaf = next(k for k in range(footer.num_columns) if footer.schema.column(k).path == "text")
+        groups = [footer.row_group(k) for k in range(footer.num_row_groups)]
+        queue = [Group(file, k, g.num_rows, g.column(leaf).total_compressed_size) for k, g in enumerate(groups)]
         random.Random(f"{wanted.seed} {file}").shuffle(queue)
         queues.append(queue)
     rounds = [[group for group in groups if group is not None] for groups in zip_longest(*queues)]
@@ -108,16 +122,27 @@ def _choose(opened: list[ParquetFile], wanted: Wanted) -> tuple[list[Group], lis
     return [*chain(*rounds[:planned])], [*chain(*rounds[planned:])]
 
 
-def _draw(file: str, parquet: ParquetFile, group: Group, share: int, wanted: Wanted, scratch: Scratch) -> list[str]:
+def _draw(
+    file: str, footer: FileMetaData, group: Group, share: int, wanted: Wanted, scratch: Scratch
+) -> tuple[list[str], Tally]:
     def draw() -> bytes:
         try:
-            texts = parquet.read_row_group(group.number, columns=["text"])["text"].to_pylist()
+            with _open(file) as stream:
+                texts = ParquetFile(stream, metadata=footer).read_row_group(group.number, columns=["text"])["text"]
         except READ_ERRORS as error:
             raise Problem(f"cannot read row group {group.number} of {file} ({one_line(error)}){KEPT}") from error
-        articles = [article for article in texts if isinstance(article, str)]
-        rng = random.Random(f"{wanted.seed} {group.file} {group.number}")
-        drawn = draw_sentences(rng.sample(articles, len(articles)), wanted.split, rng)
-        return "".join(islice(drawn, share)).encode()
+        rng, tally = random.Random(f"{wanted.seed} {group.file} {group.number}"), Tally()
+        rows = rng.sample(range(len(texts)), len(texts))
+        articles = ((f"{file}, row group {group.number}, row {row}", partial(_text, texts[row])) for row in rows)
+        drawn = list(islice(draw_sentences(articles, wanted.split, rng, tally), share))
+        return json.dumps([drawn, tally.read, tally.left_out]).encode()
 
-    lines = scratch.keep(draw, file=file, group=group.number, share=share).decode().split("\n")
-    return [line + "\n" for line in lines[:-1]]
+    drawn, *counts = json.loads(scratch.keep(draw, file=file, group=group.number, drawn=share))
+    return drawn, Tally(*counts)
+
+
+def _text(scalar: Any) -> str:
+    try:
+        return text_of(scalar.as_py())
+    except UnicodeDecodeError as error:  # no reader checks
+        raise LeftOut("not UTF-8") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shortcut import Problem, lens, results
 from shortcut.approximation import mode_of
-from shortcut.corpus.sentences import read_lines
+from shortcut.corpus.texts import lines_of, text_of
 from shortcut.files import formats, store
 from shortcut.files.outputs import Outputs
 from shortcut.results import Results
@@ -119,7 +119,11 @@ def asked(text_or_file: str) -> list[str]:
     is_file = os.path.isfile(text_or_file)
     if " " not in text_or_file and re.search(r"/|\.[a-z]{2,5}$", text_or_file) and not is_file:
         raise Problem(f"--sentence {text_or_file}: no such file; expected a sentence, or a file of one a line")
-    lines = read_lines(text_or_file) if is_file else text_or_file.splitlines()
+    try:  # an argument's bytes, which Python decodes as the locale has it, are UTF-8 as a file's are
+        content = Path(text_or_file).read_bytes() if is_file else os.fsencode(text_or_file)
+        lines = [text_of(line) for line in lines_of(content, text_or_file)]
+    except ValueError as error:
+        raise Problem(f"--sentence {text_or_file!r}: expected UTF-8 text ({error})") from error
     found = [line.rstrip() for line in lines if line.strip()]
     if not found:
         raise Problem(f"--sentence {text_or_file!r} holds no sentence: give one, or a file of one a line")
