@@ -30,7 +30,7 @@ $(error SOURCE=$(SOURCE) needs a name for its files: add DATASET=news or the lik
 endif
 endif
 ifneq ($(MODEL),)
-FAMILY ?= $(shell $(PYTHON) -m shortcut.run.kind $(call quoted,$(MODEL)))
+FAMILY ?= $(shell $(PYTHON) config.py --family --model $(call quoted,$(MODEL)))
 FAMILY := $(FAMILY)
 endif
 STAGES := $(or $(FAMILY),gpt2 bert)

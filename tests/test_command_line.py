@@ -60,12 +60,12 @@ def problem_with_few(capsys, out, model):
     return problem(capsys, "add_tokenization", "--out", out, "--model", model, "--dataset", "few")
 
 
-def test_an_empty_sentence_in_the_file_is_named(tmp_path, gpt2_folder, capsys):
+def test_too_few_sentences_that_hold_a_token_are_told_of(tmp_path, gpt2_folder, capsys):
     files_ = Names(tmp_path, "tiny-gpt2", "words")
     with store.replacing(files_.sentences) as file:
         store.dump(file, *make_sentences(119), "\n")
     message = problem(capsys, "add_tokenization", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
-    assert "sentence 39 of val" in message
+    assert "too few sentences: got 119" in message
     assert not files_.tokenized("train").exists()
 
 
@@ -121,7 +121,7 @@ def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, capsys):
         ("TAU", None, "config.py has no TAU: restore the line, or correct its name"),
         ("TRAIN", "9000", "TRAIN in config.py is '9000', expected a value of type int"),
         ("LAST_ONLY", 1, "LAST_ONLY in config.py is 1, expected a value of type bool"),
-        ("VAL", 0, "VAL in config.py is 0, expected at least 1"),
+        ("VAL", 0, "VAL in config.py is 0, expected at least 2"),
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypatch, name, value, message):

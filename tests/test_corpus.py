@@ -378,11 +378,12 @@ def test_validation_sentences_are_held_out_and_training_ones_are_not():
 
 def tokenize(sentences, tokenizer, context=48, seed=0):
     lines = []
-    return tokens.tokenize({"train": sentences}, tokenizer, context, seed, lines.append)["train"], lines
+    sizes = {"train": len(sentences) - 1, "val": 1}
+    return tokens.tokenize(sentences, sizes, tokenizer, context, seed, lines.append)["train"], lines
 
 
 def test_tokens_are_the_stock_tokenizers_without_trailing_white_space(tokenizer):
-    tokenized, lines = tokenize(["the model reads.  \n"], tokenizer)
+    tokenized, lines = tokenize(["the model reads.  \n", "a\n"], tokenizer)
     assert tokenized.sentences[0].tolist() == tokenizer("the model reads.")["input_ids"]
     assert tokenized.sentences[0].dtype == tokenized.positions.dtype == torch.int64
     assert lines == []
@@ -399,12 +400,44 @@ def test_long_sentences_are_truncated_with_one_notice(tokenizer):
     tokenized, lines = tokenize(["the model reads. " * 40 + "\n", "the\n"], tokenizer)
     assert len(tokenized.sentences[0]) == 48
     assert int(tokenized.positions[0]) < 48
-    assert lines == ["1 of 2 sentences are longer than 48 tokens: truncated"]
+    assert lines == ["1 of 1 sentences are longer than 48 tokens: truncated"]
 
 
-def test_an_empty_sentence_is_named_by_its_number(tokenizer):
-    with pytest.raises(Problem, match="sentence 1 "):
-        tokenize(["the\n", " \n"], tokenizer)
+@pytest.mark.parametrize("empty", [" \n", "\n", "\u200b\n"])
+def test_a_sentence_of_no_token_is_left_out_before_any_is_drawn(empty):
+    """Of a tokenizer that drops marks of no width, and for BERT's, whose [CLS] and [SEP] are no tokens of it."""
+    marked = transformers.BertTokenizerFast(
+        vocab={w: k for k, w in enumerate("[UNK] [CLS] [SEP] [PAD] [MASK] the a".split())}
+    )
+    for special in (True, False):
+        told = []
+
+        def encode(texts, special=special, **options):
+            return marked([text.replace("\u200b", "") for text in texts], add_special_tokens=special, **options)
+
+        encode.unk_token, encode.convert_tokens_to_ids = "[UNK]", marked.convert_tokens_to_ids
+        given = ["the\n", empty, "a\n", "a the\n"]
+        found = tokens.tokenize(given, {"train": 2, "val": 1}, encode, 48, 0, told.append)
+        with_none = tokens.tokenize([given[0], *given[2:]], {"train": 2, "val": 1}, encode, 48, 0, told.append)
+        assert told == ["1 of 4 sentences hold no token: left out"]
+        for split in ("train", "val"):
+            assert found[split].positions.equal(with_none[split].positions)
+            assert all(map(torch.equal, found[split].sentences, with_none[split].sentences))
+
+
+@pytest.mark.parametrize(("known", "told"), [(200, None), (98, "2.0% of the tokens are [UNK]"), (49, Problem)])
+def test_unknown_tokens_are_told_of_above_1_percent_and_refused_above_one_half(known, told):
+    tokenizer = transformers.BertTokenizerFast(
+        vocab={w: k for k, w in enumerate("[UNK] [CLS] [SEP] [PAD] [MASK] the".split())}
+    )
+    unknown = {200: 2, 98: 2, 49: 51}[known]
+    sentences, lines = [" ".join(["the"] * known + ["acgt"] * unknown)] * 2, []
+    if told is Problem:
+        with pytest.raises(Problem, match=r"^51.0% of the tokens are \[UNK\].*: take text, or blanks in it"):
+            tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, 512, 0, lines.append)
+    else:
+        tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, 512, 0, lines.append)
+        assert [line.split(",")[0] for line in lines] == ([told] if told else [])
 
 
 def test_too_few_sentences_say_how_many_are_wanted():

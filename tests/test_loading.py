@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import LAYERS, make_bert, make_gpt2
+from conftest import CONTEXT, LAYERS, make_bert, make_gpt2
+from tokenizers import Tokenizer
 
-from shortcut import Problem
+from shortcut import Problem, representations
 from shortcut.run import checkpoint, loading
 
 
@@ -32,7 +34,7 @@ def test_unknown_family_names_the_known_ones(tmp_path):
 
 
 def test_unknown_name_and_empty_folder_are_one_line(tmp_path):
-    for name, hint in (("no-such-model", "not a folder here"), (str(tmp_path), "expected a folder with")):
+    for name, hint in (("no-such-model", "not a folder here"), (str(tmp_path), "expected a whole folder with")):
         with pytest.raises(Problem, match=hint) as caught:
             loading.load(name, masked=False)
         assert "\n" not in str(caught.value)
@@ -73,13 +75,258 @@ def test_damaged_checkpoint_is_one_line(tmp_path, gpt2_folder):
     assert "\n" not in str(caught.value)
 
 
-def test_pickled_checkpoints_need_a_setting(tmp_path, gpt2_folder, gpt2):
-    shutil.copytree(gpt2_folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "model.safetensors").unlink()
-    torch.save(gpt2.net.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(Problem, match=r"pytorch_model.bin.*set SAFETENSORS_ONLY = False"):
-        loading.load(str(tmp_path), masked=False)
-    assert loading.load(str(tmp_path), masked=False, safetensors_only=False).n_layers == LAYERS
+def changed(folder, tmp_path, weights=lambda w: w, **settings):
+    """A copy of a model's folder with other weights and settings."""
+    copy = shutil.copytree(folder, tmp_path / "changed", dirs_exist_ok=True)
+    tensors = weights(safetensors.torch.load_file(copy / "model.safetensors"))
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps({**config, **settings}), encoding="utf-8")
+    return str(copy)
+
+
+def renamed(**names):
+    """Weights under other names; of a name given as None there are none."""
+    return lambda w: {names.get(k.replace(".", "_"), k): v for k, v in w.items() if names.get(k.replace(".", "_"), k)}
+
+
+GPT2_OVER = ["transformer.h.3.ln_1.weight", "transformer.h.0.attn.c_attn.lora_A.weight", "h.1.adapter.weight",
+             "transformer.ln_0.weight", "transformer.wpe.scale", "lm_head.bias"]  # fmt: skip
+BERT_OVER = ["bert.encoder.layer.1.output.adapter.up.weight", "bert.embeddings.distance.weight",
+             "encoder.layer.0.attention.self.distance_embedding.weight", "cls.predictions.transform.scale"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*GPT2_OVER, *BERT_OVER])
+def test_weights_that_have_no_place_in_what_runs_stop_it(tmp_path, gpt2_folder, bert_folder, name):
+    masked = name in BERT_OVER
+    folder = changed(bert_folder if masked else gpt2_folder, tmp_path, lambda w: {**w, name: torch.ones(3, 3)})
+    with pytest.raises(Problem, match=rf"holds 1 weights that its class has no place for \(first: {name}\)"):
+        loading.load(folder, masked=masked)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("transformer.h.0.attn.masked_bias", False), ("h.2.attn.bias", False), ("v_head.summary.weight", True),
+     ("bert.pooler.dense.weight", False), ("pooler.dense.weight", False), ("cls.seq_relationship.weight", False),
+     ("bert.embeddings.position_ids", False), ("classifier.weight", True)],
+)  # fmt: skip
+def test_weights_beside_what_runs_are_nothing_or_one_notice(tmp_path, gpt2_folder, bert_folder, name, told):
+    masked, lines = bool({"bert", "pooler", "cls", "classifier"} & {*name.split(".")}), []
+    folder = changed(bert_folder if masked else gpt2_folder, tmp_path, lambda w: {**w, name: torch.ones(3, 3)})
+    loading.load(folder, masked=masked, notice=lines.append)
+    assert len(lines) == told
+    assert all(f"(first: {name})" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("names", "settings"),
+    [
+        ({"transformer_wte_weight": "lm_head.weight"}, {}),
+        ({"cls_predictions_bias": "cls.predictions.decoder.bias"}, {}),
+        ({"bert_embeddings_word_embeddings_weight": "cls.predictions.decoder.weight"}, {}),
+        ({}, {"tie_word_embeddings": False}),
+        ({"cls_predictions_bias": "cls.predictions.decoder.bias"}, {"tie_word_embeddings": False}),
+    ],
+)
+def test_a_whole_checkpoint_is_not_refused_for_the_name_of_one_tensor(
+    tmp_path, gpt2_folder, bert_folder, names, settings
+):
+    masked = "transformer_wte_weight" not in names
+    whole = bert_folder if masked else gpt2_folder
+
+    def weights(w):
+        embeddings = w.get("bert.embeddings.word_embeddings.weight")
+        return renamed(**names)({**w, **({"cls.predictions.decoder.weight": embeddings} if settings else {})})
+
+    model, same = (loading.load(f, masked=masked) for f in (whole, changed(whole, tmp_path, weights, **settings)))
+    h = torch.randn(4, model.d)
+    assert model.read_out(h).equal(same.read_out(h))
+    assert all(a.equal(b) for a, b in zip(model.net.parameters(), same.net.parameters(), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("bert", {"position_embedding_type": "relative_key"}, "has position_embedding_type 'relative_key', which is no"),
+        ("bert", {"position_embedding_type": "alibi"}, "has position_embedding_type 'alibi', which is no longer"),
+        ("gpt2", {"pruned_heads": {"1": [0]}}, "has pruned_heads"),
+        ("bert", {"is_decoder": True}, "has is_decoder True, which makes a masked model a causal one"),
+        ("bert", {"is_causal": True}, "has is_causal True, which makes a masked model a causal one"),
+        ("gpt2", {"is_causal": False}, "its states see the tokens that follow"),
+        ("gpt2", {"n_layer": 0}, "has num_hidden_layers 0, expected a whole number of at least 1"),
+        ("gpt2", {"vocab_size": 9}, "knows 9 tokens, expected at least 10"),
+        ("gpt2", {"n_positions": CONTEXT - 1}, r"transformer.wpe.weight is \[48, 16\], expected \[47, 16\]"),
+        ("gpt2", {"n_positions": None}, "cannot load.*n_positions"),
+        ("gpt2", {"n_head": 0}, "cannot load.*ZeroDivisionError"),
+        ("gpt2", {"activation_function": "of_its_own"}, "cannot load.*KeyError: 'of_its_own'"),
+        ("bert", {"hidden_act": None}, "cannot load"),
+        ("bert", {"pad_token_id": 400}, "cannot load.*AssertionError"),
+        ("gpt2", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "needs a package that is not installed"),
+        ("gpt2", {"quantization_config": {"quant_method": "awq"}}, "needs a package that is not installed"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_run_as_saved_are_one_line(tmp_path, request, family, settings, message):
+    folder = changed(request.getfixturevalue(f"{family}_folder"), tmp_path, **settings)
+    with pytest.raises(Problem, match=message) as caught:
+        loading.load(folder, masked=family == "bert")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("bert", {"chunk_size_feed_forward": 3}),
+        ("bert", {"pad_token_id": -1, "position_embedding_type": "absolute", "is_decoder": False}),
+        ("gpt2", {"return_dict": False, "output_hidden_states": True, "output_attentions": True}),
+        ("gpt2", {"pad_token_id": -1, "n_ctx": 7, "task_specific_params": {"text-generation": {}}, "gradient": True}),
+    ],
+)
+def test_settings_that_change_no_number_are_neutralised(tmp_path, request, tokenized, family, settings):
+    folder = request.getfixturevalue(f"{family}_folder")
+    states = []
+    for one in (folder, changed(folder, tmp_path, **settings)):
+        model = loading.load(one, masked=family == "bert")
+        states.append(torch.cat([representations.run(model, batch).h for batch in batches(model, tokenized)], 1))
+    assert states[0].equal(states[1])
+
+
+def batches(model, tokenized):
+    return representations.batches(model, tokenized, 64)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_integers_without_their_scales_are_refused(tmp_path, gpt2_folder, dtype, pickled):
+    name = "transformer.h.1.mlp.c_fc.weight"
+    folder = changed(gpt2_folder, tmp_path, lambda w: {**w, name: (9 * w[name]).to(dtype)})
+    if pickled:
+        torch.save(safetensors.torch.load_file(f"{folder}/model.safetensors"), f"{folder}/pytorch_model.bin")
+        Path(folder, "model.safetensors").unlink()
+    with pytest.raises(Problem, match=f"holds {name} as {str(dtype)[6:]}, without the scales"):
+        loading.load(folder, masked=False, safetensors_only=not pickled)
+
+
+def test_an_adapter_beside_its_base_is_refused(tmp_path, gpt2_folder):
+    folder = changed(gpt2_folder, tmp_path)
+    Path(folder, "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(Problem, match=r"holds an adapter \(adapter_config.json\).*merge_and_unload"):
+        loading.load(folder, masked=False)
+
+
+def test_code_of_its_own_that_is_not_run_is_told_of(tmp_path, bert_folder):
+    lines = []
+    own = {"AutoModelForMaskedLM": "its_own.Model", "AutoTokenizer": ["a.B", None]}
+    loading.load(changed(bert_folder, tmp_path, auto_map=own), masked=True, notice=lines.append)
+    assert ["names code of its own (AutoModelForMaskedLM), which is not run" in line for line in lines] == [True]
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_git_lfs_pointer_is_called_by_its_name(tmp_path, gpt2_folder, file):
+    folder = changed(gpt2_folder, tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    Path(folder, file).write_text(pointer, encoding="utf-8")
+    with pytest.raises(Problem, match=rf"{file} is a Git LFS pointer, not the file itself: run `git lfs pull`"):
+        loading.load(folder, masked=False)
+
+
+def pickled(folder, shards):
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    if not shards:
+        return torch.save(tensors, folder / "pytorch_model.bin")
+    of = {name: f"pytorch_model-0000{1 + k % 2}-of-00002.bin" for k, name in enumerate(tensors)}
+    for shard in {*of.values()}:
+        torch.save({name: tensors[name] for name in tensors if of[name] == shard}, folder / shard)
+    index = json.dumps({"metadata": {}, "weight_map": of})
+    return (folder / "pytorch_model.bin.index.json").write_text(index, encoding="utf-8")
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_pickled_weights_in_one_piece_or_in_shards_need_a_setting(tmp_path, gpt2_folder, shards):
+    folder = shutil.copytree(gpt2_folder, tmp_path / "model")
+    pickled(folder, shards)
+    with pytest.raises(Problem, match=r"as pickles \(pytorch_model.*\.bin\).*set SAFETENSORS_ONLY = False"):
+        loading.load(str(folder), masked=False)
+    assert loading.load(str(folder), masked=False, safetensors_only=False).n_layers == LAYERS
+    assert checkpoint.is_model_folder(str(folder))
+    if shards:
+        (folder / "pytorch_model-00002-of-00002.bin").unlink()
+        with pytest.raises(Problem, match=r"not whole: pytorch_model-00002-of-00002.bin is not there"):
+            loading.load(str(folder), masked=False, safetensors_only=False)
+
+
+def tokenizer_file(folder, change):
+    """The folder with a tokenizer.json in which something was changed."""
+    file = Path(folder, "tokenizer.json")
+    file.write_text(json.dumps(change(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+    return folder
+
+
+PIECES = [
+    {"type": "Digits", "individual_digits": True},
+    {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False},
+]
+LONG = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+PADDED = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+          "pad_token": "x"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [
+        ("gpt2", {"normalizer": {"type": "Lowercase"}}),
+        ("gpt2", {"pre_tokenizer": {"type": "Sequence", "pretokenizers": PIECES}}),
+        ("gpt2", {"truncation": LONG, "padding": PADDED}),
+        ("bert", {"normalizer": {"type": "Prepend", "prepend": "a "}}),
+        ("bert", {"normalizer": None}),
+        ("bert", {"truncation": LONG}),
+    ],
+)
+def test_tokens_are_those_of_the_file(tmp_path, request, family, own):
+    folder = tokenizer_file(
+        changed(request.getfixturevalue(f"{family}_folder"), tmp_path), lambda file: {**file, **own}
+    )
+    text = ["The Model reads 12345 LAYERS, late and early tokens of State n77.", "the model"]
+    expected = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    expected.no_truncation()
+    expected.no_padding()
+    tokenizer = loading.load_tokenizer(folder, masked=family == "bert")
+    assert tokenizer(text, verbose=False)["input_ids"] == [found.ids for found in expected.encode_batch(text)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", '{"model": {"type": "Unknown"}}', "cannot load"),
+        ("tokenizer.json", "<html>404</html>", "cannot load"),
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1", "tokenizer.json is a Git LFS pointer"),
+        ("tokenizer_config.json", '{"tokenizer_class": "BertJapaneseTokenizer"}', "cannot load"),
+        ("tokenizer_config.json", "null", "cannot load"),
+        ("tokenizer.json", None, "its tokenizer knows no word"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, gpt2_folder, file, content, message):
+    folder = changed(gpt2_folder, tmp_path)
+    if content is None:
+        Path(folder, file).unlink()
+    else:
+        Path(folder, file).write_text(content, encoding="utf-8")
+    with pytest.raises(Problem, match=message) as caught:
+        loading.load_tokenizer(folder, masked=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["added_tokens.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"])
+def test_fingerprint_covers_what_a_tokenizer_without_tokenizer_json_is_made_from(tmp_path, gpt2_folder, file):
+    folder = changed(gpt2_folder, tmp_path)
+    Path(folder, file).write_bytes(b"1")
+    whole = checkpoint.fingerprint(gpt2_folder, "tokenizer")
+    assert checkpoint.fingerprint(folder, "tokenizer") == whole  # which is made from tokenizer.json
+    Path(folder, "tokenizer.json").rename(Path(folder, "vocab.json"))
+    before = checkpoint.fingerprint(folder, "tokenizer")
+    Path(folder, file).write_bytes(b"2")
+    assert checkpoint.fingerprint(folder, "tokenizer") != before
 
 
 def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, gpt2_folder):

@@ -153,7 +153,8 @@ class Provenance:
         for kind in ("format", *MODEL_FILES):
             if expects.get(kind) and theirs.get(kind) and theirs[kind] != expects[kind]:
                 what = f"another model's {kind}" if kind in MODEL_FILES else f"format {theirs[kind]}"
-                raise Problem(f"{name} was made with {what}: {again}")
+                own = ", or give the model an --out of its own" if kind in MODEL_FILES else ""
+                raise Problem(f"{name} was made with {what}: {again}{own}")
         for source, recorded in entry["from"].items():
             if (self.files.root / source).exists() and self.sha256(self.files.root / source) != recorded:
                 raise Problem(f"{name} was made from another {source}: {again}")

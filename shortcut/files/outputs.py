@@ -117,7 +117,9 @@ class Outputs:
         if not (entry := self._provenance.entry(path)):
             why = "is there without a manifest entry (made by hand or by other code): --force replaces it"
         elif how := manifest.differences(entry, self._settings, self._from):
-            why = f"was made with other settings ({how}): --force makes it anew"
+            same = all(entry["settings"].get(kind) == self._settings.get(kind) for kind in manifest.MODEL_FILES)
+            other = "" if same else "another model of that name needs an --out of its own, "
+            why = f"was made with other settings ({how}): {other}--force makes it anew"
         elif entry["sha256"] != self._provenance.sha256(path):
             why = "has changed since it was made: --force makes it anew"
         else:

@@ -1,12 +1,10 @@
 """Whether a model is masked or causal, asked of its config and never of its name.
 
-`python -m shortcut.run.kind MODEL` prints whose scripts are the model's, gpt2 or bert, for the Makefile. Loads no
-library, so that it answers before any is installed.
+Loads no library, so that it answers the Makefile before any is installed.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -35,13 +33,3 @@ def _config_file(name: str) -> Path:
     downloads = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
     commit = (downloads / "refs" / "main").read_text(encoding="utf-8").strip()
     return downloads / "snapshots" / commit / "config.json"
-
-
-if __name__ == "__main__":
-    import config
-
-    model = sys.argv[1]
-    if (masked := is_masked(model, config)) is None:
-        why = "no folder here, unknown to config.py and not downloaded yet"
-        print(f"{model} is taken for a causal model ({why}): add FAMILY=bert for a masked one", file=sys.stderr)
-    print("bert" if masked else "gpt2")

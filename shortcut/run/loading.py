@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from shortcut import Problem
 from shortcut.models import Model
@@ -110,6 +109,8 @@ def _quiet_loading() -> Iterator[None]:
 
 def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:
     """What the model runs with is what the files hold, as far as `from_pretrained` has it reported."""
+    from transformers.modeling_utils import load_state_dict  # noqa: PLC0415
+
     net, base = model.net, model.net.base_model_prefix + "."
     weights = dict(net.named_parameters(remove_duplicate=False))
     for key, got, expected in sorted(report["mismatched_keys"]):
@@ -132,20 +133,10 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
             raise Problem(f"{holds} (first: {used[0]}): what was saved is another model than what would run")
         notice(f"{holds}, outside of what is run (first: {over[0]})")
     for file in files:
-        for key, kind in _types(file):
-            if kind[0].upper() in "IU" and {key, base + key} & weights.keys():
-                holds = f"{model.name} holds {key} as integers ({kind}), without the scales that make weights of them"
-                raise Problem(f"{holds}: expected weights in floating point")
-
-
-def _types(file: str) -> Iterator[tuple[str, str]]:
-    """The tensors of a file, by name, and their types."""
-    if file.endswith(".safetensors"):
-        with safe_open(file, "pt") as tensors:
-            yield from ((key, tensors.get_slice(key).get_dtype()) for key in tensors.keys())  # noqa: SIM118  (no dict)
-    elif file.endswith(".bin"):
-        found = torch.load(file, map_location="meta", weights_only=True)
-        yield from ((key, str(tensor.dtype).removeprefix("torch.")) for key, tensor in found.items())
+        for key, tensor in () if file.endswith(".json") else load_state_dict(file, map_location="meta").items():
+            if not tensor.is_floating_point() and {key, base + key} & weights.keys():
+                holds = f"{model.name} holds {key} as {str(tensor.dtype).removeprefix('torch.')}"
+                raise Problem(f"{holds}, without the scales that make weights of it: expected floating point")
 
 
 def _check_read_out(model: Model) -> None:

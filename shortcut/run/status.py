@@ -1,6 +1,6 @@
 """Where a pipeline stands: the settings in force, what is there of each stage, and the next command.
 
-    python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER]
+    python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER] [--family]
 
 Reads names, manifests and hashes recorded there; no data, so that it answers at once.
 """
@@ -33,13 +33,22 @@ def main(config: ModuleType) -> None:
         options.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
         options.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
         options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
-        for line in _overview(config, options.parse_args()):
+        options.add_argument("--family", action="store_true", help="print only whose scripts are --model's: gpt2, bert")
+        args = options.parse_args()
+        for line in [_family(config, args.model)] if args.family else _overview(config, args):
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
         cli.drop_output()
     except Problem as problem:
         sys.exit(f"config.py: {problem}")
+
+
+def _family(config: ModuleType, model: str) -> str:
+    if (masked := kind.is_masked(model, config)) is None:
+        why = "no folder here, unknown to config.py and not downloaded yet"
+        print(f"{model} is taken for a causal model ({why}): add FAMILY=bert for a masked one", file=sys.stderr)
+    return "bert" if masked else "gpt2"
 
 
 def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
