@@ -12,7 +12,7 @@ from conftest import make_gpt2, make_sentences
 from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 
 import config
-from shortcut.files import names, store
+from shortcut.files import formats, names, store
 from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,11 +122,36 @@ def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, capsys):
         ("TRAIN", "9000", "TRAIN in config.py is '9000', expected a value of type int"),
         ("LAST_ONLY", 1, "LAST_ONLY in config.py is 1, expected a value of type bool"),
         ("VAL", 0, "VAL in config.py is 0, expected at least 2"),
+        ("VAL", 1, "VAL in config.py is 1, expected at least 2"),
+        ("TRAIN", 0, "TRAIN in config.py is 0, expected at least 1"),
+        ("SENTENCES", 0, "SENTENCES in config.py is 0, expected at least 1"),
+        ("SPLITS", {"d": (5, 1)}, "SPLITS in config.py has (5, 1) for d, expected at least 1 and 2 sentences"),
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypatch, name, value, message):
     monkeypatch.delattr(config, name) if value is None else monkeypatch.setattr(config, name, value)
     assert problem(capsys, "add_linreg", "--out", tmp_path) == message
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_terminal_cannot_print_is_replaced(tmp_path, gpt2_folder, encoding):
+    """± and the letters of a file's name, said or in a problem's line; the file itself is read as UTF-8."""
+    source = tmp_path / "größe东.txt"
+    source.write_text("".join(f"{line.strip()} ± 东\n" for line in make_sentences(150)), encoding="utf-8")
+    env = os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    def call(*words):
+        done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=env, capture_output=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = call("get_wikipedia_sentences.py", "--out", tmp_path, "--dataset", "words", "--source", source)
+    assert code == 0
+    assert b".txt, dataset words" in said
+    assert all(
+        sentence.endswith(" ± 东\n") for sentence in formats.load_sentences(Names(tmp_path, "m", "words").sentences)
+    )
+    code, said = call("get_wikipedia_sentences.py", "--out", tmp_path, "--dataset", "no", "--source", f"{source}东")
+    assert (code, b"Traceback" in said, said.count(b"no source")) == (1, False, 1)
 
 
 def test_every_setting_is_checked():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences, on_a_gpu
+from conftest import LAYERS, D, assert_same_up_to_rounding, make_gpt2, make_sentences, on_a_gpu
 from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
@@ -57,6 +57,26 @@ def made(tmp_path_factory, gpt2_folder, source):
             patch.setattr(config, name, value)
         run_all(out, gpt2_folder, source)
     return Names(out, "tiny-gpt2", "words")
+
+
+def test_the_fewest_sentences_one_at_a_time_go_all_the_way(tmp_path, gpt2_folder, source, monkeypatch):
+    for name, value in {"SENTENCES": 3, "TRAIN": 1, "VAL": 2, "BATCH_SIZE": 1}.items():
+        monkeypatch.setattr(config, name, value)
+    run_all(tmp_path, gpt2_folder, source)
+    there = Names(tmp_path, "tiny-gpt2", "words")
+    assert results.summarize(formats.load_results(there.results)).n == 2
+    assert there.report.exists()
+
+
+def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_own(tmp_path, made, gpt2_folder, capsys):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    other = make_gpt2(tmp_path / "other" / "tiny-gpt2", initializer_range=0.1)
+    here = ("--out", tmp_path, "--model", other, "--dataset", "words")
+    message = problem(capsys, "add_linreg", *here)
+    assert "linreg/tiny-gpt2/words/0_1.pickle was made with other settings (weights was" in message
+    assert "another model of that name needs an --out of its own" in message
+    message = problem(capsys, "add_plot_r2", *here)
+    assert "was made with another model's weights: run add_linreg.py --force, or give the model an --out" in message
 
 
 def test_every_file_of_the_design_is_there(made):
