@@ -110,9 +110,10 @@ def weight_files(name: str, cached: bool) -> list[str]:
         shards = _load_json(files[0]).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
             raise ValueError(f"{files[0]} has no weight_map, which names the files of the weights")
-        if missing := sorted(shard for shard in {*shards.values()} if not find(name, cached, shard)):
+        names = sorted({*shards.values()})
+        files += find(name, cached, *names)
+        if missing := [shard for shard in names if not any(file.endswith(shard) for file in files)]:
             raise ValueError(f"its weights are not whole: {missing[0]} is not there, which {files[0]} names")
-        files += find(name, cached, *sorted({*shards.values()}))
     return files
 
 
