@@ -76,7 +76,14 @@ def test_results_tell_by_their_manifest_else_by_their_name(tmp_path):
 
 def make(*words, env=()):
     env = os.environ | dict(env)
-    return subprocess.run(["make", "-n", "run", *words], cwd=ROOT, capture_output=True, text=True, check=True, env=env)
+    return subprocess.run(
+        ["make", "-n", "--no-print-directory", "run", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    )
 
 
 @pytest.mark.parametrize("name", ["home/robert/small", 'my models/it\'s "small"', "bert_mask"])
