@@ -14,7 +14,7 @@ Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `in
 
 import config
 from shortcut import predictions, representations, results
-from shortcut.approximation import MODES
+from shortcut.approximation import MODES, modes_of
 from shortcut.files import formats
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch
@@ -25,13 +25,13 @@ from shortcut.run.script import Work, script, shell
 @script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
     model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"))
-    maps = steps.maps(work, MODES, model)
-    go_on = {name: mode.start(model, maps) for name, mode in MODES.items()}
+    maps = steps.maps(work, modes := modes_of(model), model)
+    go_on = {mode: MODES[mode].start(model, maps) for mode in modes}
 
     def judge(batch: Batch) -> dict[str, Predictions]:
         """Go on from every layer in every mode, read out, and judge by the model's own h_L."""
         seen = representations.run(model, batch)
-        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in MODES}
+        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in modes}
 
     fixed, early = [], []
     for mode, found in steps.judged(work, model, tokenized, judge).items():

@@ -9,8 +9,9 @@
     the curves, with their intervals                                             results
     one sentence, layer by layer                                                 lens
 
-`tokens` has sentences as ids. These ten modules open no file and read no setting; `corpus` finds sentences,
-`files` keeps what was made, `show` shows it, `run` is what the scripts share.
+`tokens` has sentences as ids, `structure` what is found in a model by its structure alone. These eleven modules
+open no file and read no setting; `corpus` finds sentences, `files` keeps what was made, `show` shows it, `run` is
+what the scripts share.
 """
 
 import os

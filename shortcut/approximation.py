@@ -107,6 +107,11 @@ MODES = {mode.name: mode for mode in (
 WHOLE = tuple(mode.name for mode in MODES.values() if not mode.parts)  # those for masked models too
 
 
+def modes_of(model: Model) -> list[str]:
+    """The modes that a model has; without maps of its sub-modules those alone that replace none."""
+    return [name for name, mode in MODES.items() if model.row.parts or not mode.parts]
+
+
 def mode_of(key: Any) -> str | None:
     """The mode that a key in the records stands for; None if none does."""
     return next((mode.name for mode in MODES.values() if key in (mode.key, *mode.others)), None)

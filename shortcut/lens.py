@@ -57,21 +57,22 @@ def look(
     Raises Problem: no token, or one that the model does not know; too long to run or to show; not exactly one
         [MASK]; or logits that are not finite.
     """
-    encoded = tokenizer([sentence], verbose=False, return_special_tokens_mask=True)
+    encoded = tokens.encode(tokenizer, [sentence], notice)
     ids = torch.tensor(encoded["input_ids"][0], dtype=torch.int64)
     if 0 not in encoded["special_tokens_mask"][0]:
         raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
     tokens.check([ids], model.vocabulary)
-    tokens.warn_of_unknown(tokenizer, encoded, notice)
-    longest = model.context if model.family.masked else min(model.context, WIDEST)
+    longest = model.context if model.masked else min(model.context, WIDEST)
     if len(ids) > longest:
-        raise Problem(f"the sentence has {len(ids)} tokens, expected at most {longest}: shorten it")
+        raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
     chosen, best = torch.arange(len(ids)), 1
-    if model.family.masked:
+    if model.masked:
         chosen, best = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST
         if len(chosen) != 1:
             mask = tokenizer.mask_token
-            raise Problem(f"the sentence holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'")
+            raise Problem(
+                f"the sentence {sentence!r} holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'"
+            )
     states: list[torch.Tensor] = []
     with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen])):
         model.run(ids[None].to(model.device), None)
@@ -84,7 +85,7 @@ def look(
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = int(finite.logical_not().nonzero()[0])
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    if model.family.masked:
+    if model.masked:
         return Grid(sentence, "rank", [str(k + 1) for k in range(best)], predicted, probabilities)
     return Grid(sentence, "token", [tokenizer.decode([i]) for i in ids.tolist()], predicted, probabilities)
 

@@ -1,9 +1,14 @@
-"""Everything known about model architectures: where to look in, what to exchange, how to read out.
+"""Everything known about model architectures: where their blocks are, how to read out, what to exchange.
 
-A family of models is a row of `FAMILIES`, keyed by Hugging Face's `config.model_type`. The library's own
-forward pass runs: states are seen by hooks (`Model.watch`), sub-modules are exchanged for linear maps by
-swapping the child (`Model.swapped`), and the last block is spared what nobody reads (`Model.narrowed`), all
-undone when their `with` block ends.
+Nothing of it is a name, for most of them. The blocks are the first list of as many modules as the config has
+layers that all run once, in order. The read-out is the library's own forward pass with its blocks passed over:
+every block's `forward` is exchanged for a stub that hands its input on, the last one's for one that returns h.
+So final norms, projections, scalings and whole heads are the library's business. `loading` proves of every
+model that both hold. What structure does not tell is a row of `ROWS`, keyed by Hugging Face's `config.model_type`.
+
+States are seen by hooks (`Model.watch`), sub-modules are exchanged for linear maps by swapping the child
+(`Model.swapped`), and the last block is spared what nobody reads (`Model.narrowed`), all undone when their
+`with` block ends.
 
 Layers are numbered as in the paper: h_0 is what enters the first block, h_l what leaves block l - 1
 (0-based), h_L what leaves the last one, before any final norm.
@@ -16,36 +21,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from shortcut import Problem
+from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of, tensor_of
 
 
 @dataclass(frozen=True)
-class Family:
-    """Where things are in one architecture; every name is a dotted path."""
+class Row:
+    """What structure does not tell of an architecture; every name is a dotted path from a block."""
 
-    auto: str  # name of the class of transformers that loads it with its head
-    blocks: str  # from the model to its list of blocks
-    read_out: tuple[str, ...]  # modules that turn h_L into logits, in order
-    masked: bool  # predicts masked tokens from both sides (BERT) rather than the next one (GPT-2)
-    pointwise: tuple[str, ...]  # children of a block that work position by position and bear most of its cost
+    pointwise: tuple[str, ...] = ()  # children that work position by position and bear most of a block's cost
     points: tuple[tuple[str, str], ...] = ()  # states 0 ... 6 inside a block, as (child of it, "in" or "out")
     parts: Mapping[int, str] = field(default_factory=dict)  # the child that makes state a from state a - 1, by a
     followers: Mapping[int, str] = field(default_factory=dict)  # the linear layer that alone reads state a, by a
 
 
-FAMILIES = {
-    "gpt2": Family(
-        "AutoModelForCausalLM", "transformer.h", ("transformer.ln_f", "lm_head"), masked=False,
+ROWS = {
+    "gpt2": Row(
         pointwise=("attn.c_proj", "mlp"),
         points=(("", "in"), ("ln_1", "out"), ("attn", "out"), ("ln_2", "in"), ("ln_2", "out"), ("mlp", "out"),
                 ("", "out")),
         parts={1: "ln_1", 2: "attn", 4: "ln_2", 5: "mlp"},
         followers={1: "attn.c_attn", 4: "mlp.c_fc"},
     ),
-    "bert": Family(
-        "AutoModelForMaskedLM", "bert.encoder.layer", ("cls.predictions",), masked=True,
-        pointwise=("attention.output.dense", "intermediate", "output.dense"),
-    ),
+    "bert": Row(pointwise=("attention.output.dense", "intermediate", "output.dense")),
 }  # fmt: skip
 
 Point = tuple[nn.Module, str]  # a module, and whether its input ("in") or its output ("out") is meant
@@ -67,19 +64,28 @@ class LinearPart(nn.Module):
 
 
 class Model:
-    """A loaded transformer, in float32 and evaluation mode."""
+    """A loaded transformer, in float32 and evaluation mode.
 
-    def __init__(self, net: nn.Module, family: Family):
-        self.net, self.family = net, family
+    Raises Problem: no list of its modules runs as blocks do.
+    """
+
+    def __init__(self, net: nn.Module, masked: bool):
+        self.net, self.masked = net, masked  # masked: predicts masked tokens from both sides, not the next one
         self.name = net.config.name_or_path  # what it was loaded by
-        self.blocks = net.get_submodule(family.blocks)  # L of them
-        self.n_layers = len(self.blocks)
-        self.read_outs = [net.get_submodule(path) for path in family.read_out]
-        self.d = net.config.hidden_size  # width of the states
-        self.context = net.config.max_position_embeddings  # the longest sequence it takes, in tokens
-        self.vocabulary = net.config.vocab_size
+        config = net.config.get_text_config(decoder=True)
+        self.row = ROWS.get(net.config.model_type, Row())
+        self.vocabulary = config.vocab_size
         # Any token will do behind a causal prefix or a mask, but transformers warns about the one called padding.
-        self.padding = int(not family.masked and net.config.pad_token_id == 0)
+        self.padding = int(not masked and pad_of(config) == 0)
+        self.blocks, self._forms = find_blocks(net, depth(config), self._dummy(2))  # L of them
+        self.n_layers = len(self.blocks)
+        self.context = context(config)  # the longest sequence it takes, in tokens
+        self.d = self._forms[0].width  # of the states
+
+    def _dummy(self, n: int) -> torch.Tensor:
+        """n sequences of one token, none of them the one called padding."""
+        pad = pad_of(self.net.config.get_text_config(decoder=True))
+        return torch.full((n, 1), int(pad == 0), device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -88,13 +94,25 @@ class Model:
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """The library's own forward pass up to the head, which would cost most and is not needed."""
-        self.net.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] of states [..., d], read like h_L: final norm and unembedding, or BERT's whole head."""
-        for module in self.read_outs:
-            h = module(h)
-        return h
+        """Logits [..., v] of states [..., d], read like h_L, each as a sequence of one token."""
+        rows = h.reshape(-1, 1, h.shape[-1])
+        with self.going_on(self.n_layers, rows):
+            logits = self.net(input_ids=self._dummy(len(rows))).logits
+        return logits.reshape(*h.shape[:-1], -1)
+
+    @contextmanager
+    def going_on(self, layer: int, h: torch.Tensor) -> Iterator[None]:
+        """Within, a forward pass goes on from `layer` with h [b, T, d]: the blocks before it are passed over."""
+        with ExitStack() as undo:
+            for k, (block, form) in enumerate(zip(self.blocks[:layer], self._forms, strict=False)):
+                given = h if k == layer - 1 else None
+                undo.enter_context(exchanged(block, form.stub(given)))
+            if layer == 0:
+                undo.enter_context(exchanged(self.blocks[0], self._forms[0].entered(self.blocks[0].forward, h)))
+            yield
 
     def layer_points(self) -> list[Point]:
         """Where h_0 ... h_L can be seen."""
@@ -105,9 +123,8 @@ class Model:
 
         So there are 6 L + 1 points, and state a of block i is number 6 i + a.
         """
-        if not self.family.points:
-            raise Problem(f"the sub-modules of {self.net.config.model_type} models are not mapped: use a GPT-2 model")
-        inner = [(block.get_submodule(name), side) for block in self.blocks for name, side in self.family.points[:-1]]
+        points = self.row.points[:-1]
+        inner = [(block.get_submodule(name), side) for block in self.blocks for name, side in points]
         return [*inner, (self.blocks[-1], "out")]
 
     @contextmanager
@@ -116,9 +133,11 @@ class Model:
         with ExitStack() as hooks:
             for k, (module, side) in enumerate(points):
                 if side == "in":
-                    hook = module.register_forward_pre_hook(lambda _, args, k=k: keep(k, args[0]))
+                    hook = module.register_forward_pre_hook(
+                        lambda _, args, named, k=k: keep(k, entering(args, named)), with_kwargs=True
+                    )
                 else:
-                    hook = module.register_forward_hook(lambda _, args, out, k=k: keep(k, _tensor(out)))
+                    hook = module.register_forward_hook(lambda _, args, out, k=k: keep(k, tensor_of(out)))
                 hooks.callback(hook.remove)
             yield
 
@@ -143,7 +162,7 @@ class Model:
             return whole
 
         with ExitStack() as hooks:
-            for name in self.family.pointwise:
+            for name in self.row.pointwise:
                 module = self.blocks[-1].get_submodule(name)
                 hooks.callback(module.register_forward_pre_hook(narrow).remove)
                 hooks.callback(module.register_forward_hook(widen).remove)
@@ -157,9 +176,9 @@ class Model:
         """
         swaps = []
         for (i, a), A in maps.items():
-            block, name = self.blocks[i], self.family.parts[a]
-            if a in self.family.followers and (i, a + 1) not in maps:
-                path, _, follower = self.family.followers[a].rpartition(".")
+            block, name = self.blocks[i], self.row.parts[a]
+            if a in self.row.followers and (i, a + 1) not in maps:
+                path, _, follower = self.row.followers[a].rpartition(".")
                 parent = block.get_submodule(path)
                 folded = _folded(parent.get_submodule(follower), A.to(self.device))
                 swaps += [(block, name, nn.Identity()), (parent, follower, folded)]
@@ -185,8 +204,3 @@ def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
     whole.weight = nn.Parameter((A.T.double() @ layer.weight.double()).float(), requires_grad=False)
     whole.bias = layer.bias
     return whole
-
-
-def _tensor(output) -> torch.Tensor:
-    """What a module put out: attention returns its weights beside it."""
-    return output[0] if isinstance(output, tuple) else output

@@ -36,7 +36,7 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
 
     Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
-    if model.family.masked:
+    if model.masked:
         sequences = tokenized.sentences
     else:
         positions = tokenized.positions.tolist()
@@ -53,7 +53,7 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
             rows, together = torch.tensor(order[start:end]), [sequences[k] for k in order[start:end]]
             ids = pad_sequence(together, batch_first=True, padding_value=model.padding).to(model.device)
             mask = None
-            if model.family.masked and lengths[order[start]] < ids.shape[1]:
+            if model.masked and lengths[order[start]] < ids.shape[1]:
                 mask = pad_sequence([torch.ones_like(s) for s in together], batch_first=True).to(model.device)
             result.append(Batch(rows, ids, mask, tokenized.positions[rows]))
             start = end

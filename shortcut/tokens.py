@@ -3,13 +3,14 @@
 The paper takes one token of each sentence, uniformly; what it leaves open follows its original code.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from shortcut import Problem
+from shortcut import Problem, one_line
 
 
 @dataclass(frozen=True)
@@ -32,63 +33,93 @@ def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]
     return {"train": sentences[:train], "val": sentences[train : train + val]}
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How positions are drawn."""
+
+    context: int  # tokens that a model takes
+    seed: int  # of the generator
+    added: bool  # whether tokens that the tokenizer adds, such as [CLS], may be chosen
+
+
 def tokenize(
-    sentences: list[str], sizes: dict[str, int], tokenizer, context: int, seed: int, notice: Callable[[str], None]
+    sentences: list[str], sizes: dict[str, int], tokenizer, drawing: Drawing, notice: Callable[[str], None]
 ) -> dict[str, Tokenized]:
     """Tokens of the sentences of every split, and a position drawn from all tokens of each.
 
     Positions are uniform, first and last included (for BERT [CLS] and [SEP] too), drawn from one seeded
-    generator, split after split. What is longer than the model's `context` is truncated, with one notice, and
-    a sentence without a token is left out, with another.
+    generator, split after split. A causal model's are no tokens that the tokenizer adds: the one at the head is
+    a sink of attention, whose states are like no other's and would rule the fit. What is longer than the context
+    is truncated, with one notice, and a sentence without a token is left out, with another.
     Departure: the original's GPT-2 tokenizer has '.' for padding, which splits at every period and
     swallows the white space beside it; this is the stock tokenizer, which would make the newline a
     token, so trailing white space is stripped first.
 
-    Raises Problem: too few sentences, or more than half of the tokens unknown to the tokenizer.
+    Raises Problem: too few sentences, and as `encode`.
     """
     stripped = [sentence.rstrip() for sentence in sentences]
-    # verbose=False: the tokenizer would warn of lengths beyond the context, which are dealt with below
-    encoded = tokenizer(stripped, verbose=False, return_special_tokens_mask=True)
+    encoded = encode(tokenizer, stripped, notice)
     whole = [k for k, special in enumerate(encoded["special_tokens_mask"]) if 0 in special]
     if len(whole) < len(sentences):
         notice(f"{len(sentences) - len(whole)} of {len(sentences)} sentences hold no token: left out")
-    generator, result = torch.Generator().manual_seed(seed), {}
+    generator, result, context = torch.Generator().manual_seed(drawing.seed), {}, drawing.context
     for name, rows in split(whole, **sizes).items():
-        ids = [encoded["input_ids"][k] for k in rows]
+        ids, special = ([encoded[of][k] for k in rows] for of in ("input_ids", "special_tokens_mask"))
         if long := [k for k, tokens in enumerate(ids) if len(tokens) > context]:
             notice(f"{len(long)} of {len(ids)} sentences are longer than {context} tokens: truncated")
             for k in long:
-                ids[k] = tokenizer(stripped[rows[k]], truncation=True, max_length=context)["input_ids"]
-        lengths = torch.tensor([len(tokens) for tokens in ids])
-        draws = torch.rand(len(ids), generator=generator, dtype=torch.float64)
-        result[name] = Tokenized([torch.tensor(tokens) for tokens in ids], (draws * lengths).long())
-    warn_of_unknown(tokenizer, encoded, notice)
+                cut = tokenizer(stripped[rows[k]], truncation=True, max_length=context, return_special_tokens_mask=True)
+                ids[k], special[k] = cut["input_ids"], cut["special_tokens_mask"]
+        free = [[t for t, added in enumerate(of) if drawing.added or not added] for of in special]
+        draws = torch.rand(len(ids), generator=generator, dtype=torch.float64).tolist()
+        positions = [of[int(draw * len(of))] for of, draw in zip(free, draws, strict=True)]
+        result[name] = Tokenized([torch.tensor(tokens) for tokens in ids], torch.tensor(positions))
     return result
 
 
-def warn_of_unknown(tokenizer, encoded, notice: Callable[[str], None]) -> None:
-    """Tell of the share of unknown tokens among those that are not special, if it is above 1%.
+def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
+    """The `input_ids` of texts, and the `special_tokens_mask` of what the tokenizer adds.
 
-    Raises Problem: it is above one half, so that nearly all that is predicted would be the unknown token.
+    Of the tokens that it does not add, the share that stands for what it does not know, and the share of
+    characters that it drops, are told of above 1%.
+
+    Raises Problem: one of the two is above one half, or the tokenizer cannot encode a text at all.
     """
+    counts = Counter(character for text in texts for character in text if not character.isspace())
+    try:
+        # verbose=False: the tokenizer would warn of lengths beyond the context, which are dealt with elsewhere
+        encoded = tokenizer(texts, verbose=False, return_special_tokens_mask=True)
+        alone = tokenizer([*counts], add_special_tokens=False)["input_ids"] if counts else []
+    except Exception as error:  # the tokenizers' own has no other type
+        lacks = f"the tokenizer cannot encode this text ({one_line(error)})"
+        raise Problem(f"{lacks}: expected one that knows every character, or has a token for the unknown") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)  # whose file may name another token than its settings
     token = getattr(backend.model, "unk_token", tokenizer.unk_token) if backend else tokenizer.unk_token
-    unknown, n, words = tokenizer.convert_tokens_to_ids(token) if token else None, 0, 0
-    for ids, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
-        n += sum(not s and i == unknown for i, s in zip(ids, special, strict=True))
-        words += len(special) - sum(special)
-    told = f"{n / max(words, 1):.1%} of the tokens are {token}, which stands for what the tokenizer does not know"
-    if 2 * n > words:
-        raise Problem(f"{told}: take text, or blanks in it, as this model was trained on")
-    if 100 * n > words:
-        notice(told)
+    unknown = tokenizer.convert_tokens_to_ids(token) if token else None
+    ids = Counter(
+        i
+        for of, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+        for i, added in zip(of, special, strict=True)
+        if not added
+    )
+    dropped = sum(n for n, tokens in zip(counts.values(), alone, strict=True) if not tokens)
+    for n, total, what in (
+        (ids[unknown], ids.total(), f"tokens are {token}, which stands for what the tokenizer does not know"),
+        (dropped, counts.total(), "characters are dropped by the tokenizer, which does not know them"),
+    ):
+        told = f"{n / max(total, 1):.1%} of the {what}"
+        if 2 * n > total and ids:
+            raise Problem(f"{told}: take text, or blanks in it, as this model was trained on")
+        if 100 * n > total and ids:
+            notice(told)
+    return encoded
 
 
 def check(sentences: list[torch.Tensor], vocabulary: int) -> None:
     """Raise Problem if a sentence holds a token that a model of so many does not know."""
     largest = max(int(ids.max()) for ids in sentences)
     if largest >= vocabulary:
-        raise Problem(f"a sentence holds token {largest}, the model knows {vocabulary}: its tokenizer is another one's")
+        raise Problem(f"a sentence holds token {largest}, the model knows {vocabulary}: take its own tokenizer")
 
 
 def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:

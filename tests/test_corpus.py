@@ -14,6 +14,9 @@ import spacy
 import torch
 import transformers
 from conftest import make_sentences
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from shortcut import Problem, tokens
 from shortcut.corpus import articles as articles_of
@@ -271,7 +274,7 @@ def test_byte_order_marks_are_dropped_wherever_they_stand(tmp_path, suffix):
 def test_utf16_is_named_though_its_bytes_may_be_utf8(tmp_path, code, word):
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_bytes(f"{word} {word} {word} {word}.\n".encode(code) * 9)
-        with pytest.raises(Problem, match=rf"{name} is not UTF-8 but UTF-16 or UTF-32 text"):
+        with pytest.raises(Problem, match=rf"{name} is UTF-16 or UTF-32 text"):
             take(str(tmp_path / name), 5)
     with pytest.raises(Problem, match="UTF-16"):
         asked(str(tmp_path / "a.txt"))
@@ -379,7 +382,9 @@ def test_validation_sentences_are_held_out_and_training_ones_are_not():
 def tokenize(sentences, tokenizer, context=48, seed=0):
     lines = []
     sizes = {"train": len(sentences) - 1, "val": 1}
-    return tokens.tokenize(sentences, sizes, tokenizer, context, seed, lines.append)["train"], lines
+    return tokens.tokenize(sentences, sizes, tokenizer, tokens.Drawing(context, seed, added=True), lines.append)[
+        "train"
+    ], lines
 
 
 def test_tokens_are_the_stock_tokenizers_without_trailing_white_space(tokenizer):
@@ -413,13 +418,15 @@ def test_a_sentence_of_no_token_is_left_out_before_any_is_drawn(empty):
         told = []
 
         def encode(texts, special=special, **options):
-            return marked([text.replace("\u200b", "") for text in texts], add_special_tokens=special, **options)
+            return marked([t.replace("\u200b", "") for t in texts], **{"add_special_tokens": special} | options)
 
         encode.unk_token, encode.convert_tokens_to_ids = "[UNK]", marked.convert_tokens_to_ids
         given = ["the\n", empty, "a\n", "a the\n"]
-        found = tokens.tokenize(given, {"train": 2, "val": 1}, encode, 48, 0, told.append)
-        with_none = tokens.tokenize([given[0], *given[2:]], {"train": 2, "val": 1}, encode, 48, 0, told.append)
-        assert told == ["1 of 4 sentences hold no token: left out"]
+        found = tokens.tokenize(given, {"train": 2, "val": 1}, encode, tokens.Drawing(48, 0, added=True), told.append)
+        with_none = tokens.tokenize(
+            [given[0], *given[2:]], {"train": 2, "val": 1}, encode, tokens.Drawing(48, 0, added=True), told.append
+        )
+        assert "1 of 4 sentences hold no token: left out" in told
         for split in ("train", "val"):
             assert found[split].positions.equal(with_none[split].positions)
             assert all(map(torch.equal, found[split].sentences, with_none[split].sentences))
@@ -434,10 +441,46 @@ def test_unknown_tokens_are_told_of_above_1_percent_and_refused_above_one_half(k
     sentences, lines = [" ".join(["the"] * known + ["acgt"] * unknown)] * 2, []
     if told is Problem:
         with pytest.raises(Problem, match=r"^51.0% of the tokens are \[UNK\].*: take text, or blanks in it"):
-            tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, 512, 0, lines.append)
+            tokens.tokenize(
+                sentences, {"train": 1, "val": 1}, tokenizer, tokens.Drawing(512, 0, added=True), lines.append
+            )
     else:
-        tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, 512, 0, lines.append)
+        tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, tokens.Drawing(512, 0, added=True), lines.append)
         assert [line.split(",")[0] for line in lines] == ([told] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "message"),
+    [
+        ("theof", "model the wild", r"^58.3% of the characters are dropped by the tokenizer"),
+        (None, "the model", r"^the tokenizer cannot encode this text \(Exception: WordLevel error"),
+    ],
+)
+def test_a_tokenizer_that_loses_the_text_is_refused(words, text, message):
+    """One of letters without a token for the unknown, and one of words likewise, which raises."""
+    if words:
+        vocabulary = {letter: k for k, letter in enumerate(sorted({*words}))}
+        made = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    else:
+        made = Tokenizer(WordLevel({"the": 0}))
+        made.pre_tokenizer = Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made)
+    with pytest.raises(Problem, match=message):
+        tokens.encode(tokenizer, [text], lambda _: None)
+
+
+def test_more_texts_left_out_than_taken_are_an_error(tmp_path):
+    lines = [b"caf\xe9 au lait"] * 6 + [b"a good line"] * 5
+    (tmp_path / "latin.txt").write_bytes(b"\n".join(lines))
+    with pytest.raises(Problem, match=r"holds hardly a sentence \(left out 6 of 11 texts: 6 not UTF-8"):
+        articles_of.sentences(articles_of.local(str(tmp_path / "latin.txt")), Wanted(5, 0, 1, SPLIT), None)
+
+
+def test_files_that_systems_leave_beside_others_are_no_source(tmp_path):
+    for name in ("a.txt", "._a.txt", ".ipynb_checkpoints/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one\n", encoding="utf-8")
+    assert articles_of.local(str(tmp_path)).files == [str(tmp_path / "a.txt")]
 
 
 def test_too_few_sentences_say_how_many_are_wanted():

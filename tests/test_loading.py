@@ -27,9 +27,9 @@ def test_another_kind_of_model_is_named(gpt2_folder, bert_folder):
         loading.load(bert_folder, masked=False)
 
 
-def test_unknown_family_names_the_known_ones(tmp_path):
-    transformers.GPTNeoConfig().save_pretrained(tmp_path)
-    with pytest.raises(Problem, match=r"'gpt_neo' model; known are gpt2, bert.*shortcut/models.py"):
+def test_a_model_that_predicts_no_tokens_is_named(tmp_path):
+    transformers.ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(Problem, match=r"is a 'vit' model, of which transformers has no causal language model"):
         loading.load(str(tmp_path), masked=False)
 
 
@@ -205,6 +205,43 @@ def test_integers_without_their_scales_are_refused(tmp_path, gpt2_folder, dtype,
         Path(folder, "model.safetensors").unlink()
     with pytest.raises(Problem, match=f"holds {name} as {str(dtype)[6:]}, without the scales"):
         loading.load(folder, masked=False, safetensors_only=not pickled)
+
+
+@pytest.mark.parametrize(
+    ("family", "twice"), [("gpt2", "h.0.ln_1.bias"), ("bert", "bert.encoder.layer.0.output.LayerNorm.gamma")]
+)
+def test_a_weight_that_the_file_holds_twice_is_refused(tmp_path, request, family, twice):
+    folder = changed(request.getfixturevalue(f"{family}_folder"), tmp_path, lambda w: {**w, twice: torch.ones(16)})
+    with pytest.raises(Problem, match=rf"holds a weight twice, as .*{twice}|holds a weight twice, as {twice}"):
+        loading.load(folder, masked=family == "bert")
+
+
+def test_an_error_of_the_model_itself_is_one_line(tmp_path, bert_folder):
+    folder = changed(
+        bert_folder, tmp_path, type_vocab_size=0,
+        weights=lambda w: {k: v[:0] if "token_type" in k else v for k, v in w.items()},
+    )  # fmt: skip
+    with pytest.raises(Problem, match="cannot load") as caught:
+        loading.load(folder, masked=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words_only", [False, True])
+def test_a_mask_that_the_tokenizer_does_not_know_is_not_made_up(tmp_path, bert_folder, words_only):
+    """It would get the number behind the last word, whose embedding nobody trained."""
+    folder = changed(bert_folder, tmp_path)
+    words = Tokenizer.from_file(f"{folder}/tokenizer.json").get_vocab()
+    settings = Path(folder, "tokenizer_config.json")
+    if words_only:
+        Path(folder, "tokenizer.json").unlink()
+        words = [{"[MASK]": "[M]"}.get(word, word) for word in sorted(words, key=words.get)]
+        Path(folder, "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+        settings.unlink()
+    else:
+        changed_settings = json.loads(settings.read_text(encoding="utf-8")) | {"mask_token": "<mask>"}
+        settings.write_text(json.dumps(changed_settings), encoding="utf-8")
+    with pytest.raises(Problem, match=r"its tokenizer has no \[MASK\]"):
+        loading.load_tokenizer(folder, masked=True)
 
 
 def test_an_adapter_beside_its_base_is_refused(tmp_path, gpt2_folder):

@@ -7,8 +7,8 @@ import torch
 import transformers
 from conftest import LAYERS, D
 
-from shortcut import Problem, representations
-from shortcut.models import Family, Model
+from shortcut import representations
+from shortcut.models import Model, Row
 
 
 def run_seeing(model, points, ids):
@@ -73,9 +73,10 @@ def test_states_inside_a_block_are_those_of_a_block_written_by_hand(gpt2):
 @pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("states", [(1, 4), (2,), (5,), (1, 2), (4, 5), (1, 2, 4, 5)])
 def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states, folded):
-    """Also where a family's row names no linear layer that takes a map into its weights."""
-    unnamed = Family(**{name: value for name, value in vars(gpt2.family).items() if name != "followers"})
-    model = gpt2 if folded else Model(gpt2.net, unnamed)
+    """Also where its row names no linear layer that takes a map into its weights."""
+    model = gpt2 if folded else Model(gpt2.net, masked=False)
+    if not folded:
+        model.row = Row(**{name: value for name, value in vars(gpt2.row).items() if name != "followers"})
     g = torch.Generator().manual_seed(1)
     maps = {(i, a): torch.randn(D, D, generator=g) for i in range(LAYERS) for a in states}
     h = torch.randn(2, 5, D, generator=g)
@@ -116,8 +117,3 @@ def test_what_nobody_reads_is_spared_without_a_trace(model, tokenized):
     whole, spared = finals
     torch.testing.assert_close(batch.at_chosen(spared), batch.at_chosen(whole), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(spared, whole)
-
-
-def test_parts_of_a_family_without_them_are_refused(bert):
-    with pytest.raises(Problem, match="sub-modules of bert models are not mapped"):
-        bert.part_points()

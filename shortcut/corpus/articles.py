@@ -38,11 +38,18 @@ def local(path: str) -> Source:
     place = Path(path)
     if not place.exists():
         raise Problem(f"no source {path!r}: expected hub, docstrings, or a file or folder of parquet, jsonl or txt")
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    files = (
+        [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file() and not _is_hidden(p, place))
+    )
     for suffix in (".parquet", ".jsonl", ".txt"):
         if chosen := [str(p) for p in files if p.suffix == suffix]:
             return Source(path, chosen, suffix)
     raise Problem(f"{path} holds no .parquet, .jsonl or .txt file")
+
+
+def _is_hidden(path: Path, place: Path) -> bool:
+    """Whether it is one of the files that systems and editors leave beside others."""
+    return any(part.startswith(".") for part in path.relative_to(place).parts)
 
 
 def hub(dataset: str, config: str, scratch: Scratch) -> Source:
@@ -93,9 +100,10 @@ def sentences(source: Source, wanted: Wanted, scratch: Scratch) -> list[str]:
         result = rng.sample(lines, min(wanted.n, len(lines)))
         wanted.found(len(result))
     left_out = str(tally) if tally.left_out else ""
-    if not result:
+    if not result or 2 * sum(n for n, _ in tally.left_out.values()) > tally.read:
+        few = "hardly a" if result else "no"
         raise Problem(
-            f"{source.name} holds no sentence{left_out and f' ({left_out})'}:"
+            f"{source.name} holds {few} sentence{left_out and f' ({left_out})'}:"
             ' expected articles of two paragraphs or more (in jsonl, {"text": "..."}), or lines of text'
         )
     if left_out:

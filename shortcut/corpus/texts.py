@@ -62,4 +62,4 @@ def lines_of(content: bytes, name: str) -> list[bytes]:
 def refuse_utf16(head: bytes, name: str) -> None:
     """Raise Problem if a text begins as UTF-16 or UTF-32 does, whose lines may be UTF-8 by chance, full of NULs."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or 50 * head.count(0) > len(head):
-        raise Problem(f"{name} is not UTF-8 but UTF-16 or UTF-32 text: save it as UTF-8")
+        raise Problem(f"{name} is UTF-16 or UTF-32 text, or full of NULs: save it as UTF-8 text")

@@ -16,6 +16,7 @@ class Names:
     dataset: str  # <d>
     matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
     masked: bool = False  # whether it is a masked model's
+    parts: bool = True  # whether the sub-modules of a causal model's blocks are mapped
 
     def __post_init__(self):
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset

@@ -70,7 +70,7 @@ class Outputs:
         for old in (old for folder in folders for old in folder.glob("*.parts") if old.is_dir()):
             self._notice(f"removed unfinished work of an earlier version: {self._files.relative(old)}")
             shutil.rmtree(old)
-        if not self.todo:
+        if self.writes and not self.todo:
             self._notice(f"already made, skipped: {self._files.describe(self.writes)}")
         return self
 

@@ -16,8 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shortcut import Problem, one_line
-from shortcut.models import FAMILIES, Family
+from shortcut import Problem, models, one_line, structure
 from shortcut.predictions import TOP
 
 # What a model's fingerprint is taken of; of the weights, the first that is there.
@@ -41,7 +40,6 @@ UNKNOWN = {
     "pruned_heads": (None, {}, []),  # attention heads that were cut out; no longer cut out at loading
 }
 CAUSAL = {"is_decoder": (None, False), "is_causal": (None, False)}  # make a masked model see what precedes alone
-SIZES = ("num_hidden_layers", "hidden_size", "max_position_embeddings")  # of a config, at least 1
 POINTER = b"version https://git-lfs"  # how a file begins that Git left where the large one should be
 
 
@@ -50,8 +48,8 @@ class NotFound(Problem):
 
 
 def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
-    """The number of blocks of a model, from its config alone. Raises as `family`, also if it is not as expected."""
-    layers = family(name, masked)[1].num_hidden_layers
+    """The number of blocks of a model, from its config alone. Raises as `config`, also if it is not as expected."""
+    layers = structure.depth(text_config(name, masked))
     if expected is not None and layers != expected:
         raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
     return layers
@@ -63,9 +61,9 @@ def is_model_folder(name: str) -> bool:
 
 
 def limits(name: str, *, masked: bool) -> tuple[int, int]:
-    """The longest sequence a model takes, and how many tokens it knows, from its config alone. Raises as `family`."""
-    config = family(name, masked)[1]
-    return config.max_position_embeddings, config.vocab_size
+    """The longest sequence a model takes, and how many tokens it knows, from its config alone. Raises as `config`."""
+    found = text_config(name, masked)
+    return structure.context(found), found.vocab_size
 
 
 def fingerprint(name: str, kind: str) -> str | None:
@@ -133,35 +131,52 @@ def _config(name: str):
         return AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
 
 
-def family(name: str, masked: bool) -> tuple[Family, Any]:
-    """A model's row of `FAMILIES`, and its config.
+def config(name: str, masked: bool) -> Any:
+    """A model's config.
 
     Raises Problem: of another kind, not to be found, or with settings that cannot be run as they were saved.
     """
-    config = _config(name)
-    row = FAMILIES.get(config.model_type)
-    if row is None:
-        known = f"known are {', '.join(FAMILIES)}. Add a row to FAMILIES in shortcut/models.py for another"
-        raise Problem(f"{name} is a {config.model_type!r} model; {known}")
-    if row.masked != masked:
-        kind, others = ("masked", "the bert_ scripts") if row.masked else ("causal", "the scripts without bert_")
-        raise Problem(f"{name} is a {kind} language model ({config.model_type}): use {others}")
-    _check(name, config, masked)
-    return row, config
+    from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
+
+    found = _config(name)
+    kinds = {True: auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, False: auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
+    here, there = (found.model_type in kinds[kind] for kind in (masked, not masked))
+    if here and there:  # its head tells, if it has one of either
+        heads = str(found.architectures)
+        here = ("ForCausalLM" if masked else "ForMaskedLM") not in heads
+    if not here and there:
+        kind, others = ("causal", "the scripts without bert_") if masked else ("masked", "the bert_ scripts")
+        raise Problem(f"{name} is a {kind} language model ({found.model_type}): use {others}")
+    if not here:
+        kind = "masked" if masked else "causal"
+        raise Problem(f"{name} is a {found.model_type!r} model, of which transformers has no {kind} language model")
+    _check(name, found, masked)
+    return found
 
 
-def _check(name: str, config, masked: bool) -> None:
-    known = {field.name for field in fields(config)}
+def has_parts(name: str, masked: bool) -> bool:
+    """Whether the sub-modules of a model's blocks are mapped. Raises as `config`."""
+    return bool(models.ROWS.get(config(name, masked).model_type, models.Row()).parts)
+
+
+def text_config(name: str, masked: bool) -> Any:
+    """That part of a model's config that is about text. Raises as `config`."""
+    return config(name, masked).get_text_config(decoder=True)
+
+
+def _check(name: str, whole, masked: bool) -> None:
+    found = whole.get_text_config(decoder=True)
+    known = {field.name for field in fields(found)}
     dropped = {key: harmless for key, harmless in UNKNOWN.items() if key not in known}
     for key, harmless in (dropped | (CAUSAL if masked else {})).items():
-        if (value := getattr(config, key, None)) not in harmless:
+        if (value := getattr(found, key, None)) not in harmless:
             why = "makes a masked model a causal one" if key in CAUSAL else "is no longer honoured by transformers"
             raise Problem(f"{name}: config.json has {key} {value!r}, which {why}: it would run as another model")
-    for key in SIZES:
-        if not isinstance(size := getattr(config, key, None), int) or size < 1:
+    for key, size in {"num_hidden_layers": structure.depth(found), "a context of": structure.context(found)}.items():
+        if not isinstance(size, int) or size < 1:
             raise Problem(f"{name}: config.json has {key} {size!r}, expected a whole number of at least 1")
-    if config.vocab_size < TOP:
-        raise Problem(f"{name} knows {config.vocab_size} tokens, expected at least {TOP}: the best {TOP} are kept")
+    if found.vocab_size < TOP:
+        raise Problem(f"{name} knows {found.vocab_size} tokens, expected at least {TOP}: the best {TOP} are kept")
 
 
 @contextmanager

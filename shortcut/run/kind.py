@@ -7,22 +7,41 @@ import json
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-MASKED_TYPES = ("bert",)  # `model_type` of those whose config does not name a head
+MAPPED = ("gpt2",)  # `model_type` of those whose sub-modules are mapped
+MASKED_TYPES = (  # of those that are masked models where their config names no head
+    "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
+    "ernie", "esm", "eurobert", "fnet", "ibert", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet",
+    "mra", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
+    "squeezebert", "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
+)  # fmt: skip
 
 
 def is_masked(name: str, config: ModuleType) -> bool | None:
     """Whether a model predicts masked tokens; None if it is no folder, unknown to config.py, and not downloaded."""
     if name in config.LAYERS and not Path(name).is_dir():
         return name in config.MASKED
+    if (found := _load(name)) is None:
+        return None
+    heads = str(found.get("architectures"))
+    if "ForCausalLM" in heads or "LMHeadModel" in heads:
+        return False
+    return "ForMaskedLM" in heads or found.get("model_type") in MASKED_TYPES
+
+
+def has_parts(name: str, config: ModuleType) -> bool:
+    """Whether the sub-modules of a model's blocks are mapped, as those of the paper's models and its kin are."""
+    found = None if name in config.LAYERS else _load(name)
+    return found is None or found.get("model_type") in MAPPED
+
+
+def _load(name: str) -> dict[str, Any] | None:
     try:
         found = json.loads(_config_file(name).read_bytes())
-        heads = str(found.get("architectures"))
-        if "ForCausalLM" in heads or "LMHeadModel" in heads:
-            return False
-        return "ForMaskedLM" in heads or found.get("model_type") in MASKED_TYPES
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _config_file(name: str) -> Path:

@@ -13,7 +13,8 @@ from shortcut.models import Model
 from shortcut.run import checkpoint
 
 PLAIN = {  # settings that change how a forward pass is cut up or what it returns beside the logits, not its numbers
-    "chunk_size_feed_forward": 0, "return_dict": True, "output_attentions": False, "output_hidden_states": False,
+    "chunk_size_feed_forward": 0, "use_cache": False, "return_dict": True, "output_attentions": False,
+    "output_hidden_states": False,
 }  # fmt: skip
 # Weights of no consequence, wherever they are: what pools a sentence or judges the one that follows, and the
 # tables of constants that older versions of transformers saved.
@@ -35,7 +36,8 @@ def load(
     """
     import transformers  # noqa: PLC0415
 
-    family, config = checkpoint.family(name, masked)
+    config = checkpoint.config(name, masked)
+    auto = getattr(transformers, "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM")
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
@@ -45,26 +47,28 @@ def load(
             beside = f"{name} holds an adapter (adapter_config.json) beside a base model, which would run without it"
             raise Problem(f"{beside}: merge the two (peft: merge_and_unload), and save the result")
         with _quiet_loading():
-            net, report = getattr(transformers, family.auto).from_pretrained(
+            net, report = auto.from_pretrained(
                 name,
                 dtype=torch.float32,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
-                attn_implementation="sdpa",
+                attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
                 use_safetensors=True if safetensors_only else None,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # which `_check_weights` tells of
                 trust_remote_code=False,
                 local_files_only=cached,
-                **PLAIN,
+                **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
             )
-        model = Model(net.to(device).eval().requires_grad_(False), family)
+        model = Model(net.to(device).eval().requires_grad_(False), masked)
         _check_weights(model, report, files, notice)
-    if own := [auto for auto in getattr(config, "auto_map", None) or {} if auto in ("AutoModel", family.auto)]:
-        notice(f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} of transformers is")
-    for module in net.modules():  # the same function, fused: a tenth faster
-        if type(module) is transformers.activations.NewGELUActivation:
-            module.forward = transformers.activations.GELUTanh().forward
-    _check_read_out(model)
-    return model
+        if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
+            notice(
+                f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} of transformers is"
+            )
+        for module in net.modules():  # the same function, fused: a tenth faster
+            if type(module) is transformers.activations.NewGELUActivation:
+                module.forward = transformers.activations.GELUTanh().forward
+        _prove(model)
+        return model
 
 
 def load_tokenizer(name: str, *, masked: bool):
@@ -75,18 +79,22 @@ def load_tokenizer(name: str, *, masked: bool):
     from tokenizers import Tokenizer  # noqa: PLC0415
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
 
-    checkpoint.family(name, masked)
+    checkpoint.config(name, masked)
     if checkpoint.fingerprint(name, "tokenizer") is None:  # transformers would make one that knows no word
         raise Problem(f"{name!r} holds no tokenizer: expected {', '.join(checkpoint.TOKENIZER)}")
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
         # Its class has rules of its own for case, numbers and the like, and follows them, not the file's.
         for file in checkpoint.find(name, cached, "tokenizer.json"):
-            special = tokenizer.special_tokens_map
-            tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(file), **special)
+            whole, names = Tokenizer.from_file(file), tokenizer.special_tokens_map
+            known = {of: token for of, token in names.items() if whole.token_to_id(str(token)) is not None}
+            tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
+        files = checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1)
+        words = Path(files[0]).read_text(encoding="utf-8").split("\n") if files and files[0].endswith(".txt") else None
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise Problem(f"{name}: its tokenizer knows no word, expected a vocabulary (vocab.json, vocab.txt or the like)")
-    if masked and tokenizer.mask_token_id is None:
+    # a [MASK] that is not in the list of words would get a number of its own, whose embedding nobody trained
+    if masked and (tokenizer.mask_token_id is None or (words and tokenizer.mask_token not in words)):
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected a masked model's own tokenizer")
     return tokenizer
 
@@ -126,42 +134,64 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
         lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
         raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")
     if over := sorted(key for key in report["unexpected_keys"] if not SPARE.search(key)):
-        inside = {f"{name}." for name, _ in net.base_model.named_children()} | {base, *model.family.read_out}
+        inside = {f"{name}." for name, _ in net.base_model.named_children()} | {base, *_heads(net)}
         used = [key for key in over if key.startswith(tuple(inside))]
         holds = f"{model.name} holds {len(used or over)} weights that its class has no place for"
         if used:
             raise Problem(f"{holds} (first: {used[0]}): what was saved is another model than what would run")
         notice(f"{holds}, outside of what is run (first: {over[0]})")
+    before: dict[str, str] = {}  # by a weight's own name, that in the file
     for file in files:
         for key, tensor in () if file.endswith(".json") else load_state_dict(file, map_location="meta").items():
+            name = key.removeprefix(base).replace(".gamma", ".weight").replace(".beta", ".bias")
+            if name in before:
+                raise Problem(f"{model.name} holds a weight twice, as {before[name]} and {key}: leave the right one")
+            before[name] = key
             if not tensor.is_floating_point() and {key, base + key} & weights.keys():
                 holds = f"{model.name} holds {key} as {str(tensor.dtype).removeprefix('torch.')}"
                 raise Problem(f"{holds}, without the scales that make weights of it: expected floating point")
 
 
-def _check_read_out(model: Model) -> None:
-    """On a dummy batch: reading out the state caught after the last block gives the model's own logits.
+def _heads(net) -> list[str]:
+    """The modules beside the base model, in which a model's head is."""
+    return [name for name, _ in net.named_children() if name != net.base_model_prefix]
 
-    Its two sentences differ in their last token, which a masked model sees from the others and a causal one does not.
+
+@torch.no_grad()
+def _prove(model: Model) -> None:
+    """On a dummy batch: what the method takes of a model for granted.
+
+    The read-out of h_L gives the model's own logits, and so does going on from every h_l, at all positions.
+    Padding changes nothing. A causal model's states do not know the tokens that follow, a masked one's do: the
+    two sentences of the batch differ in their last token.
     """
     T = min(4, model.context)
-    ids = (torch.arange(2 * T, device=model.device) + model.vocabulary // 2).reshape(2, T)
+    ids = ((torch.arange(2 * T, device=model.device) + model.vocabulary // 2) % model.vocabulary).reshape(2, T)
     ids[1, :-1] = ids[0, :-1]
-    final = []
-    with torch.no_grad():
-        with model.watch([(model.blocks[-1], "out")], lambda _, h: final.append(h)):
-            logits = model.net(input_ids=ids, use_cache=False).logits
-        ours = model.read_out(final[0])
+    mask, h = torch.ones_like(ids), {}
+    with model.watch(model.layer_points(), lambda k, x: h.update({k: x.clone()})):  # some blocks work in place
+        logits = model.net(input_ids=ids, attention_mask=mask).logits
     if not torch.isfinite(logits).all():
         broken = next((weights for weights, values in model.net.named_parameters() if not values.isfinite().all()), "")
         what = f"its weights {broken} are" if broken else "its logits are"
         raise Problem(f"{model.name}: {what} not finite; the checkpoint is broken")
-    if not torch.allclose(ours, logits, atol=1e-4, rtol=1e-4):
-        apart = f"differs from its own logits by {(ours - logits).abs().max():.2g}"
-        raise Problem(
-            f"{model.name}: reading out its last state {apart}; it is not built like the family its config names"
-        )
-    seen = not torch.allclose(*final[0][:, :-1], atol=1e-4, rtol=1e-4)
-    if T > 1 and seen != model.family.masked:
-        kind, does = ("masked", "do not see") if model.family.masked else ("causal", "see")
+
+    def require(ours: torch.Tensor, own: torch.Tensor, what: str) -> None:
+        if not torch.allclose(ours, own, atol=1e-4, rtol=1e-4):
+            apart = f"differs from its own by {(ours - own).abs().max():.2g}"
+            raise Problem(f"{model.name}: {what} {apart}; no linear shortcut can be judged in a model that works so")
+
+    require(model.read_out(h[model.n_layers]), logits, "what is read out of its last state")
+    for layer in range(model.n_layers):
+        with model.going_on(layer, h[layer]):
+            ours = model.net(input_ids=ids, attention_mask=mask).logits
+        require(ours, logits, f"what it makes going on from layer {layer}")
+    seen = not torch.allclose(*h[model.n_layers][:, :-1], atol=1e-4, rtol=1e-4)
+    if T > 1 and seen != model.masked:
+        kind, does = ("masked", "do not see") if model.masked else ("causal", "see")
         raise Problem(f"{model.name}: its states {does} the tokens that follow, as those of a {kind} model never would")
+    padded = torch.nn.functional.pad(ids, (0, min(2, model.context - T)), value=model.padding)
+    shown = torch.nn.functional.pad(mask, (0, padded.shape[1] - T))
+    with model.watch([(model.blocks[-1], "out")], lambda _, x: h.update({-1: x[:, :T].clone()})):
+        model.run(padded, shown if model.masked else None)
+    require(h[-1], h[model.n_layers], "what it makes of padded sentences")

@@ -6,6 +6,7 @@ A script's body runs where something of what it writes is not there yet. Skippin
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
@@ -91,6 +92,8 @@ class Work:
         if self.stage.shows:
             return body(self)
         with self._outputs():
+            if not self.files.parts and "parts" in self.stage.writes:
+                self.say(f"the sub-modules of {self.args.model} are not mapped: nothing to do here")
             if any(path.suffix == ".pickle" for path in self.todo):
                 body(self)
             if processes.leads():
@@ -98,7 +101,10 @@ class Work:
 
     @contextmanager
     def _outputs(self) -> Iterator[None]:
-        L = self.L if "model" in self.args else 0
+        L = 0
+        if "model" in self.args:
+            L, parts = self.L, checkpoint.has_parts(self.args.model, self.masked)
+            self.files = replace(self.files, parts=parts)
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])

@@ -103,13 +103,13 @@ def look_inside(work: Work) -> None:
     sentences = asked(work.args.sentence)
     model = steps.load_model(work)
     tokenizer = loading.load_tokenizer(name, masked=work.masked)
-    for sentence in sentences:
+    maps = [formats.load_matrix(path, model.d) for path in jumps]
+    grids = [lens.look(model, tokenizer, sentence, maps, work.say) for sentence in sentences]
+    for sentence, grid in zip(sentences, grids, strict=True):
         figure = f"sentence_{slug(sentence)}"
         made_with = {"model": work.files.model, "sentence": sentence}
         made_with |= {kind: work.fingerprint(kind) for kind in ("weights", "tokenizer")}
         with work.outputs(jumps, work.files.plots(figure), **made_with) as outputs:
-            maps = [formats.load_matrix(path, model.d) for path in jumps]
-            grid = lens.look(model, tokenizer, sentence, maps, work.say)
             draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.title)})
         work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 

@@ -36,7 +36,7 @@ def pairs(L: int, config: ModuleType) -> list[tuple[int, int]]:
 def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
     from shortcut.approximation import MODES, WHOLE, needed  # noqa: PLC0415  (loads torch)
 
-    jumps, parts = needed(WHOLE if f.masked else MODES, L)
+    jumps, parts = needed(MODES if f.parts and not f.masked else WHOLE, L)
     return [*(f.matrix(*key) for key in jumps), *(f.part(*key) for key in parts)]
 
 
@@ -47,11 +47,11 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "states train": lambda f, L, c: [f.states("train")],
     "states val": lambda f, L, c: [f.states("val")],
     "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c)],
-    "parts": lambda f, L, c: [f.part(i, a) for i in range(L) for a in range(1, 7)],
+    "parts": lambda f, L, c: [f.part(i, a) for i in range(L) for a in range(1, 7)] if f.parts else [],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, *f.plots(f"r2_scores_{L}")],
     "results": lambda f, L, c: [f.results],
-    "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=not f.masked)), f.summary, f.report],
+    "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=f.parts and not f.masked)), f.summary, f.report],
 }
 DRAWN = ("seed", "train", "val", "context")
 STAGES = (

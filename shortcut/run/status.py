@@ -71,9 +71,8 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
     for name, masked in wanted:
         yield f"\n{name} on {args.dataset}"
         try:
-            yield from _pipeline(
-                config, Names(root, model_folder(name, masked=masked), args.dataset, masked=masked), name, given
-            )
+            files = Names(root, model_folder(name, masked=masked), args.dataset, masked=masked)
+            yield from _pipeline(config, replace(files, parts=kind.has_parts(name, config)), name, given)
         except Problem as problem:
             yield f"  {problem}"
 
@@ -81,7 +80,9 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
     L, provenance, following = _layers(config, name, files), Provenance(files), None
     for stage in stages.of(masked=files.masked):
-        state, done = _state(provenance, stage, stages.paths(stage.writes, files, L, config), config)
+        if not (writes := stages.paths(stage.writes, files, L, config)):
+            continue
+        state, done = _state(provenance, stage, writes, config)
         yield f"  {stage.script:27} {state}"
         if not done and following is None:
             force = ["--force"] if STALE in state or OTHERWISE in state else []

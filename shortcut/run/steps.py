@@ -28,7 +28,8 @@ def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """The sentences of every split as tokens, with a position each; for a masked model, masked there."""
     tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
     context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
-    tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, context, work.args.seed, work.say)
+    drawing = tokens.Drawing(min(context, tokenizer.model_max_length), work.args.seed, added=work.masked)
+    tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, drawing, work.say)
     for found in tokenized.values():
         tokens.check(found.sentences, vocabulary)
     if work.masked:

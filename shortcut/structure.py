@@ -1,0 +1,108 @@
+"""What is found in a model by its structure alone: its blocks, how they hand on states, its depth and context."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortcut import Problem
+
+# Position tables that begin behind the padding token: of so many positions, the first ones are not for text.
+OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "esm",
+          "ibert", "xmod", "luke", "longformer", "mpnet", "mra"}  # fmt: skip
+
+
+def tensor_of(output) -> torch.Tensor:
+    """What a module put out: attention returns its weights beside it."""
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def entering(args: tuple, named: dict[str, Any]) -> torch.Tensor:
+    """The states that enter a block, which some forward passes hand over by name."""
+    return args[0] if args else named["hidden_states"]
+
+
+def depth(config) -> int:
+    """The number of blocks that a config has, of the decoder where it has both."""
+    layers = getattr(config, "decoder_layers", None)
+    return config.num_hidden_layers if layers is None else layers
+
+
+def context(config) -> int:
+    """The longest sequence that a config allows, in tokens; 2^31 - 1 where it has no limit."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is None or longest == -1:
+        return 2**31 - 1
+    return longest - (pad_of(config) or 0) - 1 if config.model_type in OFFSET else longest
+
+
+def pad_of(config) -> int | None:
+    """The token called padding, if one is."""
+    return getattr(config, "pad_token_id", None)
+
+
+@dataclass
+class Form:
+    """How a block hands on states: alone, or in a tuple or list with others."""
+
+    width: int  # d
+    dtype: torch.dtype  # of the states
+    made: Any  # of what it returns: a type
+
+    def _returned(self, h: torch.Tensor) -> Any:
+        return h if self.made is torch.Tensor else self.made((h, None))
+
+    def stub(self, h: torch.Tensor | None) -> Callable[..., Any]:
+        """A forward that returns h, or what enters it."""
+        return lambda *args, **named: self._returned(entering(args, named) if h is None else h.to(self.dtype))
+
+    def entered(self, forward: Callable[..., Any], h: torch.Tensor) -> Callable[..., Any]:
+        """The forward with h in place of what enters it."""
+        h = h.to(self.dtype)
+        return lambda *args, **named: (
+            forward(h, *args[1:], **named) if args else forward(**named | {"hidden_states": h})
+        )
+
+
+@contextmanager
+def exchanged(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within, the module runs another forward; then what stood there again, which others may have set too."""
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
+
+
+def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleList, list[Form]]:
+    """The first list of L modules that all run once, in order, on text, and the form of what each returns."""
+    lists = [m for m in net.modules() if isinstance(m, nn.ModuleList) and len(m) == L]
+    ran: list[list[int]] = [[] for _ in lists]
+    forms: list[list[Form]] = [[] for _ in lists]
+
+    def keep(which: int, k: int, out: Any) -> None:
+        ran[which].append(k)
+        h = tensor_of(out)
+        if isinstance(h, torch.Tensor):
+            forms[which].append(
+                Form(h.shape[-1], h.dtype, type(out) if isinstance(out, (tuple, list)) else torch.Tensor)
+            )
+
+    with ExitStack() as hooks, torch.no_grad():
+        for which, modules in enumerate(lists):
+            for k, module in enumerate(modules):
+                hook = module.register_forward_hook(lambda _, args, out, which=which, k=k: keep(which, k, out))
+                hooks.callback(hook.remove)
+        net(input_ids=ids)
+    for modules, order, form in zip(lists, ran, forms, strict=True):
+        if order == list(range(L)) == list(range(len(form))):
+            return modules, form
+    kind = net.config.model_type
+    raise Problem(f"{net.config.name_or_path}: no list of {L} modules of this {kind} model runs once and in order")

@@ -1,0 +1,180 @@
+"""Any model of the library: what holds of all of them, by structure alone, on tiny random ones."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+import transformers
+from conftest import make_sentences, make_tokenized
+from pipeline import run
+
+import config
+from shortcut import Problem, representations
+from shortcut.files import formats
+from shortcut.files.names import Names
+from shortcut.models import Model
+from shortcut.run import loading
+
+L, D, CONTEXT = 3, 16, 64
+SMALL = {  # by the names that configs have for them
+    "vocab_size": 320, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
+    "hidden_size": D, "n_embd": D, "d_model": D, "dim": D, "embedding_size": D, "word_embed_proj_dim": 8,
+    "num_hidden_layers": L, "num_layers": L, "n_layer": L, "n_layers": L, "decoder_layers": L, "encoder_layers": 2,
+    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "decoder_attention_heads": 4, "encoder_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 4, "rotary_dim": 4, "intermediate_size": 32, "ffn_dim": 32, "d_ff": 32,
+    "hidden_dim": 32, "decoder_ffn_dim": 32, "encoder_ffn_dim": 32, "max_position_embeddings": CONTEXT,
+    "n_positions": CONTEXT, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}  # fmt: skip
+CAUSAL = """bart biogpt bloom cohere falcon gemma gemma2 gemma3_text glm4 gpt2 gpt_bigcode gpt_neox gptj granite llama
+    mamba mistral mixtral mpt olmo olmo2 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 smollm3 stablelm starcoder2
+    xglm""".split()
+MASKED = """bert camembert deberta-v2 distilbert electra esm megatron-bert modernbert mpnet rembert
+    roberta""".split()
+KINDS = [*((kind, False) for kind in CAUSAL), *((kind, True) for kind in MASKED)]
+
+
+def make(kind, masked, folder):
+    """A random model of an architecture, saved as a folder."""
+    cls = transformers.models.auto.configuration_auto.CONFIG_MAPPING[kind]
+    names, other = {f.name for f in dataclasses.fields(cls)}, getattr(cls, "attribute_map", {})
+    torch.manual_seed(0)
+    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+    net = auto.from_config(cls(**{key: value for key, value in SMALL.items() if key in names and key not in other}))
+    net.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind[0])
+def any_model(request, tmp_path_factory):
+    kind, masked = request.param
+    return loading.load(make(kind, masked, tmp_path_factory.mktemp("any") / kind), masked=masked)
+
+
+def double(model):
+    """The same model in float64."""
+    net = copy.deepcopy(model.net).double()
+    net.config._experts_implementation = "eager"  # the fused product of experts knows no float64
+    return Model(net, model.masked)
+
+
+@torch.no_grad()
+def test_reading_out_and_going_on_from_every_layer_are_the_model_itself(any_model):
+    model = any_model if any_model.net.config.model_type == "xglm" else double(any_model)  # its mask is float32's
+    tight = {"rtol": 1e-10, "atol": 1e-10}
+    ids = torch.randint(5, 320, (3, 7), generator=torch.Generator().manual_seed(0))
+    h = {}
+    with model.watch(model.layer_points(), h.__setitem__):
+        logits = model.net(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    exact = h[0].dtype == torch.float64 and (model.read_out(h[L]) - logits).abs().max() < 1e-10
+    tight = tight if exact else {"rtol": 1e-4, "atol": 1e-4}  # the library computes norms or experts in float32
+    torch.testing.assert_close(model.read_out(h[L]), logits, **tight)
+    for layer in range(L + 1):
+        with model.going_on(layer, h[layer]):
+            ours = model.net(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        torch.testing.assert_close(ours, logits, **tight)
+    assert model.n_layers == L
+
+
+def test_states_do_not_depend_on_the_batch_and_are_those_of_the_library(any_model):
+    tokenized = make_tokenized(12, 320, longest=9)
+    one, many = (
+        torch.cat([representations.run(any_model, batch).h[:, batch.rows.argsort()] for batch in batches], 1)
+        for batches in (
+            representations.batches(any_model, tokenized, 1),
+            representations.batches(any_model, tokenized, 500),
+        )
+    )
+    order = torch.cat([batch.rows for batch in representations.batches(any_model, tokenized, 1)])
+    torch.testing.assert_close(one[:, order.argsort()], many, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        ids = tokenized.sentences[0] if any_model.masked else tokenized.sentences[0][: tokenized.positions[0] + 1]
+        out = any_model.net(input_ids=ids[None], output_hidden_states=True)
+    own = [h[0, tokenized.positions[0]] for h in out.hidden_states or ()]
+    if any_model.net.config.model_type in ("mamba", "opt"):  # counts otherwise, or projects what it hands out
+        return
+    for l in range(L):
+        torch.testing.assert_close(many[l, 0], own[l], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "masked", "message"),
+    [
+        ("bert", False, "its states see the tokens that follow"),
+        ("xlm", True, "what is read out of its last state differs"),
+        ("albert", True, "no list of 3 modules of this albert model runs once and in order"),
+        ("fnet", True, "what it makes of padded sentences differs"),
+    ],
+)
+def test_what_cannot_be_proven_is_refused_in_one_line(kind, masked, message, tmp_path):
+    folder = make(kind, masked, tmp_path / kind)
+    with pytest.raises(Problem, match=message) as caught:
+        loading.load(folder, masked=masked)
+    assert "\n" not in str(caught.value)
+
+
+class Block(torch.nn.Module):
+    """h + tanh(W mean of h so far), and something beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Linear(D, D)
+
+    def forward(self, *, hidden_states):
+        total = hidden_states.cumsum(1) / torch.arange(1, hidden_states.shape[1] + 1)[None, :, None]
+        return [hidden_states + torch.tanh(self.mix(total)), "something"]
+
+
+def test_an_architecture_of_ones_own_runs_with_no_line_added():
+    class OwnConfig(transformers.PretrainedConfig):
+        model_type = "own"
+        vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, pad_token_id = 50, D, L, CONTEXT, None
+
+    class Own(transformers.PreTrainedModel):
+        config_class, base_model_prefix = OwnConfig, "inner"
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.embed, self.head = torch.nn.Embedding(50, D), torch.nn.Linear(D, 50)
+            self.vision = torch.nn.ModuleList(torch.nn.Linear(D, D) for _ in range(L))  # as deep, and not run
+            self.layers = torch.nn.ModuleList(Block() for _ in range(L))
+
+        def forward(self, input_ids, attention_mask=None):
+            h = self.embed(input_ids)
+            for block in self.layers:
+                h = block(hidden_states=h)[0] * 1.0
+            return transformers.modeling_outputs.CausalLMOutput(logits=self.head(torch.tanh(h)))
+
+    torch.manual_seed(0)
+    model = Model(Own(OwnConfig()).eval().requires_grad_(False), masked=False)
+    loading._prove(model)
+    assert model.blocks is model.net.layers
+    tokenized = make_tokenized(5, 50)
+    (batch,) = representations.batches(model, tokenized, 500)
+    assert representations.run(model, batch).h.shape == (L + 1, 5, D)
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama", "gemma2", "gpt_neox", "opt", "qwen3", "olmo2", "roberta", "distilbert", "modernbert"]
+)
+def test_all_stages_of_other_architectures(kind, tmp_path, gpt2_folder, bert_folder, monkeypatch):
+    """With the tokenizer of a GPT-2 or a BERT; their sub-modules are not mapped."""
+    for name, value in {"SENTENCES": 60, "TRAIN": 30, "VAL": 20, "SPLITS": {}}.items():
+        monkeypatch.setattr(config, name, value)
+    masked = kind in MASKED
+    folder = make(kind, masked, tmp_path / kind)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert_folder if masked else gpt2_folder)
+    tokenizer.save_pretrained(folder)
+    source = tmp_path / "words.txt"
+    source.write_text("".join(make_sentences(60)), encoding="utf-8")
+    there = ("--out", tmp_path, "--dataset", "words")
+    run("get_wikipedia_sentences", *there, "--source", source)
+    causal = "add_tokenization add_linreg add_plot_r2 add_linreg_submodules add_results".split()
+    bert = "bert_add_reps bert_add_linreg bert_add_plot_r2 bert_add_results".split()
+    for script in [*(bert if masked else causal), "plot_results"]:
+        run(script, *there, "--model", folder)
+    files = Names(tmp_path, f"{kind}_mask" if masked else kind, "words", masked=masked)
+    modes = {record["info"]["mode"] for record in formats.load_results(files.results)}
+    assert modes == {"idln", "mat"}
+    assert files.report.exists()
