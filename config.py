@@ -12,8 +12,24 @@ LAYERS: dict[str, int] = {  # L of the known models; a folder or another name te
     "gpt2-xl": 48,
     "bert-base-uncased": 12,
     "bert-large-uncased": 24,
+    "EleutherAI/pythia-160m": 12,
+    "EleutherAI/pythia-1b": 16,
+    "facebook/opt-125m": 12,
+    "Qwen/Qwen2.5-0.5B": 24,
+    "Qwen/Qwen3-0.6B": 28,
+    "google/gemma-2-2b": 26,
+    "meta-llama/Llama-3.2-1B": 16,
+    "meta-llama/Llama-3.1-8B": 32,
+    "mistralai/Mistral-7B-v0.1": 32,
+    "allenai/OLMo-2-0425-1B": 16,
+    "FacebookAI/roberta-base": 12,
+    "distilbert/distilbert-base-uncased": 6,
+    "answerdotai/ModernBERT-base": 22,
 }
-MASKED: tuple[str, ...] = ("bert-base-uncased", "bert-large-uncased")  # of these, the ones that predict masked tokens
+MASKED: tuple[str, ...] = (  # of these, the ones that predict masked tokens: for the bert_ scripts
+    "bert-base-uncased", "bert-large-uncased", "FacebookAI/roberta-base", "distilbert/distilbert-base-uncased",
+    "answerdotai/ModernBERT-base",
+)  # fmt: skip
 SAFETENSORS_ONLY: bool = True  # a checkpoint in pickle format can run code when it is loaded
 
 # Sentences

@@ -175,7 +175,8 @@ def test_a_missing_input_is_told_of_before_a_model_is_fetched(tmp_path, gpt2_fol
 
 def test_a_mistaken_name_of_a_model_is_answered_with_the_known_ones(tmp_path, capsys):
     message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "gtp2", "--dataset", "words")
-    assert message.endswith("known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl")
+    assert "known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl, EleutherAI/pythia-160m" in message
+    assert "bert" not in message.split("known names")[1]
 
 
 @pytest.mark.parametrize(

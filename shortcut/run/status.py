@@ -72,7 +72,7 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
         yield f"\n{name} on {args.dataset}"
         try:
             files = Names(root, model_folder(name, masked=masked), args.dataset, masked=masked)
-            yield from _pipeline(config, replace(files, parts=kind.has_parts(name, config)), name, given)
+            yield from _pipeline(config, replace(files, parts=kind.has_parts(name)), name, given)
         except Problem as problem:
             yield f"  {problem}"
 
