@@ -2,19 +2,23 @@
 
 import copy
 import dataclasses
+import json
+import shutil
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from conftest import make_sentences, make_tokenized
 from pipeline import run
+from tokenizers.processors import TemplateProcessing
 
 import config
-from shortcut import Problem, representations
+from shortcut import Problem, representations, tokens
 from shortcut.files import formats
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import loading
+from shortcut.run import checkpoint, loading
 
 L, D, CONTEXT = 3, 16, 64
 SMALL = {  # by the names that configs have for them
@@ -178,3 +182,55 @@ def test_all_stages_of_other_architectures(kind, tmp_path, gpt2_folder, bert_fol
     modes = {record["info"]["mode"] for record in formats.load_results(files.results)}
     assert modes == {"idln", "mat"}
     assert files.report.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "constant"),
+    [
+        ("gpt_neox", "gpt_neox.layers.0.attention.bias"),  # as Pythia's files have it
+        ("gpt_neox", "gpt_neox.layers.0.attention.rotary_emb.inv_freq"),
+        ("llama", "model.layers.1.self_attn.rotary_emb.inv_freq"),
+        ("gptj", "transformer.h.0.attn.masked_bias"),
+        ("opt", "model.decoder.version"),
+    ],
+)
+def test_constants_that_older_versions_saved_are_no_weights(kind, constant, tmp_path):
+    folder = make(kind, False, tmp_path / kind)
+    file = f"{folder}/model.safetensors"
+    tensors = safetensors.torch.load_file(file) | {constant: torch.ones(3)}
+    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+    lines = []
+    loading.load(folder, masked=False, notice=lines.append)
+    assert not lines
+
+
+@pytest.mark.parametrize(("limit", "longest"), [(None, CONTEXT), (10, 10)])
+def test_sentences_are_cut_at_the_models_context_and_never_above_the_tokenizers(tmp_path, gpt2_folder, limit, longest):
+    """And RoBERTa's table begins behind its padding token: 62 of 64 are for text."""
+    shutil.copytree(gpt2_folder, tmp_path / "m")
+    settings = tmp_path / "m" / "tokenizer_config.json"
+    found = json.loads(settings.read_text(encoding="utf-8")) | ({"model_max_length": limit} if limit else {})
+    settings.write_text(json.dumps(found), encoding="utf-8")
+    tokenizer = loading.load_tokenizer(str(tmp_path / "m"), masked=False)
+    assert min(CONTEXT, tokenizer.model_max_length) == longest
+    roberta = make("roberta", True, tmp_path / "roberta")
+    assert checkpoint.limits(roberta, masked=True)[0] == CONTEXT - 1  # whose padding token is 0; RoBERTa's own is 1
+
+
+def test_added_tokens_are_never_chosen_of_a_causal_model(gpt2_folder):
+    """They stay in the prefix; of a masked model [CLS] and [SEP] may be drawn, as in the paper."""
+    plain = transformers.AutoTokenizer.from_pretrained(gpt2_folder)
+    with_head = copy.deepcopy(plain)
+    end = plain.eos_token
+    with_head.backend_tokenizer.post_processor = TemplateProcessing(f"{end} $A", None, [(end, plain.eos_token_id)])
+    sentences, sizes = make_sentences(200), {"train": 150, "val": 50}
+
+    def drawn(tokenizer, added):
+        drawing = tokens.Drawing(48, 0, added=added)
+        return tokens.tokenize(sentences, sizes, tokenizer, drawing, lambda _: None)["train"]
+
+    without, causal, masked = drawn(plain, False), drawn(with_head, False), drawn(with_head, True)
+    assert causal.positions.equal(without.positions + 1)
+    assert all(ids[0] == plain.eos_token_id for ids in causal.sentences)
+    assert (masked.positions == 0).any()
+    assert drawn(plain, True).positions.equal(without.positions)

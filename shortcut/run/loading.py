@@ -18,7 +18,9 @@ PLAIN = {  # settings that change how a forward pass is cut up or what it return
 }  # fmt: skip
 # Weights of no consequence, wherever they are: what pools a sentence or judges the one that follows, and the
 # tables of constants that older versions of transformers saved.
-SPARE = re.compile(r"\b(pooler|seq_relationship|masked_bias|attn\.bias|position_ids|token_type_ids|inv_freq)\b")
+SPARE = re.compile(
+    r"\b(pooler|seq_relationship|masked_bias|(attn|attention)\.bias|position_ids|token_type_ids|inv_freq|version)\b"
+)
 
 
 def load(
@@ -88,6 +90,7 @@ def load_tokenizer(name: str, *, masked: bool):
         for file in checkpoint.find(name, cached, "tokenizer.json"):
             whole, names = Tokenizer.from_file(file), tokenizer.special_tokens_map
             known = {of: token for of, token in names.items() if whole.token_to_id(str(token)) is not None}
+            known["model_max_length"] = tokenizer.model_max_length
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
         files = checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1)
         words = Path(files[0]).read_text(encoding="utf-8").split("\n") if files and files[0].endswith(".txt") else None
