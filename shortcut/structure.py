@@ -36,7 +36,8 @@ def context(config) -> int:
     longest = getattr(config, "max_position_embeddings", None)
     if longest is None or longest == -1:
         return 2**31 - 1
-    return longest - (pad_of(config) or 0) - 1 if config.model_type in OFFSET else longest
+    tabled = getattr(config, "position_embedding_type", "absolute") == "absolute"
+    return longest - (pad_of(config) or 0) - 1 if tabled and config.model_type in OFFSET else longest
 
 
 def pad_of(config) -> int | None:

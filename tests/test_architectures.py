@@ -118,6 +118,27 @@ def test_what_cannot_be_proven_is_refused_in_one_line(kind, masked, message, tmp
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["Gemma3", "Llava"])
+def test_a_wrapper_whose_vision_tower_is_as_deep_as_its_text_runs_as_text(kind, tmp_path):
+    text_type, vision_type = {
+        "Gemma3": (transformers.Gemma3TextConfig, transformers.SiglipVisionConfig),
+        "Llava": (transformers.LlamaConfig, transformers.CLIPVisionConfig),
+    }[kind]
+    small = {"image_size": 28, "patch_size": 14, "hidden_size": D, "intermediate_size": 32, "num_hidden_layers": L,
+             "num_attention_heads": 4, "projection_dim": D}  # fmt: skip
+    vision = {key: value for key, value in small.items() if key in {f.name for f in dataclasses.fields(vision_type)}}
+    names, other = {f.name for f in dataclasses.fields(text_type)}, text_type.attribute_map
+    text = text_type(**{key: value for key, value in SMALL.items() if key in names and key not in other})
+    torch.manual_seed(0)
+    whole = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=vision_type(**vision))
+    whole.image_token_index = whole.image_token_id = 9
+    net = getattr(transformers, f"{kind}ForConditionalGeneration")(whole)
+    net.save_pretrained(tmp_path / kind)
+    model = loading.load(str(tmp_path / kind), masked=False)
+    assert model.n_layers == L
+    assert any(model.blocks is module for module in model.net.base_model.language_model.modules())
+
+
 class Block(torch.nn.Module):
     """h + tanh(W mean of h so far), and something beside it."""
 

@@ -131,16 +131,28 @@ def _config(name: str):
         return AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
 
 
+def auto_class(model_type: str, masked: bool) -> str | None:
+    """The class of transformers that loads a type of model with its head; None if there is none.
+
+    What wraps a causal model with others for images runs as text.
+    """
+    from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
+
+    if masked:
+        return "AutoModelForMaskedLM" if model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
+    if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "AutoModelForCausalLM"
+    wrapped = model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return "AutoModelForImageTextToText" if wrapped else None
+
+
 def config(name: str, masked: bool) -> Any:
     """A model's config.
 
     Raises Problem: of another kind, not to be found, or with settings that cannot be run as they were saved.
     """
-    from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
-
     found = _config(name)
-    kinds = {True: auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, False: auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}
-    here, there = (found.model_type in kinds[kind] for kind in (masked, not masked))
+    here, there = (auto_class(found.model_type, kind) is not None for kind in (masked, not masked))
     if here and there:  # its head tells, if it has one of either
         heads = str(found.architectures)
         here = ("ForCausalLM" if masked else "ForMaskedLM") not in heads

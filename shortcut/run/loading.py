@@ -39,7 +39,7 @@ def load(
     import transformers  # noqa: PLC0415
 
     config = checkpoint.config(name, masked)
-    auto = getattr(transformers, "AutoModelForMaskedLM" if masked else "AutoModelForCausalLM")
+    auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
