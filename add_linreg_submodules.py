@@ -1,9 +1,9 @@
 """Fit a matrix for every sub-module of every block by least squares.
 
-"Linear Shortcut Across Sub-modules" in the paper. Inside block i (0-based) the states of the chosen token
-are 0 block input, 1 after ln_1, 2 after attention, 3 after the first residual sum, 4 after ln_2, 5 after
-the feed-forward, 6 block output; each is mapped to the next, as in the original
-code, though no mode uses the maps of the residual sums.
+"Linear Shortcut Across Sub-modules" in the paper, of GPT-2 alone. Inside block i (0-based) the states of
+the chosen token are 0 block input, 1 after ln_1, 2 after attention, 3 after the first residual sum, 4 after
+ln_2, 5 after the feed-forward, 6 block output; each is mapped to the next, as in the original code, though
+no mode uses the maps of the residual sums.
 
 Reads   experiment/<m>/<d>_tokenized_train.pickle
 Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle, a = 0 ... 5: float32 tensor [d, d], applied as A @ h

@@ -3,7 +3,7 @@
 "Linear Shortcut for Language Modeling", "Implication to Early Exiting" and "Linear Shortcut Across
 Sub-modules" in the paper. Five ways to go on from layer l to the prediction: `id` reads out h_l as it
 stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l on with that
-sub-module replaced by its matrix. Early exit, with id and mat, stops each sentence at the first layer
+sub-module replaced by its matrix (of GPT-2 alone). Early exit, with id and mat, stops each sentence at the first layer
 whose prediction is confident.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}_{a}_{a+1}.pickle

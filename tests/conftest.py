@@ -4,9 +4,12 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import json
 import random
+import shutil
 
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
@@ -88,6 +91,17 @@ def make_bert(folder, **changes):
     )  # fmt: skip
     transformers.BertForMaskedLM(config).save_pretrained(folder)
     return str(folder)
+
+
+def changed(folder, tmp_path, weights=lambda w: w, **settings):
+    """A copy of a model's folder with other weights and settings."""
+    copy = shutil.copytree(folder, tmp_path / "changed", dirs_exist_ok=True)
+    tensors = weights(safetensors.torch.load_file(copy / "model.safetensors"))
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps({**config, **settings}), encoding="utf-8")
+    return str(copy)
 
 
 @pytest.fixture(scope="session")

@@ -11,25 +11,15 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import spacy
-import torch
-import transformers
 from conftest import make_sentences
-from tokenizers import Tokenizer
-from tokenizers.models import BPE, WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
-from shortcut import Problem, tokens
+from shortcut import Problem
 from shortcut.corpus import articles as articles_of
 from shortcut.corpus import docstrings, sentences
 from shortcut.corpus.sentences import Wanted
 from shortcut.corpus.texts import LeftOut
 from shortcut.files.scratch import Scratch
 from shortcut.run.showing import asked
-
-
-@pytest.fixture(scope="module")
-def tokenizer(gpt2_folder):
-    return transformers.AutoTokenizer.from_pretrained(gpt2_folder)
 
 
 def articles(n):
@@ -379,96 +369,6 @@ def test_validation_sentences_are_held_out_and_training_ones_are_not():
     assert len(set(found)) == 1_000
 
 
-def tokenize(sentences, tokenizer, context=48, seed=0):
-    lines = []
-    sizes = {"train": len(sentences) - 1, "val": 1}
-    return tokens.tokenize(sentences, sizes, tokenizer, tokens.Drawing(context, seed, added=True), lines.append)[
-        "train"
-    ], lines
-
-
-def test_tokens_are_the_stock_tokenizers_without_trailing_white_space(tokenizer):
-    tokenized, lines = tokenize(["the model reads.  \n", "a\n"], tokenizer)
-    assert tokenized.sentences[0].tolist() == tokenizer("the model reads.")["input_ids"]
-    assert tokenized.sentences[0].dtype == tokenized.positions.dtype == torch.int64
-    assert lines == []
-
-
-def test_positions_are_uniform_first_and_last_included(tokenizer):
-    tokenized, _ = tokenize(["the model reads.\n"] * 4000, tokenizer)
-    counts = torch.bincount(tokenized.positions, minlength=len(tokenized.sentences[0])).double() / 4000
-    assert len(counts) == len(tokenized.sentences[0])
-    torch.testing.assert_close(counts, torch.full_like(counts, 1 / len(counts)), rtol=0, atol=0.03)
-
-
-def test_long_sentences_are_truncated_with_one_notice(tokenizer):
-    tokenized, lines = tokenize(["the model reads. " * 40 + "\n", "the\n"], tokenizer)
-    assert len(tokenized.sentences[0]) == 48
-    assert int(tokenized.positions[0]) < 48
-    assert lines == ["1 of 1 sentences are longer than 48 tokens: truncated"]
-
-
-@pytest.mark.parametrize("empty", [" \n", "\n", "\u200b\n"])
-def test_a_sentence_of_no_token_is_left_out_before_any_is_drawn(empty):
-    """Of a tokenizer that drops marks of no width, and for BERT's, whose [CLS] and [SEP] are no tokens of it."""
-    marked = transformers.BertTokenizerFast(
-        vocab={w: k for k, w in enumerate("[UNK] [CLS] [SEP] [PAD] [MASK] the a".split())}
-    )
-    for special in (True, False):
-        told = []
-
-        def encode(texts, special=special, **options):
-            return marked([t.replace("\u200b", "") for t in texts], **{"add_special_tokens": special} | options)
-
-        encode.unk_token, encode.convert_tokens_to_ids = "[UNK]", marked.convert_tokens_to_ids
-        given = ["the\n", empty, "a\n", "a the\n"]
-        found = tokens.tokenize(given, {"train": 2, "val": 1}, encode, tokens.Drawing(48, 0, added=True), told.append)
-        with_none = tokens.tokenize(
-            [given[0], *given[2:]], {"train": 2, "val": 1}, encode, tokens.Drawing(48, 0, added=True), told.append
-        )
-        assert "1 of 4 sentences hold no token: left out" in told
-        for split in ("train", "val"):
-            assert found[split].positions.equal(with_none[split].positions)
-            assert all(map(torch.equal, found[split].sentences, with_none[split].sentences))
-
-
-@pytest.mark.parametrize(("known", "told"), [(200, None), (98, "2.0% of the tokens are [UNK]"), (49, Problem)])
-def test_unknown_tokens_are_told_of_above_1_percent_and_refused_above_one_half(known, told):
-    tokenizer = transformers.BertTokenizerFast(
-        vocab={w: k for k, w in enumerate("[UNK] [CLS] [SEP] [PAD] [MASK] the".split())}
-    )
-    unknown = {200: 2, 98: 2, 49: 51}[known]
-    sentences, lines = [" ".join(["the"] * known + ["acgt"] * unknown)] * 2, []
-    if told is Problem:
-        with pytest.raises(Problem, match=r"^51.0% of the tokens are \[UNK\].*: take text, or blanks in it"):
-            tokens.tokenize(
-                sentences, {"train": 1, "val": 1}, tokenizer, tokens.Drawing(512, 0, added=True), lines.append
-            )
-    else:
-        tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, tokens.Drawing(512, 0, added=True), lines.append)
-        assert [line.split(",")[0] for line in lines] == ([told] if told else [])
-
-
-@pytest.mark.parametrize(
-    ("words", "text", "message"),
-    [
-        ("theof", "model the wild", r"^58.3% of the characters are dropped by the tokenizer"),
-        (None, "the model", r"^the tokenizer cannot encode this text \(Exception: WordLevel error"),
-    ],
-)
-def test_a_tokenizer_that_loses_the_text_is_refused(words, text, message):
-    """One of letters without a token for the unknown, and one of words likewise, which raises."""
-    if words:
-        vocabulary = {letter: k for k, letter in enumerate(sorted({*words}))}
-        made = Tokenizer(BPE(vocab=vocabulary, merges=[]))
-    else:
-        made = Tokenizer(WordLevel({"the": 0}))
-        made.pre_tokenizer = Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made)
-    with pytest.raises(Problem, match=message):
-        tokens.encode(tokenizer, [text], lambda _: None)
-
-
 def test_more_texts_left_out_than_taken_are_an_error(tmp_path):
     lines = [b"caf\xe9 au lait"] * 6 + [b"a good line"] * 5
     (tmp_path / "latin.txt").write_bytes(b"\n".join(lines))
@@ -481,16 +381,3 @@ def test_files_that_systems_leave_beside_others_are_no_source(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("one\n", encoding="utf-8")
     assert articles_of.local(str(tmp_path)).files == [str(tmp_path / "a.txt")]
-
-
-def test_too_few_sentences_say_how_many_are_wanted():
-    with pytest.raises(Problem, match="got 5, expected 4 to train and 2 to validate"):
-        tokens.split(make_sentences(5), train=4, val=2)
-    assert tokens.split(list("abcdefg"), train=4, val=2) == {"train": list("abcd"), "val": list("ef")}
-
-
-def test_mask_replaces_exactly_the_chosen_token(tokenized):
-    masked = tokens.mask(tokenized, 4)
-    for before, after, t in zip(tokenized.sentences, masked.sentences, tokenized.positions.tolist(), strict=True):
-        assert after[t] == 4
-        assert (before != after).sum() == 1

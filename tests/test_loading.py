@@ -8,8 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import CONTEXT, LAYERS, make_bert, make_gpt2
-from tokenizers import Tokenizer
+from conftest import CONTEXT, LAYERS, changed, make_bert, make_gpt2
 
 from shortcut import Problem, representations
 from shortcut.run import checkpoint, loading
@@ -73,17 +72,6 @@ def test_damaged_checkpoint_is_one_line(tmp_path, gpt2_folder):
     with pytest.raises(Problem, match="cannot load") as caught:
         loading.load(str(folder), masked=False)
     assert "\n" not in str(caught.value)
-
-
-def changed(folder, tmp_path, weights=lambda w: w, **settings):
-    """A copy of a model's folder with other weights and settings."""
-    copy = shutil.copytree(folder, tmp_path / "changed", dirs_exist_ok=True)
-    tensors = weights(safetensors.torch.load_file(copy / "model.safetensors"))
-    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
-    (copy / "config.json").write_text(json.dumps({**config, **settings}), encoding="utf-8")
-    return str(copy)
 
 
 def renamed(**names):
@@ -226,24 +214,6 @@ def test_an_error_of_the_model_itself_is_one_line(tmp_path, bert_folder):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("words_only", [False, True])
-def test_a_mask_that_the_tokenizer_does_not_know_is_not_made_up(tmp_path, bert_folder, words_only):
-    """It would get the number behind the last word, whose embedding nobody trained."""
-    folder = changed(bert_folder, tmp_path)
-    words = Tokenizer.from_file(f"{folder}/tokenizer.json").get_vocab()
-    settings = Path(folder, "tokenizer_config.json")
-    if words_only:
-        Path(folder, "tokenizer.json").unlink()
-        words = [{"[MASK]": "[M]"}.get(word, word) for word in sorted(words, key=words.get)]
-        Path(folder, "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-        settings.unlink()
-    else:
-        changed_settings = json.loads(settings.read_text(encoding="utf-8")) | {"mask_token": "<mask>"}
-        settings.write_text(json.dumps(changed_settings), encoding="utf-8")
-    with pytest.raises(Problem, match=r"its tokenizer has no \[MASK\]"):
-        loading.load_tokenizer(folder, masked=True)
-
-
 def test_an_adapter_beside_its_base_is_refused(tmp_path, gpt2_folder):
     folder = changed(gpt2_folder, tmp_path)
     Path(folder, "adapter_config.json").write_text("{}", encoding="utf-8")
@@ -293,79 +263,6 @@ def test_pickled_weights_in_one_piece_or_in_shards_need_a_setting(tmp_path, gpt2
             loading.load(str(folder), masked=False, safetensors_only=False)
 
 
-def tokenizer_file(folder, change):
-    """The folder with a tokenizer.json in which something was changed."""
-    file = Path(folder, "tokenizer.json")
-    file.write_text(json.dumps(change(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
-    return folder
-
-
-PIECES = [
-    {"type": "Digits", "individual_digits": True},
-    {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False},
-]
-LONG = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
-PADDED = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
-          "pad_token": "x"}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("family", "own"),
-    [
-        ("gpt2", {"normalizer": {"type": "Lowercase"}}),
-        ("gpt2", {"pre_tokenizer": {"type": "Sequence", "pretokenizers": PIECES}}),
-        ("gpt2", {"truncation": LONG, "padding": PADDED}),
-        ("bert", {"normalizer": {"type": "Prepend", "prepend": "a "}}),
-        ("bert", {"normalizer": None}),
-        ("bert", {"truncation": LONG}),
-    ],
-)
-def test_tokens_are_those_of_the_file(tmp_path, request, family, own):
-    folder = tokenizer_file(
-        changed(request.getfixturevalue(f"{family}_folder"), tmp_path), lambda file: {**file, **own}
-    )
-    text = ["The Model reads 12345 LAYERS, late and early tokens of State n77.", "the model"]
-    expected = Tokenizer.from_file(f"{folder}/tokenizer.json")
-    expected.no_truncation()
-    expected.no_padding()
-    tokenizer = loading.load_tokenizer(folder, masked=family == "bert")
-    assert tokenizer(text, verbose=False)["input_ids"] == [found.ids for found in expected.encode_batch(text)]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("tokenizer.json", '{"model": {"type": "Unknown"}}', "cannot load"),
-        ("tokenizer.json", "<html>404</html>", "cannot load"),
-        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1", "tokenizer.json is a Git LFS pointer"),
-        ("tokenizer_config.json", '{"tokenizer_class": "BertJapaneseTokenizer"}', "cannot load"),
-        ("tokenizer_config.json", "null", "cannot load"),
-        ("tokenizer.json", None, "its tokenizer knows no word"),
-    ],
-)  # fmt: skip
-def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, gpt2_folder, file, content, message):
-    folder = changed(gpt2_folder, tmp_path)
-    if content is None:
-        Path(folder, file).unlink()
-    else:
-        Path(folder, file).write_text(content, encoding="utf-8")
-    with pytest.raises(Problem, match=message) as caught:
-        loading.load_tokenizer(folder, masked=False)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("file", ["added_tokens.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"])
-def test_fingerprint_covers_what_a_tokenizer_without_tokenizer_json_is_made_from(tmp_path, gpt2_folder, file):
-    folder = changed(gpt2_folder, tmp_path)
-    Path(folder, file).write_bytes(b"1")
-    whole = checkpoint.fingerprint(gpt2_folder, "tokenizer")
-    assert checkpoint.fingerprint(folder, "tokenizer") == whole  # which is made from tokenizer.json
-    Path(folder, "tokenizer.json").rename(Path(folder, "vocab.json"))
-    before = checkpoint.fingerprint(folder, "tokenizer")
-    Path(folder, file).write_bytes(b"2")
-    assert checkpoint.fingerprint(folder, "tokenizer") != before
-
-
 def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, gpt2_folder):
     folder = shutil.copytree(gpt2_folder, tmp_path / "model")
     weights, tokenizer = (checkpoint.fingerprint(str(folder), kind) for kind in ("weights", "tokenizer"))
@@ -381,13 +278,6 @@ def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, 
     assert checkpoint.fingerprint(str(folder), "weights") != changed
     (folder / "config.json").write_text(json.dumps({**config, "transformers_version": "9", "dtype": "float16"}))
     assert checkpoint.fingerprint(str(folder), "weights") == changed
-
-
-def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2):
-    gpt2.net.save_pretrained(tmp_path)
-    assert checkpoint.fingerprint(str(tmp_path), "tokenizer") is None
-    with pytest.raises(Problem, match=r"holds no tokenizer: expected tokenizer\.json, "):
-        loading.load_tokenizer(str(tmp_path), masked=False)
 
 
 def test_fingerprint_asks_for_no_pickled_weights_where_safetensors_are(gpt2_folder, monkeypatch):

@@ -126,8 +126,8 @@ def _config(name: str):
     from transformers import AutoConfig  # noqa: PLC0415
 
     with readable(name) as cached:
-        if found := find(name, cached, "config.json"):
-            _load_json(found[0])
+        if (own := Path(name, "config.json")).is_file():
+            _load_json(str(own))  # which tells more than what AutoConfig raises
         return AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
 
 

@@ -33,8 +33,8 @@ def load(
     what the checkpoint holds and nobody runs.
 
     Raises:
-        Problem: not to be found, another family, masked where causal is wanted or the reverse, weights that are
-            missing, left over or of another shape, or a read-out of h_L that differs from the model's logits.
+        Problem: not to be found, no language model, masked where causal is wanted or the reverse, weights that are
+            missing, left over, twice there or of another shape or type, or a proof that fails (see `_prove`).
     """
     import transformers  # noqa: PLC0415
 
@@ -87,13 +87,13 @@ def load_tokenizer(name: str, *, masked: bool):
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
         # Its class has rules of its own for case, numbers and the like, and follows them, not the file's.
-        for file in checkpoint.find(name, cached, "tokenizer.json"):
+        file = (checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1) or [""])[0]
+        words = Path(file).read_text(encoding="utf-8").split("\n") if file.endswith("vocab.txt") else None
+        if file.endswith("tokenizer.json"):
             whole, names = Tokenizer.from_file(file), tokenizer.special_tokens_map
             known = {of: token for of, token in names.items() if whole.token_to_id(str(token)) is not None}
             known["model_max_length"] = tokenizer.model_max_length
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
-        files = checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1)
-        words = Path(files[0]).read_text(encoding="utf-8").split("\n") if files and files[0].endswith(".txt") else None
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise Problem(f"{name}: its tokenizer knows no word, expected a vocabulary (vocab.json, vocab.txt or the like)")
     # a [MASK] that is not in the list of words would get a number of its own, whose embedding nobody trained

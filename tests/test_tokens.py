@@ -1,0 +1,221 @@
+"""Sentences as tokens: those of the tokenizer's file, what it does not know, and the positions drawn."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import changed, make_sentences
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from shortcut import Problem, tokens
+from shortcut.run import checkpoint, loading
+
+
+@pytest.fixture(scope="module")
+def tokenizer(gpt2_folder):
+    return transformers.AutoTokenizer.from_pretrained(gpt2_folder)
+
+
+def tokenize(sentences, tokenizer, context=48, seed=0):
+    lines = []
+    sizes = {"train": len(sentences) - 1, "val": 1}
+    return tokens.tokenize(sentences, sizes, tokenizer, tokens.Drawing(context, seed, added=True), lines.append)[
+        "train"
+    ], lines
+
+
+def test_tokens_are_the_stock_tokenizers_without_trailing_white_space(tokenizer):
+    tokenized, lines = tokenize(["the model reads.  \n", "a\n"], tokenizer)
+    assert tokenized.sentences[0].tolist() == tokenizer("the model reads.")["input_ids"]
+    assert tokenized.sentences[0].dtype == tokenized.positions.dtype == torch.int64
+    assert lines == []
+
+
+def test_positions_are_uniform_first_and_last_included(tokenizer):
+    tokenized, _ = tokenize(["the model reads.\n"] * 4000, tokenizer)
+    counts = torch.bincount(tokenized.positions, minlength=len(tokenized.sentences[0])).double() / 4000
+    assert len(counts) == len(tokenized.sentences[0])
+    torch.testing.assert_close(counts, torch.full_like(counts, 1 / len(counts)), rtol=0, atol=0.03)
+
+
+def test_long_sentences_are_truncated_with_one_notice(tokenizer):
+    tokenized, lines = tokenize(["the model reads. " * 40 + "\n", "the\n"], tokenizer)
+    assert len(tokenized.sentences[0]) == 48
+    assert int(tokenized.positions[0]) < 48
+    assert lines == ["1 of 1 sentences are longer than 48 tokens: truncated"]
+
+
+@pytest.mark.parametrize("empty", [" \n", "\n", "\u200b\n"])
+def test_a_sentence_of_no_token_is_left_out_before_any_is_drawn(empty):
+    """Of a tokenizer that drops marks of no width, and for BERT's, whose [CLS] and [SEP] are no tokens of it."""
+    marked = transformers.BertTokenizerFast(
+        vocab={w: k for k, w in enumerate("[UNK] [CLS] [SEP] [PAD] [MASK] the a".split())}
+    )
+    for special in (True, False):
+        told = []
+
+        def encode(texts, special=special, **options):
+            return marked([t.replace("\u200b", "") for t in texts], **{"add_special_tokens": special} | options)
+
+        encode.unk_token, encode.convert_tokens_to_ids = "[UNK]", marked.convert_tokens_to_ids
+        given = ["the\n", empty, "a\n", "a the\n"]
+        found = tokens.tokenize(given, {"train": 2, "val": 1}, encode, tokens.Drawing(48, 0, added=True), told.append)
+        with_none = tokens.tokenize(
+            [given[0], *given[2:]], {"train": 2, "val": 1}, encode, tokens.Drawing(48, 0, added=True), told.append
+        )
+        assert "1 of 4 sentences hold no token: left out" in told
+        for split in ("train", "val"):
+            assert found[split].positions.equal(with_none[split].positions)
+            assert all(map(torch.equal, found[split].sentences, with_none[split].sentences))
+
+
+@pytest.mark.parametrize(("known", "told"), [(200, None), (98, "2.0% of the tokens are [UNK]"), (49, Problem)])
+def test_unknown_tokens_are_told_of_above_1_percent_and_refused_above_one_half(known, told):
+    tokenizer = transformers.BertTokenizerFast(
+        vocab={w: k for k, w in enumerate("[UNK] [CLS] [SEP] [PAD] [MASK] the".split())}
+    )
+    unknown = {200: 2, 98: 2, 49: 51}[known]
+    sentences, lines = [" ".join(["the"] * known + ["acgt"] * unknown)] * 2, []
+    if told is Problem:
+        with pytest.raises(Problem, match=r"^51.0% of the tokens are \[UNK\].*: take text, or blanks in it"):
+            tokens.tokenize(
+                sentences, {"train": 1, "val": 1}, tokenizer, tokens.Drawing(512, 0, added=True), lines.append
+            )
+    else:
+        tokens.tokenize(sentences, {"train": 1, "val": 1}, tokenizer, tokens.Drawing(512, 0, added=True), lines.append)
+        assert [line.split(",")[0] for line in lines] == ([told] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "message"),
+    [
+        ("theof", "model the wild", r"^58.3% of the characters are dropped by the tokenizer"),
+        (None, "the model", r"^the tokenizer cannot encode this text \(Exception: WordLevel error"),
+    ],
+)
+def test_a_tokenizer_that_loses_the_text_is_refused(words, text, message):
+    """One of letters without a token for the unknown, and one of words likewise, which raises."""
+    if words:
+        vocabulary = {letter: k for k, letter in enumerate(sorted({*words}))}
+        made = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    else:
+        made = Tokenizer(WordLevel({"the": 0}))
+        made.pre_tokenizer = Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made)
+    with pytest.raises(Problem, match=message):
+        tokens.encode(tokenizer, [text], lambda _: None)
+
+
+def test_too_few_sentences_say_how_many_are_wanted():
+    with pytest.raises(Problem, match="got 5, expected 4 to train and 2 to validate"):
+        tokens.split(make_sentences(5), train=4, val=2)
+    assert tokens.split(list("abcdefg"), train=4, val=2) == {"train": list("abcd"), "val": list("ef")}
+
+
+def test_mask_replaces_exactly_the_chosen_token(tokenized):
+    masked = tokens.mask(tokenized, 4)
+    for before, after, t in zip(tokenized.sentences, masked.sentences, tokenized.positions.tolist(), strict=True):
+        assert after[t] == 4
+        assert (before != after).sum() == 1
+
+
+@pytest.mark.parametrize("words_only", [False, True])
+def test_a_mask_that_the_tokenizer_does_not_know_is_not_made_up(tmp_path, bert_folder, words_only):
+    """It would get the number behind the last word, whose embedding nobody trained."""
+    folder = changed(bert_folder, tmp_path)
+    words = Tokenizer.from_file(f"{folder}/tokenizer.json").get_vocab()
+    settings = Path(folder, "tokenizer_config.json")
+    if words_only:
+        Path(folder, "tokenizer.json").unlink()
+        words = [{"[MASK]": "[M]"}.get(word, word) for word in sorted(words, key=words.get)]
+        Path(folder, "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+        settings.unlink()
+    else:
+        changed_settings = json.loads(settings.read_text(encoding="utf-8")) | {"mask_token": "<mask>"}
+        settings.write_text(json.dumps(changed_settings), encoding="utf-8")
+    with pytest.raises(Problem, match=r"its tokenizer has no \[MASK\]"):
+        loading.load_tokenizer(folder, masked=True)
+
+
+def tokenizer_file(folder, change):
+    """The folder with a tokenizer.json in which something was changed."""
+    file = Path(folder, "tokenizer.json")
+    file.write_text(json.dumps(change(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+    return folder
+
+
+PIECES = [
+    {"type": "Digits", "individual_digits": True},
+    {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False},
+]
+LONG = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+PADDED = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+          "pad_token": "x"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [
+        ("gpt2", {"normalizer": {"type": "Lowercase"}}),
+        ("gpt2", {"pre_tokenizer": {"type": "Sequence", "pretokenizers": PIECES}}),
+        ("gpt2", {"truncation": LONG, "padding": PADDED}),
+        ("bert", {"normalizer": {"type": "Prepend", "prepend": "a "}}),
+        ("bert", {"normalizer": None}),
+        ("bert", {"truncation": LONG}),
+    ],
+)
+def test_tokens_are_those_of_the_file(tmp_path, request, family, own):
+    folder = tokenizer_file(
+        changed(request.getfixturevalue(f"{family}_folder"), tmp_path), lambda file: {**file, **own}
+    )
+    text = ["The Model reads 12345 LAYERS, late and early tokens of State n77.", "the model"]
+    expected = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    expected.no_truncation()
+    expected.no_padding()
+    tokenizer = loading.load_tokenizer(folder, masked=family == "bert")
+    assert tokenizer(text, verbose=False)["input_ids"] == [found.ids for found in expected.encode_batch(text)]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tokenizer.json", '{"model": {"type": "Unknown"}}', "cannot load"),
+        ("tokenizer.json", "<html>404</html>", "cannot load"),
+        ("tokenizer.json", "version https://git-lfs.github.com/spec/v1", "tokenizer.json is a Git LFS pointer"),
+        ("tokenizer_config.json", '{"tokenizer_class": "BertJapaneseTokenizer"}', "cannot load"),
+        ("tokenizer_config.json", "null", "cannot load"),
+        ("tokenizer.json", None, "its tokenizer knows no word"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, gpt2_folder, file, content, message):
+    folder = changed(gpt2_folder, tmp_path)
+    if content is None:
+        Path(folder, file).unlink()
+    else:
+        Path(folder, file).write_text(content, encoding="utf-8")
+    with pytest.raises(Problem, match=message) as caught:
+        loading.load_tokenizer(folder, masked=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["added_tokens.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"])
+def test_fingerprint_covers_what_a_tokenizer_without_tokenizer_json_is_made_from(tmp_path, gpt2_folder, file):
+    folder = changed(gpt2_folder, tmp_path)
+    Path(folder, file).write_bytes(b"1")
+    whole = checkpoint.fingerprint(gpt2_folder, "tokenizer")
+    assert checkpoint.fingerprint(folder, "tokenizer") == whole  # which is made from tokenizer.json
+    Path(folder, "tokenizer.json").rename(Path(folder, "vocab.json"))
+    before = checkpoint.fingerprint(folder, "tokenizer")
+    Path(folder, file).write_bytes(b"2")
+    assert checkpoint.fingerprint(folder, "tokenizer") != before
+
+
+def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2):
+    gpt2.net.save_pretrained(tmp_path)
+    assert checkpoint.fingerprint(str(tmp_path), "tokenizer") is None
+    with pytest.raises(Problem, match=r"holds no tokenizer: expected tokenizer\.json, "):
+        loading.load_tokenizer(str(tmp_path), masked=False)
