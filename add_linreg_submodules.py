@@ -1,28 +1,36 @@
 """Fit a matrix for every sub-module of every block by least squares.
 
-"Linear Shortcut Across Sub-modules" in the paper, of GPT-2 alone. Inside block i (0-based) the states of
-the chosen token are 0 block input, 1 after ln_1, 2 after attention, 3 after the first residual sum, 4 after
-ln_2, 5 after the feed-forward, 6 block output; each is mapped to the next, as in the original code, though
-no mode uses the maps of the residual sums.
+"Linear Shortcut Across Sub-modules" in the paper, which has GPT-2's: there the states of the chosen token inside
+block i (0-based) are 0 block input, 1 after ln_1, 2 after attention, 3 after the first residual sum, 4 after
+ln_2, 5 after the feed-forward, 6 block output, and each is mapped to the next, though no mode uses the maps of
+the residual sums. Of any other model, masked ones too, attention, feed-forward and norms are found by structure,
+each mapped from its own input; states are numbered as they come up. Where they cannot be replaced one by one,
+this says why, and there is nothing to fit.
 
-Reads   experiment/<m>/<d>_tokenized_train.pickle
-Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle, a = 0 ... 5: float32 tensor [d, d], applied as A @ h
+Reads   experiment/<m>/<d>_tokenized_train.pickle, of a masked model experiment/<m>_mask/<d>_train.pickle
+Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle: float32 tensor [d, d], applied as A @ h, which makes state a + 1;
+        submodules.json there: of what kind each is, and from which state of its block it is
 """
 
 import config
-from shortcut.files import formats
 from shortcut.run import steps
 from shortcut.run.script import Work, script, shell
 
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    tokenized, model = formats.load_tokenized(work.files.tokenized("train")), steps.load_model(work)
-    h = steps.states(work, model, tokenized, model.part_points(), "train")  # state a of block i is h[6 i + a]
-    parts = work.missing(work.files.part, [(i, a) for i in range(work.L) for a in range(1, 7)])
-    for (before, _), A, numbers in steps.fits(work, h, [(6 * i + a - 1, 6 * i + a) for i, a in parts]):
-        i, a = divmod(before, 6)
-        work.save(work.files.part(i, a + 1), A, **numbers)
+    tokenized, model = steps.tokenized(work, "train"), steps.load_model(work)
+    work.found(model.parts)
+    if model.why_no_parts:
+        work.say(f"the sub-modules of {work.args.model} are not mapped: {model.why_no_parts}")
+    points, place = model.part_points()
+    h = steps.states(work, model, tokenized, points, "train") if points else []
+    missing = work.missing(work.files.part, model.parts)
+    todo = {(place[i, model.parts[i, a][1]], place[i, a]): (i, a) for i, a in missing}
+    for pair, A, numbers in steps.fits(work, h, sorted(todo)):
+        (i, a), (kind, state) = todo[pair], model.parts[todo[pair]]
+        work.save(work.files.part(i, a), A, kind=kind, state=state, **numbers)
+    work.save_parts()
 
 
 if __name__ == "__main__":

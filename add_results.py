@@ -2,9 +2,9 @@
 
 "Linear Shortcut for Language Modeling", "Implication to Early Exiting" and "Linear Shortcut Across
 Sub-modules" in the paper. Five ways to go on from layer l to the prediction: `id` reads out h_l as it
-stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l on with that
-sub-module replaced by its matrix (of GPT-2 alone). Early exit, with id and mat, stops each sentence at the first layer
-whose prediction is confident.
+stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l on with their
+norms, attention or feed-forward replaced by their matrices, where the model has them apart. Early exit, with id
+and mat, stops each sentence at the first layer whose prediction is confident.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}_{a}_{a+1}.pickle
 Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
@@ -25,13 +25,13 @@ from shortcut.run.script import Work, script, shell
 @script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
     model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"))
-    maps = steps.maps(work, modes := modes_of(model), model)
-    go_on = {mode: MODES[mode].start(model, maps) for mode in modes}
+    maps = steps.maps(work, model)
+    go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
 
     def judge(batch: Batch) -> dict[str, Predictions]:
         """Go on from every layer in every mode, read out, and judge by the model's own h_L."""
         seen = representations.run(model, batch)
-        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in modes}
+        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in go_on}
 
     fixed, early = [], []
     for mode, found in steps.judged(work, model, tokenized, judge).items():

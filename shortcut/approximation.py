@@ -2,7 +2,7 @@
 
     id            h_l itself                                       Linear Shortcut Across Blocks
     mat           A_lL h_l                                         the same
-    mat_ln1_ln2   blocks l ... L - 1 with both layer norms linear  Linear Shortcut Across Sub-modules
+    mat_ln1_ln2   blocks l ... L - 1 with all their norms linear   Linear Shortcut Across Sub-modules
     mat_attn      ... with attention linear                        the same
     mat_ffn       ... with the feed-forward linear                 the same
 
@@ -11,7 +11,7 @@ From layer L there is nothing left to approximate. Where a sub-module is linear 
 kept, and it is replaced at every position of the prefix, in every block from l on.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +19,11 @@ from typing import Any
 import torch
 
 from shortcut import linear
-from shortcut.models import Model, Swap
+from shortcut.models import Model
 from shortcut.representations import Pass
+from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
+
+Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Maps:
     """Fitted matrices."""
 
     jumps: dict[tuple[int, int], torch.Tensor]  # A_ij, by (i, j)
-    parts: dict[tuple[int, int], torch.Tensor]  # of block i (0-based) from its state a - 1 to a, by (i, a)
+    parts: dict[tuple[int, int], torch.Tensor]  # of what makes state a of block i (0-based), by (i, a)
 
 
 GoOn = Callable[[Pass], torch.Tensor]  # from what a batch left to its approximations [L, b, d]
@@ -43,7 +46,7 @@ class Mode:
     start: Callable[[Model, Maps], GoOn]  # from the model and its maps to what goes on from every layer of a batch
     others: tuple[Any, ...] = ()  # keys that stand for it in records of other code
     jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the (i, j) that it needs, of L layers
-    parts: tuple[int, ...] = ()  # the states a, inside every block, whose maps it needs
+    replaces: str = ""  # the kind of sub-module that is linear in it, whose maps it needs
 
 
 def _stay(model: Model, maps: Maps) -> GoOn:
@@ -56,60 +59,51 @@ def _jump(model: Model, maps: Maps) -> GoOn:
     return lambda seen: torch.stack([linear.apply(A[l], seen.h[l]) for l in range(L)])
 
 
-def _replaced(name: str, states: tuple[int, ...], *, alone: bool = False) -> Mode:
-    """A mode in which sub-modules are linear: those that make these states.
+def _replaced(name: str, kind: str, key: set[int], *, alone: bool = False) -> Mode:
+    """A mode in which the sub-modules of a kind are linear; `key`: the states that GPT-2's make.
 
-    Without attention (`alone`) no position sees another, so that the chosen one goes on by itself.
+    Without attention (`alone`) no position sees another, so that the chosen one goes on by itself, unless the
+    model works between its blocks.
     """
 
     def start(model: Model, maps: Maps) -> GoOn:
-        swaps = model.swaps({(i, a): A for (i, a), A in maps.parts.items() if a in states})
-        return partial(_go_on_alone if alone else _go_on, model, swaps)
+        swaps = model.swaps({part: A for part, A in maps.parts.items() if model.parts[part][0] == kind})
+        return partial(_go_on_alone if alone and model.is_chain else _go_on, model, swaps)
 
-    return Mode(name, ("blk_mat", {"what_to_mat": set(states)}), start, parts=states)
+    return Mode(name, ("blk_mat", {"what_to_mat": key}), start, replaces=kind)
 
 
 @torch.no_grad()
-def _go_on_alone(model: Model, swaps: Sequence[Swap], seen: Pass) -> torch.Tensor:
+def _go_on_alone(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
+    """From every layer at once: before block l those that go on from there join the others, as sequences of one."""
     h = seen.h[:0, 0]
-    with model.swapped(swaps):
-        for block, joining in zip(model.blocks, seen.h, strict=False):
-            h = block(torch.cat([h, joining])[:, None])[:, 0]  # sequences of one token
+    with swapped(swaps):
+        for call, joining in zip(model.calls, seen.h, strict=False):
+            h = call(torch.cat([h, joining])[:, None])[:, 0]
     return h.unflatten(0, (model.n_layers, -1))
 
 
 @torch.no_grad()
-def _go_on(model: Model, swaps: Sequence[Swap], seen: Pass) -> torch.Tensor:
-    with model.swapped(swaps), model.narrowed(seen.batch.last):
-        return seen.batch.at_chosen(_continue(model, seen.entering))
-
-
-def _continue(model: Model, inputs: list[torch.Tensor]) -> torch.Tensor:
-    """Run blocks i ... L - 1 on inputs[i] [b, T, d], for every i at once: [L, b, T, d].
-
-    The batch grows on its way: before block i the states that really enter it join those that have
-    already gone through other blocks than the model's own.
-    """
-    h = inputs[0][:0]
-    for block, joining in zip(model.blocks, inputs, strict=True):
-        h = torch.cat([h, joining])
-        h = torch.cat([block(part) for part in h.split(len(joining))])
-    return h.unflatten(0, (len(inputs), -1))
+def _go_on(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
+    batch = seen.batch
+    with swapped(swaps), model.narrowed(batch.last):
+        finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
+        return torch.stack([batch.at_chosen(h) for h in finals])
 
 
 MODES = {mode.name: mode for mode in (
     Mode("id", "idln", _stay, others=("id",)),
     Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)]),
-    _replaced("mat_ln1_ln2", (1, 4)),
-    _replaced("mat_attn", (2,), alone=True),
-    _replaced("mat_ffn", (5,)),
+    _replaced("mat_ln1_ln2", NORM, {1, 4}),
+    _replaced("mat_attn", ATTENTION, {2}, alone=True),
+    _replaced("mat_ffn", FEED_FORWARD, {5}),
 )}  # fmt: skip
-WHOLE = tuple(mode.name for mode in MODES.values() if not mode.parts)  # those for masked models too
 
 
-def modes_of(model: Model) -> list[str]:
-    """The modes that a model has; without maps of its sub-modules those alone that replace none."""
-    return [name for name, mode in MODES.items() if model.row.parts or not mode.parts]
+def modes_of(parts: Parts) -> list[str]:
+    """The modes that a model has whose sub-modules are these; one with nothing to replace is left out."""
+    kinds = {kind for kind, _ in parts.values()}
+    return [name for name, mode in MODES.items() if not mode.replaces or mode.replaces in kinds]
 
 
 def mode_of(key: Any) -> str | None:
@@ -117,8 +111,8 @@ def mode_of(key: Any) -> str | None:
     return next((mode.name for mode in MODES.values() if key in (mode.key, *mode.others)), None)
 
 
-def needed(modes: Collection[str], L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The maps that modes need in a model of L layers: jumps by (i, j), parts by (block, state)."""
-    jumps = sorted({pair for mode in modes for pair in MODES[mode].jumps(L)})
-    parts = sorted({a for mode in modes for a in MODES[mode].parts})
-    return jumps, [(i, a) for i in range(L) for a in parts]
+def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The maps that the modes need in a model of L layers with these sub-modules: jumps by (i, j), parts by (i, a)."""
+    modes = [MODES[name] for name in modes_of(parts)]
+    jumps = sorted({pair for mode in modes for pair in mode.jumps(L)})
+    return jumps, [part for part, (kind, _) in parts.items() if kind in {mode.replaces for mode in modes}]

@@ -99,6 +99,8 @@ def fit_pairs(
     sentences, and the ranks at the end. Of n a little above d it is told what no penalty costs: the squared error
     on new sentences is expected to be d / (n - d - 1) above that of the best linear map.
     """
+    if not (wanted := [*wanted]):
+        return
     n, d = h[0].shape
     if n < d:
         notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")

@@ -6,22 +6,24 @@ every block's `forward` is exchanged for a stub that hands its input on, the las
 So final norms, projections, scalings and whole heads are the library's business. `loading` proves of every
 model that both hold. What structure does not tell is a row of `ROWS`, keyed by Hugging Face's `config.model_type`.
 
-States are seen by hooks (`Model.watch`), sub-modules are exchanged for linear maps by swapping the child
-(`Model.swapped`), and the last block is spared what nobody reads (`Model.narrowed`), all undone when their
-`with` block ends.
+States are seen by hooks (`Model.watch`), sub-modules are made linear by exchanging their `forward` too
+(`Model.swaps`, see `submodules`), and the last block is spared what nobody reads (`Model.narrowed`), all undone
+when their `with` block ends.
 
-Layers are numbered as in the paper: h_0 is what enters the first block, h_l what leaves block l - 1
-(0-based), h_L what leaves the last one, before any final norm.
+Layers are numbered as in the paper: h_0 is what enters the first block, h_l what enters block l (0-based; some
+models work between blocks), h_L what leaves the last one, before any final norm.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of, tensor_of
+from shortcut.submodules import SUM, Call, Numbering, Part, Swap, numbered
 
 
 @dataclass(frozen=True)
@@ -29,38 +31,20 @@ class Row:
     """What structure does not tell of an architecture; every name is a dotted path from a block."""
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and bear most of a block's cost
-    points: tuple[tuple[str, str], ...] = ()  # states 0 ... 6 inside a block, as (child of it, "in" or "out")
-    parts: Mapping[int, str] = field(default_factory=dict)  # the child that makes state a from state a - 1, by a
     followers: Mapping[int, str] = field(default_factory=dict)  # the linear layer that alone reads state a, by a
+    sums: bool = False  # whether residual sums are mapped from the state before too, which no mode uses
 
 
 ROWS = {
     "gpt2": Row(
         pointwise=("attn.c_proj", "mlp"),
-        points=(("", "in"), ("ln_1", "out"), ("attn", "out"), ("ln_2", "in"), ("ln_2", "out"), ("mlp", "out"),
-                ("", "out")),
-        parts={1: "ln_1", 2: "attn", 4: "ln_2", 5: "mlp"},
         followers={1: "attn.c_attn", 4: "mlp.c_fc"},
+        sums=True,  # the original's files have them
     ),
     "bert": Row(pointwise=("attention.output.dense", "intermediate", "output.dense")),
-}  # fmt: skip
+}
 
-Point = tuple[nn.Module, str]  # a module, and whether its input ("in") or its output ("out") is meant
-Swap = tuple[nn.Module, str, nn.Module]  # a module, the name of its child, what stands in for the child
-
-
-class LinearPart(nn.Module):
-    """A sub-module replaced by its map: x -> A x, at every position."""
-
-    def __init__(self, A: torch.Tensor, as_tuple: bool):
-        super().__init__()
-        self.register_buffer("A", A)
-        self.as_tuple = as_tuple  # attention returns its weights beside its output
-
-    def forward(self, x: torch.Tensor, *args, **kwargs):
-        """A x, in the form the sub-module it stands for would return it."""
-        y = x @ self.A.T
-        return (y, None) if self.as_tuple else y
+Point = tuple[nn.Module | Part, str]  # a module or a part of a block, and whether its input or output is meant
 
 
 class Model:
@@ -77,12 +61,18 @@ class Model:
         self.vocabulary = config.vocab_size
         # Any token will do behind a causal prefix or a mask, but transformers warns about the one called padding.
         self.padding = int(not masked and pad_of(config) == 0)
-        self.blocks, self._forms = find_blocks(net, depth(config), self._dummy(2))  # L of them
+        self.blocks, self._forms = find_blocks(net, depth(config), self.dummy(2))  # L of them
         self.n_layers = len(self.blocks)
         self.context = context(config)  # the longest sequence it takes, in tokens
         self.d = self._forms[0].width  # of the states
 
-    def _dummy(self, n: int) -> torch.Tensor:
+    def sample(self) -> torch.Tensor:
+        """Two sentences of four tokens (fewer if the context is) that differ in the last, [2, T]."""
+        T = min(4, self.context)
+        first = (torch.arange(T + 1, device=self.device) + self.vocabulary // 2) % self.vocabulary
+        return torch.stack([first[:T], torch.cat([first[: T - 1], first[T:]])])
+
+    def dummy(self, n: int) -> torch.Tensor:
         """n sequences of one token, none of them the one called padding."""
         pad = pad_of(self.net.config.get_text_config(decoder=True))
         return torch.full((n, 1), int(pad == 0), device=self.device)
@@ -100,7 +90,7 @@ class Model:
         """Logits [..., v] of states [..., d], read like h_L, each as a sequence of one token."""
         rows = h.reshape(-1, 1, h.shape[-1])
         with self.going_on(self.n_layers, rows):
-            logits = self.net(input_ids=self._dummy(len(rows))).logits
+            logits = self.net(input_ids=self.dummy(len(rows))).logits
         return logits.reshape(*h.shape[:-1], -1)
 
     @contextmanager
@@ -108,36 +98,95 @@ class Model:
         """Within, a forward pass goes on from `layer` with h [b, T, d]: the blocks before it are passed over."""
         with ExitStack() as undo:
             for k, (block, form) in enumerate(zip(self.blocks[:layer], self._forms, strict=False)):
-                given = h if k == layer - 1 else None
+                given = h if k == self.n_layers - 1 else None
                 undo.enter_context(exchanged(block, form.stub(given)))
-            if layer == 0:
-                undo.enter_context(exchanged(self.blocks[0], self._forms[0].entered(self.blocks[0].forward, h)))
+            if layer < self.n_layers:
+                block, form = self.blocks[layer], self._forms[layer]
+                undo.enter_context(exchanged(block, form.entered(block.forward, h)))
             yield
+
+    def go_on(self, layer: int, h: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """h_L at all positions [b, T, d], going on from `layer` with h [b, T, d]."""
+        found: list[torch.Tensor] = []
+        with self.going_on(layer, h), self.watch([(self.blocks[-1], "out")], lambda _, x: found.append(x)):
+            self.run(ids, mask)
+        return found[0]
 
     def layer_points(self) -> list[Point]:
         """Where h_0 ... h_L can be seen."""
-        return [(self.blocks[0], "in"), *((block, "out") for block in self.blocks)]
+        return [*((block, "in") for block in self.blocks), (self.blocks[-1], "out")]
 
-    def part_points(self) -> list[Point]:
-        """Where the states 0 ... 6 of every block can be seen; state 6 of a block is state 0 of the next.
+    @cached_property
+    @torch.no_grad()
+    def calls(self) -> list[Call]:
+        """How each block is called on `sample`."""
+        calls: list[Call] = []
+        with ExitStack() as hooks:
+            for block, form in zip(self.blocks, self._forms, strict=True):
+                hook = block.register_forward_pre_hook(
+                    lambda module, args, named, form=form: calls.append(Call(module, form, args, named)),
+                    with_kwargs=True,
+                )
+                hooks.callback(hook.remove)
+            self.run(self.sample(), None)
+        return calls
 
-        So there are 6 L + 1 points, and state a of block i is number 6 i + a.
+    @cached_property
+    @torch.no_grad()
+    def is_chain(self) -> bool:
+        """Whether what leaves a block is what enters the next."""
+        inputs = [entering(call.args, call.named) for call in self.calls]
+        made = [call(h.clone()) for call, h in zip(self.calls, inputs, strict=True)]
+        return all(torch.allclose(a, b, atol=1e-3, rtol=1e-3) for a, b in zip(made, inputs[1:], strict=False))
+
+    @cached_property
+    @torch.no_grad()
+    def _numbered(self) -> tuple[list[Numbering], str | None]:
+        """The states inside all blocks, or why there are none (see `submodules.numbered`)."""
+        return numbered(self.calls)
+
+    @property
+    def why_no_parts(self) -> str | None:
+        """Why the sub-modules of its blocks are not mapped, if they are not."""
+        return self._numbered[1]
+
+    @cached_property
+    def parts(self) -> dict[tuple[int, int], tuple[str, int]]:
+        """The maps that the sub-modules of its blocks have: {(i, a): kind, s}.
+
+        In block i (0-based) a part of that kind makes state a from state s; states are numbered as in `submodules`.
         """
-        points = self.row.points[:-1]
-        inner = [(block.get_submodule(name), side) for block in self.blocks for name, side in points]
-        return [*inner, (self.blocks[-1], "out")]
+        found = {}
+        for i, numbering in enumerate(self._numbered[0]):
+            made = {a: (part.kind, s) for a, (part, s) in numbering.made.items()}
+            sums = {a: (SUM, a - 1) for a in range(1, len(numbering.points)) if a not in made and self.row.sums}
+            found |= {(i, a): of for a, of in sorted((made | sums).items())}
+        return found
+
+    def part_points(self) -> tuple[list[Point], dict[tuple[int, int], int]]:
+        """Where the states can be seen that the maps of `parts` go from and to, and by (i, a) which of them it is."""
+        wanted = {(i, state) for (i, a), (_, s) in self.parts.items() for state in (s, a)}
+        places = {(i, a): self._numbered[0][i].points[a] for i, a in sorted(wanted)}
+        points = [*dict.fromkeys(places.values())]
+        return points, {state: points.index(place) for state, place in places.items()}
 
     @contextmanager
     def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
         """Within, `keep(k, tensor)` is called with what passes point k, [b, T, d], as the model runs."""
         with ExitStack() as hooks:
-            for k, (module, side) in enumerate(points):
+            for k, (place, side) in enumerate(points):
                 if side == "in":
+                    module = place.first if isinstance(place, Part) else place
                     hook = module.register_forward_pre_hook(
                         lambda _, args, named, k=k: keep(k, entering(args, named)), with_kwargs=True
                     )
+                elif isinstance(place, Part):
+                    hook = place.last.register_forward_hook(
+                        lambda _, args, named, out, k=k, part=place: keep(k, part.made(args, named, out)),
+                        with_kwargs=True,
+                    )
                 else:
-                    hook = module.register_forward_hook(lambda _, args, out, k=k: keep(k, tensor_of(out)))
+                    hook = place.register_forward_hook(lambda _, args, out, k=k: keep(k, tensor_of(out)))
                 hooks.callback(hook.remove)
             yield
 
@@ -169,31 +218,20 @@ class Model:
             yield
 
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor]) -> list[Swap]:
-        """What makes the sub-module of block i that makes state a into x -> A x, for every {(i, a): A}.
+        """What makes the part of block i that makes state a into x -> A x, for every {(i, a): A}.
 
         Where a linear layer alone reads state a, and is not replaced itself, the map goes into its
         weights, W A for W, which saves the product.
         """
         swaps = []
         for (i, a), A in maps.items():
-            block, name = self.blocks[i], self.row.parts[a]
+            A, (part, _) = A.to(self.device), self._numbered[0][i].made[a]  # noqa: PLW2901
             if a in self.row.followers and (i, a + 1) not in maps:
-                path, _, follower = self.row.followers[a].rpartition(".")
-                parent = block.get_submodule(path)
-                folded = _folded(parent.get_submodule(follower), A.to(self.device))
-                swaps += [(block, name, nn.Identity()), (parent, follower, folded)]
+                follower = self.blocks[i].get_submodule(self.row.followers[a])
+                swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
             else:
-                swaps.append((block, name, LinearPart(A.to(self.device), as_tuple=name == "attn")))
+                swaps += part.acting(lambda x, A=A: x.to(A.dtype) @ A.T)
         return swaps
-
-    @contextmanager
-    def swapped(self, swaps: Sequence[Swap]) -> Iterator[None]:
-        """Within, the children named in `swaps` stand in for the model's own."""
-        with ExitStack() as undo:
-            for parent, name, child in swaps:
-                undo.callback(setattr, parent, name, parent.get_submodule(name))
-                setattr(parent, name, child)
-            yield
 
 
 def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:

@@ -1,7 +1,7 @@
 """Hidden states at the chosen token of every sentence.
 
-Shapes: n sentences; states [k, n, d], float32, k the points watched (layers 0 ... L, or the states
-0 ... 6 of every block, see `models.Model.part_points`), in the order the sentences were given.
+Shapes: n sentences; states [k, n, d], float32, k the points watched (layers 0 ... L, or the states inside
+every block, see `models.Model.part_points`), in the order the sentences were given.
 
 A causal model sees only the prefix that ends in the chosen token. Sentences of like length share a batch,
 padded on the right; neither the size of a batch nor its padding changes a state beyond rounding.
@@ -79,9 +79,9 @@ def run(model: Model, batch: Batch, points: list[Point] | None = None) -> Pass:
     h = torch.empty(len(watched), len(batch.rows), model.d, device=model.device)
 
     def keep(k: int, states: torch.Tensor) -> None:
-        h[k] = batch.at_chosen(states)
+        h[k] = batch.at_chosen(states.reshape(*batch.ids.shape, model.d))  # some blocks work on [b T, d] inside
         if points is None and k < model.n_layers:
-            entering.append(states)
+            entering.append(states.clone())  # some work in place
 
     with model.narrowed(batch.last), model.watch(watched, keep):
         model.run(batch.ids, batch.mask)

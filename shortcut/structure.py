@@ -21,7 +21,7 @@ def tensor_of(output) -> torch.Tensor:
 
 
 def entering(args: tuple, named: dict[str, Any]) -> torch.Tensor:
-    """The states that enter a block, which some forward passes hand over by name."""
+    """The states that enter a module, which some forward passes hand over by name."""
     return args[0] if args else named["hidden_states"]
 
 
@@ -47,18 +47,27 @@ def pad_of(config) -> int | None:
 
 @dataclass
 class Form:
-    """How a block hands on states: alone, or in a tuple or list with others."""
+    """How a module hands on states: alone, or in a tuple or list with others."""
 
     width: int  # d
     dtype: torch.dtype  # of the states
     made: Any  # of what it returns: a type
+    length: int  # and of how many, if it is a tuple or list
 
-    def _returned(self, h: torch.Tensor) -> Any:
-        return h if self.made is torch.Tensor else self.made((h, None))
+    @classmethod
+    def of(cls, out: Any) -> "Form":
+        """The form of what a module returned."""
+        h = tensor_of(out)
+        together = isinstance(out, (tuple, list))
+        return cls(h.shape[-1], h.dtype, type(out) if together else torch.Tensor, len(out) if together else 1)
+
+    def returned(self, h: torch.Tensor) -> Any:
+        """h as the module would return it."""
+        return h if self.made is torch.Tensor else self.made((h, *[None] * (self.length - 1)))
 
     def stub(self, h: torch.Tensor | None) -> Callable[..., Any]:
         """A forward that returns h, or what enters it."""
-        return lambda *args, **named: self._returned(entering(args, named) if h is None else h.to(self.dtype))
+        return lambda *args, **named: self.returned(entering(args, named) if h is None else h.to(self.dtype))
 
     def entered(self, forward: Callable[..., Any], h: torch.Tensor) -> Callable[..., Any]:
         """The forward with h in place of what enters it."""
@@ -90,11 +99,8 @@ def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleLis
 
     def keep(which: int, k: int, out: Any) -> None:
         ran[which].append(k)
-        h = tensor_of(out)
-        if isinstance(h, torch.Tensor):
-            forms[which].append(
-                Form(h.shape[-1], h.dtype, type(out) if isinstance(out, (tuple, list)) else torch.Tensor)
-            )
+        if isinstance(tensor_of(out), torch.Tensor):
+            forms[which].append(Form.of(out))
 
     with ExitStack() as hooks, torch.no_grad():
         for which, modules in enumerate(lists):

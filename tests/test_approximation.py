@@ -32,7 +32,7 @@ def approximate(mode, setting, batch_tokens=100):
 @pytest.mark.parametrize("mode", ["mat_ln1_ln2", "mat_attn", "mat_ffn"])
 def test_parts_equal_one_sentence_and_one_block_at_a_time(setting, mode):
     model, tokenized, _, maps = setting
-    replaced = {key: A for key, A in maps.parts.items() if key[1] in MODES[mode].parts}
+    replaced = {key: A for key, A in maps.parts.items() if model.parts[key][0] == MODES[mode].replaces}
     finals = approximate(mode, setting)
     for s in range(0, len(tokenized), 7):
         ids, t = tokenized.sentences[s], int(tokenized.positions[s])
@@ -55,9 +55,12 @@ def test_modes_leave_the_model_as_it_was(setting):
 
 
 def test_the_table_names_the_maps_that_each_mode_needs():
-    assert approximation.needed(["id"], 3) == ([], [])
-    assert approximation.needed(["mat", "id"], 3) == ([(0, 3), (1, 3), (2, 3)], [])
-    assert approximation.needed(["mat_ln1_ln2", "mat_ffn"], 2) == ([], [(i, a) for i in range(2) for a in (1, 4, 5)])
+    jumps = [(0, 3), (1, 3), (2, 3)]
+    parts = {(0, 1): ("norm", 0), (0, 2): ("sum", 1), (1, 2): ("feed-forward", 0)}
+    assert approximation.needed({}, 3) == (jumps, [])
+    assert approximation.modes_of({}) == ["id", "mat"]
+    assert approximation.needed(parts, 3) == (jumps, [(0, 1), (1, 2)])
+    assert approximation.modes_of(parts) == ["id", "mat", "mat_ln1_ln2", "mat_ffn"]
     keys = [mode.key for mode in MODES.values()]
     assert [approximation.mode_of(key) for key in keys] == list(MODES)
     assert approximation.mode_of("id") == "id"

@@ -14,7 +14,8 @@ from pipeline import run
 from tokenizers.processors import TemplateProcessing
 
 import config
-from shortcut import Problem, representations, tokens
+from shortcut import Problem, representations, results, tokens
+from shortcut.approximation import MODES
 from shortcut.files import formats
 from shortcut.files.names import Names
 from shortcut.models import Model
@@ -39,13 +40,14 @@ MASKED = """bert camembert deberta-v2 distilbert electra esm megatron-bert moder
 KINDS = [*((kind, False) for kind in CAUSAL), *((kind, True) for kind in MASKED)]
 
 
-def make(kind, masked, folder):
+def make(kind, masked, folder, **changes):
     """A random model of an architecture, saved as a folder."""
     cls = transformers.models.auto.configuration_auto.CONFIG_MAPPING[kind]
     names, other = {f.name for f in dataclasses.fields(cls)}, getattr(cls, "attribute_map", {})
     torch.manual_seed(0)
     auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
-    net = auto.from_config(cls(**{key: value for key, value in SMALL.items() if key in names and key not in other}))
+    small = {key: value for key, value in SMALL.items() if key in names and key not in other}
+    net = auto.from_config(cls(**small | changes))
     net.save_pretrained(folder)
     return str(folder)
 
@@ -184,7 +186,7 @@ def test_an_architecture_of_ones_own_runs_with_no_line_added():
     "kind", ["llama", "gemma2", "gpt_neox", "opt", "qwen3", "olmo2", "roberta", "distilbert", "modernbert"]
 )
 def test_all_stages_of_other_architectures(kind, tmp_path, gpt2_folder, bert_folder, monkeypatch):
-    """With the tokenizer of a GPT-2 or a BERT; their sub-modules are not mapped."""
+    """With the tokenizer of a GPT-2 or a BERT."""
     for name, value in {"SENTENCES": 60, "TRAIN": 30, "VAL": 20, "SPLITS": {}}.items():
         monkeypatch.setattr(config, name, value)
     masked = kind in MASKED
@@ -196,12 +198,12 @@ def test_all_stages_of_other_architectures(kind, tmp_path, gpt2_folder, bert_fol
     there = ("--out", tmp_path, "--dataset", "words")
     run("get_wikipedia_sentences", *there, "--source", source)
     causal = "add_tokenization add_linreg add_plot_r2 add_linreg_submodules add_results".split()
-    bert = "bert_add_reps bert_add_linreg bert_add_plot_r2 bert_add_results".split()
+    bert = "bert_add_reps bert_add_linreg bert_add_plot_r2 add_linreg_submodules bert_add_results".split()
     for script in [*(bert if masked else causal), "plot_results"]:
         run(script, *there, "--model", folder)
     files = Names(tmp_path, f"{kind}_mask" if masked else kind, "words", masked=masked)
-    modes = {record["info"]["mode"] for record in formats.load_results(files.results)}
-    assert modes == {"idln", "mat"}
+    found = results.summarize(formats.load_results(files.results))
+    assert [*found.fixed] == [*MODES]
     assert files.report.exists()
 
 

@@ -8,12 +8,12 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences, on_a_gpu
-from pipeline import SIZES, run
+from pipeline import SIZES, problem, run
 from played_device import PLAYED, Device
 
 import config
 from shortcut import Problem, results
-from shortcut.files import formats, store
+from shortcut.files import formats, manifest, store
 from shortcut.files.names import Names
 from shortcut.run import stages
 from shortcut.tokens import Tokenized
@@ -60,6 +60,33 @@ def test_every_file_of_the_design_is_there(made):
     assert data == expected
     listed = [stages.paths(stage.writes, made, LAYERS, config) for stage in stages.of(masked=True)]
     assert data == {path for paths in listed for path in paths}
+
+
+def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_path, capsys):
+    """Beyond the paper: without them the pipeline is the paper's, with them its results are made anew."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    there = ("--out", tmp_path, "--model", bert_folder, "--dataset", "words")
+    run("add_linreg_submodules", *there)
+    before, said = tmp_path / made.relative(made.results), problem(capsys, "bert_add_results", *there)
+    assert "was made with other settings" in said
+    paper = formats.load_results(before)
+    run("bert_add_results", *there, "--force")
+    after = formats.load_results(before)
+    for record, other in zip(paper, [r for r in after if type(r["info"]["mode"]) is str], strict=True):
+        assert record["info"] == other["info"]
+        assert record["topk"].equal(other["topk"])
+    assert len(after) == len(paper) + 3 * (LAYERS + 1)
+    run("plot_results", *there, "--force")
+    files = Names(tmp_path, made.model, made.dataset, masked=True)
+    assert files.plot(f"parts_pre1_{LAYERS}").exists()
+    parts = manifest.load_parts(files, LAYERS)
+    assert {a: of for (i, a), of in parts.items() if i == 1} == {
+        1: ("attention", 0), 3: ("norm", 2), 4: ("feed-forward", 3), 6: ("norm", 5)
+    }  # fmt: skip
+    entry = manifest.load(files.matrices)["p1_2_3.pickle"]
+    assert (entry["kind"], entry["state"]) == ("norm", 2)
+    files.submodules.write_text('{"0": {"1": ["norm"]}}', encoding="utf-8")
+    assert "submodules.json is damaged: remove it" in problem(capsys, "bert_add_results", *there)
 
 
 def test_batches_are_those_of_the_original_code(made, bert_folder):

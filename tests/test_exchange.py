@@ -17,9 +17,8 @@ import stages
 import torch
 from conftest import LAYERS, D, make_tokenized
 
-from shortcut import Problem, approximation
+from shortcut import Problem
 from shortcut.__main__ import main
-from shortcut.approximation import MODES
 from shortcut.files import exchange, formats, manifest, outputs, store
 from shortcut.files.names import Names
 
@@ -230,7 +229,7 @@ def test_a_folder_in_use_is_one_line(fetch, files):
 
 def of_others(files, d=D):
     """Everything that the scripts read of a tiny model, without an entry: plain pickles of other code."""
-    parts = [files.part(*key) for key in approximation.needed(MODES, LAYERS)[1]]
+    parts = [files.part(i, a) for i in range(LAYERS) for a in range(1, 7)]
     files.matrices.mkdir(parents=True)
     for k, path in enumerate([*(files.matrix(i, j) for i, j in PAIRS), *parts]):
         path.write_bytes(pickle.dumps(matrix(k, d)))

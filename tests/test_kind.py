@@ -11,7 +11,6 @@ import pytest
 
 import config
 from shortcut.files.names import Names
-from shortcut.models import ROWS
 from shortcut.run import kind
 from shortcut.run.status import results_of
 
@@ -57,11 +56,6 @@ def test_known_names_downloads_and_damaged_configs(tmp_path, monkeypatch):
     for content in ("null", "[]", "<html>"):
         (tmp_path / "config.json").write_text(content, encoding="utf-8")
         assert kind.is_masked(str(tmp_path), config) is None
-
-
-def test_what_is_said_of_sub_modules_without_a_library_is_what_the_models_have():
-    assert set(kind.MAPPED) == {name for name, row in ROWS.items() if row.parts}
-    assert set(kind.GPT2S) <= set(config.LAYERS)
 
 
 def test_results_tell_by_their_manifest_else_by_their_name(tmp_path):

@@ -9,6 +9,7 @@ from conftest import LAYERS, D
 
 from shortcut import representations
 from shortcut.models import Model, Row
+from shortcut.submodules import swapped
 
 
 def run_seeing(model, points, ids):
@@ -56,7 +57,11 @@ def test_gpt2_gelu_is_fused_without_changing_the_function(gpt2, gpt2_folder):
 
 
 def test_states_inside_a_block_are_those_of_a_block_written_by_hand(gpt2):
-    seen = run_seeing(gpt2, gpt2.part_points(), ids_for(gpt2))
+    points, place = gpt2.part_points()
+    assert place == {(i, a): 6 * i + a for i in range(LAYERS) for a in range(6 + (i == LAYERS - 1))} | {
+        (i, 6): 6 * (i + 1) for i in range(LAYERS)
+    }
+    seen = run_seeing(gpt2, points, ids_for(gpt2))
     assert len(seen) == 6 * LAYERS + 1
     for i, block in enumerate(gpt2.blocks):
         x = seen[6 * i]
@@ -76,7 +81,7 @@ def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states, folded):
     """Also where its row names no linear layer that takes a map into its weights."""
     model = gpt2 if folded else Model(gpt2.net, masked=False)
     if not folded:
-        model.row = Row(**{name: value for name, value in vars(gpt2.row).items() if name != "followers"})
+        model.row = Row()
     g = torch.Generator().manual_seed(1)
     maps = {(i, a): torch.randn(D, D, generator=g) for i in range(LAYERS) for a in states}
     h = torch.randn(2, 5, D, generator=g)
@@ -89,18 +94,20 @@ def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states, folded):
 
         middle = h + part(2, part(1, h))
         expected = middle + part(5, part(4, middle))
-        with model.swapped(model.swaps(maps)):
+        with swapped(model.swaps(maps)):
             replaced = gpt2.blocks[i](h)
         torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_replaced_parts_are_put_back_even_after_an_error(gpt2):
-    before = {name: id(module) for name, module in gpt2.net.named_modules()}
-    swaps = gpt2.swaps({(0, 1): torch.eye(D), (0, 2): torch.eye(D), (1, 4): torch.eye(D)})
-    with pytest.raises(RuntimeError, match="stop"), gpt2.swapped(swaps):
-        assert {name: id(module) for name, module in gpt2.net.named_modules()} != before
+    def forwards():
+        return {name: module.__dict__.get("forward") for name, module in gpt2.net.named_modules()}
+
+    before, swaps = forwards(), gpt2.swaps({(0, 1): torch.eye(D), (0, 2): torch.eye(D), (1, 4): torch.eye(D)})
+    with pytest.raises(RuntimeError, match="stop"), swapped(swaps):
+        assert forwards() != before
         raise RuntimeError("stop")
-    assert {name: id(module) for name, module in gpt2.net.named_modules()} == before
+    assert forwards() == before
 
 
 def test_what_nobody_reads_is_spared_without_a_trace(model, tokenized):

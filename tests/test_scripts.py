@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from played_device import PLAYED, Device
 import config
 from shortcut import predictions, representations, results
 from shortcut.approximation import MODES
-from shortcut.files import formats, unpickle
+from shortcut.files import formats, manifest, unpickle
 from shortcut.files.names import Names
 from shortcut.run import gathering, stages
 from shortcut.show import report, tables
@@ -84,12 +85,13 @@ def test_every_file_of_the_design_is_there(made):
     expected = [
         made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores, made.results,
         *(made.matrix(i, j) for i, j in pairs),
-        *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)),
+        *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)), made.submodules,
         *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)), made.summary, made.report,
     ]  # fmt: skip
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
-    listed = {stage.script: stages.paths(stage.writes, made, LAYERS, config) for stage in stages.of(masked=False)}
+    known = replace(made, parts=manifest.load_parts(made, LAYERS))
+    listed = {stage.script: stages.paths(stage.writes, known, LAYERS, config) for stage in stages.of(masked=False)}
     assert [*listed] == [f"{script}.py" for script in SCRIPTS]
     assert data == {path for paths in listed.values() for path in paths}
     assert all(path.stat().st_size for path in expected)

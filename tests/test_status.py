@@ -34,7 +34,7 @@ def make(files, script, value=b"x", reads=(), **settings):
     ) as made:
         for path in made.todo:
             with made.writing(path) as file:
-                file.write(value)
+                file.write(b"{}" if path.suffix == ".json" else value)
 
 
 @pytest.fixture

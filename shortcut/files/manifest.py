@@ -24,6 +24,7 @@ NAME = "manifest.json"
 MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read together must share
 MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
 FEW = 3  # inputs that are named one by one
+GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
 KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
@@ -68,6 +69,32 @@ def save(folder: Path, entries: dict[str, Entry]) -> None:
     """Write a folder's entries in order."""
     with store.replacing(folder / NAME) as file:
         file.write(store.dump_json({"files": dict(sorted(entries.items()))}))
+
+
+def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] | None:
+    """The sub-modules whose maps a folder of matrices has (see `Names.parts`); None if they were not fitted yet.
+
+    The original code, which knows GPT-2 alone, does not write that down: its files have six states in every block.
+    """
+    if not files.submodules.exists():
+        original = all(files.part(L - 1, a + 1).exists() for a in range(len(GPT2S)))
+        return {(i, a + 1): (kind, a) for i in range(L) for a, kind in enumerate(GPT2S)} if original else None
+    try:
+        return {
+            (int(i), int(a)): (str(of["kind"]), int(of["from"]))
+            for i, states in store.load_json(files.submodules).items()
+            for a, of in states.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again") from None
+
+
+def dump_parts(parts: Mapping[tuple[int, int], tuple[str, int]]) -> bytes:
+    """What `load_parts` reads: by block and state the kind of sub-module that makes it, and from which state."""
+    blocks: dict[int, dict[int, dict[str, Any]]] = {}
+    for (i, a), (kind, state) in parts.items():
+        blocks.setdefault(i, {})[a] = {"kind": kind, "from": state}
+    return store.dump_json(blocks)
 
 
 class Provenance:

@@ -1,5 +1,6 @@
 """Where every file of the pipeline lies. Names are those of the original code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ class Names:
     dataset: str  # <d>
     matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
     masked: bool = False  # whether it is a masked model's
-    parts: bool = True  # whether the sub-modules of a causal model's blocks are mapped
+    parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # as `submodules` has them; None: not known yet
 
     def __post_init__(self):
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
@@ -60,8 +61,13 @@ class Names:
         """A_ij, from layer i to layer j."""
         return self.matrices / f"{i}_{j}.pickle"
 
+    @property
+    def submodules(self) -> Path:
+        """Which sub-modules the blocks have, found in the model itself: of each map its kind and input state."""
+        return self.matrices / "submodules.json"
+
     def part(self, i: int, a: int) -> Path:
-        """The map of block i (0-based) from its state a - 1 to its state a."""
+        """The map that makes state a of block i (0-based)."""
         return self.matrices / f"p{i}_{a - 1}_{a}.pickle"
 
     def plot(self, name: str, ending: str = "pdf") -> Path:

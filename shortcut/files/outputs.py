@@ -80,6 +80,13 @@ class Outputs:
         if error[0] is None and self.todo:
             self._notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
 
+    def add(self, writes: list[Path]) -> list[Path]:
+        """Further outputs, found only while at work; what is to do with them."""
+        more = [path for path in writes if path not in self.writes]
+        self.writes = [*self.writes, *more]
+        self.todo = [*self.todo, *(path for path in more if self._force or not self._is_made(path))]
+        return self.todo
+
     def begin(self) -> None:
         """All that the stage needs is checked: with `force`, remove what is to be made anew."""
         for path in self.todo if self._force else ():

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shortcut import Problem, models, one_line, structure
+from shortcut import Problem, one_line, structure
 from shortcut.predictions import TOP
 
 # What a model's fingerprint is taken of; of the weights, the first that is there.
@@ -164,11 +164,6 @@ def config(name: str, masked: bool) -> Any:
         raise Problem(f"{name} is a {found.model_type!r} model, of which transformers has no {kind} language model")
     _check(name, found, masked)
     return found
-
-
-def has_parts(name: str, masked: bool) -> bool:
-    """Whether the sub-modules of a model's blocks are mapped. Raises as `config`."""
-    return bool(models.ROWS.get(config(name, masked).model_type, models.Row()).parts)
 
 
 def text_config(name: str, masked: bool) -> Any:

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-GPT2S = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-MAPPED = ("gpt2",)  # `model_type` of those whose sub-modules are mapped
 MASKED_TYPES = (  # of those that are masked models where their config names no head
     "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
     "ernie", "esm", "eurobert", "fnet", "ibert", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet",
@@ -29,13 +27,6 @@ def is_masked(name: str, config: ModuleType) -> bool | None:
     if "ForCausalLM" in heads or "LMHeadModel" in heads:
         return False
     return "ForMaskedLM" in heads or found.get("model_type") in MASKED_TYPES
-
-
-def has_parts(name: str) -> bool:
-    """Whether the sub-modules of a model's blocks are mapped; of the paper's names that is known without a download."""
-    if (found := _load(name)) is None:
-        return name in GPT2S
-    return found.get("model_type") in MAPPED
 
 
 def _load(name: str) -> dict[str, Any] | None:

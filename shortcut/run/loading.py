@@ -168,9 +168,8 @@ def _prove(model: Model) -> None:
     Padding changes nothing. A causal model's states do not know the tokens that follow, a masked one's do: the
     two sentences of the batch differ in their last token.
     """
-    T = min(4, model.context)
-    ids = ((torch.arange(2 * T, device=model.device) + model.vocabulary // 2) % model.vocabulary).reshape(2, T)
-    ids[1, :-1] = ids[0, :-1]
+    ids = model.sample()
+    T = ids.shape[1]
     mask, h = torch.ones_like(ids), {}
     with model.watch(model.layer_points(), lambda k, x: h.update({k: x.clone()})):  # some blocks work in place
         logits = model.net(input_ids=ids, attention_mask=mask).logits

@@ -14,7 +14,7 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.manifest import MODEL_FILES, Provenance
+from shortcut.files.manifest import MODEL_FILES, Provenance, dump_parts, load_parts
 from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
@@ -68,7 +68,7 @@ class Work:
         self.device = cli.device(args.device) if "device" in args else "cpu"
         root, folder, masked = args.out.resolve(), "sentences", stage.masked
         if "model" in args:
-            masked = kind.is_masked(args.model, config) if stage.shows else masked
+            masked = kind.is_masked(args.model, config) if stage.shows or stage.either else masked
             folder = model_folder(args.model, masked=bool(masked))
             if masked is None:
                 folder, masked = results_of(folder, root)
@@ -92,9 +92,7 @@ class Work:
         if self.stage.shows:
             return body(self)
         with self._outputs():
-            if not self.files.parts and "parts" in self.stage.writes:
-                self.say(f"the sub-modules of {self.args.model} are not mapped: nothing to do here")
-            if any(path.suffix == ".pickle" for path in self.todo):
+            if any(path.suffix in (".pickle", ".json") for path in self.todo):
                 body(self)
             if processes.leads():
                 then(self, self._out)
@@ -103,8 +101,7 @@ class Work:
     def _outputs(self) -> Iterator[None]:
         L = 0
         if "model" in self.args:
-            L, parts = self.L, checkpoint.has_parts(self.args.model, self.masked)
-            self.files = replace(self.files, parts=parts)
+            L, self.files = self.L, replace(self.files, parts=load_parts(self.files, self.L))
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])
@@ -172,6 +169,18 @@ class Work:
             made_by = stages.maker(path, self.files, self.L, self.config) + self.files.dataset_option(path)
             raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
         return path
+
+    def found(self, parts: dict[tuple[int, int], tuple[str, int]]) -> None:
+        """What the model alone could tell: its sub-modules, whose maps are added to what is to do."""
+        self.files = replace(self.files, parts=parts)
+        if self._out:
+            self.todo = self._out.add(stages.paths(self.stage.writes, self.files, self.L, self.config))
+
+    def save_parts(self) -> None:
+        """Write down which sub-modules there are, once their maps are there."""
+        if self._out and self.files.submodules in self.todo:
+            with self._out.writing(self.files.submodules) as file:
+                file.write(dump_parts(self.files.parts))
 
     def missing(self, name: Callable[..., Path], keys: Iterable[tuple]) -> list[tuple]:
         """Those of the keys whose file, `name(*key)`, is not there yet."""

@@ -25,6 +25,7 @@ class Stage:
     settings: tuple[str, ...] = ()  # which of `cli.in_force` these depend on, and "context"
     depends: tuple[str, ...] = ("weights",)  # what of the model they depend on: "weights", "tokenizer"
     shared: bool = True  # whether several processes can share its work
+    either: bool = False  # whether it works on the other kind of model too, though that kind's pipeline lacks it
     shows: bool = False  # whether it shows results, of whatever kind of model, and writes what these hold
 
 
@@ -34,24 +35,27 @@ def pairs(L: int, config: ModuleType) -> list[tuple[int, int]]:
 
 
 def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
-    from shortcut.approximation import MODES, WHOLE, needed  # noqa: PLC0415  (loads torch)
+    from shortcut.approximation import needed  # noqa: PLC0415  (loads torch)
 
-    jumps, parts = needed(MODES if f.parts and not f.masked else WHOLE, L)
-    return [*(f.matrix(*key) for key in jumps), *(f.part(*key) for key in parts)]
+    jumps, parts = needed(f.parts or {}, L)
+    # of a masked model, whose sub-modules are not in the paper, as far as they were fitted
+    unknown = [f.submodules] if f.parts is None and not f.masked else []
+    return [*(f.matrix(*key) for key in jumps), *unknown, *(f.part(*key) for key in parts)]
 
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
     "sentences": lambda f, L, c: [f.sentences],
     "tokenized train": lambda f, L, c: [f.tokenized("train")],
+    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # where a kind's tokens are
     "tokenized val": lambda f, L, c: [f.tokenized("val")],
     "states train": lambda f, L, c: [f.states("train")],
     "states val": lambda f, L, c: [f.states("val")],
     "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c)],
-    "parts": lambda f, L, c: [f.part(i, a) for i in range(L) for a in range(1, 7)] if f.parts else [],
+    "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, *f.plots(f"r2_scores_{L}")],
     "results": lambda f, L, c: [f.results],
-    "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=f.parts and not f.masked)), f.summary, f.report],
+    "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=bool(f.parts))), f.summary, f.report],
 }
 DRAWN = ("seed", "train", "val", "context")
 STAGES = (
@@ -60,11 +64,11 @@ STAGES = (
           shared=False),
     Stage("add_linreg.py", False, ("tokenized train",), ("jumps",), ("rcond",)),
     Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("last_only",)),
-    Stage("add_linreg_submodules.py", False, ("tokenized train",), ("parts",), ("rcond",)),
-    Stage("add_results.py", False, ("tokenized val", "maps"), ("results",), ("lambdas", "tau")),
     Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), DRAWN, ("weights", "tokenizer")),
     Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond",), shared=False),
     Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("last_only",), shared=False),
+    Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond",), either=True),
+    Stage("add_results.py", False, ("tokenized val", "maps"), ("results",), ("lambdas", "tau")),
     Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau")),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
@@ -82,7 +86,8 @@ def of(*, masked: bool) -> list[Stage]:
 
 def maker(path: Path, files: Names, L: int, config: ModuleType) -> str:
     """The script that makes a file."""
-    return next(stage.script for stage in of(masked=files.masked) if path in paths(stage.writes, files, L, config))
+    makers = [stage for stage in STAGES if stage in of(masked=files.masked) or stage.either]
+    return next(stage.script for stage in makers if path in paths(stage.writes, files, L, config))
 
 
 if __name__ == "__main__":

@@ -72,13 +72,14 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
         yield f"\n{name} on {args.dataset}"
         try:
             files = Names(root, model_folder(name, masked=masked), args.dataset, masked=masked)
-            yield from _pipeline(config, replace(files, parts=kind.has_parts(name)), name, given)
+            yield from _pipeline(config, files, name, given)
         except Problem as problem:
             yield f"  {problem}"
 
 
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
     L, provenance, following = _layers(config, name, files), Provenance(files), None
+    files = replace(files, parts=manifest.load_parts(files, L))
     for stage in stages.of(masked=files.masked):
         if not (writes := stages.paths(stage.writes, files, L, config)):
             continue
@@ -92,10 +93,11 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
 
 def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
     """The option that tells a stage what to work on, where config.py does not."""
-    if stage.masked is None and not stage.shows:
+    if "sentences" in stage.writes:
         known = {config.DATASET: [], "docstrings": ["--source", "docstrings"]}
         return known.get(dataset, ["--source", "PATH"])
-    return [] if name == (config.BERT if stage.masked else config.GPT2) else ["--model", name]
+    default = config.BERT if stage.masked else config.GPT2
+    return [] if name == default else ["--model", name]
 
 
 def results_of(name: str, root: Path) -> tuple[str, bool]:
@@ -144,5 +146,4 @@ def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path], confi
 
 def _scratch(files: Names, stage: stages.Stage) -> Path:
     """Where a stage's unfinished work lies: of the sentences, beside them."""
-    of_all = stage.masked is None and not stage.shows
-    return (replace(files, model="sentences") if of_all else files).scratch(stage.script)
+    return (replace(files, model="sentences") if "sentences" in stage.writes else files).scratch(stage.script)

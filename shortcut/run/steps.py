@@ -1,7 +1,7 @@
 """The steps that several scripts take, each with its progress bar."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import torch
@@ -35,6 +35,13 @@ def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     if work.masked:
         tokenized = {split: tokens.mask(found, tokenizer.mask_token_id) for split, found in tokenized.items()}
     return tokenized
+
+
+def tokenized(work: Work, split: str) -> Tokenized:
+    """The tokens and chosen positions of a split; a masked model's stand beside its states."""
+    if work.masked:
+        return formats.load_states(work.files.states(split), work.L)[0]
+    return formats.load_tokenized(work.files.tokenized(split))
 
 
 def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], of: str) -> Points:
@@ -82,9 +89,14 @@ def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]]) -> Iterato
     return cli.progress("fits", found, len(wanted), "matrices")
 
 
-def maps(work: Work, modes: Iterable[str], model: Model) -> Maps:
-    """The matrices that modes need to go on."""
-    jumps, parts = approximation.needed(modes, model.n_layers)
+def maps(work: Work, model: Model) -> Maps:
+    """The matrices that the modes need to go on.
+
+    Raises Problem: they are of other sub-modules than the model has.
+    """
+    jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
+    if parts and work.files.parts != model.parts:
+        raise Problem(f"{work.files.submodules} is of another model's sub-modules: add_linreg_submodules.py --force")
     return Maps(
         {key: formats.load_matrix(work.files.matrix(*key), model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},

@@ -129,7 +129,7 @@ def states(bench: Bench, model: models.Model) -> None:
     flops = prefix_tokens(tokenized) * (L - 0.75) * BLOCK + len(tokenized) * 0.75 * BLOCK
     for name, points, n in (
         ("states of the layers", model.layer_points(), TRAIN + 2 * VAL),
-        ("states inside the blocks", model.part_points(), TRAIN),
+        ("states inside the blocks", model.part_points()[0], TRAIN),
     ):
         expected, seconds, _ = bench.time(lambda points=points: one_at_a_time(model, few, points))
         ours, own, peak = bench.time(lambda points=points: in_memory.collect(model, tokenized, points, 1024))
@@ -177,7 +177,7 @@ def exits(bench: Bench, model: models.Model) -> None:
     g = torch.Generator().manual_seed(1)
     tokenized = make_tokenized(750, seed=1)
     jumps = [torch.eye(D) + 0.01 * torch.randn(D, D, generator=g) for _ in range(L)]
-    parts = {key: torch.randn(D, D, generator=g) / D**0.5 for key in needed(MODES, L)[1]}
+    parts = {key: torch.randn(D, D, generator=g) / D**0.5 for key in needed(model.parts, L)[1]}
 
     def all_modes() -> dict[str, Predictions]:
         maps = Maps({(l, L): A for l, A in enumerate(jumps)}, parts)
@@ -196,7 +196,7 @@ def exits(bench: Bench, model: models.Model) -> None:
         """Best tokens [L + 1, count]: the model run for every sentence, layer and mode."""
         found = {}
         for mode in MODES:
-            maps = {key: A for key, A in parts.items() if key[1] in MODES[mode].parts}
+            maps = {key: A for key, A in parts.items() if model.parts[key][0] == MODES[mode].replaces}
             found[mode] = torch.empty(L + 1, count, dtype=torch.int64)
             for s, (ids, t) in enumerate(zip(tokenized.sentences[:count], tokenized.positions.tolist(), strict=False)):
                 for layer in range(L + 1):

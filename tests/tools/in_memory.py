@@ -18,4 +18,4 @@ def layer_states(model, tokenized, batch_tokens):
 
 
 def part_states(model, tokenized, batch_tokens):
-    return collect(model, tokenized, model.part_points(), batch_tokens)
+    return collect(model, tokenized, model.part_points()[0], batch_tokens)

@@ -1,0 +1,232 @@
+"""The sub-modules of a block: found by structure, their states numbered, proven to stand alone, made linear.
+
+    attention      what enters it -> what it returns, before the residual sum
+    feed-forward   what enters it -> what its last linear layer returns, before sum and norm
+    norm           what enters it -> what it returns, unless it stands inside one of the two above
+
+The states of a block are numbered in running order: what enters the block, what each part takes or makes
+where that is another tensor than those before, what the block returns. GPT-2's are 0 block input, 1 after
+ln_1, 2 after attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part
+is named by the state that it makes; what enters it need not be the state before (blocks that run attention
+and feed-forward side by side).
+
+"Linear Shortcut Across Sub-modules" in the paper, which has GPT-2's alone.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from shortcut.structure import Form, entering, exchanged, tensor_of
+
+ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
+CALLED = {ATTENTION: re.compile("attention|attn"), FEED_FORWARD: re.compile("mlp|ffn|feed_?forward|experts|moe")}
+
+Act = Callable[[torch.Tensor], torch.Tensor]  # what a part does, at every position
+Swap = tuple[nn.Module, Callable[..., Any]]  # a module, and the forward that stands in for its own
+
+
+@dataclass(eq=False)
+class Part:
+    """A sub-module, which may begin in one module of its block and end in another."""
+
+    kind: str
+    first: nn.Module  # what enters it enters the part
+    last: nn.Module  # what it returns the part returns
+    forms: dict[nn.Module, Form] = field(default_factory=dict)  # of what these return, once they have run
+
+    def made(self, args: tuple, named: dict[str, Any], out: Any) -> torch.Tensor:
+        """What the part returns, without the residual sum that some take inside (BLOOM, MPT)."""
+        residual = self._residual(args, named)
+        return tensor_of(out) if residual is None else tensor_of(out) - residual
+
+    def _residual(self, args: tuple, named: dict[str, Any]) -> torch.Tensor | None:
+        takes = signature(type(self.last).forward)
+        return takes.bind(None, *args, **named).arguments["residual"] if "residual" in takes.parameters else None
+
+    def acting(self, act: Act) -> list[Swap]:
+        """What makes the part do `act` in place of its own; what lies between its ends runs on nothing of use."""
+        held: list[torch.Tensor] = []
+
+        def first(*args: Any, **named: Any) -> Any:
+            held[:] = [entering(args, named)]
+            return self.forms[self.first].returned(held[0])
+
+        def last(*args: Any, **named: Any) -> Any:
+            x = entering(args, named) if self.first is self.last else held.pop()
+            y, residual = act(x).to(x.dtype), self._residual(args, named)
+            return self.forms[self.last].returned(y if residual is None else y + residual)
+
+        return [(self.first, first)] * (self.first is not self.last) + [(self.last, last)]
+
+
+def find_parts(module: nn.Module) -> Iterator[Part]:
+    """The parts of a block, or of a module in it, by the names and classes of its children."""
+    children = dict(module.named_children())
+    linear = [child for child in children.values() if isinstance(child, nn.Linear)]
+    if len(linear) == 2:  # with an activation between them (OPT)
+        yield Part(FEED_FORWARD, *linear)
+    dense = getattr(children.get("output"), "dense", None)
+    if dense is not None and "intermediate" in children:  # BERT and its kin
+        yield Part(FEED_FORWARD, children["intermediate"], dense)
+    if dense is not None and "self" in children:  # likewise
+        yield Part(ATTENTION, children["self"], dense)
+    for name, child in children.items():
+        if type(child).__name__.endswith("Norm"):
+            yield Part(NORM, child, child)
+        elif name in ("intermediate", "self") and dense is not None:
+            continue
+        elif CALLED[ATTENTION].search(name) and _has_weights(child) and not _holds_attention(child):
+            yield Part(ATTENTION, child, child)
+        elif CALLED[FEED_FORWARD].search(name) and _has_weights(child):
+            yield Part(FEED_FORWARD, child, child)
+        else:
+            yield from find_parts(child)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _holds_attention(module: nn.Module) -> bool:
+    """Whether the attention itself is a child, beside its residual sum or norm."""
+    named = [name for name, child in module.named_children() if not type(child).__name__.endswith("Norm")]
+    return {"self", "output"} <= {*named} or any(name in ("attn", "attention") for name in named)
+
+
+@dataclass
+class Call:
+    """A block, its form, and what it was called with on a batch of text."""
+
+    block: nn.Module
+    form: Form
+    args: tuple
+    named: dict[str, Any]
+
+    def __call__(self, h: torch.Tensor, swaps: list[Swap] | None = None) -> torch.Tensor:
+        """What the block makes of h in place of what entered it."""
+        with ExitStack() as undo:
+            for module, forward in swaps or ():
+                undo.enter_context(exchanged(module, forward))
+            return tensor_of(self.form.entered(self.block.forward, h)(*self.args, **self.named))
+
+
+@dataclass
+class Numbering:
+    """The states of one block: where each is seen, and which part makes it from which."""
+
+    points: list[tuple[Any, str]]  # by state a: a module or a part, and whether its input or output is meant
+    made: dict[int, tuple[Part, int]]  # by the state a that a part makes: the part, and the state that enters it
+
+
+def number(call: Call) -> Numbering:
+    """The states of a block in running order; what enters a part, or leaves the block, may be one of those before."""
+    h = entering(call.args, call.named)
+    passed, values, points = [h], [h.clone()], [(call.block, "in")]  # as they passed, and as they were then
+    enters, made = {}, {}
+
+    def new(point: tuple[Any, str], x: torch.Tensor) -> int:
+        if x.numel() != h.numel():
+            raise _Odd(f"what passes its {point[0].kind} is of another width")
+        passed.append(x)
+        values.append(x.reshape(h.shape).clone())
+        points.append(point)
+        return len(points) - 1
+
+    def at(point: tuple[Any, str], x: torch.Tensor) -> int:
+        same = [a for a, value in enumerate(values) if x.numel() == h.numel() and value.equal(x.reshape(h.shape))]
+        # two norms of one input may be equal: the very tensor is meant, else the last one
+        return max(same, key=lambda a: (passed[a] is x, a)) if same else new(point, x)
+
+    def leave(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
+        part.forms[part.last] = Form.of(out)
+        made[new((part, "out"), part.made(args, named, out))] = part, enters[part]
+
+    with ExitStack() as hooks:
+        for part in find_parts(call.block):
+            taken = part.first.register_forward_pre_hook(
+                lambda _, args, named, part=part: enters.update({part: at((part, "in"), entering(args, named))}),
+                with_kwargs=True,
+            )
+            formed = part.first.register_forward_hook(
+                lambda _, args, out, part=part: part.forms.update({part.first: Form.of(out)})
+            )
+            left = part.last.register_forward_hook(
+                lambda _, args, named, out, part=part: leave(part, args, named, out), with_kwargs=True
+            )
+            for hook in (taken, formed, left):
+                hooks.callback(hook.remove)
+        at((call.block, "out"), call(h.clone()))
+    return Numbering(points, made)
+
+
+class _Odd(Exception):  # noqa: N818  (no error)
+    """A block whose sub-modules do not stand alone."""
+
+
+def prove(call: Call, numbering: Numbering) -> str | None:
+    """Why the parts of a block cannot be replaced one by one, if they cannot; None if all of this holds:
+
+    (a) with random maps in place of all parts the block is linear, with f(0) = 0;
+    (b) with attention and feed-forward zero, and norms the identity, it returns its input;
+    (c) with attention linear, a change at one position changes no other.
+    """
+    h = entering(call.args, call.named)
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(h.shape[-1], h.shape[-1], generator=g).to(h) / h.shape[-1] ** 0.5
+    x, y = (torch.randn(h.shape, generator=g).to(h) for _ in range(2))
+    tolerance = 1e-4 if torch.finfo(h.dtype).eps < 1e-6 else 0.1
+
+    def f(act: dict[str, Act], x: torch.Tensor) -> torch.Tensor:
+        parts = [part for part, _ in numbering.made.values() if part.kind in act]
+        return call(x.clone(), [swap for part in parts for swap in part.acting(act[part.kind])])
+
+    def near(ours: torch.Tensor, own: torch.Tensor) -> bool:
+        return torch.allclose(ours, own, rtol=0, atol=tolerance * max(1.0, own.abs().max().item()))
+
+    mapped = dict.fromkeys((ATTENTION, FEED_FORWARD, NORM), lambda x: x @ A.T)
+    if not (near(f(mapped, x + 2 * y), f(mapped, x) + 2 * f(mapped, y)) and near(f(mapped, 0 * x), 0 * x)):
+        return "with all of them linear a block is not"
+    if not near(f({ATTENTION: torch.zeros_like, FEED_FORWARD: torch.zeros_like, NORM: lambda x: x}, x), x):
+        return "without them a block does not return its input"
+    other, middle = x.clone(), (x.shape[1] - 1) // 2
+    other[:, middle] = y[:, middle]
+    apart = f({ATTENTION: mapped[ATTENTION]}, other) - f({ATTENTION: mapped[ATTENTION]}, x)
+    apart[:, middle] = 0
+    if not near(apart, 0 * x):
+        return "with its attention linear a block still mixes positions"
+    return None
+
+
+def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
+    """The states of all blocks; of none, and why, where the parts of one cannot be replaced one by one."""
+    found = []
+    for call in calls:
+        try:
+            numbering = number(call)
+            why = prove(call, numbering) if numbering.made else "none is found"
+        except _Odd as odd:
+            why = str(odd)
+        if why:
+            return [], why
+        found.append(numbering)
+    for one, (call, after) in zip(found, pairwise(calls), strict=False):
+        if one.points[-1] == (call.block, "out"):
+            one.points[-1] = (after.block, "in")
+    return found, None
+
+
+@contextmanager
+def swapped(swaps: list[Swap]) -> Iterator[None]:
+    """Within, the forwards in `swaps` stand in for the modules' own."""
+    with ExitStack() as undo:
+        for module, forward in swaps:
+            undo.enter_context(exchanged(module, forward))
+        yield
