@@ -83,6 +83,8 @@ class Outputs:
     def add(self, writes: list[Path]) -> list[Path]:
         """Further outputs, found only while at work; what is to do with them."""
         more = [path for path in writes if path not in self.writes]
+        for path in more:
+            store.remove_leftovers(path)
         self.writes = [*self.writes, *more]
         self.todo = [*self.todo, *(path for path in more if self._force or not self._is_made(path))]
         return self.todo

@@ -101,6 +101,8 @@ class Work:
     def _outputs(self) -> Iterator[None]:
         L = 0
         if "model" in self.args:
+            if self.stage.shared:
+                processes.agree([0])  # so that all see what the leader has written in the stage before
             L, self.files = self.L, replace(self.files, parts=load_parts(self.files, self.L))
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
