@@ -19,7 +19,7 @@ from shortcut.run.script import Work, script, shell
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    tokenized, model = steps.tokenized(work, "train"), steps.load_model(work)
+    tokenized, model = steps.tokenized(work, "train"), steps.load_model(work, head=False)
     work.found(model.parts)
     if model.why_no_parts:
         work.say(f"the sub-modules of {work.args.model} are not mapped: {model.why_no_parts}")

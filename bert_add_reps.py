@@ -18,7 +18,7 @@ from shortcut.run.script import Work, script, shell
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
     masked = steps.tokenize(work, formats.load_sentences(work.files.sentences))
-    model = steps.load_model(work)
+    model = steps.load_model(work, head=False)
     for split, h in steps.states_of_splits(work, model, masked):
         work.save(work.files.states(split), *formats.state_batches(masked[split], h))
 

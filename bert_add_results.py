@@ -38,7 +38,7 @@ def main(work: Work) -> None:
     for mode, found in steps.judged(work, model, tokenized, judge).items():
         fixed += results.fixed_exits(mode, found)
         early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
-    work.save(work.files.results, *fixed, *early)
+    work.save(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ DOCSTRING_PACKAGES: tuple[str, ...] = ("numpy", "sklearn", "matplotlib")  # few:
 SENTENCES: int = 20_000  # as in the paper
 TRAIN: int = 9_000  # the first ones fit the maps
 VAL: int = 3_000  # the next ones judge them
+POSITIONS: int = 1  # of a sentence, as in the paper; more where the states are wide: a fit wants many times d of them
 SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # a dataset's own TRAIN and VAL, as the paper's news has
 
 # Numbers
@@ -57,7 +58,8 @@ LAMBDAS: dict[str, tuple[float, ...]] = {  # of early exit; for id nine more, si
 }
 
 # Work
-DEVICE: str = "auto"  # "cuda" where there is one, else "cpu"
+DEVICE: str = "auto"  # "cuda" where there is one, else "cpu"; "spread": over all devices, for a model too large for one
+DTYPE: str = "float32"  # as in the paper; "auto": as the checkpoint has it, with states and maps in float32 still
 BATCH_SIZE: int = 1024  # tokens that run together; enough to fill two cores, little enough to stay in their cache
 OUT: Path = Path(__file__).resolve().parent  # holds experiment/ and linreg/
 

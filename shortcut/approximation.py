@@ -79,8 +79,8 @@ def _go_on_alone(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
     h = seen.h[:0, 0]
     with swapped(swaps):
         for call, joining in zip(model.calls, seen.h, strict=False):
-            h = call(torch.cat([h, joining])[:, None])[:, 0]
-    return h.unflatten(0, (model.n_layers, -1))
+            h = call(torch.cat([h.to(joining), joining])[:, None])[:, 0]
+    return h.to(seen.h).unflatten(0, (model.n_layers, -1))
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def _go_on(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
     batch = seen.batch
     with swapped(swaps), model.narrowed(batch.last):
         finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
-        return torch.stack([batch.at_chosen(h) for h in finals])
+        return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
 
 
 MODES = {mode.name: mode for mode in (

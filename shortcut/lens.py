@@ -74,12 +74,12 @@ def look(
                 f"the sentence {sentence!r} holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'"
             )
     states: list[torch.Tensor] = []
-    with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen])):
+    with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen].float())):
         model.run(ids[None].to(model.device), None)
     mapped = [linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)]
     predicted, probabilities = {}, {}
     for mode, finals in (("id", states), ("mat", [*mapped, states[-1]])):
-        top = [model.read_out(h).softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
+        top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
         predicted[mode] = [[tokenizer.decode([token]) for token in t.indices.flatten().tolist()] for t in top]
         probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
         if not (finite := probabilities[mode].isfinite().all(1)).all():

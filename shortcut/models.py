@@ -48,7 +48,7 @@ Point = tuple[nn.Module | Part, str]  # a module or a part of a block, and wheth
 
 
 class Model:
-    """A loaded transformer, in float32 and evaluation mode.
+    """A loaded transformer, in evaluation mode.
 
     Raises Problem: no list of its modules runs as blocks do.
     """
@@ -56,6 +56,7 @@ class Model:
     def __init__(self, net: nn.Module, masked: bool):
         self.net, self.masked = net, masked  # masked: predicts masked tokens from both sides, not the next one
         self.name = net.config.name_or_path  # what it was loaded by
+        self.headless = False  # whether there is an encoder alone, and nothing to read out with
         config = net.config.get_text_config(decoder=True)
         self.row = ROWS.get(net.config.model_type, Row())
         self.vocabulary = config.vocab_size
@@ -79,15 +80,16 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.net.parameters()).device
+        """Where the first of its weights lie, of those that are not read from the disk each time."""
+        first = next(self.net.parameters()).device
+        return next((w.device for w in self.net.parameters() if w.device.type != "meta"), first)
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """The library's own forward pass up to the head, which would cost most and is not needed."""
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] of states [..., d], read like h_L, each as a sequence of one token."""
+        """Logits [..., v] of states [..., d], read like h_L in the model's own precision, each as a sequence of one."""
         rows = h.reshape(-1, 1, h.shape[-1])
         with self.going_on(self.n_layers, rows):
             logits = self.net(input_ids=self.dummy(len(rows))).logits
@@ -225,9 +227,12 @@ class Model:
         """
         swaps = []
         for (i, a), A in maps.items():
-            A, (part, _) = A.to(self.device), self._numbered[0][i].made[a]  # noqa: PLW2901
-            if a in self.row.followers and (i, a + 1) not in maps:
-                follower = self.blocks[i].get_submodule(self.row.followers[a])
+            part = self._numbered[0][i].made[a][0]
+            A = A.to(part.forms[part.last].device)  # noqa: PLW2901
+            follower = self.blocks[i].get_submodule(self.row.followers.get(a, ""))
+            own = next(follower.parameters())  # of another precision, or on the disk, it is left as it is
+            alike = (own.dtype, own.device) == (A.dtype, A.device)
+            if a in self.row.followers and (i, a + 1) not in maps and alike:
                 swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
             else:
                 swaps += part.acting(lambda x, A=A: x.to(A.dtype) @ A.T)

@@ -45,7 +45,7 @@ def judge(model: Model, approximations: torch.Tensor, final: torch.Tensor, sente
         for layers in torch.arange(len(h)).split(max(1, ROWS // len(rows))):
             states = h[layers][:, rows].flatten(0, 1)
             enough = torch.nn.functional.pad(states, (0, 0, 0, max(0, FEWEST - len(states))))
-            logits = model.read_out(enough)[: len(states)]
+            logits = model.read_out(enough)[: len(states)].float()
             if 0 in layers:
                 full_log_p = logits[: len(rows)].log_softmax(-1)
             top = logits.topk(TOP)

@@ -47,6 +47,11 @@ def early_exits(
     return records
 
 
+def of_sentences(records: list[Record], numbers: torch.Tensor | None) -> list[Record]:
+    """The records; the first says which sentence each of n positions is of, where sentences have several."""
+    return records if numbers is None else [records[0] | {"sentence_numbers": numbers}, *records[1:]]
+
+
 def _record(info: dict[str, Any], layers_processed: float, topk: torch.Tensor, surprisal: torch.Tensor) -> Record:
     return {"info": info, "layers_processed": layers_processed, "topk": topk, "surprisal": surprisal}
 
@@ -59,23 +64,39 @@ class Estimate(NamedTuple):
     high: float
 
 
-def proportion(hits: torch.Tensor) -> Estimate:
+def proportion(hits: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
     """The share of hits [n], bool, with the score interval of Wilson (1927):
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    which, unlike the normal one, stays within 0 and 1 and has a width there.
+    which, unlike the normal one, stays within 0 and 1 and has a width there. Where several are `of` one sentence,
+    n is that many independent ones as would vary as much, or the sentences, where nothing varies.
     """
     n, p = len(hits), hits.double().mean().item()
+    if of is not None:
+        error = _standard_error(hits, of)
+        n = p * (1 - p) / error**2 if error else int(of.max()) + 1
     centre = p + Z**2 / (2 * n)
     half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
 
 
-def average(values: torch.Tensor) -> Estimate:
-    """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n)."""
-    mean, half = values.double().mean().item(), Z * values.double().std().item() / sqrt(len(values))
+def average(values: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
+    """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n) (see `_standard_error`)."""
+    mean, half = values.double().mean().item(), Z * _standard_error(values, of)
     return Estimate(mean, mean - half, mean + half)
+
+
+def _standard_error(values: torch.Tensor, of: torch.Tensor | None) -> float:
+    """Of the mean: s / sqrt(n), or from the sums of deviations e over each of G sentences, which may be alike within:
+
+    sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n
+    """
+    if of is None:
+        return values.double().std().item() / sqrt(len(values))
+    apart, G = values.double() - values.double().mean(), int(of.max()) + 1
+    sums = torch.zeros(G, dtype=torch.float64).index_add(0, of, apart)
+    return sqrt(sums.square().sum().item() * G / (G - 1)) / len(values)
 
 
 @dataclass(frozen=True)
@@ -87,12 +108,13 @@ class Curve:
     # by metric, what each sentence has at each point, [p, n]: hits (bool) for Precision@k, nats for the surprisal,
     # which is missing where the records hold none
     values: dict[str, torch.Tensor]
+    of: torch.Tensor | None = None  # int64 [n], which sentence each is of, where sentences have several positions
 
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """By metric, its estimate at each point: fractions, or nats."""
-        of = {metric: average if metric == "surprisal" else proportion for metric in self.values}
-        return {metric: [of[metric](row) for row in values] for metric, values in self.values.items()}
+        by = {metric: average if metric == "surprisal" else proportion for metric in self.values}
+        return {metric: [by[metric](row, self.of) for row in values] for metric, values in self.values.items()}
 
     def layers_needed(self, share: float) -> float | None:
         """The fewest blocks at which the curve, drawn straight between its points, has Precision@1 >= `share`.
@@ -113,10 +135,17 @@ class Results:
     """Everything that figures, tables, page and summary show."""
 
     n_layers: int  # L
-    n: int  # validation sentences
+    n: int  # validation sentences, or positions in them
     best: torch.Tensor  # int64 [n], the best token of the full model for each
     fixed: dict[str, Curve]  # by mode, fixed exits at layers 0 ... L
     early: dict[str, Curve]  # by mode, early exits along lambda
+    of: torch.Tensor | None = None  # as `Curve.of`
+
+    @property
+    def sample(self) -> str:
+        """What the numbers are means over."""
+        of = "" if self.of is None else f"positions of {int(self.of.max()) + 1} "
+        return f"{self.n} {of}sentences"
 
     @cached_property
     def differences(self) -> dict[str, dict[int, Estimate]]:
@@ -128,13 +157,13 @@ class Results:
         if not (mat and identity and metric in mat.values and metric in identity.values):
             return {}
         a, b = (dict(zip(map(int, c.layers), c.values[metric].double(), strict=True)) for c in (mat, identity))
-        return {layer: average(a[layer] - b[layer]) for layer in a if layer in b}
+        return {layer: average(a[layer] - b[layer], self.of) for layer in a if layer in b}
 
     @cached_property
     def mean_over_layers(self) -> dict[str, Estimate]:
         """By mode, Precision@1 averaged over the fixed exits at layers 0 ... L - 1; at L all are the model itself."""
         whole = [mode for mode, curve in self.fixed.items() if {*range(self.n_layers)} <= {*curve.layers}]
-        return {mode: average(self._hits_below(mode)) for mode in whole}
+        return {mode: average(self._hits_below(mode), self.of) for mode in whole}
 
     def _hits_below(self, mode: str) -> torch.Tensor:
         """Of each sentence, the share of layers 0 ... L - 1 at which the best token is right, [n]."""
@@ -160,7 +189,7 @@ class Results:
         if self.n != own.n or (self.best != own.best).double().mean() > SAME:
             raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
         modes = [mode for mode in self.mean_over_layers if mode in own.mean_over_layers and mode != "id"]
-        return {mode: average(self._hits_below(mode) - own._hits_below(mode)) for mode in modes}
+        return {mode: average(self._hits_below(mode) - own._hits_below(mode), self.of) for mode in modes}
 
 
 def summarize(records: list[Record]) -> Results:
@@ -183,18 +212,21 @@ def summarize(records: list[Record]) -> Results:
         first = of.setdefault((kind, mode), {}).setdefault(place, record)
         if not first["topk"].equal(record["topk"]):
             raise Problem(f"the results hold two {kind}s of {mode} at {place} that differ: keep the file of one run")
+    numbers = next((record["sentence_numbers"] for record in records if "sentence_numbers" in record), None)
+    if numbers is not None:
+        numbers = numbers.unique(return_inverse=True)[1]
     fixed, early = (
-        {mode: _curve([*of[kind, mode].values()], full) for mode in MODES if (kind, mode) in of}
+        {mode: _curve([*of[kind, mode].values()], full, numbers) for mode in MODES if (kind, mode) in of}
         for kind in ("jump", "early_exit")
     )
-    return Results(max(layers), len(full), full[:, 0], fixed, early)
+    return Results(max(layers), len(full), full[:, 0], fixed, early, numbers)
 
 
-def _curve(records: list[Record], full: torch.Tensor) -> Curve:
+def _curve(records: list[Record], full: torch.Tensor, numbers: torch.Tensor | None) -> Curve:
     records = sorted(records, key=lambda r: (r["layers_processed"], r["info"].get("lambda", 0)))
     hits = {k: torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for k in PRECISIONS}
     values = {f"precision@{k}": found for k, found in hits.items()}
     if all("surprisal" in r for r in records):
         values["surprisal"] = torch.stack([r["surprisal"] for r in records])
     lambdas = [r["info"]["lambda"] for r in records if "lambda" in r["info"]]
-    return Curve([r["layers_processed"] for r in records], lambdas, values)
+    return Curve([r["layers_processed"] for r in records], lambdas, values, numbers)

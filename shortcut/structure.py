@@ -51,6 +51,7 @@ class Form:
 
     width: int  # d
     dtype: torch.dtype  # of the states
+    device: torch.device  # where they lie
     made: Any  # of what it returns: a type
     length: int  # and of how many, if it is a tuple or list
 
@@ -59,7 +60,8 @@ class Form:
         """The form of what a module returned."""
         h = tensor_of(out)
         together = isinstance(out, (tuple, list))
-        return cls(h.shape[-1], h.dtype, type(out) if together else torch.Tensor, len(out) if together else 1)
+        made, length = (type(out), len(out)) if together else (torch.Tensor, 1)
+        return cls(h.shape[-1], h.dtype, h.device, made, length)
 
     def returned(self, h: torch.Tensor) -> Any:
         """h as the module would return it."""
@@ -67,11 +69,12 @@ class Form:
 
     def stub(self, h: torch.Tensor | None) -> Callable[..., Any]:
         """A forward that returns h, or what enters it."""
-        return lambda *args, **named: self.returned(entering(args, named) if h is None else h.to(self.dtype))
+        given = None if h is None else h.to(self.device, self.dtype)
+        return lambda *args, **named: self.returned(entering(args, named) if given is None else given)
 
     def entered(self, forward: Callable[..., Any], h: torch.Tensor) -> Callable[..., Any]:
         """The forward with h in place of what enters it."""
-        h = h.to(self.dtype)
+        h = h.to(self.device, self.dtype)
         return lambda *args, **named: (
             forward(h, *args[1:], **named) if args else forward(**named | {"hidden_states": h})
         )

@@ -19,6 +19,7 @@ class Tokenized:
 
     sentences: list[torch.Tensor]  # n int64 tensors [T], of any lengths
     positions: torch.Tensor  # int64 [n], 0-based, within each sentence
+    numbers: torch.Tensor | None = None  # int64 [n], which sentence each is, where one has several positions
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -40,6 +41,7 @@ class Drawing:
     context: int  # tokens that a model takes
     seed: int  # of the generator
     added: bool  # whether tokens that the tokenizer adds, such as [CLS], may be chosen
+    positions: int = 1  # distinct ones of a sentence; of a shorter one all that there are
 
 
 def tokenize(
@@ -48,9 +50,10 @@ def tokenize(
     """Tokens of the sentences of every split, and a position drawn from all tokens of each.
 
     Positions are uniform, first and last included (for BERT [CLS] and [SEP] too), drawn from one seeded
-    generator, split after split. A causal model's are no tokens that the tokenizer adds: the one at the head is
-    a sink of attention, whose states are like no other's and would rule the fit. What is longer than the context
-    is truncated, with one notice, and a sentence without a token is left out, with another.
+    generator, split after split; a sentence of which several are drawn stands once for each. A causal model's are
+    no tokens that the tokenizer adds: the one at the head is a sink of attention, whose states are like no other's
+    and would rule the fit. What is longer than the context is truncated, with one notice, and a sentence without a
+    token is left out, with another.
     Departure: the original's GPT-2 tokenizer has '.' for padding, which splits at every period and
     swallows the white space beside it; this is the stock tokenizer, which would make the newline a
     token, so trailing white space is stripped first.
@@ -71,9 +74,11 @@ def tokenize(
                 cut = tokenizer(stripped[rows[k]], truncation=True, max_length=context, return_special_tokens_mask=True)
                 ids[k], special[k] = cut["input_ids"], cut["special_tokens_mask"]
         free = [[t for t, added in enumerate(of) if drawing.added or not added] for of in special]
-        draws = torch.rand(len(ids), generator=generator, dtype=torch.float64).tolist()
-        positions = [of[int(draw * len(of))] for of, draw in zip(free, draws, strict=True)]
-        result[name] = Tokenized([torch.tensor(tokens) for tokens in ids], torch.tensor(positions))
+        draws = torch.rand(len(ids), drawing.positions, generator=generator, dtype=torch.float64).tolist()
+        chosen = [(k, of.pop(int(draw * len(of)))) for k, of in enumerate(free) for draw in draws[k][: len(of)]]
+        numbers, positions = torch.tensor(chosen).T.contiguous()
+        several = numbers if drawing.positions > 1 else None
+        result[name] = Tokenized([torch.tensor(ids[k]) for k in numbers.tolist()], positions, several)
     return result
 
 
@@ -127,4 +132,4 @@ def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
     sentences = [ids.clone() for ids in tokenized.sentences]
     for ids, position in zip(sentences, tokenized.positions.tolist(), strict=True):
         ids[position] = mask_token
-    return Tokenized(sentences, tokenized.positions)
+    return Tokenized(sentences, tokenized.positions, tokenized.numbers)

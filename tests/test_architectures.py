@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import transformers
 from conftest import make_sentences, make_tokenized
-from pipeline import run
+from pipeline import problem, run
 from tokenizers.processors import TemplateProcessing
 
 import config
@@ -83,6 +83,61 @@ def test_reading_out_and_going_on_from_every_layer_are_the_model_itself(any_mode
     assert model.n_layers == L
 
 
+def half(kind, folder):
+    """A random model whose checkpoint is in bfloat16."""
+    make(kind, kind in MASKED, folder)
+    auto = transformers.AutoModelForMaskedLM if kind in MASKED else transformers.AutoModelForCausalLM
+    auto.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", "llama gpt2 gpt_neox gemma2 mixtral opt qwen3 bert modernbert".split())
+def test_a_checkpoint_in_half_precision_runs_as_it_is(kind, tmp_path):
+    """Read-outs of its own states are its logits, its best tokens mostly those of the same weights in float32."""
+    folder, masked = half(kind, tmp_path / kind), kind in MASKED
+    model, full = (loading.load(folder, masked=masked, dtype=dtype) for dtype in ("auto", "float32"))
+    assert {w.dtype for w in model.net.parameters()} == {torch.bfloat16}
+    assert model.parts == full.parts
+    tokenized, best, expected = make_tokenized(200, 320, longest=9), [], []
+    for batch in representations.batches(model, tokenized, 500):
+        h = representations.run(model, batch).h
+        assert h.dtype == torch.float32
+        with torch.no_grad():
+            own = batch.at_chosen(model.net(input_ids=batch.ids, attention_mask=batch.mask).logits)
+        assert model.read_out(h[-1]).equal(own)
+        best.append(own.argmax(-1))
+        expected.append(full.read_out(representations.run(full, batch).h[-1]).argmax(-1))
+    assert (torch.cat(best) == torch.cat(expected)).double().mean() >= 0.95
+
+
+def test_all_stages_in_half_precision_with_several_positions(tmp_path, gpt2_folder, monkeypatch, capsys):
+    """Two positions a sentence, and weights as they are; then the first setting again, which refuses both."""
+    settings = {"SENTENCES": 60, "TRAIN": 30, "VAL": 20, "SPLITS": {}, "DTYPE": "auto", "POSITIONS": 2}
+    for name, value in settings.items():
+        monkeypatch.setattr(config, name, value)
+    folder = half("llama", tmp_path / "llama")
+    transformers.AutoTokenizer.from_pretrained(gpt2_folder).save_pretrained(folder)
+    source = tmp_path / "words.txt"
+    source.write_text("".join(make_sentences(60)), encoding="utf-8")
+    there = ("--out", tmp_path, "--dataset", "words")
+    run("get_wikipedia_sentences", *there, "--source", source)
+    for script in "add_tokenization add_linreg add_plot_r2 add_linreg_submodules add_results plot_results".split():
+        run(script, *there, "--model", folder)
+    said, files = capsys.readouterr().out, Names(tmp_path, "llama", "words")
+    assert "40 positions of 20 sentences" in said
+    assert torch.bincount(formats.load_tokenized(files.tokenized("train")).numbers).tolist() == [2] * 30
+    found = results.summarize(formats.load_results(files.results))
+    assert [*found.fixed] == [*MODES]
+    assert found.sample == "40 positions of 20 sentences"
+    for name, value, script, what in [
+        ("DTYPE", "float32", "add_results", 'dtype was "auto", is "float32"'),
+        ("POSITIONS", 1, "add_tokenization", "positions was 2, is 1"),
+    ]:
+        monkeypatch.setattr(config, name, value)
+        assert what in problem(capsys, script, *there, "--model", folder)
+        monkeypatch.setattr(config, name, settings[name])
+
+
 def test_states_do_not_depend_on_the_batch_and_are_those_of_the_library(any_model):
     tokenized = make_tokenized(12, 320, longest=9)
     one, many = (
@@ -111,10 +166,13 @@ def test_states_do_not_depend_on_the_batch_and_are_those_of_the_library(any_mode
         ("xlm", True, "what is read out of its last state differs"),
         ("albert", True, "no list of 3 modules of this albert model runs once and in order"),
         ("fnet", True, "what it makes of padded sentences differs"),
+        ("xlnet", False, "cannot run with its blocks passed over"),  # its states are [T, b, d]
+        ("gemma3n_text", False, "cannot run with its blocks passed over"),  # four streams of them
     ],
 )
 def test_what_cannot_be_proven_is_refused_in_one_line(kind, masked, message, tmp_path):
-    folder = make(kind, masked, tmp_path / kind)
+    changes = {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * L} if "3n" in kind else {}
+    folder = make(kind, masked, tmp_path / kind, **changes)
     with pytest.raises(Problem, match=message) as caught:
         loading.load(folder, masked=masked)
     assert "\n" not in str(caught.value)

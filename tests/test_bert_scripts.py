@@ -2,11 +2,14 @@
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import in_memory
 import pytest
 import scipy.linalg
 import torch
+import transformers
 from conftest import LAYERS, D, assert_same_up_to_rounding, make_sentences, on_a_gpu
 from pipeline import SIZES, problem, run
 from played_device import PLAYED, Device
@@ -15,7 +18,7 @@ import config
 from shortcut import Problem, results
 from shortcut.files import formats, manifest, store
 from shortcut.files.names import Names
-from shortcut.run import stages
+from shortcut.run import loading, stages
 from shortcut.tokens import Tokenized
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
@@ -273,3 +276,22 @@ def test_on_a_gpu_the_numbers_are_the_same(made, tmp_path, bert_folder):
     files = with_sentences(tmp_path)
     run_all(tmp_path, bert_folder, SCRIPTS, "--device", "cuda")
     assert_same_up_to_rounding(files, made)
+
+
+def test_an_encoder_without_a_head_has_states_maps_and_r2(tmp_path, bert_folder, monkeypatch, capsys):
+    for name, value in {"SENTENCES": 60, "TRAIN": 30, "VAL": 20, "SPLITS": {}}.items():
+        monkeypatch.setattr(config, name, value)
+    folder = shutil.copytree(bert_folder, tmp_path / "encoder")
+    transformers.BertModel.from_pretrained(bert_folder).save_pretrained(folder)
+    files = replace(with_sentences(tmp_path), model="encoder_mask")
+    there = ("--out", tmp_path, "--dataset", "words", "--model", folder)
+    for script in ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2"):
+        run(script, *there)
+    assert files.r2_scores.exists()
+    said = problem(capsys, "bert_add_results", *there)
+    assert said.endswith("is an encoder without a masked-LM head, so nothing can be predicted with it: its states,"
+                         " maps and r2 are all there is")  # fmt: skip
+    whole, own = (loading.load(str(f), masked=True) for f in (bert_folder, folder))
+    tokenized = formats.load_states(files.states("train"), LAYERS)[0]
+    states = [in_memory.layer_states(model, tokenized, 100) for model in (whole, own)]
+    assert states[0].equal(states[1])

@@ -91,7 +91,8 @@ def test_an_entry_holds_what_made_the_file(layout, said):
 OF_BEFORE = {  # as the code wrote it that had `runs`, each with the runs that made its inputs
     "runs": {
         "r": {
-            "script": "add_linreg.py", "settings": {"format": 1, "model": "m", "weights": "w", "rcond": 1e-7},
+            "script": "add_linreg.py", "settings": {"format": 1, "model": "m", "weights": "w", "rcond": 1e-7,
+                     "dtype": "float32"},
             "inputs": {"experiment/m/d_tokenized_train.pickle": "t"}, "versions": {"python": "3.11.7"},
             "upstream": [
                 {
@@ -129,7 +130,8 @@ def test_a_manifest_of_before_is_taken_over(layout, said):
     assert entry == {
         "script": "add_linreg.py", "sha256": manifest.sha256(path), "made": "2026-11-25T00:00:00+00:00", "seconds": 1.5,
         "rank": 16, "versions": {"python": "3.11.7"},
-        "settings": {"format": 1, "seed": 3, "train": 9, "spacy": None, "model": "m", "weights": "w", "rcond": 1e-7},
+        "settings": {"format": 1, "seed": 3, "train": 9, "spacy": None, "model": "m", "weights": "w", "rcond": 1e-7,
+                     "dtype": "float32"},
         "from": {"experiment/m/d_tokenized_train.pickle": "t", "experiment/sentences/d_20K-sentences.pickle": "s"},
     }  # fmt: skip
     make(layout, said, "add_linreg.py", layout.matrix(0, 2))

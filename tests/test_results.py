@@ -95,3 +95,33 @@ def test_layers_needed_by_interpolation():
 def test_one_sentence_has_no_interval():
     with pytest.raises(Problem, match="1 sentence, expected at least 2"):
         results.summarize(records({"mat": [1], "id": [0]}, dict.fromkeys(("mat", "id"), torch.ones(1))))
+
+
+def test_intervals_with_several_positions_a_sentence_are_by_sentence():
+    """Of equal positions they are those of the sentences; of independent ones about those of the positions."""
+    g = torch.Generator().manual_seed(0)
+    values, of = torch.randn(400, generator=g), torch.arange(400).repeat_interleave(3)
+    alike = results.average(values.repeat_interleave(3), of)
+    assert alike == pytest.approx(results.average(values), abs=1e-7)
+    hits = values > 0.5
+    assert results.proportion(hits.repeat_interleave(3), of) == pytest.approx(results.proportion(hits), abs=2e-4)
+    free = torch.randn(3 * 4000, generator=g)
+    of = torch.arange(4000).repeat_interleave(3)
+    ours, single = results.average(free, of), results.average(free)
+    assert ours.high - ours.low == pytest.approx(single.high - single.low, rel=0.05)
+    nothing = results.proportion(torch.ones(30, dtype=torch.bool), torch.arange(10).repeat_interleave(3))
+    assert nothing == results.proportion(torch.ones(10, dtype=torch.bool))
+
+
+def test_intervals_hold_what_another_draw_of_sentences_gives():
+    """The standard error by sentence against the spread of means over draws whose positions are alike within one."""
+    g = torch.Generator().manual_seed(1)
+    means, widths = [], []
+    for _ in range(400):
+        sizes = torch.randint(1, 5, (150,), generator=g)
+        of = torch.arange(150).repeat_interleave(sizes)
+        values = torch.randn(150, generator=g)[of] + 0.5 * torch.randn(len(of), generator=g)
+        found = results.average(values, of)
+        means.append(found.mean)
+        widths.append((found.high - found.low) / 2 / results.Z)
+    assert np.mean(widths) == pytest.approx(np.std(means), rel=0.1)

@@ -219,3 +219,24 @@ def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2
     assert checkpoint.fingerprint(str(tmp_path), "tokenizer") is None
     with pytest.raises(Problem, match=r"holds no tokenizer: expected tokenizer\.json, "):
         loading.load_tokenizer(str(tmp_path), masked=False)
+
+
+def test_several_positions_of_a_sentence_are_distinct_and_the_first_is_the_one_there_was(tokenizer):
+    sentences, sizes = ["the model reads state and token.\n", "a\n"] * 40, {"train": 60, "val": 20}
+
+    def drawn(k, seed=0):
+        drawing = tokens.Drawing(48, seed, added=True, positions=k)
+        return tokens.tokenize(sentences, sizes, tokenizer, drawing, lambda _: None)["train"]
+
+    assert drawn(1).numbers is None
+    three = drawn(3)
+    counts = torch.bincount(three.numbers)
+    assert [len(tokenizer(s.rstrip())["input_ids"]) for s in sentences[:2]][1] == 1  # of which there is one to draw
+    assert counts.tolist() == [3, 1] * 30
+    pairs = [*zip(three.numbers.tolist(), three.positions.tolist(), strict=True)]
+    assert len({*pairs}) == len(pairs)
+    for k, (number, _) in enumerate(pairs):
+        assert three.sentences[k].tolist() == tokenizer(sentences[number].rstrip())["input_ids"]
+    masked = tokens.mask(three, 0)
+    assert masked.numbers is three.numbers
+    assert all(int((ids == 0).sum()) == 1 for ids in masked.sentences)

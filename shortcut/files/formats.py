@@ -4,18 +4,16 @@ A file is read by `unpickle`, which never runs code; what it holds, whoever wrot
 that the pipeline works with, or Problem says the file's name, what was got and what was expected.
 """
 
-import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from shortcut import Problem
 from shortcut.approximation import mode_of
+from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, rows, tensor
 from shortcut.files.unpickle import load_all
 from shortcut.predictions import TOP
 from shortcut.tokens import Tokenized
@@ -23,6 +21,8 @@ from shortcut.tokens import Tokenized
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 MOST_LAYERS = 1_000  # that scores may be of
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
+
+NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
 
 Scores = dict[tuple[int, int], float]
 
@@ -35,60 +35,59 @@ def load(path: Path) -> Any:
     return values[0]
 
 
-@contextmanager
-def _in(place: object) -> Iterator[None]:
-    """Puts the file's name, or the place in it, before what is wrong with its contents."""
-    try:
-        yield
-    except Problem as problem:
-        raise Problem(f"{place}: {problem}") from problem
-
-
-def _expect(fits: bool, otherwise: str) -> None:
-    if not fits:
-        raise Problem(otherwise)
-
-
 def load_sentences(path: Path) -> list[str]:
     """The sentences of get_wikipedia_sentences.py."""
     sentences = [*load_all(path)]
     for k, value in enumerate(sentences):
-        _expect(type(value) is str, f"{path}: value {k} is {_got(value)}, expected sentences (str)")
+        expect(type(value) is str, f"{path}: value {k} is {got(value)}, expected sentences (str)")
     return sentences
 
 
 def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
-    """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`."""
-    return {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
+    """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
+
+    Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is.
+    """
+    found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
+    return found | ({} if tokenized.numbers is None else {NUMBERS: tokenized.numbers})
 
 
 def load_tokenized(path: Path) -> Tokenized:
     """Read a file of `tokenized_dict`."""
     value = load(path)
-    with _in(path):
+    with inside(path):
         return _tokenized(value)
 
 
 def _tokenized(value: Any) -> Tokenized:
     whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions"} <= value.keys()
-    _expect(whole, f"holds {_got(value)}, expected a dict with tokenized_sentences and token_positions")
+    expect(whole, f"holds {got(value)}, expected a dict with tokenized_sentences and token_positions")
     sentences, positions = value["tokenized_sentences"], value["token_positions"]
     if type(positions) is list and all(type(position) is int and abs(position) < 2**31 for position in positions):
         positions = torch.tensor(positions, dtype=torch.int64)
-    positions = _tensor(positions)
+    positions = tensor(positions)
     whole_numbers = isinstance(positions, torch.Tensor) and positions.dtype in (torch.int64, torch.int32)
-    _expect(whole_numbers, f"token_positions is {_got(positions)}, expected an int64 tensor")
+    expect(whole_numbers, f"token_positions is {got(positions)}, expected an int64 tensor")
     as_many = type(sentences) is list and sentences and positions.shape == (len(sentences),)
-    _expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
+    expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
     lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
-        row = _is_tensor(ids, torch.int64, (_rows(ids),)) and len(ids)
-        _expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
+        row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
+        expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
         if (key := (ids.data_ptr(), len(ids))) not in lowest:
             lowest[key] = int(ids.min())
-        inside = 0 <= position < len(ids) and lowest[key] >= 0
-        _expect(inside, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
-    return Tokenized(sentences, positions.long())
+        within = 0 <= position < len(ids) and lowest[key] >= 0
+        expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+    return Tokenized(sentences, positions.long(), _numbers(value, len(sentences)))
+
+
+def _numbers(value: dict[str, Any], n: int) -> torch.Tensor | None:
+    if NUMBERS not in value:
+        return None
+    numbers = tensor(value[NUMBERS])
+    fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= 0
+    expect(fits, f"{NUMBERS} is {got(numbers)}, expected int64 [{n}], numbers of sentences")
+    return numbers
 
 
 def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
@@ -98,78 +97,81 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
     """
     for start in range(0, len(tokenized), STATES_BATCH):
         rows = slice(start, start + STATES_BATCH)
-        sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows])
+        numbers = None if tokenized.numbers is None else tokenized.numbers[rows]
+        sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows], numbers)
         yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
 
 
 def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     """Read a file of `state_batches`: the sentences, and their states [L + 1, n, d]."""
-    sentences, positions, states = [], [], []
+    sentences, positions, numbers, states = [], [], [], []
     room = path.stat().st_size  # a pickle may name one tensor for all its layers
     for k, value in enumerate(load_all(path)):
-        with _in(path):
+        with inside(path):
             tokenized, h = _batch(value, k, n_layers, states[0][0].shape[1] if states else None)
             room -= sum(of_a_layer.nbytes for of_a_layer in h)
-            _expect(room >= 0, "refused: its states are larger than the file")
+            expect(room >= 0, "refused: its states are larger than the file")
         sentences += tokenized.sentences
         positions.append(tokenized.positions)
+        numbers += [] if tokenized.numbers is None else [tokenized.numbers]
         states.append(h)
-    _expect(bool(states), f"{path} holds no batch")
+    expect(bool(states), f"{path} holds no batch")
     h = torch.stack([torch.cat([batch[layer] for batch in states]) for layer in range(n_layers + 1)])
-    return Tokenized(sentences, torch.cat(positions)), h
+    expect(len(numbers) in (0, len(states)), f"{path} has {NUMBERS} in some of its batches, expected all or none")
+    return Tokenized(sentences, torch.cat(positions), torch.cat(numbers) if numbers else None), h
 
 
 def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized, list[torch.Tensor]]:
     whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions", 0} <= value.keys()
-    _expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
-    with _in(f"batch {k}"):
-        sentences, above = _tokenized(value), len(value) - 3
-    _expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
+    expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
+    with inside(f"batch {k}"):
+        sentences, above = _tokenized(value), len(value) - 3 - (NUMBERS in value)
+    expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
     states = [value.get(layer) for layer in range(n_layers + 1)]
     for layer, h in enumerate(states):
         d = h.shape[1] if d is None and isinstance(h, torch.Tensor) and h.ndim == 2 else d
-        got, n = f"layer {layer} of batch {k} holds", len(sentences)
-        fits = d is not None and _is_tensor(h, torch.float32, (n, d))
-        _expect(fits, f"{got} {_got(h)}, expected float32 states [{n}, {d or 'd'}]")
-        _expect(bool(h.isfinite().all()), f"{got} states that are not finite")
+        holds, n = f"layer {layer} of batch {k} holds", len(sentences)
+        fits = d is not None and is_tensor(h, torch.float32, (n, d))
+        expect(fits, f"{holds} {got(h)}, expected float32 states [{n}, {d or 'd'}]")
+        expect(bool(h.isfinite().all()), f"{holds} states that are not finite")
     return sentences, states
 
 
 def load_matrix(path: Path, d: int | None) -> torch.Tensor:
     """A fitted matrix A, float32 [d, d], finite; of any d if that is None."""
     value = load(path)
-    size = d if d is not None else _rows(value)
+    size = d if d is not None else rows(value)
     expected = f"[{d}, {d}] for this model" if d is not None else "[d, d]"
-    with _in(path):
-        fits = _is_tensor(value, torch.float32, (size, size)) and size
-        _expect(fits, f"holds {_got(value)}, expected a float32 matrix {expected}")
-        _expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
+    with inside(path):
+        fits = is_tensor(value, torch.float32, (size, size)) and size
+        expect(fits, f"holds {got(value)}, expected a float32 matrix {expected}")
+        expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value
 
 
 def load_r2(path: Path) -> dict[str, Scores]:
     """The scores of add_plot_r2.py, all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
     value = load(path)
-    with _in(path):
+    with inside(path):
         whole = isinstance(value, dict) and {"score_mat", "score_id"} <= value.keys()
-        _expect(whole, f"holds {_got(value)}, expected a dict with score_mat and score_id")
+        expect(whole, f"holds {got(value)}, expected a dict with score_mat and score_id")
         names = SCORES if value.keys() >= {*SCORES} else SCORES[:2]
         scores = {name: _scores(value[name], name) for name in names}
         same = len({*map(frozenset, scores.values())}) == 1
-        _expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
+        expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
         return scores
 
 
 def _scores(given: Any, name: str) -> Scores:
     expected = "expected scores as {(i, j): float}"
-    _expect(isinstance(given, dict) and bool(given), f"{name} is {_got(given)}, {expected}")
+    expect(isinstance(given, dict) and bool(given), f"{name} is {got(given)}, {expected}")
     highest = min(len(given), MOST_LAYERS)  # maps are drawn of them: L x L cells
     for pair, r2 in given.items():
         numbers = type(pair) is tuple and [*map(type, pair)] == [int, int]
         layers = numbers and 0 <= pair[0] <= pair[1] <= highest
-        _expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
-        _expect(_is_finite(r2), f"{name} of {pair} is {_got(r2)}, expected a finite number")
-    _expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
+        expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
+        expect(is_finite(r2), f"{name} of {pair} is {got(r2)}, expected a finite number")
+    expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
     return {(i, j): float(r2) for (i, j), r2 in given.items() if i < j}  # from a layer to itself is no jump
 
 
@@ -181,31 +183,31 @@ def load_results(path: Path) -> list[dict[str, Any]]:
     """
     records: list[dict[str, Any]] = []
     for k, value in enumerate(load_all(path)):
-        with _in(f"{path}: record {k}"):
+        with inside(f"{path}: record {k}"):
             records.append(_record(value, len(records[0]["topk"]) if records else None))
     highest, n = max((record["info"].get("layer", 0) for record in records), default=0), len(records)
-    _expect(highest <= n, f"{path} has a jump from layer {highest} among {n} records, expected one a layer")
+    expect(highest <= n, f"{path} has a jump from layer {highest} among {n} records, expected one a layer")
     return records
 
 
 def _record(value: Any, n: int | None) -> dict[str, Any]:
     whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
-    _expect(whole, f"is {_got(value)}, expected a dict of info, layers_processed, topk and surprisal")
-    info, topk = _info(value["info"]), _tensor(value["topk"])
+    expect(whole, f"is {got(value)}, expected a dict of info, layers_processed, topk and surprisal")
+    info, topk = _info(value["info"]), tensor(value["topk"])
     layers = info.get("layer", value.get("layers_processed"))
     layers = layers.item() if isinstance(layers, torch.Tensor) and layers.numel() == 1 else layers
-    number = _is_finite(layers) and layers >= 0
-    _expect(number, f"layers_processed is {_got(layers)}, expected a number of layers")
-    n = _rows(topk) if n is None else n
-    fits = n and _is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
-    _expect(fits, f"topk is {_got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
+    number = is_finite(layers) and layers >= 0
+    expect(number, f"layers_processed is {got(layers)}, expected a number of layers")
+    n = rows(topk) if n is None else n
+    fits = n and is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
+    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
     result = {"info": info, "layers_processed": float(layers), "topk": topk}
     if "surprisal" in value or info["type"] == "jump":
-        surprisal = _tensor(value.get("surprisal"))
-        fits = _is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
-        _expect(fits, f"surprisal is {_got(surprisal)}, expected float32 [{n}], all of it finite")
+        surprisal = tensor(value.get("surprisal"))
+        fits = is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
+        expect(fits, f"surprisal is {got(surprisal)}, expected float32 [{n}], all of it finite")
         result["surprisal"] = surprisal
-    return result
+    return result | ({NUMBERS: _numbers(value, n)} if NUMBERS in value else {})
 
 
 def _info(info: Any) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def _info(info: Any) -> dict[str, Any]:
         layer, lam = info.get("layer"), info.get("lambda")
         if info.get("type") == "jump" and type(layer) is int and layer >= 0:
             return {"type": "jump", "mode": mode, "layer": layer}
-        if info.get("type") == "early_exit" and _is_finite(lam):
+        if info.get("type") == "early_exit" and is_finite(lam):
             return {"type": "early_exit", "mode": mode, "lambda": lam}
     raise Problem("has another info, expected type jump with layer, or early_exit with lambda, and mode")
 
@@ -225,26 +227,3 @@ def _is_mode(mode: Any) -> bool:
         return type(mode) is str and mode_of(mode) is not None
     states = mode[1].get("what_to_mat") if mode[:1] == ("blk_mat",) and [*map(type, mode[1:])] == [dict] else None
     return type(states) is set and states <= {*range(1, 7)}
-
-
-def _tensor(value: Any) -> Any:
-    known = isinstance(value, np.ndarray) and value.dtype in (np.int32, np.int64, np.float32, np.float64)
-    return torch.from_numpy(np.array(value)) if known else value
-
-
-def _is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype == dtype and value.shape == shape
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _rows(value: Any) -> int:
-    return len(value) if isinstance(value, torch.Tensor) and value.ndim else 0
-
-
-def _got(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
-    return f"{value:.6g}" if type(value) in (int, float) else type(value).__name__

@@ -25,6 +25,9 @@ MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read togethe
 MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
 FEW = 3  # inputs that are named one by one
 GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
+ADDED = {  # settings that entries of before lack: where there is which other, and what stood for it then
+    "positions": ("context", 1), "dtype": ("weights", "float32")
+}  # fmt: skip
 KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
@@ -41,6 +44,9 @@ def load(folder: Path) -> dict[str, Entry]:
     for entry in manifest.values() if isinstance(manifest, dict) else [None]:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in KINDS.items()):
             raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
+        for name, behind in ADDED.items():
+            if behind[0] in entry["settings"]:
+                entry["settings"].setdefault(name, behind[1])
     return manifest
 
 

@@ -15,7 +15,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from shortcut import Problem
 from shortcut.files.names import find_model
 
-LEAST = {"READ_BYTES": 1, "SENTENCES": 1, "TRAIN": 1, "VAL": 2, "BATCH_SIZE": 1}  # r2 and intervals take two
+LEAST = {"READ_BYTES": 1, "SENTENCES": 1, "TRAIN": 1, "VAL": 2, "POSITIONS": 1, "BATCH_SIZE": 1}  # intervals take two
+DTYPES = ("float32", "auto")
 
 Item = TypeVar("Item")
 
@@ -34,6 +35,8 @@ def check(config: ModuleType) -> None:
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
         if value is not None and name in LEAST and value < LEAST[name]:
             raise Problem(f"{name} in config.py is {value}, expected at least {LEAST[name]}")
+    if config.DTYPE not in DTYPES:
+        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
     for dataset, (train, val) in config.SPLITS.items():
         if train < LEAST["TRAIN"] or val < LEAST["VAL"]:
             raise Problem(f"SPLITS in config.py has {train, val} for {dataset}, expected at least 1 and 2 sentences")
@@ -52,7 +55,7 @@ def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
 
 def in_force(config: ModuleType, dataset: str) -> dict[str, Any]:
     """Those settings, by the names they are recorded under (see `files.manifest`), as config.py has them."""
-    names = ("seed", "sentences", "spacy", "rcond", "last_only", "tau")
+    names = ("seed", "sentences", "spacy", "positions", "rcond", "last_only", "tau", "dtype")
     alone = {name: getattr(config, name.upper()) for name in names}
     return {**alone, **sizes(config, dataset), "lambdas": {mode: list(grid) for mode, grid in config.LAMBDAS.items()}}
 
@@ -74,7 +77,7 @@ OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default
     "source": ("SOURCE", str, "hub|docstrings|PATH",
                "where sentences come from; PATH: parquet, jsonl or txt, file or folder"),
     "model": ("", str, "NAME_OR_FOLDER", "name or folder of the model"),
-    "device": ("DEVICE", str, "DEVICE", "cpu, cuda, cuda:1, auto"),
+    "device": ("DEVICE", str, "DEVICE", "cpu, cuda, cuda:1, auto, or spread: over all there are"),
     "batch-size": ("BATCH_SIZE", _positive, "TOKENS", "tokens that run together"),
     "seed": ("SEED", int, "N", "of the draws of sentences and positions"),
     "matrices-from": ("", dataset_name, "DATASET",
@@ -114,10 +117,10 @@ def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: Module
 
 
 def device(name: str) -> str:
-    """The device that --device names, as torch has it; raises Problem if it is not there."""
+    """The device that --device names, as torch has it; "spread" is of the model alone. Raises Problem: not there."""
     import torch  # noqa: PLC0415
 
-    if name == "auto":
+    if name in ("auto", "spread"):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and torch.cuda.is_available():  # a launcher gives every process of a machine its number
         name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from shortcut import Problem
+from shortcut import Problem, one_line
 from shortcut.models import Model
 from shortcut.run import checkpoint
 
@@ -24,13 +24,14 @@ SPARE = re.compile(
 
 
 def load(
-    name: str, *, masked: bool, device: str = "cpu", safetensors_only: bool = True,
+    name: str, *, masked: bool, device: str = "cpu", dtype: str = "float32", safetensors_only: bool = True,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Model:  # fmt: skip
     """Load a pretrained model by its name on the hub or its folder, and check that it runs as it was saved.
 
-    With `safetensors_only` checkpoints in pickle format, which can run code, are refused. `notice` is told of
-    what the checkpoint holds and nobody runs.
+    The device "spread" is all of them, block by block; the dtype "auto" is that of the checkpoint. With
+    `safetensors_only` checkpoints in pickle format, which can run code, are refused. `notice` is told of what the
+    checkpoint holds and nobody runs.
 
     Raises:
         Problem: not to be found, no language model, masked where causal is wanted or the reverse, weights that are
@@ -40,6 +41,8 @@ def load(
 
     config = checkpoint.config(name, masked)
     auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
+    if device == "spread" and not transformers.utils.is_accelerate_available():
+        raise Problem("to spread a model over devices takes accelerate: .venv/bin/pip install accelerate")
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
@@ -51,7 +54,8 @@ def load(
         with _quiet_loading():
             net, report = auto.from_pretrained(
                 name,
-                dtype=torch.float32,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
+                dtype=dtype,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
+                device_map="auto" if device == "spread" else None,
                 attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
                 use_safetensors=True if safetensors_only else None,
                 output_loading_info=True,
@@ -60,7 +64,8 @@ def load(
                 local_files_only=cached,
                 **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
             )
-        model = Model(net.to(device).eval().requires_grad_(False), masked)
+        net = net.eval().requires_grad_(False)
+        model = Model(net if device == "spread" else net.to(device), masked)
         _check_weights(model, report, files, notice)
         if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
             notice(
@@ -134,6 +139,8 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
                 weights[here].data = weights[there].data
                 report["missing_keys"].remove(here)
     if missing := sorted(key for key in report["missing_keys"] if not SPARE.search(key)):
+        model.headless = model.masked and not any(key.startswith(base) for key in missing)  # an encoder alone
+    if missing and not model.headless:
         lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
         raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")
     if over := sorted(key for key in report["unexpected_keys"] if not SPARE.search(key)):
@@ -178,17 +185,26 @@ def _prove(model: Model) -> None:
         what = f"its weights {broken} are" if broken else "its logits are"
         raise Problem(f"{model.name}: {what} not finite; the checkpoint is broken")
 
+    precision = torch.finfo(h[0].dtype).eps
+    tolerance = 1e-4 if precision < 1e-6 else 8 * precision * max(1.0, h[model.n_layers].abs().max().item())
+
+    def near(ours: torch.Tensor, own: torch.Tensor) -> bool:
+        return torch.allclose(ours.to(own.device), own, atol=tolerance, rtol=tolerance)
+
     def require(ours: torch.Tensor, own: torch.Tensor, what: str) -> None:
-        if not torch.allclose(ours, own, atol=1e-4, rtol=1e-4):
-            apart = f"differs from its own by {(ours - own).abs().max():.2g}"
+        if not near(ours, own):
+            apart = f"differs from its own by {(ours.to(own.device) - own).abs().max():.2g}"
             raise Problem(f"{model.name}: {what} {apart}; no linear shortcut can be judged in a model that works so")
 
-    require(model.read_out(h[model.n_layers]), logits, "what is read out of its last state")
-    for layer in range(model.n_layers):
-        with model.going_on(layer, h[layer]):
-            ours = model.net(input_ids=ids, attention_mask=mask).logits
-        require(ours, logits, f"what it makes going on from layer {layer}")
-    seen = not torch.allclose(*h[model.n_layers][:, :-1], atol=1e-4, rtol=1e-4)
+    try:
+        require(model.read_out(h[model.n_layers]), logits, "what is read out of its last state")
+        for layer in range(model.n_layers):
+            with model.going_on(layer, h[layer]):
+                ours = model.net(input_ids=ids, attention_mask=mask).logits
+            require(ours, logits, f"what it makes going on from layer {layer}")
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # states of another shape than [b, T, d]
+        raise Problem(f"{model.name} cannot run with its blocks passed over ({one_line(error)})") from error
+    seen = not near(*h[model.n_layers][:, :-1])
     if T > 1 and seen != model.masked:
         kind, does = ("masked", "do not see") if model.masked else ("causal", "see")
         raise Problem(f"{model.name}: its states {does} the tokens that follow, as those of a {kind} model never would")

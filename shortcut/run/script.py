@@ -153,8 +153,11 @@ class Work:
         if not self.stage.depends and checkpoint.is_model_folder(self.args.model):  # a name of results tells no model
             kinds = MODEL_FILES
         expects = {kind: self.fingerprint(kind) for kind in kinds}
+        if "dtype" in self.stage.settings:
+            expects["dtype"] = self.config.DTYPE
         if "seed" in self.args:  # where it is a setting of the stage's own, it draws anew
-            expects |= self.sizes | ({} if "seed" in self.stage.settings else {"seed": self.args.seed})
+            expects |= self.sizes | {"positions": self.config.POSITIONS}
+            expects |= {} if "seed" in self.stage.settings else {"seed": self.args.seed}
         return expects
 
     @cached_property

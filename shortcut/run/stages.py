@@ -57,19 +57,20 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "results": lambda f, L, c: [f.results],
     "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=bool(f.parts))), f.summary, f.report],
 }
-DRAWN = ("seed", "train", "val", "context")
+DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
     Stage("get_wikipedia_sentences.py", None, (), ("sentences",), ("seed", "sentences", "spacy"), (), False),
     Stage("add_tokenization.py", False, ("sentences",), ("tokenized train", "tokenized val"), DRAWN, ("tokenizer",),
           shared=False),
-    Stage("add_linreg.py", False, ("tokenized train",), ("jumps",), ("rcond",)),
-    Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("last_only",)),
-    Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), DRAWN, ("weights", "tokenizer")),
+    Stage("add_linreg.py", False, ("tokenized train",), ("jumps",), ("rcond", "dtype")),
+    Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("last_only", "dtype")),
+    Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), (*DRAWN, "dtype"),
+          ("weights", "tokenizer")),
     Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond",), shared=False),
     Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("last_only",), shared=False),
-    Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond",), either=True),
-    Stage("add_results.py", False, ("tokenized val", "maps"), ("results",), ("lambdas", "tau")),
-    Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau")),
+    Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
+    Stage("add_results.py", False, ("tokenized val", "maps"), ("results",), ("lambdas", "tau", "dtype")),
+    Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau", "dtype")),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
 

@@ -18,17 +18,24 @@ from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
 
-def load_model(work: Work) -> Model:
-    """The model, checked (see `loading.load`)."""
+def load_model(work: Work, *, head: bool = True) -> Model:
+    """The model, checked (see `loading.load`); raises Problem if it lacks the head that is asked for."""
     args, only = work.args, work.config.SAFETENSORS_ONLY
-    return loading.load(args.model, masked=work.masked, device=work.device, safetensors_only=only, notice=work.say)
+    device = args.device if args.device == "spread" else work.device
+    how = {"device": device, "dtype": work.config.DTYPE, "safetensors_only": only}
+    model = loading.load(args.model, masked=work.masked, **how, notice=work.say)
+    if model.headless and head:
+        lacks = f"{args.model} is an encoder without a masked-LM head, so nothing can be predicted with it"
+        raise Problem(f"{lacks}: its states, maps and r2 are all there is")
+    return model
 
 
 def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """The sentences of every split as tokens, with a position each; for a masked model, masked there."""
     tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
     context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
-    drawing = tokens.Drawing(min(context, tokenizer.model_max_length), work.args.seed, added=work.masked)
+    longest, several = min(context, tokenizer.model_max_length), work.config.POSITIONS
+    drawing = tokens.Drawing(longest, work.args.seed, added=work.masked, positions=several)
     tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, drawing, work.say)
     for found in tokenized.values():
         tokens.check(found.sentences, vocabulary)

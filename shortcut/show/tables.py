@@ -88,7 +88,7 @@ def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
         rows = [[str(l), *(estimate(column.get(l), metric) for column in columns)] for l in range(r.n_layers + 1)]
         rows = [[*row, estimate(apart.get(l), metric, "+")] for l, row in enumerate(rows)] if apart else rows
         unit = "nats" if metric == "surprisal" else "%"
-        title = f"{metric.capitalize()} at each layer, {unit}, {r.n} sentences (±: half of the 95% interval)"
+        title = f"{metric.capitalize()} at each layer, {unit}, {r.sample} (±: half of the 95% interval)"
         if columns:
             tables.append(Table(title, ["layer", *curves, *["mat - id"] * bool(apart)], rows))
     return tables
