@@ -48,6 +48,7 @@ SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # a dataset's own
 
 # Numbers
 SEED: int = 0  # of every draw: sentences, positions
+SCHEDULES: bool = True  # whether causal models alternate blocks and jumps; of more than 24 layers only some schedules
 LAST_ONLY: bool = False  # only the jumps into the last layer, all that add_results.py needs; gpt2-xl has 1,176 in all
 RCOND: float = 1.19e-7  # singular values below this times the largest count as zero (scikit-learn 1.2.0 on float32)
 TAU: float = 4.0  # of the early-exit threshold

@@ -5,11 +5,11 @@ interval over the sentences. Shows what the results hold; `--model` takes a name
 a folder under experiment/. With --sentence it runs the model, and shows instead what every layer would
 predict in a sentence of yours, with id and with mat.
 
-Reads   experiment/<m>/<d>_results.pickle, and <d>_r2_scores.pickle if it is there
+Reads   experiment/<m>/<d>_results.pickle, and <d>_schedules.pickle and <d>_r2_scores.pickle if they are there
         with --sentence linreg/<m>/<d>/l_L.pickle
-Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L> and, where sub-modules were replaced,
-        parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>, each as .pdf, .png and .csv;
-        with --sentence sentence_<its words> likewise
+Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<L> of causal models, and,
+        where sub-modules were replaced, parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>, each
+        as .pdf, .png and .csv; with --sentence sentence_<its words> likewise
         experiment/<m>/<d>_summary.json, <d>_report.html: the numbers, and a page with all figures
 """
 
@@ -25,9 +25,10 @@ def main(work: Work) -> None:
         return showing.look_inside(work)
     r = showing.load_results(work)
     figures = plots.all_figures(r, work.files.title)
-    with work.outputs([work.files.results], work.files.plots(*figures)) as outputs:
+    with work.outputs(showing.inputs(work, r), work.files.plots(*figures)) as outputs:
         showing.draw(work, outputs, figures)
-    work.say(tables.text([*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r)]))
+    told = [*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r), *tables.alternation(r)]
+    work.say(tables.text(told))
     showing.save_page(work, r, figures)
     showing.show_change(work)
     work.say(f"every figure and table on one page: {work.files.relative(work.files.report)}")

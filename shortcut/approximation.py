@@ -20,7 +20,7 @@ import torch
 
 from shortcut import linear
 from shortcut.models import Model
-from shortcut.representations import Pass
+from shortcut.representations import Batch, Pass
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
@@ -116,3 +116,35 @@ def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int,
     modes = [MODES[name] for name in modes_of(parts)]
     jumps = sorted({pair for mode in modes for pair in mode.jumps(L)})
     return jumps, [part for part, (kind, _) in parts.items() if kind in {mode.replaces for mode in modes}]
+
+
+@torch.no_grad()
+def alternate(
+    model: Model,
+    batch: Batch,
+    h: torch.Tensor,
+    schedules: list[tuple[tuple[int, int], ...]],
+    maps: Mapping[tuple[int, int], torch.Tensor],
+) -> torch.Tensor:
+    """h_L at the chosen tokens [S, b, d] by each schedule (see `alternation`), from h_0 at all positions [b, T, d].
+
+    Schedules that begin alike share the work of their beginning.
+    """
+    L, calls = model.n_layers, model.called(batch.ids, batch.mask)
+    finals = torch.empty(len(schedules), len(batch.rows), model.d, device=h.device)
+
+    def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:
+        """From `layer`, which these have reached after `taken` jumps."""
+        if layer == L:
+            finals[which] = batch.at_chosen(h).to(finals)
+            return
+        here = {s: schedules[s][taken] for s in which if len(schedules[s]) > taken and schedules[s][taken][0] == layer}
+        for jump in sorted({*here.values()}):
+            after = [s for s, its in here.items() if its == jump]
+            go(jump[1], linear.apply(maps[jump].to(h.device), h.float()), after, taken + 1)
+        if stay := [s for s in which if s not in here]:
+            go(layer + 1, calls[layer](h.clone()), stay, taken)
+
+    with model.narrowed(batch.last):
+        go(0, h, [*range(len(schedules))], 0)
+    return finals

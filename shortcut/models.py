@@ -119,9 +119,13 @@ class Model:
         return [*((block, "in") for block in self.blocks), (self.blocks[-1], "out")]
 
     @cached_property
-    @torch.no_grad()
     def calls(self) -> list[Call]:
         """How each block is called on `sample`."""
+        return self.called(self.sample(), None)
+
+    @torch.no_grad()
+    def called(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Call]:
+        """How each block is called on a batch."""
         calls: list[Call] = []
         with ExitStack() as hooks:
             for block, form in zip(self.blocks, self._forms, strict=True):
@@ -130,7 +134,7 @@ class Model:
                     with_kwargs=True,
                 )
                 hooks.callback(hook.remove)
-            self.run(self.sample(), None)
+            self.run(ids, mask)
         return calls
 
     @cached_property

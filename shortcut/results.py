@@ -7,7 +7,7 @@ Every number is a mean over the validation sentences, and comes with the 95% int
 draw of sentences would leave it in: Wilson's for a share of them, the normal one for other means.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -140,6 +140,8 @@ class Results:
     fixed: dict[str, Curve]  # by mode, fixed exits at layers 0 ... L
     early: dict[str, Curve]  # by mode, early exits along lambda
     of: torch.Tensor | None = None  # as `Curve.of`
+    full: torch.Tensor | None = None  # int64 [n, 10], the best tokens of the full model
+    alternation: Sequence[Any] = ()  # schedules, as `alternation.judge` has them
 
     @property
     def sample(self) -> str:
@@ -219,7 +221,7 @@ def summarize(records: list[Record]) -> Results:
         {mode: _curve([*of[kind, mode].values()], full, numbers) for mode in MODES if (kind, mode) in of}
         for kind in ("jump", "early_exit")
     )
-    return Results(max(layers), len(full), full[:, 0], fixed, early, numbers)
+    return Results(max(layers), len(full), full[:, 0], fixed, early, numbers, full)
 
 
 def _curve(records: list[Record], full: torch.Tensor, numbers: torch.Tensor | None) -> Curve:

@@ -201,6 +201,11 @@ class Work:
         with self._out.writing(path, **numbers) as file:
             store.dump(file, *values)
 
+    def save_missing(self, path: Path, *values: Any) -> None:
+        """The same, of what is not there yet."""
+        if path in self.todo:
+            self.save(path, *values)
+
     def say(self, line: str) -> None:
         """One line for the person at the terminal, from the first of several processes."""
         if processes.leads():

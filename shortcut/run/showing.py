@@ -5,9 +5,10 @@ import io
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from shortcut import Problem, lens, results
+from shortcut import Problem, alternation, lens, results
 from shortcut.approximation import mode_of
 from shortcut.corpus.texts import lines_of, text_of
 from shortcut.files import formats, store
@@ -42,7 +43,16 @@ def load_results(work: Work) -> Results:
     records = formats.load_results(path)
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
         work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
-    return results.summarize(records)
+    return with_schedules(work, results.summarize(records))
+
+
+def with_schedules(work: Work, r: Results) -> Results:
+    """The results, with the schedules that were judged beside them."""
+    if not (path := work.files.schedules).exists() or "mat" not in r.fixed:
+        return r
+    work.provenance.behind([path], {}, work.say)
+    kept, direct = formats.load_schedules(path, r.n, r.n_layers), r.fixed["mat"].values["precision@1"]
+    return replace(r, alternation=alternation.judge(kept, r.full, direct, r.of))
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
@@ -59,6 +69,11 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
     work.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 
 
+def inputs(work: Work, r: Results) -> list[Path]:
+    """What the figures are drawn from."""
+    return [work.files.results, *([work.files.schedules] if r.alternation else [])]
+
+
 def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     """Write the summary and the page of results whose figures have been drawn, if that is to do.
 
@@ -73,12 +88,12 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     before = [work.provenance.entry(path) for path in (files.summary, files.report) if path.exists()]
     shown = {files.relative(path): work.provenance.sha256(path) for path in (*scores, *owns, *drawn)}
     anew = all(before) and any(shown.items() - entry["from"].items() for entry in before)  # what is not ours stays
-    with work.outputs([files.results, *scores, *owns, *drawn], [files.summary, files.report], force=anew) as outputs:
+    with work.outputs([*inputs(work, r), *scores, *owns, *drawn], [files.summary, files.report], force=anew) as outputs:
         if not outputs.todo:
             return
         r2 = formats.load_r2(files.r2_scores) if scores else None
         own = results.summarize(formats.load_results(files.own.results)) if owns else None
-        told = [*tables.fixed_exit(r), *tables.early_exit(r)]
+        told = [*tables.fixed_exit(r), *tables.early_exit(r), *tables.alternation(r)]
         told[:0] = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
         pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
         if r2:

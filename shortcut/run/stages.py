@@ -43,6 +43,11 @@ def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
     return [*(f.matrix(*key) for key in jumps), *unknown, *(f.part(*key) for key in parts)]
 
 
+def alternates(f: Names, config: ModuleType) -> bool:
+    """Whether blocks and jumps are alternated: of a causal model, by all jumps of the dataset's own."""
+    return config.SCHEDULES and not (f.masked or config.LAST_ONLY or f.matrices_from)
+
+
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
     "sentences": lambda f, L, c: [f.sentences],
     "tokenized train": lambda f, L, c: [f.tokenized("train")],
@@ -55,6 +60,8 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, *f.plots(f"r2_scores_{L}")],
     "results": lambda f, L, c: [f.results],
+    "schedules": lambda f, L, c: [f.schedules] if alternates(f, c) else [],
+    "for schedules": lambda f, L, c: [f.r2_scores, *FILES["jumps"](f, L, c)] if alternates(f, c) else [],
     "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=bool(f.parts))), f.summary, f.report],
 }
 DRAWN = ("seed", "train", "val", "positions", "context")
@@ -69,7 +76,8 @@ STAGES = (
     Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond",), shared=False),
     Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("last_only",), shared=False),
     Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
-    Stage("add_results.py", False, ("tokenized val", "maps"), ("results",), ("lambdas", "tau", "dtype")),
+    Stage("add_results.py", False, ("tokenized val", "maps", "for schedules"), ("results", "schedules"),
+          ("lambdas", "tau", "schedules", "dtype")),
     Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau", "dtype")),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
@@ -77,7 +85,7 @@ STAGES = (
 
 def paths(kinds: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:
     """The files of some kinds, of a model of L layers."""
-    return [path for kind in kinds for path in FILES[kind](files, L, config)]
+    return [*dict.fromkeys(path for kind in kinds for path in FILES[kind](files, L, config))]
 
 
 def of(*, masked: bool) -> list[Stage]:

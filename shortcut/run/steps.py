@@ -6,16 +6,19 @@ from contextlib import suppress
 
 import torch
 
-from shortcut import Problem, approximation, linear, metrics, representations, tokens
+from shortcut import Problem, alternation, approximation, linear, metrics, representations, tokens
+from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps
 from shortcut.files import formats
 from shortcut.files.scratch import Points
 from shortcut.models import Model, Point
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch
-from shortcut.run import checkpoint, cli, gathering, loading
+from shortcut.run import checkpoint, cli, gathering, loading, stages
 from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
+
+SCHEDULES = "schedules"  # what the predictions of all schedules together go by, beside the modes
 
 
 def load_model(work: Work, *, head: bool = True) -> Model:
@@ -77,7 +80,7 @@ def judged(
 
     found = _gather(work, model, tokenized, compute, "predictions")
     fields = Predictions.__dataclass_fields__
-    modes = [mode for mode in MODES if f"{mode} topk" in found]
+    modes = [mode for mode in (*MODES, SCHEDULES) if f"{mode} topk" in found]
     return {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in fields}) for mode in modes}
 
 
@@ -108,6 +111,15 @@ def maps(work: Work, model: Model) -> Maps:
         {key: formats.load_matrix(work.files.matrix(*key), model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
     )
+
+
+def schedules(work: Work, d: int) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], torch.Tensor]]:
+    """The alternations of blocks and jumps that are asked for, and the maps of their jumps."""
+    if not stages.alternates(work.files, work.config):
+        return {}, {}
+    found = alternation.schedules(formats.load_r2(work.files.r2_scores)["score_mat"], work.L)
+    jumps = sorted({jump for schedule in found.values() for jump in schedule})
+    return found, {jump: formats.load_matrix(work.files.matrix(*jump), d) for jump in jumps}
 
 
 def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:

@@ -31,6 +31,12 @@ LOOKS = {  # mode: colour, line style, as in the paper
     "mat_ffn": ("magenta", ":"),
     "mat_ln1_ln2": ("orange", (0, (5, 1, 1, 1, 1, 1))),
 }
+SCHEDULED = {  # who comes first in a schedule: colour, marker, label
+    "r2": ("black", "o", "r2-informed"),
+    "blocks": ("teal", "^", "round-robin, blocks first"),
+    "jumps": ("peru", "v", "round-robin, jumps first"),
+    "chosen": ("crimson", "*", "round-robin, chosen on one half,\nshown on the other"),
+}
 FREE = tuple(product(((0, (1, 2)), (0, (8, 2)), (0, (4, 1, 1, 1))), ("black", "brown", "teal")))  # for other modes
 COLUMN, PAGE = 3.3, 6.9  # widths of a figure in inches: a column of a paper, a page
 STYLE = {
@@ -118,7 +124,46 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
         known = all(metric in curve.values for curve in fixed.values() for metric in figure.metrics)
         if known and len(fixed) > figure.parts and bool(early) == figure.early:
             drawn[f"{figure.name}_{r.n_layers}"] = _curves(r.n_layers, title, figure.metrics, fixed, early)
-    return drawn
+    return drawn | ({f"alternation_{r.n_layers}": _alternation(r, title)} if r.alternation else {})
+
+
+def _alternation(r: Results, title: str) -> Plot:
+    data = tables.alternation_points(r, title)
+    told = []
+    for first, name in (("r2", "the r2-informed schedule"), ("chosen", "round-robin, chosen on other sentences,")):
+        if of := [judged for judged in r.alternation if judged.first == first]:
+            best = max(of, key=lambda judged: judged.difference.mean)
+            gain = tables.estimate(best.difference, sign="+")
+            told.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
+    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(told)}.")
+
+
+def _draw_alternation(r: Results, title: str) -> Any:
+    """Above Precision@1 by blocks executed, below what each schedule has beyond the direct jump."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    L, figure = r.n_layers, _figure(COLUMN * 1.4, 4.4, title)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
+    below.axhline(0, color=LOOKS["mat"][0], linewidth=1)
+    for first, (colour, marker, label) in SCHEDULED.items():
+        of = sorted((j for j in r.alternation if j.first == first), key=lambda j: j.k)
+        line = "-" if first == "r2" else ""
+        x = [judged.k for judged in of]
+        for ax, points in ((above, [j.precision for j in of]), (below, [j.difference for j in of])):
+            if ax is above and first == "chosen":  # of half of the sentences: no point beside the others
+                continue
+            y, low, high = ([getattr(point, end) for point in points] for end in ("mean", "low", "high"))
+            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
+            if first in ("r2", "chosen"):
+                ax.vlines(x, low, high, color=colour, linewidth=0.7)
+    above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
+    below.set(ylabel="minus direct jump", xlabel="blocks executed")
+    below.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    handles, labels = (of for of in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
+    known = dict(zip((*labels[0], *labels[1]), (*handles[0], *handles[1]), strict=True))
+    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
+    return figure
 
 
 def _curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Curves) -> Plot:

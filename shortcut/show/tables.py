@@ -112,6 +112,33 @@ def early_exit(r: Results) -> list[Table]:
     return [*tables, Table(title, header, rows)] if tables else []
 
 
+def alternation(r: Results) -> list[Table]:
+    """By blocks executed: the direct jump, the r2-informed schedule, round-robin chosen on half of the sentences."""
+    if not r.alternation:
+        return []
+    of = {(judged.first, judged.k): judged for judged in r.alternation if judged.first in ("r2", "chosen")}
+    direct, rows = r.fixed["mat"].estimates["precision@1"], []
+    for k in range(r.n_layers + 1):
+        row = [str(k), estimate(direct[k])]
+        for first in ("r2", "chosen"):
+            judged = of.get((first, k))
+            row += [estimate(judged and judged.precision), estimate(judged and judged.difference, sign="+")]
+        rows.append([*row, of["chosen", k].name if ("chosen", k) in of else "-"])
+    header = ["blocks", "direct jump", "r2-informed", "- direct", "round-robin*", "- direct*", "which"]
+    title = f"Alternation of blocks and jumps: Precision@1, %, {r.sample} (* chosen on one half, shown on the other)"
+    return [Table(title, header, rows)]
+
+
+def alternation_points(r: Results, title: str) -> Table:
+    """Every schedule, for CSV."""
+    rows = [
+        [j.first, j.name, j.k, " ".join(f"{a}-{b}" for a, b in j.schedule), *j.precision, *j.difference]
+        for j in r.alternation
+    ]
+    header = ["family", "schedule", "blocks", "jumps", "precision@1", "low", "high", "minus_direct", "low", "high"]
+    return Table(f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}", header, rows)
+
+
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
     """Mean Precision@1 over layers 0 ... L - 1 with a corpus's own maps, with another's, and the change."""
     rows = [
