@@ -11,6 +11,7 @@ Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}
 Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
         early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
+        experiment/<m>/<d>_gaps.pickle: dict of `tau`, `positions` and by mode the confidence, [L + 1, n]
         experiment/<m>/<d>_schedules.pickle: likewise, `info` has `first` (blocks, jumps, or r2), how many `blocks`
         and `jumps` it alternates, and `schedule`, its jumps
 """
@@ -18,7 +19,7 @@ Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `in
 import config
 from shortcut import alternation, predictions, representations, results
 from shortcut.approximation import MODES, alternate, modes_of
-from shortcut.files import formats
+from shortcut.files import beside, formats
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch
 from shortcut.run import showing, steps
@@ -45,6 +46,7 @@ def main(work: Work) -> None:
         fixed += results.fixed_exits(mode, found)
         early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
     work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
+    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU))
     if alternated:
         records = alternation.records(schedules, work.L, alternated.topk[:-1], alternated.surprisal[:-1])
         work.save_missing(work.files.schedules, *records)

@@ -10,12 +10,13 @@ Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/l_L.pickle, p{i}
 Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump
         or early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
+        experiment/<m>_mask/<d>_gaps.pickle: dict of `tau`, `positions` and by mode the confidence, [L + 1, n]
 """
 
 import config
 from shortcut import predictions, representations, results
 from shortcut.approximation import MODES, modes_of
-from shortcut.files import formats
+from shortcut.files import beside, formats
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch, Pass
 from shortcut.run import showing, steps
@@ -27,6 +28,7 @@ def main(work: Work) -> None:
     model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L)
     maps = steps.maps(work, model)
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
+    work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")
 
     def judge(batch: Batch) -> dict[str, Predictions]:
         """Go on from every layer in every mode, read out, and judge by the model's own h_L."""
@@ -34,11 +36,12 @@ def main(work: Work) -> None:
         seen = Pass(batch, h[:, batch.rows].to(model.device), entering)
         return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in go_on}
 
-    fixed, early = [], []
-    for mode, found in steps.judged(work, model, tokenized, judge).items():
+    fixed, early, judged = [], [], steps.judged(work, model, tokenized, judge)
+    for mode, found in judged.items():
         fixed += results.fixed_exits(mode, found)
         early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
-    work.save(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
+    work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
+    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 
 from shortcut import metrics
-from shortcut.results import Estimate, Record, average, proportion
+from shortcut.intervals import Estimate, average, proportion
+from shortcut.results import Record
 
 Schedule = tuple[tuple[int, int], ...]
 FEW = (2, 3, 4)  # of a model of more than `ALL` layers, the a + b that are run beside L itself
@@ -117,7 +118,7 @@ def judge(kept: list[Record], full: torch.Tensor, direct: torch.Tensor, of: torc
     of_odd = None if of is None else of[odd] // 2
     for k in range(1, L):
         rivals = [judged for judged in found if judged.first in ("blocks", "jumps") and judged.k == k]
-        if len(rivals) > 1:
+        if len(rivals) > 1 and int(odd.sum()) > 1:
             best = max(rivals, key=lambda judged: hits[judged.name, judged.k][~odd].double().mean())
             hit = hits[best.name, k][odd]
             apart = average(hit.double() - direct[k, odd].double(), of_odd)

@@ -136,7 +136,8 @@ def alternate(
     def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:
         """From `layer`, which these have reached after `taken` jumps."""
         if layer == L:
-            finals[which] = batch.at_chosen(h).to(finals)
+            for s in which:
+                finals[s] = batch.at_chosen(h)
             return
         here = {s: schedules[s][taken] for s in which if len(schedules[s]) > taken and schedules[s][taken][0] == layer}
         for jump in sorted({*here.values()}):

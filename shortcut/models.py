@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of, tensor_of
+from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of
 from shortcut.submodules import SUM, Call, Numbering, Part, Swap, numbered
 
 
@@ -181,18 +181,15 @@ class Model:
         """Within, `keep(k, tensor)` is called with what passes point k, [b, T, d], as the model runs."""
         with ExitStack() as hooks:
             for k, (place, side) in enumerate(points):
+                whole = place if isinstance(place, Part) else Part("", place, place)
                 if side == "in":
-                    module = place.first if isinstance(place, Part) else place
-                    hook = module.register_forward_pre_hook(
+                    hook = whole.first.register_forward_pre_hook(
                         lambda _, args, named, k=k: keep(k, entering(args, named)), with_kwargs=True
                     )
-                elif isinstance(place, Part):
-                    hook = place.last.register_forward_hook(
-                        lambda _, args, named, out, k=k, part=place: keep(k, part.made(args, named, out)),
-                        with_kwargs=True,
-                    )
                 else:
-                    hook = place.register_forward_hook(lambda _, args, out, k=k: keep(k, tensor_of(out)))
+                    hook = whole.last.register_forward_hook(
+                        lambda _, args, named, out, k=k, of=whole: keep(k, of.made(args, named, out)), with_kwargs=True
+                    )
                 hooks.callback(hook.remove)
             yield
 

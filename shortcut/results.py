@@ -3,28 +3,29 @@
 A record is a dict as the original code wrote it: `info` (`type`, `mode`, `layer` or `lambda`),
 `layers_processed`, `topk`, `surprisal`. There a mode goes by its `key`, elsewhere by its name.
 
-Every number is a mean over the validation sentences, and comes with the 95% interval that another
-draw of sentences would leave it in: Wilson's for a share of them, the normal one for other means.
+Every number is a mean over the validation sentences, and comes with a 95% interval (see `intervals`).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from shortcut import Problem, early_exit, metrics
 from shortcut.approximation import MODES, mode_of
+from shortcut.early_exit import Exits
+from shortcut.intervals import Estimate, average, proportion
 from shortcut.predictions import Predictions
 
 PRECISIONS = (1, 5, 10)
 METRICS = (*(f"precision@{k}" for k in PRECISIONS), "surprisal")
 SHARES = (0.90, 0.95, 0.98)  # of the full model's Precision@1, which is 1
 SAME = 0.01  # share of sentences whose prediction may differ by rounding between two runs
-Z = 1.959964  # quantile of the standard normal distribution that leaves 2.5% on either side
+DRAWS = 1000  # of the sentences with replacement, for the intervals of the layers that early exit saves
+TOGETHER = 50  # of them at a time
 
 Record = dict[str, Any]
 
@@ -56,49 +57,6 @@ def _record(info: dict[str, Any], layers_processed: float, topk: torch.Tensor, s
     return {"info": info, "layers_processed": layers_processed, "topk": topk, "surprisal": surprisal}
 
 
-class Estimate(NamedTuple):
-    """A mean over n sentences and its 95% interval, in the unit of what it is the mean of."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def proportion(hits: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
-    """The share of hits [n], bool, with the score interval of Wilson (1927):
-
-        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-
-    which, unlike the normal one, stays within 0 and 1 and has a width there. Where several are `of` one sentence,
-    n is that many independent ones as would vary as much, or the sentences, where nothing varies.
-    """
-    n, p = len(hits), hits.double().mean().item()
-    if of is not None:
-        error = _standard_error(hits, of)
-        n = p * (1 - p) / error**2 if error else int(of.max()) + 1
-    centre = p + Z**2 / (2 * n)
-    half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
-
-
-def average(values: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
-    """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n) (see `_standard_error`)."""
-    mean, half = values.double().mean().item(), Z * _standard_error(values, of)
-    return Estimate(mean, mean - half, mean + half)
-
-
-def _standard_error(values: torch.Tensor, of: torch.Tensor | None) -> float:
-    """Of the mean: s / sqrt(n), or from the sums of deviations e over each of G sentences, which may be alike within:
-
-    sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n
-    """
-    if of is None:
-        return values.double().std().item() / sqrt(len(values))
-    apart, G = values.double() - values.double().mean(), int(of.max()) + 1
-    sums = torch.zeros(G, dtype=torch.float64).index_add(0, of, apart)
-    return sqrt(sums.square().sum().item() * G / (G - 1)) / len(values)
-
-
 @dataclass(frozen=True)
 class Curve:
     """One mode along the layers or along lambda, p points."""
@@ -109,6 +67,7 @@ class Curve:
     # which is missing where the records hold none
     values: dict[str, torch.Tensor]
     of: torch.Tensor | None = None  # int64 [n], which sentence each is of, where sentences have several positions
+    exits: Exits | None = None  # of an early exit, the curve over all lambda, where the gaps are known
 
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
@@ -117,10 +76,12 @@ class Curve:
         return {metric: [by[metric](row, self.of) for row in values] for metric, values in self.values.items()}
 
     def layers_needed(self, share: float) -> float | None:
-        """The fewest blocks at which the curve, drawn straight between its points, has Precision@1 >= `share`.
+        """The blocks run at the first point of the curve over all lambda with Precision@1 >= `share`.
 
-        None if it never has.
+        Where only the points of the grid are known, the fewest on the straight lines between them; None if none has.
         """
+        if self.exits:
+            return self.exits.needed([share]).item()
         points = [(x, y.mean) for x, y in zip(self.layers, self.estimates["precision@1"], strict=True)]
         if points and points[0][1] >= share:
             return points[0][0]
@@ -179,6 +140,36 @@ class Results:
         needed = {mode: {s: curve.layers_needed(s) for s in SHARES} for mode, curve in self.early.items()}
         return {
             mode: {s: None if x is None else self.n_layers - x for s, x in of.items()} for mode, of in needed.items()
+        }
+
+    @cached_property
+    def saved(self) -> dict[str, dict[float, Estimate]]:
+        """By mode and share the blocks that early exit saves, and of "mat - id" the difference; {} without the gaps.
+
+        The intervals are from `DRAWS` samples of the sentences, drawn with replacement, the thresholds kept.
+        """
+        exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
+        if not exits:
+            return {}
+        of = torch.arange(self.n) if self.of is None else self.of
+        G, generator, drawn = int(of.max()) + 1, torch.Generator().manual_seed(0), {mode: [] for mode in exits}
+        for _ in range(DRAWS // TOGETHER):
+            groups = torch.randint(G, (TOGETHER, G), generator=generator)
+            weights = torch.zeros(TOGETHER, G).scatter_add(1, groups, torch.ones(TOGETHER, G))[:, of].double()
+            weights *= self.n / weights.sum(1, keepdim=True)
+            for mode, of_mode in exits.items():
+                drawn[mode].append(self.n_layers - of_mode.needed(SHARES, weights))
+        samples = {mode: torch.cat(found) for mode, found in drawn.items()}  # [DRAWS, shares]
+        means = {mode: self.n_layers - exits[mode].needed(SHARES) for mode in exits}
+        if {"mat", "id"} <= exits.keys():
+            samples["mat - id"], means["mat - id"] = (x["mat"] - x["id"] for x in (samples, means))
+        ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        return {
+            mode: {
+                share: Estimate(*torch.cat([means[mode][k : k + 1], found[:, k].quantile(ends)]).tolist())
+                for k, share in enumerate(SHARES)
+            }
+            for mode, found in samples.items()
         }
 
     def change_from(self, own: "Results") -> dict[str, Estimate]:

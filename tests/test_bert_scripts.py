@@ -54,7 +54,7 @@ def made(tmp_path_factory, bert_folder):
 
 def test_every_file_of_the_design_is_there(made):
     expected = {
-        made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results,
+        made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results, made.gaps,
         *(made.matrix(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)),
         *made.plots(*(f"{name}_{LAYERS}" for name in ("pre", "surp", "ee_pre1", "r2_scores"))),
         made.summary, made.report,

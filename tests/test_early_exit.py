@@ -53,3 +53,58 @@ def test_grid_is_the_papers():
 def test_gaps_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         early_exit.exit_layers(torch.tensor([[0.1], [float("nan")]]), torch.tensor([0.5]))
+
+
+@pytest.fixture
+def random_exits():
+    g = torch.Generator().manual_seed(0)
+    L, n = 12, 400
+    gaps, positions = torch.rand(L + 1, n, generator=g), torch.randint(0, 30, (n,), generator=g)
+    hits = torch.rand(L + 1, n, generator=g) < torch.linspace(0.1, 1, L + 1)[:, None]
+    hits[L] = True
+    return gaps, positions, hits, early_exit.exits(gaps, positions, config.TAU, hits)
+
+
+@pytest.mark.parametrize("lam", [*torch.linspace(-1.2, 1.15, 50).tolist(), *config.LAMBDAS["id"]])
+def test_the_curve_over_all_lambda_is_the_literal_loop_at_each(random_exits, lam):
+    gaps, positions, hits, exits = random_exits
+    layers = torch.tensor(literal_loop(gaps.double().tolist(), positions.tolist(), lam, config.TAU))
+    lambdas, processed, precision = exits.along()
+    k = int((lambdas <= lam).sum()) - 1
+    assert processed[k].item() == pytest.approx(layers.double().mean().item(), abs=1e-9)
+    right = hits[layers, torch.arange(len(layers))].double().mean().item()
+    assert precision[k].item() == pytest.approx(right, abs=1e-9)
+
+
+def test_layers_needed_are_those_of_the_first_lambda_that_reaches_the_share(random_exits):
+    gaps, positions, hits, exits = random_exits
+    lambdas, *_ = exits.along()
+    for share in (0.3, 0.9, 1.0):
+        for lam in lambdas.tolist():
+            layers = early_exit.exit_layers(gaps, early_exit.thresholds(lam + 1e-12, positions, config.TAU))
+            if hits[layers, torch.arange(len(layers))].double().mean() >= share:
+                break
+        assert exits.needed([share]).item() == pytest.approx(layers.double().mean().item(), abs=1e-9)
+
+
+def test_sentences_that_count_twice_are_there_twice(random_exits):
+    gaps, positions, hits, exits = random_exits
+    twice = torch.cat([torch.arange(200), torch.arange(200)])
+    weights = torch.zeros(400).index_add(0, twice, torch.ones(400))
+    N = (positions.double() + 1).mean()
+    own = positions[twice]
+    assert (own.double() + 1).mean() != N  # the thresholds are those of all sentences, so gaps carry the difference
+    moved = gaps[:, twice].double() - 0.1 * torch.exp(-config.TAU * own.double() / N)
+    moved += 0.1 * torch.exp(-config.TAU * own.double() / (own.double() + 1).mean())
+    again = early_exit.exits(moved, own, config.TAU, hits[:, twice])
+    for share in (0.5, 0.95):
+        assert exits.needed([share], weights).item() == pytest.approx(again.needed([share]).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("L", [1, 2])
+def test_the_shallowest_models_have_few_exits(L):
+    gaps, positions, hits = torch.rand(L + 1, 20), torch.arange(20), torch.ones(L + 1, 20, dtype=torch.bool)
+    _, layers, precision = early_exit.exits(gaps, positions, config.TAU, hits).along()
+    assert layers[0] == 1
+    assert layers[-1] == L
+    assert precision.eq(1).all()

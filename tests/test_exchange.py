@@ -17,6 +17,7 @@ import stages
 import torch
 from conftest import LAYERS, D, make_tokenized
 
+import config
 from shortcut import Problem
 from shortcut.__main__ import main
 from shortcut.files import exchange, formats, manifest, outputs, store
@@ -267,8 +268,9 @@ def test_published_matrices_are_used_as_they_are_with_one_notice(files, gpt2_fol
     ],
 )  # fmt: skip
 def test_a_matrix_that_does_not_fit_is_named_by_the_scripts_that_use_it(
-    files, gpt2_folder, capsys, script, name, value, message
+    files, gpt2_folder, capsys, monkeypatch, script, name, value, message
 ):
+    monkeypatch.setattr(config, "SCHEDULES", False)  # which need the r2 of all jumps first
     of_others(files)
     (files.matrices / f"{name}.pickle").write_bytes(pickle.dumps(value))
     with pytest.raises(Problem, match=rf"/{name}\.pickle: {message}"):
@@ -283,7 +285,8 @@ def test_a_matrix_that_does_not_fit_is_named_by_the_scripts_that_use_it(
         ("add_results", "p1_4_5", r"tiny-gpt2: the logits at layer 0 for sentence \d+ .* are not finite"),
     ],
 )
-def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder, script, name, message):
+def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder, monkeypatch, script, name, message):
+    monkeypatch.setattr(config, "SCHEDULES", False)
     of_others(files)
     (files.matrices / f"{name}.pickle").write_bytes(pickle.dumps(torch.full((D, D), 3e38)))
     with pytest.raises(Problem, match=message):

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from shortcut import Problem, results
+from shortcut import Problem, intervals, results
 from shortcut.results import Curve
 
 
@@ -123,5 +123,5 @@ def test_intervals_hold_what_another_draw_of_sentences_gives():
         values = torch.randn(150, generator=g)[of] + 0.5 * torch.randn(len(of), generator=g)
         found = results.average(values, of)
         means.append(found.mean)
-        widths.append((found.high - found.low) / 2 / results.Z)
+        widths.append((found.high - found.low) / 2 / intervals.Z)
     assert np.mean(widths) == pytest.approx(np.std(means), rel=0.1)

@@ -22,7 +22,17 @@ from shortcut.run import gathering, stages
 from shortcut.show import report, tables
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ("pre", "surp", "parts_pre1", "parts_pre5", "parts_pre10", "parts_surp", "ee_pre1", "r2_scores")
+FIGURES = (
+    "pre",
+    "surp",
+    "parts_pre1",
+    "parts_pre5",
+    "parts_pre10",
+    "parts_surp",
+    "ee_pre1",
+    "r2_scores",
+    "alternation",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +93,8 @@ def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_ow
 def test_every_file_of_the_design_is_there(made):
     pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
     expected = [
-        made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores, made.results,
+        made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores,
+        made.results, made.gaps, made.schedules,
         *(made.matrix(i, j) for i, j in pairs),
         *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)), made.submodules,
         *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)), made.summary, made.report,
@@ -354,7 +365,7 @@ def test_unfinished_results_that_were_damaged_are_made_again(made, tmp_path, gpt
     judge, done = predictions.judge, []
 
     def stopping(*args):
-        if len(done) == 3 * len(MODES):
+        if len(done) == 3 * (len(MODES) + 1):  # every mode, and the schedules
             raise KeyboardInterrupt
         done.append(1)
         return judge(*args)

@@ -190,29 +190,6 @@ def load_results(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def load_schedules(path: Path, n: int, L: int) -> list[dict[str, Any]]:
-    """The records of the schedules of add_results.py, of n sentences and L layers."""
-    records = []
-    for k, value in enumerate(load_all(path)):
-        with inside(f"{path}: record {k}"):
-            info = value.get("info") if isinstance(value, dict) else None
-            fits = isinstance(info, dict) and info.get("first") in ("blocks", "jumps", "r2")
-            fits = fits and all(type(info.get(name)) is int for name in ("blocks", "jumps"))
-            expect(fits, "has another info, expected first (blocks, jumps or r2), blocks and jumps")
-            layers, schedule = [0], info.get("schedule")
-            for jump in schedule if type(schedule) is tuple else [None]:
-                pair = type(jump) is tuple and [*map(type, jump)] == [int, int]
-                expect(pair and layers[-1] <= jump[0] < jump[1] <= L, f"its schedule is no jumps among {L} layers")
-                layers += jump
-            run = L - sum(layers[2::2]) + sum(layers[1::2])
-            topk, surprisal = tensor(value.get("topk")), tensor(value.get("surprisal"))
-            expect(is_tensor(topk, torch.int64, (n, TOP)), f"topk is {got(topk)}, expected int64 [{n}, {TOP}]")
-            fits = is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
-            expect(fits, f"surprisal is {got(surprisal)}, expected float32 [{n}], all of it finite")
-            records.append({"info": info, "layers_processed": float(run), "topk": topk, "surprisal": surprisal})
-    return records
-
-
 def _record(value: Any, n: int | None) -> dict[str, Any]:
     whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
     expect(whole, f"is {got(value)}, expected a dict of info, layers_processed, topk and surprisal")

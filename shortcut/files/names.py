@@ -29,6 +29,7 @@ class Names:
             sentences=of_all / f"{self.dataset}_20K-sentences.pickle",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
+            gaps=experiment / f"{judged}_gaps.pickle",  # of early exit, at every layer
             schedules=experiment / f"{judged}_schedules.pickle",  # predictions of alternated blocks and jumps
             summary=experiment / f"{judged}_summary.json",  # their numbers, with intervals
             report=experiment / f"{judged}_report.html",  # the page that shows all figures and tables

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from shortcut import Problem, alternation, lens, results
+from shortcut import Problem, alternation, early_exit, lens, results
 from shortcut.approximation import mode_of
 from shortcut.corpus.texts import lines_of, text_of
-from shortcut.files import formats, store
+from shortcut.files import beside, formats, store
 from shortcut.files.outputs import Outputs
 from shortcut.results import Results
 from shortcut.run import loading, stages, steps
@@ -43,7 +43,18 @@ def load_results(work: Work) -> Results:
     records = formats.load_results(path)
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
         work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
-    return with_schedules(work, results.summarize(records))
+    return with_schedules(work, with_gaps(work, results.summarize(records)))
+
+
+def with_gaps(work: Work, r: Results) -> Results:
+    """The results, with the early exits at all lambda where the gaps stand beside them."""
+    if not (path := work.files.gaps).exists():
+        return r
+    work.provenance.behind([path], {}, work.say)
+    tau, positions, gaps = beside.load_gaps(path, r.n, r.n_layers)
+    hits = {mode: curve.values["precision@1"] for mode, curve in r.fixed.items() if len(curve.layers) == r.n_layers + 1}
+    exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
+    return replace(r, early={mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()})
 
 
 def with_schedules(work: Work, r: Results) -> Results:
@@ -51,7 +62,7 @@ def with_schedules(work: Work, r: Results) -> Results:
     if not (path := work.files.schedules).exists() or "mat" not in r.fixed:
         return r
     work.provenance.behind([path], {}, work.say)
-    kept, direct = formats.load_schedules(path, r.n, r.n_layers), r.fixed["mat"].values["precision@1"]
+    kept, direct = beside.load_schedules(path, r.n, r.n_layers), r.fixed["mat"].values["precision@1"]
     return replace(r, alternation=alternation.judge(kept, r.full, direct, r.of))
 
 
@@ -71,7 +82,8 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
 
 def inputs(work: Work, r: Results) -> list[Path]:
     """What the figures are drawn from."""
-    return [work.files.results, *([work.files.schedules] if r.alternation else [])]
+    gaps = [work.files.gaps] if any(curve.exits for curve in r.early.values()) else []
+    return [work.files.results, *gaps, *([work.files.schedules] if r.alternation else [])]
 
 
 def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
@@ -122,7 +134,7 @@ def look_inside(work: Work) -> None:
     grids = [lens.look(model, tokenizer, sentence, maps, work.say) for sentence in sentences]
     for sentence, grid in zip(sentences, grids, strict=True):
         figure = f"sentence_{slug(sentence)}"
-        made_with = {"model": work.files.model, "sentence": sentence}
+        made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}
         made_with |= {kind: work.fingerprint(kind) for kind in ("weights", "tokenizer")}
         with work.outputs(jumps, work.files.plots(figure), **made_with) as outputs:
             draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.title)})

@@ -59,10 +59,14 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, *f.plots(f"r2_scores_{L}")],
-    "results": lambda f, L, c: [f.results],
+    "results": lambda f, L, c: [f.results, f.gaps],
     "schedules": lambda f, L, c: [f.schedules] if alternates(f, c) else [],
     "for schedules": lambda f, L, c: [f.r2_scores, *FILES["jumps"](f, L, c)] if alternates(f, c) else [],
-    "shown": lambda f, L, c: [*f.plots(*figures.names(L, parts=bool(f.parts))), f.summary, f.report],
+    "shown": lambda f, L, c: [
+        *f.plots(*figures.names(L, parts=bool(f.parts), alternation=alternates(f, c))),
+        f.summary,
+        f.report,
+    ],
 }
 DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
@@ -73,8 +77,8 @@ STAGES = (
     Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("last_only", "dtype")),
     Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), (*DRAWN, "dtype"),
           ("weights", "tokenizer")),
-    Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond",), shared=False),
-    Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("last_only",), shared=False),
+    Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond", "dtype"), shared=False),
+    Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("last_only", "dtype"), shared=False),
     Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
     Stage("add_results.py", False, ("tokenized val", "maps", "for schedules"), ("results", "schedules"),
           ("lambdas", "tau", "schedules", "dtype")),

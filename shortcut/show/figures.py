@@ -24,6 +24,10 @@ FIGURES = (
 )
 
 
-def names(L: int, *, parts: bool) -> list[str]:
-    """What the files of the figures are called in a model of L layers; `parts`: also of those of sub-modules."""
-    return [f"{figure.name}_{L}" for figure in FIGURES if parts or not figure.parts]
+def names(L: int, parts: bool, alternation: bool) -> list[str]:
+    """What the files of the figures are called in a model of L layers.
+
+    `parts`: also of those of sub-modules; `alternation`: also of that of schedules.
+    """
+    found = [f"{figure.name}_{L}" for figure in FIGURES if parts or not figure.parts]
+    return found + [f"alternation_{L}"] * alternation

@@ -155,7 +155,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
                 continue
             y, low, high = ([getattr(point, end) for point in points] for end in ("mean", "low", "high"))
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
-            if first in ("r2", "chosen"):
+            if ax is below or first == "r2":
                 ax.vlines(x, low, high, color=colour, linewidth=0.7)
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
@@ -202,6 +202,10 @@ def _line(ax, mode: str, curve: Curve, metric: str, **style) -> None:
     others = [other for other in MODES if other not in LOOKS]
     line, colour = LOOKS[mode][::-1] if mode in LOOKS else FREE[others.index(mode) % len(FREE)]
     means, lows, highs = zip(*curve.estimates[metric], strict=True)
+    if curve.exits:  # all lambda as a line, those of the grid as points on it
+        _, *exact = curve.exits.along()
+        ax.plot(*exact, color=colour, linestyle=line, linewidth=1)
+        line = ""
     ax.fill_between(curve.layers, lows, highs, color=colour, alpha=0.25, linewidth=0)
     ax.plot(curve.layers, means, color=colour, linestyle=line, **style)
 

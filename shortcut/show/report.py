@@ -39,6 +39,18 @@ def summary(
             mode: {f"{share:.2f}": None if x is None else round(x, 6) for share, x in saved.items()}
             for mode, saved in r.layers_saved.items()
         },
+        "layers_saved_intervals": {
+            mode: {f"{share:.2f}": _interval(x) for share, x in of.items()} for mode, of in r.saved.items()
+        }
+        or None,
+        "alternation": [
+            {
+                **{"first": j.first, "schedule": j.name, "blocks": j.k, "jumps": [list(jump) for jump in j.schedule]},
+                **{"precision@1": _interval(j.precision), "minus_direct_jump": _interval(j.difference)},
+            }
+            for j in r.alternation
+        ]
+        or None,
         "r2": r2 and {name.removeprefix("score_"): _scores(of) for name, of in r2.items()},
         "paper": claims.claims(model, r, r2),
     }

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from shortcut.results import METRICS, SHARES, Curve, Estimate, Results
 Scores = Mapping[tuple[int, int], float]
 
 POINTS = ["metric", "exit", "mode", "lambda", "layers", "value", "low", "high"]
+THIN = 200  # points of a curve over all lambda
 WIDE = 7  # columns of a grid side by side in a terminal
 
 
@@ -104,11 +106,18 @@ def early_exit(r: Results) -> list[Table]:
         tables.append(Table(title, ["lambda", "layers processed", "Precision@1"], rows))
     rows, L = [], r.n_layers
     for share in SHARES:
-        saved = [of_mode[share] for of_mode in r.layers_saved.values()]
-        cells = (["-", "-"] if x is None else [f"{L - x:.2f}", f"{x:.2f} ({x / L:.1%})"] for x in saved)
-        rows.append([f"{100 * share:.0f}%", *(cell for pair in cells for cell in pair)])
+        saved = {mode: of_mode[share] for mode, of_mode in r.layers_saved.items()}
+        ends = {mode: f" [{of[share].low:.2f}, {of[share].high:.2f}]" for mode, of in r.saved.items()}
+        cells = (
+            ["-", "-"] if x is None else [f"{L - x:.2f}", f"{x:.2f}{ends.get(mode, '')} ({x / L:.1%})"]
+            for mode, x in saved.items()
+        )
+        apart = [f"{r.saved['mat - id'][share].mean:+.2f}{ends['mat - id']}"] if "mat - id" in r.saved else []
+        rows.append([f"{100 * share:.0f}%", *(cell for pair in cells for cell in pair), *apart])
     header = ["Precision@1", *(cell for mode in r.early for cell in (f"{mode} needs", f"{mode} saves"))]
-    title = f"Layers (of {L}) that early exit needs and saves, interpolated"
+    header += ["mat - id"] * ("mat - id" in r.saved)
+    how = "over all lambda, with 95% intervals" if r.saved else "interpolated between the lambdas"
+    title = f"Layers (of {L}) that early exit needs and saves, {how}"
     return [*tables, Table(title, header, rows)] if tables else []
 
 
@@ -156,7 +165,15 @@ def points(metric: str, kind: str, curves: Mapping[str, Curve]) -> list[list[Any
         lambdas = curve.lambdas or [None] * len(curve.layers)
         of_mode = zip(lambdas, curve.layers, curve.estimates[metric], strict=True)
         rows += [[metric, kind, mode, lam, layers, *point] for lam, layers, point in of_mode]
+        if curve.exits and metric == "precision@1":
+            rows += [[metric, "all lambda", mode, *point, None, None] for point in zip(*thinned(curve), strict=True)]
     return rows
+
+
+def thinned(curve: Curve) -> list[list[float]]:
+    """lambda, layers processed and Precision@1 of an early exit at some `THIN` of all lambda, the last included."""
+    lambdas, layers, precision = (x.flip(0)[:: max(1, len(x) // THIN)].flip(0).tolist() for x in curve.exits.along())
+    return [[lam if math.isfinite(lam) else None for lam in lambdas], layers, precision]
 
 
 def in_words(metric: str, kind: str, curves: Mapping[str, Curve]) -> str:

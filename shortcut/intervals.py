@@ -1,0 +1,54 @@
+"""Means over sentences with their 95% intervals, which another draw of sentences would leave them in.
+
+Wilson's for a share of them, the normal one for other means; by sentence, where sentences have several positions.
+"""
+
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+
+Z = 1.959964  # quantile of the standard normal distribution that leaves 2.5% on either side
+
+
+class Estimate(NamedTuple):
+    """A mean over n sentences and its 95% interval, in the unit of what it is the mean of."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def proportion(hits: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
+    """The share of hits [n], bool, with the score interval of Wilson (1927):
+
+        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    which, unlike the normal one, stays within 0 and 1 and has a width there. Where several are `of` one sentence,
+    n is that many independent ones as would vary as much, or the sentences, where nothing varies.
+    """
+    n, p = len(hits), hits.double().mean().item()
+    if of is not None:
+        error = _standard_error(hits, of)
+        n = p * (1 - p) / error**2 if error else int(of.max()) + 1
+    centre = p + Z**2 / (2 * n)
+    half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
+
+
+def average(values: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
+    """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n) (see `_standard_error`)."""
+    mean, half = values.double().mean().item(), Z * _standard_error(values, of)
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _standard_error(values: torch.Tensor, of: torch.Tensor | None) -> float:
+    """Of the mean: s / sqrt(n), or from the sums of deviations e over each of G sentences, which may be alike within:
+
+    sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n
+    """
+    if of is None:
+        return values.double().std().item() / sqrt(len(values))
+    apart, G = values.double() - values.double().mean(), int(of.max()) + 1
+    sums = torch.zeros(G, dtype=torch.float64).index_add(0, of, apart)
+    return sqrt(sums.square().sum().item() * G / (G - 1)) / len(values)

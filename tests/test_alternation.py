@@ -1,0 +1,137 @@
+"""Schedules of blocks and jumps: which are best, against all there are; what they make, against the products."""
+
+import pytest
+import torch
+from conftest import LAYERS, D
+
+from shortcut import alternation, approximation, representations, results
+from shortcut.approximation import MODES, Maps
+from shortcut.structure import Form
+
+
+def every_schedule(L):
+    """All that never jump twice in a row."""
+
+    def go(layer, jumped, so_far):
+        if layer == L:
+            yield so_far
+            return
+        yield from go(layer + 1, False, so_far)
+        if not jumped:
+            for j in range(layer + 1, L + 1):
+                yield from go(j, True, (*so_far, (layer, j)))
+
+    return [*go(0, False, ())]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_r2_informed_choice_is_the_best_of_all_schedules(seed):
+    L, g = 6, torch.Generator().manual_seed(seed)
+    r2 = {(i, j): 1.2 * torch.rand((), generator=g).item() - 0.2 for i in range(L) for j in range(i + 1, L + 1)}
+    if seed == 7:  # ties everywhere: the later jump
+        r2 = dict.fromkeys(r2, 0.5)
+    if seed == 6:  # nothing explains anything
+        r2 = dict.fromkeys(r2, -1.0)
+
+    def product(schedule):
+        total = 1.0
+        for jump in schedule:
+            total *= max(0.0, r2[jump])
+        return total
+
+    found = alternation.r2_informed(r2, L)
+    assert found.keys() == {*range(L + 1)}
+    for k, schedule in found.items():
+        rivals = [s for s in every_schedule(L) if alternation.executed(s, L) == k]
+        assert schedule == max(rivals, key=lambda s: (product(s), s))
+
+
+@pytest.mark.parametrize(("L", "count"), [(12, 44), (24, 104), (36, 82), (48, 106)])
+def test_round_robin_has_every_period_that_divides_the_layers(L, count):
+    found = alternation.round_robin(L)
+    assert len(found) == count
+    for (first, a, b), schedule in found.items():
+        layers, layer = [], 0
+        while layer < L:
+            for kind, length in (("run", a), ("jump", b)) if first == "blocks" else (("jump", b), ("run", a)):
+                layers.append((kind, layer, layer + length))
+                layer += length
+        assert schedule == tuple((i, j) for kind, i, j in layers if kind == "jump")
+        assert alternation.executed(schedule, L) == L * a // (a + b)
+
+
+@pytest.fixture(scope="module")
+def setting(gpt2, tokenized):
+    g = torch.Generator().manual_seed(3)
+    pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
+    maps = {pair: torch.eye(D) + 0.3 * torch.randn(D, D, generator=g) for pair in pairs}
+    (batch,) = representations.batches(gpt2, tokenized, 10_000)
+    return gpt2, batch, representations.run(gpt2, batch), maps
+
+
+def test_every_schedule_is_blocks_and_products_one_after_another(setting):
+    model, batch, seen, maps = setting
+    schedules = every_schedule(LAYERS)
+    finals = approximation.alternate(model, batch, seen.entering[0], schedules, maps)
+    for schedule, final in zip(schedules, finals, strict=True):
+        h, layer = seen.entering[0], 0
+        while layer < LAYERS:
+            jump = next((jump for jump in schedule if jump[0] == layer), None)
+            with torch.no_grad():
+                h = h @ maps[jump].T if jump else model.blocks[layer](h)
+            layer = jump[1] if jump else layer + 1
+        torch.testing.assert_close(final, batch.at_chosen(h), rtol=1e-4, atol=1e-4)
+
+
+def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(setting):
+    model, batch, seen, maps = setting
+    found = alternation.round_robin(LAYERS)
+    direct = [("blocks", k, LAYERS - k) for k in range(1, LAYERS)]
+    finals = approximation.alternate(model, batch, seen.entering[0], [(), *(found[key] for key in direct)], maps)
+    torch.testing.assert_close(finals[0], seen.h[-1], rtol=1e-5, atol=1e-5)
+    jumps = {(l, LAYERS): maps[l, LAYERS] for l in range(LAYERS)}
+    mat = MODES["mat"].start(model, Maps(jumps, {}))(seen)
+    torch.testing.assert_close(finals[1:], mat[1:], rtol=1e-5, atol=1e-5)
+
+
+def test_schedules_that_begin_alike_share_their_blocks(setting):
+    model, batch, seen, maps = setting
+    schedules, ran = every_schedule(LAYERS), []
+    entered = Form.entered
+
+    def counting(form, forward, h):
+        ran.append(form)
+        return entered(form, forward, h)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Form, "entered", counting)
+        approximation.alternate(model, batch, seen.entering[0], schedules, maps)
+    steps = set()  # the jumps before, and the layer
+    for schedule in schedules:
+        jumped = {layer for i, j in schedule for layer in range(i, j)}
+        layers = [layer for layer in range(LAYERS) if layer not in jumped]
+        steps |= {(tuple(jump for jump in schedule if jump[1] <= layer), layer) for layer in layers}
+    assert len(ran) == len(steps) < sum(alternation.executed(s, LAYERS) for s in schedules)
+
+
+def test_what_was_chosen_on_half_of_the_sentences_is_shown_on_the_other():
+    """Among schedules that are all coins the best of half has on the other half what any has; of each a difference."""
+    L, n, g = 12, 4000, torch.Generator().manual_seed(0)
+    full = torch.zeros(n, 10, dtype=torch.int64)
+    direct = torch.rand(L + 1, n, generator=g) < 0.5
+    of = alternation.round_robin(L)
+    topk = (torch.rand(len(of), n, 10, generator=g) < 0.5).long()
+    found = alternation.judge(alternation.records(of, L, topk, torch.zeros(len(of), n)), full, direct, None)
+    chosen = {judged.k: judged for judged in found if judged.first == "chosen"}
+    assert chosen.keys() == {*range(1, 12)}
+    for k, judged in chosen.items():
+        rivals = {key: s for s, key in enumerate(of) if alternation.executed(of[key], L) == k}
+        best = max(rivals, key=lambda key: (topk[rivals[key], ::2, 0] == 0).double().mean())
+        hits = topk[rivals[best], 1::2, 0] == 0
+        assert judged.precision == results.proportion(hits)
+        assert judged.difference == results.average(hits.double() - direct[k, 1::2].double())
+    assert abs(sum(j.difference.mean for j in chosen.values()) / 11) < 0.01
+    one = next(judged for judged in found if judged.name == "blocks 1, jumps 2")
+    hits = topk[[*of].index(("blocks", 1, 2)), :, 0] == 0
+    assert (one.k, one.schedule) == (4, ((1, 3), (4, 6), (7, 9), (10, 12)))
+    assert one.difference == results.average(hits.double() - direct[4].double())
