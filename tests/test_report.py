@@ -410,9 +410,12 @@ def test_curves_have_the_papers_colours_and_bands(made):
     r = results.summarize(formats.load_results(made.results))
     figures = plots.all_figures(r, "t")
     ax = figures[f"parts_pre1_{L}"].draw().axes[0]
-    colours = {line.get_label(): line.get_color() for line in ax.lines}
+    *lines, floor = ax.lines
+    colours = {line.get_label(): line.get_color() for line in lines}
     assert colours == {"mat": "blue", "mat_attn": "green", "mat_ffn": "magenta", "mat_ln1_ln2": "orange"}
-    assert len({str(line._dash_pattern) for line in ax.lines}) == len(ax.lines) == len(ax.collections)
+    assert len({str(line._dash_pattern) for line in lines}) == len(lines) == len(ax.collections)
+    assert floor.get_label() == "best constant"
+    assert {*floor.get_ydata()} == {r.floor["precision@1"].mean}
     low = ax.collections[0].get_paths()[0].vertices[:, 1].min()
     assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates["precision@1"]))
 
@@ -425,7 +428,7 @@ def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):
     r = results.summarize(records)
     ax = plots.all_figures(r, "t")[f"parts_pre1_{L}"].draw().axes[0]
     assert "half" in [line.get_label() for line in ax.lines]
-    assert len({(line.get_color(), str(line._dash_pattern)) for line in ax.lines}) == len(ax.lines) == 5
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in ax.lines}) == len(ax.lines) == 5 + 1
     assert "half" in tables.fixed_exit(r)[0].header
 
 

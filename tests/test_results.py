@@ -125,3 +125,19 @@ def test_intervals_hold_what_another_draw_of_sentences_gives():
         means.append(found.mean)
         widths.append((found.high - found.low) / 2 / intervals.Z)
     assert np.mean(widths) == pytest.approx(np.std(means), rel=0.1)
+
+
+def test_the_best_constant_is_chosen_on_the_other_half_of_the_sentences():
+    """By hand: the even sentences' favourite is token 7, the odd ones' 9; k = 5 and 10 have a token that all share."""
+    n = 12
+    full = 100 * torch.arange(1, n + 1)[:, None] + torch.arange(10)
+    full[::2, 0] = torch.tensor([7, 7, 7, 7, 9, 5])
+    full[1::2, 0] = torch.tensor([9, 9, 9, 7, 7, 3])
+    full[:, 4] = 1
+    full[:8, 9] = 2
+    r = results.Results(2, n, full[:, 0], {}, {}, None, full)
+    assert r.floor["precision@1"].mean == pytest.approx((1 + 2) / 12)  # one 9 among the even, two 7 among the odd
+    assert r.floor["precision@5"].mean == r.floor["precision@10"].mean == 1
+    twice = results.Results(2, 2 * n, full.repeat_interleave(2, 0)[:, 0], {}, {}, torch.arange(n).repeat_interleave(2),
+                            full.repeat_interleave(2, 0))  # fmt: skip
+    assert twice.floor["precision@1"].mean == pytest.approx(r.floor["precision@1"].mean)

@@ -67,6 +67,8 @@ def load(
         net = net.eval().requires_grad_(False)
         model = Model(net if device == "spread" else net.to(device), masked)
         _check_weights(model, report, files, notice)
+        if model.headless:
+            notice(f"{name} is an encoder without a masked-LM head: it has states, maps and r2, and predicts nothing")
         if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
             notice(
                 f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} of transformers is"
@@ -139,7 +141,7 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
                 weights[here].data = weights[there].data
                 report["missing_keys"].remove(here)
     if missing := sorted(key for key in report["missing_keys"] if not SPARE.search(key)):
-        model.headless = model.masked and not any(key.startswith(base) for key in missing)  # an encoder alone
+        model.headless = model.masked and not any(key.startswith(base) for key in missing)
     if missing and not model.headless:
         lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
         raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")

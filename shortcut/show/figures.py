@@ -1,6 +1,22 @@
-"""The figures of the results, a row each; who only asks for their names loads no library."""
+"""The figures of the results, a row each, and the looks of what is in them; loads no library."""
 
 from dataclasses import dataclass
+from itertools import product
+
+LOOKS = {  # mode: colour, line style, as in the paper
+    "id": ("red", "--"),
+    "mat": ("blue", "-"),
+    "mat_attn": ("green", "-."),
+    "mat_ffn": ("magenta", ":"),
+    "mat_ln1_ln2": ("orange", (0, (5, 1, 1, 1, 1, 1))),
+}
+SCHEDULED = {  # who comes first in a schedule: colour, marker, label
+    "r2": ("black", "o", "r2-informed"),
+    "blocks": ("teal", "^", "round-robin, blocks first"),
+    "jumps": ("peru", "v", "round-robin, jumps first"),
+    "chosen": ("crimson", "*", "round-robin, chosen on one half,\nshown on the other"),
+}
+FREE = tuple(product(((0, (1, 2)), (0, (8, 2)), (0, (4, 1, 1, 1))), ("black", "brown", "teal")))  # for other modes
 
 
 @dataclass(frozen=True)

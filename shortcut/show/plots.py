@@ -22,22 +22,9 @@ from shortcut.approximation import MODES
 from shortcut.lens import Grid
 from shortcut.results import Curve, Results
 from shortcut.show import figures, tables
+from shortcut.show.figures import FREE, LOOKS, SCHEDULED
 from shortcut.show.tables import Scores, Table
 
-LOOKS = {  # mode: colour, line style, as in the paper
-    "id": ("red", "--"),
-    "mat": ("blue", "-"),
-    "mat_attn": ("green", "-."),
-    "mat_ffn": ("magenta", ":"),
-    "mat_ln1_ln2": ("orange", (0, (5, 1, 1, 1, 1, 1))),
-}
-SCHEDULED = {  # who comes first in a schedule: colour, marker, label
-    "r2": ("black", "o", "r2-informed"),
-    "blocks": ("teal", "^", "round-robin, blocks first"),
-    "jumps": ("peru", "v", "round-robin, jumps first"),
-    "chosen": ("crimson", "*", "round-robin, chosen on one half,\nshown on the other"),
-}
-FREE = tuple(product(((0, (1, 2)), (0, (8, 2)), (0, (4, 1, 1, 1))), ("black", "brown", "teal")))  # for other modes
 COLUMN, PAGE = 3.3, 6.9  # widths of a figure in inches: a column of a paper, a page
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
@@ -123,7 +110,8 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
         early = {mode: r.early[mode] for mode in modes if mode in r.early} if figure.early else {}
         known = all(metric in curve.values for curve in fixed.values() for metric in figure.metrics)
         if known and len(fixed) > figure.parts and bool(early) == figure.early:
-            drawn[f"{figure.name}_{r.n_layers}"] = _curves(r.n_layers, title, figure.metrics, fixed, early)
+            floor = {} if figure.early else {metric: floor.mean for metric, floor in r.floor.items()}
+            drawn[f"{figure.name}_{r.n_layers}"] = _curves(r.n_layers, title, figure.metrics, (fixed, early), floor)
     return drawn | ({f"alternation_{r.n_layers}": _alternation(r, title)} if r.alternation else {})
 
 
@@ -166,7 +154,10 @@ def _draw_alternation(r: Results, title: str) -> Any:
     return figure
 
 
-def _curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Curves) -> Plot:
+def _curves(
+    L: int, title: str, metrics: Sequence[str], exits: tuple[Curves, Curves], floor: Mapping[str, float]
+) -> Plot:
+    fixed, early = exits
     parts = [(metric, kind, curves) for metric in metrics for kind, curves in (("fixed", fixed), ("early", early))]
     rows = [row for part in parts for row in tables.points(*part)]
     name = ", ".join(metric.capitalize() for metric in metrics)
@@ -174,12 +165,15 @@ def _curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Cu
     replaced = "" if fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
     of = f"{name} by {by}{replaced}: {title}"
     alt = f"{of}. {' '.join(tables.in_words(*part) for part in parts if part[2])}"
-    return Plot(partial(_draw_curves, L, title, metrics, fixed, early), Table(of, tables.POINTS, rows), alt)
+    return Plot(partial(_draw_curves, L, title, metrics, exits, floor), Table(of, tables.POINTS, rows), alt)
 
 
-def _draw_curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, early: Curves) -> Any:
+def _draw_curves(
+    L: int, title: str, metrics: Sequence[str], exits: tuple[Curves, Curves], floor: Mapping[str, float]
+) -> Any:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
+    fixed, early = exits
     figure = _figure(COLUMN if len(metrics) == 1 else PAGE, 2.6, title)
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
@@ -188,6 +182,8 @@ def _draw_curves(L: int, title: str, metrics: Sequence[str], fixed: Curves, earl
         for mode, curve in fixed.items():
             thin = {"label": f"{mode}, fixed exit", "linewidth": 0.8, "alpha": 0.6} if early else {"label": mode}
             _line(ax, mode, curve, metric, **thin)
+        if metric in floor:
+            ax.axhline(floor[metric], color="gray", linestyle=":", linewidth=1, label="best constant")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L))
         ax.set_ylim(*((0, None) if metric == "surprisal" else (-0.02, 1.02)))

@@ -32,6 +32,7 @@ def summary(
             {"layer": layer, **{metric: _interval(of[layer]) for metric, of in r.differences.items()}}
             for layer in layers
         ],
+        "best_constant": {metric: _interval(x) for metric, x in r.floor.items()},
         "mean_precision@1_over_layers": {mode: _interval(mean) for mode, mean in r.mean_over_layers.items()},
         "change_from_own_matrices": {mode: _interval(x) for mode, x in r.change_from(own).items()} if own else None,
         "early_exit": {mode: _points(curve, "layers_processed") for mode, curve in r.early.items()},

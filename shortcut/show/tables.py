@@ -81,18 +81,22 @@ def _r2(title: str, mat: Scores, identity: Scores) -> Table:
 
 
 def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
-    """Precision@k and surprisal of every mode at every layer, and how far mat and id are apart."""
+    """Precision@k and surprisal of every mode at every layer, of the best constant, and how far mat is from id."""
     tables = []
     for metric in metrics:
         curves = {mode: curve for mode, curve in r.fixed.items() if metric in curve.estimates}
         columns = [dict(zip(curve.layers, curve.estimates[metric], strict=True)) for curve in curves.values()]
         apart = r.differences.get(metric, {})
+        constant = [estimate(r.floor[metric])] if metric in r.floor else []
         rows = [[str(l), *(estimate(column.get(l), metric) for column in columns)] for l in range(r.n_layers + 1)]
+        rows = [[*row, *constant] for row in rows]
         rows = [[*row, estimate(apart.get(l), metric, "+")] for l, row in enumerate(rows)] if apart else rows
         unit = "nats" if metric == "surprisal" else "%"
         title = f"{metric.capitalize()} at each layer, {unit}, {r.sample} (±: half of the 95% interval)"
         if columns:
-            tables.append(Table(title, ["layer", *curves, *["mat - id"] * bool(apart)], rows))
+            tables.append(
+                Table(title, ["layer", *curves, *["constant"] * len(constant), *["mat - id"] * bool(apart)], rows)
+            )
     return tables
 
 
