@@ -116,6 +116,8 @@ def maps(work: Work, model: Model) -> Maps:
 def schedules(work: Work, d: int) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], torch.Tensor]]:
     """The alternations of blocks and jumps that are asked for, and the maps of their jumps."""
     if not stages.alternates(work.files, work.config):
+        if work.config.SCHEDULES:
+            work.say("  no alternation of blocks and jumps: it takes the dataset's own jumps, to all layers")
         return {}, {}
     found = alternation.schedules(formats.load_r2(work.files.r2_scores)["score_mat"], work.L)
     jumps = sorted({jump for schedule in found.values() for jump in schedule})
