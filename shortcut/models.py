@@ -143,7 +143,7 @@ class Model:
         """Whether what leaves a block is what enters the next."""
         inputs = [entering(call.args, call.named) for call in self.calls]
         made = [call(h.clone()) for call, h in zip(self.calls, inputs, strict=True)]
-        return all(torch.allclose(a, b, atol=1e-3, rtol=1e-3) for a, b in zip(made, inputs[1:], strict=False))
+        return all(torch.allclose(a.to(b), b, atol=1e-3, rtol=1e-3) for a, b in zip(made, inputs[1:], strict=False))
 
     @cached_property
     @torch.no_grad()

@@ -18,6 +18,7 @@ from shortcut import predictions, representations, results
 from shortcut.approximation import MODES
 from shortcut.files import formats, manifest, unpickle
 from shortcut.files.names import Names
+from shortcut.models import Model
 from shortcut.run import gathering, stages
 from shortcut.show import report, tables
 
@@ -269,6 +270,14 @@ def test_every_script_tells_its_settings_and_what_it_wrote(made, tmp_path, gpt2_
     assert lines[0].startswith("get_wikipedia_sentences.py: ")
     assert "seed 0" in lines[1]
     assert sum(line.startswith("wrote ") for line in lines) == 3
+
+
+def test_a_model_that_works_between_its_blocks_has_no_alternation(made, gpt2_folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / made.relative(made.schedules)).unlink()
+    monkeypatch.setattr(Model, "is_chain", False)
+    said = problem(capsys, "add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    assert said.endswith("works between its blocks, which no jump can take in: set SCHEDULES = False")
 
 
 def test_tables_hold_the_numbers_of_the_records(made):

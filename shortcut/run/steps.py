@@ -113,15 +113,19 @@ def maps(work: Work, model: Model) -> Maps:
     )
 
 
-def schedules(work: Work, d: int) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], torch.Tensor]]:
+def schedules(
+    work: Work, model: Model
+) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], torch.Tensor]]:
     """The alternations of blocks and jumps that are asked for, and the maps of their jumps."""
     if not stages.alternates(work.files, work.config):
         if work.config.SCHEDULES:
             work.say("  no alternation of blocks and jumps: it takes the dataset's own jumps, to all layers")
         return {}, {}
+    if not model.is_chain:
+        raise Problem(f"{model.name} works between its blocks, which no jump can take in: set SCHEDULES = False")
     found = alternation.schedules(formats.load_r2(work.files.r2_scores)["score_mat"], work.L)
     jumps = sorted({jump for schedule in found.values() for jump in schedule})
-    return found, {jump: formats.load_matrix(work.files.matrix(*jump), d) for jump in jumps}
+    return found, {jump: formats.load_matrix(work.files.matrix(*jump), model.d) for jump in jumps}
 
 
 def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:
