@@ -112,9 +112,7 @@ class Call:
 
     def __call__(self, h: torch.Tensor, swaps: list[Swap] | None = None) -> torch.Tensor:
         """What the block makes of h in place of what entered it."""
-        with ExitStack() as undo:
-            for module, forward in swaps or ():
-                undo.enter_context(exchanged(module, forward))
+        with swapped(swaps or []):
             return tensor_of(self.form.entered(self.block.forward, h)(*self.args, **self.named))
 
 

@@ -493,3 +493,22 @@ def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_p
     made_here.results.unlink()
     run("add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--matrices-from", "other")
     assert "run add_results.py without --matrices-from too" in capsys.readouterr().out
+
+
+def test_gaps_and_schedules_of_another_run_than_the_results_are_not_shown(made, gpt2_folder, tmp_path, capsys):
+    """Results of other code stand by themselves, whatever lies beside them; ours not made alike are refused."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    files = Names(tmp_path, made.model, "words")
+    options = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
+    manifest_file = files.experiment / "manifest.json"
+    whole = json.loads(manifest_file.read_text(encoding="utf-8"))
+    other = json.loads(manifest_file.read_text(encoding="utf-8"))
+    other["files"][files.gaps.name]["settings"]["tau"] = 5.0
+    manifest_file.write_text(json.dumps(other), encoding="utf-8")
+    assert "were not made alike (tau was" in problem(capsys, "plot_results", *options)
+    del whole["files"][files.results.name]
+    manifest_file.write_text(json.dumps(whole), encoding="utf-8")
+    run("plot_results", *options, "--force")
+    said = capsys.readouterr().out
+    assert "interpolated between the lambdas" in said
+    assert "Alternation" not in said

@@ -46,11 +46,18 @@ def load_results(work: Work) -> Results:
     return with_schedules(work, with_gaps(work, results.summarize(records)))
 
 
+def _is_of_results(work: Work, path: Path) -> bool:
+    """Whether a file is there and of the results' own run; raises Problem if both are ours and were not made alike."""
+    if not path.exists() or not work.provenance.entry(work.files.results):  # results of other code have none
+        return False
+    work.provenance.behind([work.files.results, path], {}, work.say)
+    return True
+
+
 def with_gaps(work: Work, r: Results) -> Results:
     """The results, with the early exits at all lambda where the gaps stand beside them."""
-    if not (path := work.files.gaps).exists():
+    if not _is_of_results(work, path := work.files.gaps):
         return r
-    work.provenance.behind([path], {}, work.say)
     tau, positions, gaps = beside.load_gaps(path, r.n, r.n_layers)
     hits = {mode: curve.values["precision@1"] for mode, curve in r.fixed.items() if len(curve.layers) == r.n_layers + 1}
     exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
@@ -59,9 +66,8 @@ def with_gaps(work: Work, r: Results) -> Results:
 
 def with_schedules(work: Work, r: Results) -> Results:
     """The results, with the schedules that were judged beside them."""
-    if not (path := work.files.schedules).exists() or "mat" not in r.fixed:
+    if not _is_of_results(work, path := work.files.schedules) or "mat" not in r.fixed:
         return r
-    work.provenance.behind([path], {}, work.say)
     kept, direct = beside.load_schedules(path, r.n, r.n_layers), r.fixed["mat"].values["precision@1"]
     return replace(r, alternation=alternation.judge(kept, r.full, direct, r.of))
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from hostile import D, L, costly, hostile, mutants, valid_files
 
 from shortcut import Problem
-from shortcut.files import formats
+from shortcut.files import beside, formats
 
 MUTANTS = 200  # of each valid file
 SEED = 0
@@ -37,6 +37,8 @@ READERS = {
     "matrix": lambda path: formats.load_matrix(path, D),
     "r2": formats.load_r2,
     "results": formats.load_results,
+    "gaps": lambda path: beside.load_gaps(path, 3, L),
+    "schedules": lambda path: beside.load_schedules(path, 3, L),
 }
 
 
@@ -56,11 +58,25 @@ def fits(kind, value):
     if kind == "r2":
         scores = [*value["score_mat"].items(), *value["score_id"].items()]
         return all(0 <= i <= j < 100 and isinstance(r2, float) and np.isfinite(r2) for (i, j), r2 in scores)
-    return all(
-        r["topk"].dtype == torch.int64 and r["topk"].shape[1:] == (10,) and np.isfinite(r["layers_processed"])
-        and finite(r.get("surprisal", torch.zeros(1)), torch.float32) and r["info"]["type"] in ("jump", "early_exit")
-        for r in value
-    )  # fmt: skip
+    if kind == "gaps":
+        tau, positions, gaps = value
+        shapes = positions.shape == (3,) and all(
+            x.shape == (L + 1, 3) and finite(x, torch.float32) for x in gaps.values()
+        )
+        return np.isfinite(tau) and positions.dtype == torch.int64 and positions.amin() >= 0 and shapes
+    return all(map(a_schedule_fits if kind == "schedules" else a_record_fits, value))
+
+
+def a_schedule_fits(r):
+    predicted = r["topk"].shape == (3, 10) and r["topk"].dtype == torch.int64 and finite(r["surprisal"], torch.float32)
+    jumps = all(0 <= i < j <= L for i, j in r["info"]["schedule"]) and 0 <= r["layers_processed"] <= L
+    return predicted and jumps and r["info"]["first"] in ("blocks", "jumps", "r2")
+
+
+def a_record_fits(r):
+    numbers = r["topk"].dtype == torch.int64 and r["topk"].shape[1:] == (10,) and np.isfinite(r["layers_processed"])
+    kind = r["info"]["type"] in ("jump", "early_exit")
+    return numbers and kind and finite(r.get("surprisal", torch.zeros(1)), torch.float32)
 
 
 def finite(tensor, dtype):

@@ -49,6 +49,12 @@ def the_scores(number=float):
     return {name: {(i, j): number(0.5) for j in range(L + 1) for i in range(j)} for name in ("score_mat", "score_id")}
 
 
+def a_schedule(first, schedule):
+    info = {"type": "schedule", "first": first, "blocks": 1, "jumps": 1, "schedule": schedule}
+    topk = torch.arange(30).reshape(3, 10)
+    return {"info": info, "layers_processed": 1.0, "topk": topk, "surprisal": torch.rand(3)}
+
+
 def valid_files():
     """(kind, content) of files as our code and as the original's writes them."""
     values = {
@@ -58,6 +64,10 @@ def valid_files():
         "matrix": [torch.randn(D, D)],
         "r2": [the_scores()],
         "results": [*the_records()],
+        "gaps": [
+            {"tau": 4.0, "positions": torch.tensor([0, 1, 2]), "id": torch.rand(L + 1, 3), "mat": torch.rand(L + 1, 3)}
+        ],
+        "schedules": [a_schedule("blocks", ((1, L),)), a_schedule("r2", ())],
     }
     for kind, ours in values.items():
         with io.BytesIO() as file:
