@@ -93,7 +93,6 @@ class Judged:
     k: int  # blocks executed
     schedule: Schedule
     precision: Estimate  # @1, fraction
-    surprisal: Estimate | None  # nats
     difference: Estimate  # of its Precision@1 to the direct jump's, paired over the sentences
 
 
@@ -112,8 +111,7 @@ def judge(kept: list[Record], full: torch.Tensor, direct: torch.Tensor, of: torc
         name = {"r2": "r2", "blocks": f"blocks {a}, jumps {b}", "jumps": f"jumps {b}, blocks {a}"}[first]
         hit = hits[name, k] = metrics.hits_at_k(record["topk"], full, 1)
         apart = average(hit.double() - direct[k].double(), of)
-        surprisal = average(record["surprisal"], of)
-        found.append(Judged(name, first, k, info["schedule"], proportion(hit, of), surprisal, apart))
+        found.append(Judged(name, first, k, info["schedule"], proportion(hit, of), apart))
     odd = (torch.arange(n) if of is None else of) % 2 == 1
     of_odd = None if of is None else of[odd] // 2
     for k in range(1, L):
@@ -122,5 +120,5 @@ def judge(kept: list[Record], full: torch.Tensor, direct: torch.Tensor, of: torc
             best = max(rivals, key=lambda judged: hits[judged.name, judged.k][~odd].double().mean())
             hit = hits[best.name, k][odd]
             apart = average(hit.double() - direct[k, odd].double(), of_odd)
-            found.append(Judged(best.name, "chosen", k, best.schedule, proportion(hit, of_odd), None, apart))
+            found.append(Judged(best.name, "chosen", k, best.schedule, proportion(hit, of_odd), apart))
     return found
