@@ -20,7 +20,7 @@ def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("train")), steps.load_model(work)
     h = steps.states(work, model, tokenized, model.layer_points(), "train")
     jumps = work.missing(work.files.matrix, pairs(work.L, config))
-    for (i, j), A, numbers in steps.fits(work, h, jumps):
+    for (i, j), A, numbers in steps.fits(work, h, jumps, into=work.L):
         work.save(work.files.matrix(i, j), A, **numbers)
 
 

@@ -13,6 +13,7 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle: float32 tensor [d, d], applied as 
 """
 
 import config
+from shortcut.files.manifest import parts_dict
 from shortcut.run import steps
 from shortcut.run.script import Work, script, shell
 
@@ -30,7 +31,7 @@ def main(work: Work) -> None:
     for pair, A, numbers in steps.fits(work, h, sorted(todo)):
         (i, a), (kind, state) = todo[pair], model.parts[todo[pair]]
         work.save(work.files.part(i, a), A, kind=kind, state=state, **numbers)
-    work.save_parts()
+    work.save_json(work.files.submodules, parts_dict(work.files.parts))
 
 
 if __name__ == "__main__":

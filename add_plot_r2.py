@@ -7,7 +7,8 @@ Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/i_j.pickle
 Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `score_mat_weighted` and
         `score_id_weighted`, each {(i, j): r2}; the first two are means over the coordinates, as in the paper,
         the others weighted by the coordinates' variances
-        experiment/<m>/plots/<d>/r2_scores_<L>.pdf, .png and .csv
+        experiment/<m>/<d>_maps.json: how good the maps are (see `shortcut.quality`)
+        experiment/<m>/plots/<d>/r2_scores_<L>, maps_<L>, each as .pdf, .png and .csv
 """
 
 import config
@@ -21,7 +22,8 @@ from shortcut.run.stages import pairs
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("val")), steps.load_model(work)
     h = steps.states(work, model, tokenized, model.layer_points(), "val").tensor()
-    work.save(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config)))
+    work.save_missing(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config)))
+    work.save_json(work.files.quality, steps.quality_of_maps(work, h, pairs(work.L, config)))
 
 
 if __name__ == "__main__":

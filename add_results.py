@@ -11,7 +11,7 @@ Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}
 Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
         early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
-        experiment/<m>/<d>_gaps.pickle: dict of `tau`, `positions` and by mode the confidence, [L + 1, n]
+        experiment/<m>/<d>_gaps.pickle: dict of `tau`, `positions`, `costs` and by mode the confidence, [L + 1, n]
         experiment/<m>/<d>_schedules.pickle: likewise, `info` has `first` (blocks, jumps, or r2), how many `blocks`
         and `jumps` it alternates, and `schedule`, its jumps
 """
@@ -46,7 +46,8 @@ def main(work: Work) -> None:
         fixed += results.fixed_exits(mode, found)
         early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
     work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
-    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU))
+    costs = vars(predictions.costs(model, tokenized))
+    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
     if alternated:
         records = alternation.records(schedules, work.L, alternated.topk[:-1], alternated.surprisal[:-1])
         work.save_missing(work.files.schedules, *records)

@@ -20,7 +20,7 @@ from shortcut.run.stages import pairs
 def main(work: Work) -> None:
     _, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config))
-    for (i, j), A, numbers in steps.fits(work, h, jumps):
+    for (i, j), A, numbers in steps.fits(work, h, jumps, into=work.L):
         work.save(work.files.matrix(i, j), A, **numbers)
 
 

@@ -20,7 +20,8 @@ from shortcut.run.stages import pairs
 @script(config, "model", "matrices-from", "device", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
     _, h = formats.load_states(work.files.states("val"), work.L)
-    work.save(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config)))
+    work.save_missing(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config)))
+    work.save_json(work.files.quality, steps.quality_of_maps(work, h, pairs(work.L, config)))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def main(work: Work) -> None:
         fixed += results.fixed_exits(mode, found)
         early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
     work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
-    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU))
+    costs = vars(predictions.costs(model, tokenized))
+    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,12 @@ any case. The gaps of all layers come from one pass, so a lambda costs a compari
 A sentence leaves at the first l with v_l > lambda, v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9: only the running
 maxima of v matter, and the curve over all lambda, between which the original's grid has points, is exact (`Exits`).
 
+The paper counts the blocks that are not run, L - e for a sentence that leaves at layer e. On the way the head was
+read at layers 1 ... e, and a matrix applied at each of them below L (`Costs`). The read-out of the token itself is
+the whole model's too, and not charged. In blocks, with r that a read-out costs and m that a matrix does (0 for id):
+
+    net = mean over sentences of  L - e - r (e - 1) - m min(e, L - 1)
+
 Departure: the original runs the model again for every lambda and sentence; the exits are the same.
 
 Departure: the original's BERT code has the constant 3 in place of the position t; the paper's
@@ -16,10 +22,15 @@ formula has the position, and so does this.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from shortcut.intervals import Estimate
+
+DRAWS = 1000  # of the sentences with replacement, for the intervals of what is saved
+TOGETHER = 50  # of them at a time
 
 
 def thresholds(lam: float, positions: torch.Tensor, tau: float) -> torch.Tensor:
@@ -46,6 +57,24 @@ def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """Multiplications of matrices for one token, but for attention's own, which grow with what stands before it."""
+
+    block: float  # mean over the blocks
+    read_out: float
+    matrix: float  # of a jump
+    tokens: float  # that a sentence runs, on average
+
+    def of(self, mode: str, unit: str) -> tuple[float, float]:
+        """r and m in blocks: of the one "token" that a model with a cache runs, or of the "sentence" that runs here.
+
+        The head is read at one token in either, so that it weighs less beside blocks that run on all of them.
+        """
+        block = self.block * {"token": 1, "sentence": self.tokens}[unit]
+        return self.read_out / block, self.matrix / block if mode == "mat" else 0.0
+
+
+@dataclass(frozen=True)
 class Exits:
     """The exits of n sentences as lambda rises from below every threshold: m events, each moves a sentence on."""
 
@@ -55,29 +84,36 @@ class Exits:
     after: torch.Tensor  # int64 [m], but at this one
     hits: torch.Tensor  # bool [L + 1, n], whether the best token read out at a layer is the model's
 
-    def along(self, weights: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """lambda [p], and there the mean of the layers processed and Precision@1 [..., p]; at first all leave at 1.
+    def along(self, weights: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """lambda [p], and there [..., p] the mean of the layers processed, Precision@1 and the share that runs to L.
 
-        With `weights` [..., n], whose sums are n, sentences count as often.
+        At first all leave at 1. With `weights` [..., n], whose sums are n, sentences count as often.
         """
-        n, hits = self.hits.shape[1], self.hits.double()
+        (L, n), hits = (len(self.hits) - 1, self.hits.shape[1]), self.hits.double()
         w = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
         of = w[..., self.sentence]
         steps = (
             of * (self.after - self.before),
             of * (hits[self.after, self.sentence] - hits[self.before, self.sentence]),
+            of * (self.after == L),
         )
-        starts = w.sum(-1, keepdim=True), (w * hits[1]).sum(-1, keepdim=True)
-        layers, precision = ((torch.cat([a, b], -1).cumsum(-1) / n) for a, b in zip(starts, steps, strict=True))
+        starts = w.sum(-1, keepdim=True), (w * hits[1]).sum(-1, keepdim=True), (w * (L == 1)).sum(-1, keepdim=True)
+        found = [(torch.cat([a, b], -1).cumsum(-1) / n) for a, b in zip(starts, steps, strict=True)]
         lambdas = torch.cat([torch.tensor([-math.inf], dtype=torch.float64), self.lambdas])
         last = torch.cat([lambdas[1:] > lambdas[:-1], torch.tensor([True])])  # of equal ones all have moved
-        return lambdas[last], layers[..., last], precision[..., last]
+        return lambdas[last], *(x[..., last] for x in found)
 
-    def needed(self, shares: Sequence[float], weights: torch.Tensor | None = None) -> torch.Tensor:
-        """Layers processed [..., S] at the first point, as lambda rises, that reaches each share of Precision@1."""
-        _, layers, precision = self.along(weights)
-        first = [(precision >= share - 1e-9).int().argmax(-1, keepdim=True) for share in shares]
-        return torch.cat([layers.gather(-1, k) for k in first], -1)
+    def needed(
+        self, shares: Sequence[float], weights: torch.Tensor | None = None, cost: tuple[float, float] = (0.0, 0.0)
+    ) -> torch.Tensor:
+        """Layers processed [..., S] at the first point, as lambda rises, that reaches each share of Precision@1.
+
+        With the `cost` r and m of read-outs and matrices (see `Costs.of`) these come on top.
+        """
+        _, layers, precision, whole = self.along(weights)
+        first = torch.cat([(precision >= share - 1e-9).int().argmax(-1, keepdim=True) for share in shares], -1)
+        e, whole = layers.gather(-1, first), whole.gather(-1, first)
+        return e + cost[0] * (e - 1) + cost[1] * (e - whole)
 
 
 def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.Tensor) -> Exits:
@@ -94,3 +130,35 @@ def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.T
     lambdas = v[layer - 1, sentence]
     order = lambdas.argsort(stable=True)
     return Exits(lambdas[order], sentence[order], layer[order], after[order], hits)
+
+
+def saved(
+    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, tuple[float, float]],
+    of: torch.Tensor | None = None,
+) -> dict[str, dict[float, Estimate]]:  # fmt: skip
+    """By mode and share L less what is needed at these `costs` (see `Exits.needed`); also of "mat - id".
+
+    The intervals are from samples of the sentences, which `of` [n] numbers where they have several positions, drawn
+    with replacement, the thresholds kept.
+    """
+    L, n = (size - k for k, size in zip((1, 0), next(iter(exits.values())).hits.shape, strict=True))
+    of = torch.arange(n) if of is None else of
+    G, generator, drawn = int(of.max()) + 1, torch.Generator().manual_seed(0), {mode: [] for mode in exits}
+    for _ in range(DRAWS // TOGETHER):
+        groups = torch.randint(G, (TOGETHER, G), generator=generator)
+        weights = torch.zeros(TOGETHER, G).scatter_add(1, groups, torch.ones(TOGETHER, G))[:, of].double()
+        weights *= n / weights.sum(1, keepdim=True)
+        for mode, of_mode in exits.items():
+            drawn[mode].append(L - of_mode.needed(shares, weights, costs[mode]))
+    samples = {mode: torch.cat(found) for mode, found in drawn.items()}  # [DRAWS, S]
+    means = {mode: L - exits[mode].needed(shares, None, costs[mode]) for mode in exits}
+    if {"mat", "id"} <= exits.keys():
+        samples["mat - id"], means["mat - id"] = (x["mat"] - x["id"] for x in (samples, means))
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    return {
+        mode: {
+            share: Estimate(*torch.cat([means[mode][k : k + 1], found[:, k].quantile(ends)]).tolist())
+            for k, share in enumerate(shares)
+        }
+        for mode, found in samples.items()
+    }

@@ -3,12 +3,15 @@
 Shapes: approximations [L, b, d]; tables [L + 1, b, ...].
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from shortcut import Problem, metrics
+from shortcut.early_exit import Costs
 from shortcut.models import Model
+from shortcut.tokens import Tokenized
 
 TOP = 10  # tokens kept of each prediction: the largest k of Precision@k
 ROWS = 256  # states read out at a time: 50 MB of logits for GPT-2's vocabulary
@@ -61,3 +64,22 @@ def judge(model: Model, approximations: torch.Tensor, final: torch.Tensor, sente
         where = f"layer {layer} for sentence {sentences[row]} (counted from 0)"
         raise Problem(f"{model.name}: the logits at {where} are not finite")
     return Predictions(topk, surprisal, gap)
+
+
+@torch.no_grad()
+def costs(model: Model, tokenized: Tokenized) -> Costs:
+    """What blocks, read-out and a jump of the model cost, counted as one token runs; `tokenized`: what runs here."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    def grouped(a: list[int], b: list[int], *_: object, out_shape: list[int], **__: object) -> int:
+        return 2 * math.prod(a) * out_shape[-1]
+
+    counters = [FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: grouped}) for _ in range(2)]
+    with counters[0]:
+        model.run(model.dummy(1), None)
+    with counters[1]:
+        model.read_out(torch.zeros(1, model.d, device=model.device))
+    blocks, read_out = (counter.get_total_flops() / 2 for counter in counters)
+    positions = tokenized.positions.double() + 1
+    tokens = sum(map(len, tokenized.sentences)) / len(tokenized) if model.masked else positions.mean().item()
+    return Costs(blocks / model.n_layers, read_out, float(model.d**2), tokens)

@@ -16,7 +16,7 @@ import torch
 
 from shortcut import Problem, early_exit, metrics
 from shortcut.approximation import MODES, mode_of
-from shortcut.early_exit import Exits
+from shortcut.early_exit import Costs, Exits
 from shortcut.intervals import Estimate, average, proportion
 from shortcut.predictions import Predictions
 
@@ -24,8 +24,6 @@ PRECISIONS = (1, 5, 10)
 METRICS = (*(f"precision@{k}" for k in PRECISIONS), "surprisal")
 SHARES = (0.90, 0.95, 0.98)  # of the full model's Precision@1, which is 1
 SAME = 0.01  # share of sentences whose prediction may differ by rounding between two runs
-DRAWS = 1000  # of the sentences with replacement, for the intervals of the layers that early exit saves
-TOGETHER = 50  # of them at a time
 
 Record = dict[str, Any]
 
@@ -103,6 +101,7 @@ class Results:
     of: torch.Tensor | None = None  # as `Curve.of`
     full: torch.Tensor | None = None  # int64 [n, 10], the best tokens of the full model
     alternation: Sequence[Any] = ()  # schedules, as `alternation.judge` has them
+    costs: Costs | None = None  # of what early exit adds, where it is known
 
     @property
     def sample(self) -> str:
@@ -160,33 +159,22 @@ class Results:
 
     @cached_property
     def saved(self) -> dict[str, dict[float, Estimate]]:
-        """By mode and share the blocks that early exit saves, and of "mat - id" the difference; {} without the gaps.
+        """By mode and share the blocks that early exit saves, and of "mat - id" the difference; {} without the gaps."""
+        return self._saved(dict.fromkeys(self.early, (0.0, 0.0)))
 
-        The intervals are from `DRAWS` samples of the sentences, drawn with replacement, the thresholds kept.
-        """
-        exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
-        if not exits:
+    @cached_property
+    def net(self) -> dict[str, dict[str, dict[float, Estimate]]]:
+        """By unit ("token", "sentence") what `saved` has, less read-outs and matrices; {} where costs are unknown."""
+        if not self.costs:
             return {}
-        of = torch.arange(self.n) if self.of is None else self.of
-        G, generator, drawn = int(of.max()) + 1, torch.Generator().manual_seed(0), {mode: [] for mode in exits}
-        for _ in range(DRAWS // TOGETHER):
-            groups = torch.randint(G, (TOGETHER, G), generator=generator)
-            weights = torch.zeros(TOGETHER, G).scatter_add(1, groups, torch.ones(TOGETHER, G))[:, of].double()
-            weights *= self.n / weights.sum(1, keepdim=True)
-            for mode, of_mode in exits.items():
-                drawn[mode].append(self.n_layers - of_mode.needed(SHARES, weights))
-        samples = {mode: torch.cat(found) for mode, found in drawn.items()}  # [DRAWS, shares]
-        means = {mode: self.n_layers - exits[mode].needed(SHARES) for mode in exits}
-        if {"mat", "id"} <= exits.keys():
-            samples["mat - id"], means["mat - id"] = (x["mat"] - x["id"] for x in (samples, means))
-        ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
         return {
-            mode: {
-                share: Estimate(*torch.cat([means[mode][k : k + 1], found[:, k].quantile(ends)]).tolist())
-                for k, share in enumerate(SHARES)
-            }
-            for mode, found in samples.items()
+            unit: self._saved({mode: self.costs.of(mode, unit) for mode in self.early})
+            for unit in ("token", "sentence")
         }
+
+    def _saved(self, costs: dict[str, tuple[float, float]]) -> dict[str, dict[float, Estimate]]:
+        exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
+        return early_exit.saved(exits, SHARES, costs, self.of) if exits else {}
 
     def change_from(self, own: "Results") -> dict[str, Estimate]:
         """Mean Precision@1 with the maps of another corpus minus that with its own, by mode.

@@ -16,7 +16,7 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from shortcut.files import formats
 from shortcut.run import loading
-from shortcut.show import plots
+from shortcut.show import canvas
 from shortcut.tokens import Tokenized
 
 LAYERS, D, CONTEXT = 3, 16, 48
@@ -24,7 +24,7 @@ WORDS = (
     "the a model layer state token reads writes maps jumps early late linear final hidden sentence of to and".split()
 )
 
-plots.STYLE["pdf.fonttype"] = 3  # drawn in a third of the time; test_hub looks at a figure as users have it
+canvas.STYLE["pdf.fonttype"] = 3  # drawn in a third of the time; test_hub looks at a figure as users have it
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from conftest import D, make_tokenized
 
 import config
-from shortcut import early_exit
+from shortcut import early_exit, predictions
 
 
 def literal_loop(gaps, positions, lam, tau):
@@ -69,11 +70,12 @@ def random_exits():
 def test_the_curve_over_all_lambda_is_the_literal_loop_at_each(random_exits, lam):
     gaps, positions, hits, exits = random_exits
     layers = torch.tensor(literal_loop(gaps.double().tolist(), positions.tolist(), lam, config.TAU))
-    lambdas, processed, precision = exits.along()
+    lambdas, processed, precision, whole = exits.along()
     k = int((lambdas <= lam).sum()) - 1
     assert processed[k].item() == pytest.approx(layers.double().mean().item(), abs=1e-9)
     right = hits[layers, torch.arange(len(layers))].double().mean().item()
     assert precision[k].item() == pytest.approx(right, abs=1e-9)
+    assert whole[k].item() == pytest.approx((layers == len(gaps) - 1).double().mean().item(), abs=1e-9)
 
 
 def test_layers_needed_are_those_of_the_first_lambda_that_reaches_the_share(random_exits):
@@ -104,7 +106,54 @@ def test_sentences_that_count_twice_are_there_twice(random_exits):
 @pytest.mark.parametrize("L", [1, 2])
 def test_the_shallowest_models_have_few_exits(L):
     gaps, positions, hits = torch.rand(L + 1, 20), torch.arange(20), torch.ones(L + 1, 20, dtype=torch.bool)
-    _, layers, precision = early_exit.exits(gaps, positions, config.TAU, hits).along()
+    _, layers, precision, whole = early_exit.exits(gaps, positions, config.TAU, hits).along()
     assert layers[0] == 1
     assert layers[-1] == L
+    assert whole[-1] == 1
     assert precision.eq(1).all()
+
+
+def test_what_is_saved_net_charges_every_readout_but_the_last_and_every_matrix_below_the_last_layer():
+    """Three sentences by hand, L = 4: they leave at layers 1, 3 and 4 whatever lambda below 1 is."""
+    gaps = torch.zeros(5, 3)
+    gaps[1:, 0] = gaps[3:, 1] = 2.0
+    exits = early_exit.exits(gaps, torch.tensor([50, 50, 50]), 4.0, torch.ones(5, 3, dtype=torch.bool))
+    costs = early_exit.Costs(block=10.0, read_out=20.0, matrix=5.0, tokens=4.0)
+    assert costs.of("mat", "token") == (2.0, 0.5)
+    assert costs.of("id", "token") == (2.0, 0.0)
+    assert costs.of("mat", "sentence") == (0.5, 0.125)
+    lambdas, layers, _, whole = exits.along()
+    k = int((lambdas <= 1).sum()) - 1
+    assert (layers[k].item(), whole[k].item()) == pytest.approx((8 / 3, 1 / 3))
+    r, m = costs.of("mat", "token")
+    by_hand = [4 - 1 - m * 1, 4 - 3 - r * 2 - m * 3, 4 - 4 - r * 3 - m * 3]
+    net = 4 - (layers[k] + r * (layers[k] - 1) + m * (layers[k] - whole[k]))
+    assert net.item() == pytest.approx(sum(by_hand) / 3)
+
+
+def test_net_and_plain_saving_are_at_the_same_lambda(random_exits):
+    gaps, positions, hits, exits = random_exits
+    lambdas, *_ = exits.along()
+    L, (r, m) = len(gaps) - 1, (0.7, 0.05)
+    for share in (0.3, 0.9):
+        for lam in lambdas.tolist():
+            e = early_exit.exit_layers(gaps, early_exit.thresholds(lam + 1e-12, positions, config.TAU))
+            if hits[e, torch.arange(len(e))].double().mean() >= share:
+                break
+        e = e.double()
+        literal = (L - e - r * (e - 1) - m * e.clamp_max(L - 1)).double().mean().item()
+        assert L - exits.needed([share], None, (r, m)).item() == pytest.approx(literal, abs=1e-9)
+        told = early_exit.saved({"mat": exits, "id": exits}, [share], {"mat": (r, m), "id": (r, 0.0)})
+        assert told["mat"][share].mean == pytest.approx(literal, abs=1e-9)
+        assert told["mat"][share].low < literal < told["mat"][share].high
+        assert told["mat - id"][share].mean == pytest.approx(-m * e.clamp_max(L - 1).double().mean().item())
+
+
+def test_costs_are_the_multiplications_of_one_token(gpt2, bert):
+    tokenized = make_tokenized(20, 320)
+    costs = predictions.costs(gpt2, tokenized)
+    assert (costs.block, costs.read_out, costs.matrix) == (12 * D**2, 320 * D, D**2)
+    assert costs.tokens == (tokenized.positions + 1).double().mean()
+    costs = predictions.costs(bert, tokenized)
+    assert (costs.block, costs.read_out, costs.matrix) == (12 * D**2, 320 * D + D**2, D**2)
+    assert costs.tokens == sum(map(len, tokenized.sentences)) / 20

@@ -143,7 +143,7 @@ def test_the_library_does_not_know_the_configuration():
     [
         ("transformers", ["models.py", "run/checkpoint.py", "run/loading.py"]),
         ("pickle", ["files/store.py", "files/unpickle.py"]),
-        ("matplotlib", ["show/plots.py"]),
+        ("matplotlib", ["show/canvas.py"]),
         ("jinja2", ["show/report.py"]),
         ("pyarrow", ["corpus/parquet.py"]),
         ("datasets", ["corpus/articles.py"]),
@@ -193,10 +193,11 @@ def test_no_pickle_is_read_but_by_our_own_unpickler():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["linear", "metrics", "early_exit"])
+@pytest.mark.parametrize("name", ["linear", "metrics", "intervals", "early_exit"])
 def test_pure_modules_import_torch_and_the_standard_library_only(name):
-    others = imported(ROOT / "shortcut" / f"{name}.py") - set(sys.stdlib_module_names)
-    assert others == {"torch"}
+    path = ROOT / "shortcut" / f"{name}.py"
+    assert imported(path) - set(sys.stdlib_module_names) - {"shortcut"} == {"torch"}
+    assert modules(path) <= {"shortcut.intervals"}
 
 
 def test_no_package_is_used_that_requirements_do_not_pin():
@@ -217,7 +218,7 @@ def test_the_package_is_small_and_so_are_its_files_and_functions():
     """Lines are a cost: at most 250 a file, at most six parameters a function, `self` and options by name apart."""
     lines = {path: len(path.read_text().splitlines()) for path in PACKAGE}
     assert {path.name: n for path, n in lines.items() if n > 250} == {}
-    assert sum(lines.values()) <= 6_350
+    assert sum(lines.values()) <= 6_750
     for path in PACKAGE:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

@@ -13,7 +13,7 @@ from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.lens import Grid
 from shortcut.run import loading, showing
-from shortcut.show import plots, tables
+from shortcut.show import canvas, plots, tables
 
 SENTENCE = "the model reads early state"
 
@@ -115,7 +115,7 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
             plot.write(file, ending)
     rows = read(tmp_path / "csv")
     assert [row["predicted"] for row in rows[: len(odd)]] == odd
-    assert plots.drawable("漢") == "□"
+    assert canvas.drawable("漢") == "□"
     assert all(len(lens.shown(token)) <= 10 and "\n" not in lens.shown(token) for token in odd)
     assert len(tables.grids(grid)) == 4
 

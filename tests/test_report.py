@@ -23,7 +23,7 @@ from shortcut.approximation import MODES, Mode
 from shortcut.files import formats, store
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
-from shortcut.show import claims, plots, tables
+from shortcut.show import canvas, claims, maps, plots, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 L, N = 4, 50
@@ -251,7 +251,7 @@ def test_the_page_shows_the_figures_that_are_there_now(made, tmp_path, monkeypat
     files = Names(tmp_path, made.model, made.dataset)
     picture = files.plot(f"pre_{L}", "png")
     picture.unlink()
-    monkeypatch.setitem(plots.STYLE, "font.size", 9)
+    monkeypatch.setitem(canvas.STYLE, "font.size", 9)
     show(files)
     assert picture.read_bytes() != made.plot(f"pre_{L}", "png").read_bytes()
     assert base64.b64encode(picture.read_bytes()) in files.report.read_bytes()
@@ -324,10 +324,10 @@ def test_scores_by_variance_stand_beside_those_of_the_paper(tmp_path, capsys):
     assert (summary["r2"]["id"][f"0_{L}"], summary["r2"]["id_weighted"][f"0_{L}"]) == (-1e60, 0.25)
     assert cells.count("-1e+60") == 1
     assert cells.count("0.250") >= 2 * L
-    first, second = tables.r2(r2)
+    first, second = maps.r2_tables(r2)
     assert first.rows[0] == ["0", "0.800", "0.500", "0.650", "-0.500", "-1e+60", "-2.5e+59"]
     assert second.rows[0][4:] == ["0.250"] * 3
-    csv_rows = plots.r2_heat_maps(r2, "t").data
+    csv_rows = maps.r2_heat_maps(r2, "t").data
     assert csv_rows.header == ["source", "target", "mat", "id", "mat_weighted", "id_weighted"]
     assert csv_rows.rows[L - 1] == [0, L, pytest.approx(0.5), -1e60, 0.25, 0.25]
 
@@ -341,13 +341,13 @@ def test_a_model_of_one_layer_is_shown_whole(tmp_path):
     assert [point["layer"] for point in summary["fixed_exit"]["id"]] == [0, 1]
     assert summary["fixed_exit"]["mat"][1]["precision@1"]["mean"] == 1
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == 8
-    assert tables.r2(r2)[0].rows == [["0", *["0.500"] * 6]]
+    assert maps.r2_tables(r2)[0].rows == [["0", *["0.500"] * 6]]
 
 
 @pytest.mark.parametrize("title", ["$x^{ on $y_{", "模型 on \x1b[31m\n", "a$b$c"])
 def test_titles_are_drawn_as_they_are_whatever_characters_a_name_holds(title, tmp_path, made):
     r = results.summarize(formats.load_results(made.results))
-    for plot in (plots.r2_heat_maps(scores(), title), plots.all_figures(r, title)[f"surp_{L}"]):
+    for plot in (maps.r2_heat_maps(scores(), title), plots.all_figures(r, title)[f"surp_{L}"]):
         plot.write(io.BytesIO(), "png")
         plot.write(io.BytesIO(), "pdf")
 
@@ -396,13 +396,13 @@ def test_surroundings_do_not_decide_whether_figures_are_drawn(made, tmp_path, va
 
 def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     r2 = scores(only_last=True)
-    plot = plots.r2_heat_maps(r2, "t")
+    plot = maps.r2_heat_maps(r2, "t")
     mat, identity = (ax.images[0].get_array() for ax in plot.draw().axes[:2])
     drawn = ~np.ma.getmaskarray(mat)
     assert [tuple(cell) for cell in np.argwhere(drawn)] == sorted([*((i, i) for i in range(L + 1)), *r2["score_mat"]])
     assert mat[0, L] == pytest.approx(0.5)
     assert identity[0, L] == -0.5
-    first = tables.r2(r2)[0].rows[0]
+    first = maps.r2_tables(r2)[0].rows[0]
     assert first == ["0", "-", "0.500", "-", "-", "-0.500", "-"]
 
 

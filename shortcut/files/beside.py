@@ -1,14 +1,19 @@
-"""What stands beside the results, in files of its own since these keep the original's layout: schedules and gaps."""
+"""What stands in files of its own, since others keep the original's layout: schedules, gaps, quality of the maps."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shortcut import Problem
+from shortcut.files import store
 from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, tensor
 from shortcut.files.formats import load
 from shortcut.files.unpickle import load_all
 from shortcut.predictions import TOP, Predictions
+
+QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain")
+COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`
 
 
 def load_schedules(path: Path, n: int, L: int) -> list[dict[str, Any]]:
@@ -34,14 +39,21 @@ def load_schedules(path: Path, n: int, L: int) -> list[dict[str, Any]]:
     return records
 
 
-def gaps_dict(judged: dict[str, Predictions], positions: torch.Tensor, tau: float) -> dict[str, Any]:
-    """What is kept of early exits: `tau`, `positions` int64 [n], and by mode the gaps, float32 [L + 1, n]."""
+def gaps_dict(
+    judged: dict[str, Predictions], positions: torch.Tensor, tau: float, costs: dict[str, float]
+) -> dict[str, Any]:
+    """What is kept of early exits: `tau`, `positions` int64 [n], `costs`, and by mode the gaps, float32 [L + 1, n]."""
     of = {mode: judged[mode].gap for mode in ("id", "mat") if mode in judged}
-    return {"tau": tau, "positions": positions, **of}
+    return {"tau": tau, "positions": positions, "costs": costs, **of}
 
 
-def load_gaps(path: Path, n: int, L: int) -> tuple[float, torch.Tensor, dict[str, torch.Tensor]]:
-    """Read a file of `gaps_dict`: tau, positions and the gaps by mode, of n sentences and L layers."""
+def load_gaps(
+    path: Path, n: int, L: int
+) -> tuple[float, torch.Tensor, dict[str, torch.Tensor], dict[str, float] | None]:
+    """Read a file of `gaps_dict`: tau, positions, the gaps by mode, of n sentences and L layers, and the costs.
+
+    These are None in files of before that lack them.
+    """
     value = load(path)
     with inside(path):
         expect(isinstance(value, dict) and is_finite(value.get("tau")), f"holds {got(value)}, expected tau and gaps")
@@ -52,4 +64,27 @@ def load_gaps(path: Path, n: int, L: int) -> tuple[float, torch.Tensor, dict[str
         for mode, gaps in of.items():
             fits = is_tensor(gaps, torch.float32, (L + 1, n)) and gaps.isfinite().all()
             expect(fits, f"{mode} is {got(gaps)}, expected float32 [{L + 1}, {n}], all of it finite")
-    return float(value["tau"]), positions, of
+        costs = value.get("costs")
+        fits = isinstance(costs, dict) and costs.keys() == {*COSTS} and all(map(is_finite, costs.values()))
+        expect(costs is None or (fits and min(costs.values()) > 0), f"costs is {got(costs)}, expected those of {COSTS}")
+    return float(value["tau"]), positions, of, costs
+
+
+def load_quality(path: Path) -> dict[str, dict[Any, Any]]:
+    """How good the maps are: of `QUALITY` composition and gain by (i, j), the others, of maps into L, by their layer.
+
+    `composition_loss` is r2 of A_iL less that of A_jL A_ij, `spectrum` a list, and `split_half_r2` only of maps whose
+    fit told it.
+    """
+    value, found = store.load_json(path), {}
+    try:
+        for name in QUALITY:
+            keyed = {tuple(map(int, key.split("_"))): x for key, x in value[name].items()}
+            pairs = name in ("composition_loss", "gain")
+            fits = all(len(key) == 1 + pairs for key in keyed)
+            fits = fits and all(all(map(is_finite, x if name == "spectrum" else [x])) for x in keyed.values())
+            expect(fits, "another layout")
+            found[name] = keyed if pairs else {l: x for (l,), x in keyed.items()}
+    except (AttributeError, KeyError, TypeError, ValueError, Problem):
+        raise Problem(f"{path} is damaged: remove it, and run {{add,bert_add}}_plot_r2.py again") from None
+    return found

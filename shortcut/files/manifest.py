@@ -95,12 +95,12 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
         raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again") from None
 
 
-def dump_parts(parts: Mapping[tuple[int, int], tuple[str, int]]) -> bytes:
+def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
     """What `load_parts` reads: by block and state the kind of sub-module that makes it, and from which state."""
     blocks: dict[int, dict[int, dict[str, Any]]] = {}
     for (i, a), (kind, state) in parts.items():
         blocks.setdefault(i, {})[a] = {"kind": kind, "from": state}
-    return store.dump_json(blocks)
+    return blocks
 
 
 class Provenance:

@@ -28,6 +28,7 @@ class Names:
             judged=judged,  # what results are named by: the dataset, and whose matrices were judged on it
             sentences=of_all / f"{self.dataset}_20K-sentences.pickle",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
+            quality=experiment / f"{judged}_maps.json",  # how good the maps are
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
             gaps=experiment / f"{judged}_gaps.pickle",  # of early exit, at every layer
             schedules=experiment / f"{judged}_schedules.pickle",  # predictions of alternated blocks and jumps

@@ -14,7 +14,7 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.manifest import MODEL_FILES, Provenance, dump_parts, load_parts
+from shortcut.files.manifest import MODEL_FILES, Provenance, load_parts
 from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
@@ -181,12 +181,6 @@ class Work:
         if self._out:
             self.todo = self._out.add(stages.paths(self.stage.writes, self.files, self.L, self.config))
 
-    def save_parts(self) -> None:
-        """Write down which sub-modules there are, once their maps are there."""
-        if self._out and self.files.submodules in self.todo:
-            with self._out.writing(self.files.submodules) as file:
-                file.write(dump_parts(self.files.parts))
-
     def missing(self, name: Callable[..., Path], keys: Iterable[tuple]) -> list[tuple]:
         """Those of the keys whose file, `name(*key)`, is not there yet."""
         return [key for key in keys if name(*key) in self.todo]
@@ -205,6 +199,12 @@ class Work:
         """The same, of what is not there yet."""
         if path in self.todo:
             self.save(path, *values)
+
+    def save_json(self, path: Path, value: Any) -> None:
+        """Write the value as JSON, if that is to do."""
+        if self._out and path in self.todo:
+            with self._out.writing(path) as file:
+                file.write(store.dump_json(value))
 
     def say(self, line: str) -> None:
         """One line for the person at the terminal, from the first of several processes."""

@@ -16,8 +16,8 @@ from shortcut.files.outputs import Outputs
 from shortcut.results import Results
 from shortcut.run import loading, stages, steps
 from shortcut.run.script import Work
-from shortcut.show import plots, report, tables
-from shortcut.show.plots import Plot
+from shortcut.show import maps, plots, report, tables
+from shortcut.show.canvas import Plot
 
 
 def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
@@ -30,10 +30,18 @@ def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
-    """Draw the heat maps of stored scores, if that is to do, and print the table."""
-    r2 = formats.load_r2(work.files.r2_scores)
-    draw(work, outputs, {f"r2_scores_{work.L}": plots.r2_heat_maps(r2, work.files.title)})
-    work.say(tables.text(tables.r2(r2)))
+    """Draw what is stored of r2 and of how good the maps are, if that is to do, and print the tables."""
+    r2, quality, title = (
+        formats.load_r2(work.files.r2_scores),
+        beside.load_quality(work.files.quality),
+        work.files.title,
+    )
+    figures = {
+        f"r2_scores_{work.L}": maps.r2_heat_maps(r2, title),
+        f"maps_{work.L}": maps.quality_figure(quality, title),
+    }
+    draw(work, outputs, figures)
+    work.say(tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]))
 
 
 def load_results(work: Work) -> Results:
@@ -58,10 +66,11 @@ def with_gaps(work: Work, r: Results) -> Results:
     """The results, with the early exits at all lambda where the gaps stand beside them."""
     if not _is_of_results(work, path := work.files.gaps):
         return r
-    tau, positions, gaps = beside.load_gaps(path, r.n, r.n_layers)
+    tau, positions, gaps, costs = beside.load_gaps(path, r.n, r.n_layers)
     hits = {mode: curve.values["precision@1"] for mode, curve in r.fixed.items() if len(curve.layers) == r.n_layers + 1}
     exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
-    return replace(r, early={mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()})
+    early = {mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()}
+    return replace(r, early=early, costs=costs and early_exit.Costs(**costs))
 
 
 def with_schedules(work: Work, r: Results) -> Results:
@@ -100,7 +109,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     made anew.
     """
     files = work.files
-    scores = [files.r2_scores] if files.r2_scores.exists() else []
+    scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
     drawn = [files.plot(name, "png") for name in figures]
     before = [work.provenance.entry(path) for path in (files.summary, files.report) if path.exists()]
@@ -109,16 +118,19 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     with work.outputs([*inputs(work, r), *scores, *owns, *drawn], [files.summary, files.report], force=anew) as outputs:
         if not outputs.todo:
             return
-        r2 = formats.load_r2(files.r2_scores) if scores else None
+        r2 = formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
+        quality = beside.load_quality(files.quality) if files.quality in scores else None
         own = results.summarize(formats.load_results(files.own.results)) if owns else None
         told = [*tables.fixed_exit(r), *tables.early_exit(r), *tables.alternation(r)]
         told[:0] = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
         pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
-        if r2:
-            heat_maps, file = plots.r2_heat_maps(r2, files.title), io.BytesIO()
-            heat_maps.write(file, "png")
-            pictures.insert(0, (heat_maps, file.getvalue()))
-            told += tables.r2(r2)
+        of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
+        of_maps += [maps.quality_figure(quality, files.title)] if quality else []
+        for k, plot in enumerate(of_maps):
+            plot.write(file := io.BytesIO(), "png")
+            pictures.insert(k, (plot, file.getvalue()))
+        told += maps.r2_tables(r2) if r2 else []
+        told += [maps.quality_table(quality)] if quality else []
         numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():

@@ -58,7 +58,7 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c)],
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
-    "r2": lambda f, L, c: [f.r2_scores, *f.plots(f"r2_scores_{L}")],
+    "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
     "results": lambda f, L, c: [f.results, f.gaps],
     "schedules": lambda f, L, c: [f.schedules] if alternates(f, c) else [],
     "for schedules": lambda f, L, c: [f.r2_scores, *FILES["jumps"](f, L, c)] if alternates(f, c) else [],

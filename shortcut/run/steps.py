@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import groupby
+from typing import Any
 
 import torch
 
-from shortcut import Problem, alternation, approximation, linear, metrics, representations, tokens
+from shortcut import Problem, alternation, approximation, linear, metrics, quality, representations, tokens
 from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps
-from shortcut.files import formats
+from shortcut.files import beside, formats
 from shortcut.files.scratch import Points
 from shortcut.models import Model, Point
 from shortcut.predictions import Predictions
@@ -93,10 +95,19 @@ def _gather(
         return gathering.gather(batches, compute, work.scratch, advance, work.begin, **key)
 
 
-def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]]) -> Iterator[tuple]:
-    """(i, j), the fit of A from h[i] to h[j] and its numbers, for each of those wanted (see `linear.fit_pairs`)."""
+def fits(
+    work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None
+) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:
+    """(i, j), the fit of A from h[i] to h[j] and its numbers, for each of those wanted (see `linear.fit_pairs`).
+
+    Of those `into` a layer also how well those of either half of the sentences agree.
+    """
     found = linear.fit_pairs(h, wanted, work.config.RCOND, work.device, work.say)
-    return cli.progress("fits", found, len(wanted), "matrices")
+    for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
+        if j == into and len(h[i]) > 1:
+            halves = quality.split_half(h[i].to(work.device), h[j].to(work.device), work.config.RCOND)
+            numbers |= {"split_half_r2": _rounded(halves)}
+        yield (i, j), A, numbers
 
 
 def maps(work: Work, model: Model) -> Maps:
@@ -153,3 +164,41 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
         for ending, kind in (("", "mean"), ("_weighted", "weighted"))
         for mode in ("mat", "id")
     }
+
+
+def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, Any]:
+    """How good the maps of these jumps are on the states h [L + 1, n, d], as `beside.load_quality` has it."""
+    h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
+    found: dict[str, dict[str, Any]] = {name: {} for name in beside.QUALITY}
+
+    def load(i: int, j: int) -> torch.Tensor:
+        return formats.load_matrix(work.files.matrix(i, j), d).to(work.device)
+
+    last = [load(l, L) for l in range(L)]
+    for i, jumps in groupby(cli.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
+        of, direct = quality.directions(h[i]), quality.r2(last[i], h[i], h[L])
+        for _, j in jumps:
+            A = last[i] if j == L else load(i, j)
+            found["gain"][f"{i}_{j}"] = _rounded(of.gain(A))
+            if j < L:
+                composed = last[j].double() @ A.double()
+                found["composition_loss"][f"{i}_{j}"] = _rounded(direct - quality.r2(composed, h[i], h[L]))
+        spectrum = of.spectrum(last[i])
+        found["spectrum"][str(i)] = [_rounded(x) for x in spectrum.tolist()]
+        found["effective_rank"][str(i)] = _rounded(quality.effective_rank(spectrum))
+        halves = (work.provenance.entry(work.files.matrix(i, L)) or {}).get("split_half_r2")
+        if isinstance(halves, float):
+            found["split_half_r2"][str(i)] = halves
+    large = {name: gain for name, gain in found["gain"].items() if gain > quality.LARGE}
+    if large:
+        worst = max(large, key=large.get)
+        work.say(
+            f"  {len(large)} of {len(pairs)} matrices, {worst} most ({large[worst]:.2g}-fold), stretch a direction that"
+            f" their sources hardly have over a thousand-fold: do not round them to half precision; each stands in"
+            f" {work.files.relative(work.files.quality)}"
+        )
+    return found
+
+
+def _rounded(x: float) -> float:
+    return float(f"{x:.6g}")

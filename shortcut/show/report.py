@@ -11,7 +11,7 @@ from typing import Any
 
 from shortcut.results import Curve, Estimate, Results
 from shortcut.show import claims, tables
-from shortcut.show.plots import Plot
+from shortcut.show.canvas import Plot
 from shortcut.show.tables import Scores, Table
 
 
@@ -40,10 +40,9 @@ def summary(
             mode: {f"{share:.2f}": None if x is None else round(x, 6) for share, x in saved.items()}
             for mode, saved in r.layers_saved.items()
         },
-        "layers_saved_intervals": {
-            mode: {f"{share:.2f}": _interval(x) for share, x in of.items()} for mode, of in r.saved.items()
-        }
-        or None,
+        "layers_saved_intervals": _saved(r.saved) or None,
+        "layers_saved_net": {unit: _saved(of) for unit, of in r.net.items()} or None,
+        "costs": r.costs and vars(r.costs),
         "alternation": [
             {
                 **{"first": j.first, "schedule": j.name, "blocks": j.k, "jumps": [list(jump) for jump in j.schedule]},
@@ -66,6 +65,10 @@ def _points(curve: Curve, place: str) -> list[dict[str, Any]]:
         }
         for k, layers in enumerate(curve.layers)
     ]
+
+
+def _saved(by_mode: dict[str, dict[float, Estimate]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {mode: {f"{share:.2f}": _interval(x) for share, x in of.items()} for mode, of in by_mode.items()}
 
 
 def _scores(of: Scores) -> dict[str, float]:

@@ -53,33 +53,6 @@ def to_csv(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def r2(of: Mapping[str, Scores]) -> list[Table]:
-    """r2 from each layer to the next, to the last and on average over all later layers; mat and id.
-
-    If the scores weighted by the coordinates' variances are there, the same of them.
-    """
-    title = "r2 from each layer to the next one, to the last one, and over all later ones"
-    tables = [_r2(title, of["score_mat"], of["score_id"])]
-    if "score_mat_weighted" in of:
-        title = "The same weighted by variance, so that coordinates that hardly vary count for little"
-        tables.append(_r2(title, of["score_mat_weighted"], of["score_id_weighted"]))
-    return tables
-
-
-def _r2(title: str, mat: Scores, identity: Scores) -> Table:
-    L = max(j for _, j in mat)
-    rows = []
-    for i in sorted({i for i, _ in mat}):
-        row = [str(i)]
-        for scores in (mat, identity):
-            later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
-            mean = sum(later) / len(later) if len(later) == L - i else None
-            row += map(_number, (scores.get((i, i + 1)), scores.get((i, L)), mean))
-        rows.append(row)
-    header = ["layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"]
-    return Table(title, header, rows)
-
-
 def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
     """Precision@k and surprisal of every mode at every layer, of the best constant, and how far mat is from id."""
     tables = []
@@ -122,7 +95,25 @@ def early_exit(r: Results) -> list[Table]:
     header += ["mat - id"] * ("mat - id" in r.saved)
     how = "over all lambda, with 95% intervals" if r.saved else "interpolated between the lambdas"
     title = f"Layers (of {L}) that early exit needs and saves, {how}"
-    return [*tables, Table(title, header, rows)] if tables else []
+    return [*tables, Table(title, header, rows), *_net(r)] if tables else []
+
+
+def _net(r: Results) -> list[Table]:
+    """What is left of the layers saved, in blocks, once the read-outs and matrices on the way are paid for."""
+    tables = []
+    for unit, of in r.net.items():
+        rows = [
+            [
+                f"{100 * share:.0f}%",
+                *(f"{x.mean:+.2f} [{x.low:.2f}, {x.high:.2f}]" for x in (m[share] for m in of.values())),
+            ]
+            for share in SHARES
+        ]
+        what = {"token": "for one token, as with a cache", "sentence": f"for all {r.costs.tokens:.1f} tokens that run"}
+        cost = "a read-out costs {:.2f} blocks, a matrix {:.3f}".format(*r.costs.of("mat", unit))
+        title = f"Blocks (of {r.n_layers}) saved net of read-outs and matrices, {what[unit]}: {cost}"
+        tables.append(Table(title, ["Precision@1", *of], rows))
+    return tables
 
 
 def alternation(r: Results) -> list[Table]:
@@ -176,7 +167,9 @@ def points(metric: str, kind: str, curves: Mapping[str, Curve]) -> list[list[Any
 
 def thinned(curve: Curve) -> list[list[float]]:
     """lambda, layers processed and Precision@1 of an early exit at some `THIN` of all lambda, the last included."""
-    lambdas, layers, precision = (x.flip(0)[:: max(1, len(x) // THIN)].flip(0).tolist() for x in curve.exits.along())
+    lambdas, layers, precision = (
+        x.flip(0)[:: max(1, len(x) // THIN)].flip(0).tolist() for x in curve.exits.along()[:3]
+    )
     return [[lam if math.isfinite(lam) else None for lam in lambdas], layers, precision]
 
 
@@ -222,9 +215,3 @@ def estimate(value: Estimate | None, metric: str = "precision@1", sign: str = ""
         return "-"
     scale, digits = (1, 3) if metric == "surprisal" else (100, 1)
     return f"{scale * value.mean:{sign}.{digits}f} ±{scale * (value.high - value.low) / 2:.{digits}f}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.2g}"

@@ -59,10 +59,11 @@ def fits(kind, value):
         scores = [*value["score_mat"].items(), *value["score_id"].items()]
         return all(0 <= i <= j < 100 and isinstance(r2, float) and np.isfinite(r2) for (i, j), r2 in scores)
     if kind == "gaps":
-        tau, positions, gaps = value
+        tau, positions, gaps, costs = value
         shapes = positions.shape == (3,) and all(
             x.shape == (L + 1, 3) and finite(x, torch.float32) for x in gaps.values()
         )
+        shapes = shapes and (costs is None or (len(costs) == 4 and all(0 < x < np.inf for x in costs.values())))
         return np.isfinite(tau) and positions.dtype == torch.int64 and positions.amin() >= 0 and shapes
     return all(map(a_schedule_fits if kind == "schedules" else a_record_fits, value))
 

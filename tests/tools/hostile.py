@@ -65,7 +65,13 @@ def valid_files():
         "r2": [the_scores()],
         "results": [*the_records()],
         "gaps": [
-            {"tau": 4.0, "positions": torch.tensor([0, 1, 2]), "id": torch.rand(L + 1, 3), "mat": torch.rand(L + 1, 3)}
+            {
+                "tau": 4.0,
+                "positions": torch.tensor([0, 1, 2]),
+                "costs": {"block": 8.0, "read_out": 9.0, "matrix": 4.0, "tokens": 2.5},
+                "id": torch.rand(L + 1, 3),
+                "mat": torch.rand(L + 1, 3),
+            }
         ],
         "schedules": [a_schedule("blocks", ((1, L),)), a_schedule("r2", ())],
     }

@@ -1,0 +1,61 @@
+"""How good the maps are: whether other sentences give the same, whether two make one, what they keep.
+
+Shapes: sources X and targets Y [n, d] of n sentences, A [d, d]. All of it in float64; none of it is in the paper.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from shortcut import linear, metrics
+
+LARGE = 1000.0  # gain along a direction that the sources hardly have, from which on half precision ruins a map
+
+
+def split_half(X: torch.Tensor, Y: torch.Tensor, rcond: float) -> float:
+    """Agreement of the maps A, B that the first and the second half of the sentences give: r2 between A x and B x.
+
+    Over all x, the mean of both directions. Cosines of A and B would be of directions that hardly occur too.
+    """
+    half = len(X) // 2
+    made = [linear.apply(linear.factorize(X[s], rcond).fit(Y[s]), X.double()) for s in (slice(half), slice(half, None))]
+    return (metrics.r2_score(*made).mean + metrics.r2_score(*made[::-1]).mean) / 2
+
+
+def r2(A: torch.Tensor, X: torch.Tensor, Y: torch.Tensor) -> float:
+    """r2 of A x for y, the mean over coordinates. In composition, A_kL A_ik for A_iL, what it loses is the question."""
+    return metrics.r2_score(linear.apply(A.double(), X.double()), Y).mean
+
+
+class Directions(NamedTuple):
+    """The principal directions of sources: C = V diag(sd^2) V^T, C their covariance, centred."""
+
+    sd: torch.Tensor  # [d], ascending
+    V: torch.Tensor  # [d, d], a direction a column
+
+    def spectrum(self, A: torch.Tensor) -> torch.Tensor:
+        """The singular values of A C^(1/2), descending: how much of what varies in x is in A x, by direction."""
+        return torch.linalg.svdvals(A.double() @ self.V * self.sd)
+
+    def gain(self, A: torch.Tensor) -> float:
+        """The largest ||A v|| of directions v that the sources hardly have; 0 if they have all.
+
+        So little as `metrics.FLAT` of the variance that is usual, which a tenth of the directions exceed. States that
+        a layer norm has left lie in a plane: along its normal they have nothing but a constant, which a map makes an
+        intercept of, as large as it takes. Rounded to half precision such a map is another one.
+        """
+        hardly = self.sd.square() <= metrics.FLAT * self.sd.square().quantile(0.9)
+        return (A.double() @ self.V[:, hardly]).norm(dim=0).max().item() if hardly.any() else 0.0
+
+
+def directions(X: torch.Tensor) -> Directions:
+    """The principal directions of states."""
+    centred = X.double() - X.double().mean(0)
+    variances, V = torch.linalg.eigh(centred.T @ centred / len(X))
+    return Directions(variances.clamp_min(0).sqrt(), V)
+
+
+def effective_rank(spectrum: torch.Tensor) -> float:
+    """exp(-sum p ln p), p the singular values as shares of their sum, after Roy and Vetterli (2007)."""
+    p = spectrum[spectrum > 0] / spectrum.sum()
+    return (-p * p.log()).sum().exp().item()

@@ -1,0 +1,70 @@
+"""What every figure is drawn on: the one place that knows matplotlib. Each is written as PDF, PNG or CSV."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shortcut import lens
+from shortcut.show import tables
+from shortcut.show.tables import Table
+
+COLUMN, PAGE = 3.3, 6.9  # widths of a figure in inches: a column of a paper, a page
+STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
+    "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5, "legend.frameon": False, "legend.handlelength": 2.6,
+    "pdf.fonttype": 42,
+}  # fmt: skip
+NO_DATES = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # the same figure gives the same bytes
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure in all its forms."""
+
+    draw: Callable[[], Any]  # makes the figure
+    data: Table  # what it shows, as numbers
+    alt: str  # the same in words, for who cannot see it
+
+    def write(self, file: BinaryIO, ending: str) -> None:
+        """Write it as "pdf", "png" or "csv"."""
+        if ending == "csv":
+            file.write(tables.to_csv(self.data).encode(errors="backslashreplace"))  # halves of pairs are in no encoding
+        else:
+            matplotlib = _matplotlib()
+            with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+                self.draw().savefig(file, format=ending, dpi=200, metadata=NO_DATES[ending])
+
+
+def _matplotlib() -> Any:
+    """The library, imported where the first settings file that it finds is its own, which sets nothing."""
+    os.environ["MPLBACKEND"] = "agg"  # one that is not installed would stop the import
+    with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):
+        import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
+    return matplotlib
+
+
+def figure(width: float, height: float, title: str, layout: str = "constrained") -> Any:
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    made = Figure(figsize=(width, height), layout=layout)
+    made.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
+    return made
+
+
+def count_in_integers(axis: Any) -> None:
+    """Give an axis few ticks, at integers."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+
+
+def drawable(text: str, longest: int = 9) -> str:
+    """A text as it fits a cell (see `lens.shown`), with □ for each character that the font lacks."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
+
+    font = get_font(findfont(FontProperties()))
+    return "".join(c if font.get_char_index(ord(c)) else "□" for c in lens.shown(text, longest))

@@ -1,0 +1,155 @@
+"""What is shown of the maps themselves: r2 of the jumps, and how good they are. Tables, and figures.
+
+"Linear Shortcut Across Blocks" in the paper has the heat maps of r2; `shortcut.quality` says what the rest is.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from shortcut.show.canvas import PAGE, Plot, count_in_integers, figure
+from shortcut.show.tables import Scores, Table
+
+Quality = Mapping[str, Mapping[Any, Any]]  # as `files.beside.load_quality`
+
+
+def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
+    """r2 of the jumps, mat and id side by side. Jumps without a score stay empty."""
+    mat, identity = r2["score_mat"], r2["score_id"]
+    L = max(j for _, j in mat)
+    rows = [[*pair, *(scores[pair] for scores in r2.values())] for pair in sorted(mat)]
+    header = ["source", "target", *(name.removeprefix("score_") for name in r2)]
+    data = Table(f"r² of every jump between layers: {title}", header, rows)
+    means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
+    mean = f"Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
+    alt = f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers. {mean}"
+    return Plot(partial(_heat_maps, {"mat": mat, "id": identity}, L, title), data, alt)
+
+
+def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
+    """Source layer on y, target on x, diagonal 1, below it nothing; the scale is cut at 0."""
+    drawn = figure(PAGE, 3.5, title, "compressed")
+    axes = drawn.subplots(1, len(maps), sharey=True)
+    for ax, (name, scores) in zip(axes, maps.items(), strict=True):
+        grid = np.full((L + 1, L + 1), np.nan)
+        grid[np.diag_indices(L + 1)] = 1
+        for (i, j), score in scores.items():
+            grid[i, j] = score
+        image = ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        ticks = range(0, L + 1, max(1, -(-L // 8)))
+        ax.set(title=name, xlabel="target layer", xticks=ticks, yticks=ticks)
+        ax.grid(False)
+    axes[0].set_ylabel("source layer")
+    bar = drawn.colorbar(image, ax=axes, label="$r^2$", shrink=0.9, pad=0.02)
+    bar.set_ticks([0, 0.2, 0.4, 0.6, 0.8, 1], labels=["≤0.0", "0.2", "0.4", "0.6", "0.8", "1.0"])
+    return drawn
+
+
+def r2_tables(of: Mapping[str, Scores]) -> list[Table]:
+    """r2 from each layer to the next, to the last and on average over all later layers; mat and id.
+
+    If the scores weighted by the coordinates' variances are there, the same of them.
+    """
+    title = "r2 from each layer to the next one, to the last one, and over all later ones"
+    tables = [_r2(title, of["score_mat"], of["score_id"])]
+    if "score_mat_weighted" in of:
+        title = "The same weighted by variance, so that coordinates that hardly vary count for little"
+        tables.append(_r2(title, of["score_mat_weighted"], of["score_id_weighted"]))
+    return tables
+
+
+def _r2(title: str, mat: Scores, identity: Scores) -> Table:
+    L = max(j for _, j in mat)
+    rows = []
+    for i in sorted({i for i, _ in mat}):
+        row = [str(i)]
+        for scores in (mat, identity):
+            later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
+            mean = sum(later) / len(later) if len(later) == L - i else None
+            row += map(_number, (scores.get((i, i + 1)), scores.get((i, L)), mean))
+        rows.append(row)
+    header = ["layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"]
+    return Table(title, header, rows)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.2g}"
+
+
+def quality_table(of: Quality) -> Table:
+    """Of every map into the last layer, and of the worst way there by two maps."""
+    worst = {
+        i: max((x, k) for (a, k), x in of["composition_loss"].items() if a == i) for i, _ in of["composition_loss"]
+    }
+    rows = [
+        [
+            str(l), _number(of["split_half_r2"].get(l)), f"{rank:.1f} of {len(of['spectrum'][l])}",
+            "{:.3f} by way of {}".format(*worst[l]) if l in worst else "-",
+            f"{max(x for (i, _), x in of['gain'].items() if i == l):.3g}",
+        ]
+        for l, rank in of["effective_rank"].items()
+    ]  # fmt: skip
+    header = ["layer", "halves agree, r2", "effective rank", "two jumps lose most r2", "gain, hardly there"]
+    return Table("How good the maps are, those into the last layer (gain: of any map of that source)", header, rows)
+
+
+def quality_figure(of: Quality, title: str) -> Plot:
+    """Agreement of halves and effective rank by layer; what two jumps lose; the spectra."""
+    rows = [[name, *_key(key), k, x] for name, found in of.items() for key, xs in found.items() for k, x in _values(xs)]
+    data = Table(f"How good the maps are: {title}", ["quantity", "source", "target", "number", "value"], rows)
+    lost, halves = of["composition_loss"], of["split_half_r2"].values()
+    told = [f"The maps of two halves of the sentences agree with r² {min(halves):.2f} to {max(halves):.2f}"] * bool(
+        halves
+    )
+    if lost:
+        told.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one")
+    ranks = of["effective_rank"].values()
+    told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
+    return Plot(partial(_draw_quality, of, title), data, f"{data.title}. {'; '.join(told)}.")
+
+
+def _key(key: Any) -> list[Any]:
+    """Source and target: for composition the layer on the way, and nothing where that is the last layer."""
+    return [*key] if isinstance(key, tuple) else [key, None]
+
+
+def _values(xs: Any) -> list[tuple[int | None, float]]:
+    return [*enumerate(xs)] if isinstance(xs, list) else [(None, xs)]
+
+
+def _draw_quality(of: Quality, title: str) -> Any:
+    lost, ranks = of["composition_loss"], of["effective_rank"]
+    drawn = figure(PAGE, 2.7, title)
+    axes = [*drawn.subplots(1, 2 + bool(lost))]
+    L, d = max(ranks) + 1, len(next(iter(of["spectrum"].values())))
+    first = axes.pop(0)
+    first.plot(ranks.keys(), [rank / d for rank in ranks.values()], "--", color="gray", label=f"effective rank / {d}")
+    if of["split_half_r2"]:
+        first.plot(of["split_half_r2"].keys(), of["split_half_r2"].values(), color="blue", label="halves agree, $r^2$")
+    lowest = min(0.0, *of["split_half_r2"].values()) if of["split_half_r2"] else 0.0
+    first.set(
+        title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(max(-1.0, lowest) - 0.02, 1.02)
+    )
+    first.legend(loc="lower right")
+    count_in_integers(first.xaxis)
+    if lost:
+        ax, grid = axes.pop(0), np.full((L, L), np.nan)
+        for (i, k), x in lost.items():
+            grid[i, k] = x
+        image = ax.imshow(grid, vmin=0, cmap="magma_r", interpolation="nearest")
+        ax.set(title="$r^2$ lost by two jumps", xlabel="by way of layer", ylabel="source layer")
+        ax.grid(False)
+        count_in_integers(ax.xaxis)
+        count_in_integers(ax.yaxis)
+        drawn.colorbar(image, ax=ax, shrink=0.8)
+    ax = axes.pop(0)
+    for l in range(0, L, max(1, -(-L // 6))):
+        values = [x if x > 0 else np.nan for x in of["spectrum"][l]]
+        ax.plot(range(1, d + 1), values, color=(l / L, 0.2, 1 - l / L), linewidth=1, label=f"layer {l}")
+    ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log")
+    ax.legend(loc="lower left", fontsize=6)
+    return drawn

@@ -1,0 +1,79 @@
+"""How good the maps are, where it is known: identical halves, linear networks, states in a plane."""
+
+import pytest
+import torch
+
+from shortcut import linear, metrics, quality
+
+RCOND = 1.19e-7
+
+
+def states(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_identical_halves_agree_wholly():
+    X, Y = states(40, 6), states(40, 6, 1)
+    assert quality.split_half(X.repeat(2, 1), Y.repeat(2, 1), RCOND) == pytest.approx(1, abs=1e-12)
+
+
+def test_halves_agree_as_the_maps_of_each_do():
+    """Against scikit-learn on the same halves, and the less the more noise there is."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.metrics import r2_score
+
+    X, noise = states(400, 6), states(400, 6, 1)
+    found = []
+    for much in (0.1, 1, 10):
+        Y = X @ states(6, 6, 2) + much * noise
+        made = [LinearRegression(fit_intercept=False).fit(X[s], Y[s]).predict(X) for s in (slice(200), slice(200, 400))]
+        found.append(quality.split_half(X, Y, RCOND))
+        assert found[-1] == pytest.approx((r2_score(*made) + r2_score(*made[::-1])) / 2, abs=1e-9)
+    assert found == sorted(found, reverse=True)
+
+
+def test_a_linear_network_loses_nothing_by_two_jumps():
+    h = [states(60, 5)]
+    for k in (1, 2):
+        h.append(h[-1] @ states(5, 5, k))
+    A = {(i, j): linear.factorize(h[i], RCOND).fit(h[j]) for i, j in ((0, 1), (1, 2), (0, 2))}
+    direct, composed = quality.r2(A[0, 2], h[0], h[2]), quality.r2(A[1, 2] @ A[0, 1], h[0], h[2])
+    assert direct == pytest.approx(1, abs=1e-9)
+    assert direct - composed == pytest.approx(0, abs=1e-9)
+
+
+def test_where_the_layer_on_the_way_forgets_two_jumps_lose_what_it_forgot():
+    """h_1 has but the first coordinate, and h_2 is h_0 again, as a residual stream beside it would have it."""
+    h = [states(500, 4), None, states(500, 4)]
+    h[1] = h[0] * torch.tensor([1.0, 0, 0, 0])
+    A = {(i, j): linear.factorize(h[i], RCOND).fit(h[j]) for i, j in ((0, 1), (1, 2), (0, 2))}
+    lost = quality.r2(A[0, 2], h[0], h[2]) - quality.r2(A[1, 2] @ A[0, 1], h[0], h[2])
+    assert lost == pytest.approx(3 / 4, abs=0.01)
+
+
+def test_spectrum_and_effective_rank_against_the_literal_root_of_the_covariance():
+    X, A = states(300, 5) @ states(5, 5, 1) + 7, states(5, 5, 2)
+    C = torch.cov(X.T, correction=0)
+    values, V = torch.linalg.eigh(C)
+    literal = torch.linalg.svdvals(A @ V @ values.sqrt().diag() @ V.T)
+    torch.testing.assert_close(quality.directions(X).spectrum(A), literal)
+    assert quality.effective_rank(torch.tensor([3.0, 3, 3, 0])) == pytest.approx(3)
+    p = literal / literal.sum()
+    assert quality.effective_rank(literal) == pytest.approx(torch.distributions.Categorical(p).entropy().exp().item())
+
+
+def test_states_near_a_plane_make_maps_of_large_gain_which_half_precision_ruins():
+    """The constant along the normal of the plane is taken for an intercept."""
+    torch.manual_seed(0)
+    X = torch.nn.functional.layer_norm(torch.randn(2000, 64), (64,)).double()
+    X += 1e-5 * torch.ones(64)  # what is left of the mean
+    Y = X @ states(64, 64, 1) / 8 + 3 * states(1, 64, 2)
+    A = linear.factorize(X, RCOND).fit(Y).float()
+    gain = quality.directions(X).gain(A)
+    normal = torch.ones(64) / 8
+    assert gain == pytest.approx((A @ normal).norm().item(), rel=1e-3)
+    assert gain > quality.LARGE
+    assert quality.r2(A, X, Y) > 0.99
+    assert quality.r2(A.half().float(), X, Y) < 0.9
+    assert quality.directions(states(300, 8)).gain(A[:8, :8]) == 0
+    assert metrics.FLAT > 0
