@@ -26,11 +26,19 @@ class Grid:
     columns: list[str]  # [C], the tokens, or the ranks from 1
     predicted: dict[str, list[list[str]]]  # by mode ("id", "mat"), [L + 1][C], tokens as text
     probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
+    mask: str = ""  # what stands for the token that a masked model predicts, in the sentence
 
     @property
     def masked(self) -> bool:
         """Whether its columns are the best predictions at one [MASK]; else each is what follows a token."""
         return self.column == "rank"
+
+    def heading(self, longest: int = 90) -> str:
+        """The sentence as it fits a line, its [MASK] in sight."""
+        at = self.sentence.find(self.mask)  # 0 where there is none
+        if at + len(self.mask) < longest:
+            return shown(self.sentence, longest)
+        return shown(f"…{self.sentence[at - longest // 2 :]}", longest)
 
     def is_final(self, mode: str, layer: int, k: int) -> bool:
         """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
@@ -86,7 +94,7 @@ def look(
             layer = int(finite.logical_not().nonzero()[0])
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
     if model.masked:
-        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], predicted, probabilities)
+        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], predicted, probabilities, tokenizer.mask_token)
     return Grid(sentence, "token", [tokenizer.decode([i]) for i in ids.tolist()], predicted, probabilities)
 
 

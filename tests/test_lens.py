@@ -120,6 +120,18 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
     assert len(tables.grids(grid)) == 4
 
 
+@pytest.mark.parametrize("words", [0, 5, 20, 30])
+def test_a_long_sentence_keeps_its_mask_in_sight(words, bert, bert_folder):
+    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
+    sentence = f"{'a ' * words}[MASK] {'the ' * (words // 5)}"
+    grid = lens.look(bert, tokenizer, sentence.strip(), maps())
+    for longest in (20, 50, 90):
+        heading = grid.heading(longest)
+        assert "[MASK]" in heading
+        assert len(heading) <= longest
+        assert heading.replace("…", "").strip() in sentence
+
+
 @pytest.mark.parametrize(
     ("token", "expected"),
     [

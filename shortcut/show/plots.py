@@ -10,7 +10,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from shortcut import lens
 from shortcut.approximation import MODES
 from shortcut.lens import Grid
 from shortcut.results import Curve, Results
@@ -132,7 +131,7 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
 def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
     bold = "the model's best" if grid.masked else "as at the last layer"
-    title = f"{lens.shown(grid.sentence, 90)}\n{title} (bold: {bold})"
+    title = f"{grid.heading()}\n{title} (bold: {bold})"
     figure = canvas.figure(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1, title)
     highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10
     axes = figure.subplots(1, 2, sharey=True)
