@@ -2,6 +2,7 @@
 
     h_l            the state of a token after l blocks; h_0 enters the first    representations, models
     A_ij           the least-squares map from h_i to h_j                         linear
+    how good it is beyond its r2                                                 quality
     id, mat, ...   the ways to go on from layer l without its blocks             approximation
     Precision@k, Surprisal, r2                                                   metrics
     what is read out of an approximation, and judged by the model                predictions
@@ -9,7 +10,7 @@
     the curves, with their intervals                                             results
     one sentence, layer by layer                                                 lens
 
-`tokens` has sentences as ids, `structure` what is found in a model by its structure alone. These eleven modules
+`tokens` has sentences as ids, `structure` what is found in a model by its structure alone. These modules
 open no file and read no setting; `corpus` finds sentences, `files` keeps what was made, `show` shows it, `run` is
 what the scripts share.
 """

@@ -150,7 +150,8 @@ def _draw_quality(of: Quality, title: str) -> Any:
     for l in range(0, L, max(1, -(-L // 6))):
         values = [x if x > 0 else np.nan for x in of["spectrum"][l]]
         ax.plot(range(1, d + 1), values, color=(l / L, 0.2, 1 - l / L), linewidth=1, label=f"layer {l}")
-    highest = max(of["spectrum"][l][0] for l in range(L)) or 1.0
-    ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(1e-7 * highest, 2 * highest))
+    every = [x for l in range(L) for x in of["spectrum"][l] if x > 0] or [1.0]
+    lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
+    ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
     ax.legend(loc="lower left", fontsize=6)
     return drawn
