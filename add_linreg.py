@@ -15,12 +15,16 @@ from shortcut.run.script import Work, script, shell
 from shortcut.run.stages import pairs
 
 
-@script(config, "model", "device", "batch-size", "seed")
+@script(config, "model", "map", "device", "batch-size", "seed")
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("train")), steps.load_model(work)
-    h = steps.states(work, model, tokenized, model.layer_points(), "train")
-    jumps = work.missing(work.files.matrix, pairs(work.L, config))
-    for (i, j), A, numbers in steps.fits(work, h, jumps, into=work.L):
+    jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.kind))
+    if work.kind == "jacobian":
+        found = steps.jacobians(work, model, tokenized, jumps)
+    else:
+        h = steps.states(work, model, tokenized, model.layer_points(), "train")
+        found = steps.fits(work, h, jumps, into=work.L)
+    for (i, j), A, numbers in found:
         work.save(work.files.matrix(i, j), A, **numbers)
 
 

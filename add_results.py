@@ -26,7 +26,7 @@ from shortcut.run import showing, steps
 from shortcut.run.script import Work, script, shell
 
 
-@script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
+@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
     model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"))
     maps, (schedules, jumps) = steps.maps(work, model), steps.schedules(work, model)

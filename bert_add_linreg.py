@@ -16,11 +16,15 @@ from shortcut.run.script import Work, script, shell
 from shortcut.run.stages import pairs
 
 
-@script(config, "model", "device", "seed")
+@script(config, "model", "map", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    _, h = formats.load_states(work.files.states("train"), work.L)
-    jumps = work.missing(work.files.matrix, pairs(work.L, config))
-    for (i, j), A, numbers in steps.fits(work, h, jumps, into=work.L):
+    tokenized, h = formats.load_states(work.files.states("train"), work.L)
+    jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.kind))
+    if work.kind == "jacobian":
+        found = steps.jacobians(work, steps.load_model(work, head=False), tokenized, jumps)
+    else:
+        found = steps.fits(work, h, jumps, into=work.L)
+    for (i, j), A, numbers in found:
         work.save(work.files.matrix(i, j), A, **numbers)
 
 

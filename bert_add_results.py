@@ -23,7 +23,7 @@ from shortcut.run import showing, steps
 from shortcut.run.script import Work, script, shell
 
 
-@script(config, "model", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
+@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
     model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L)
     maps = steps.maps(work, model)

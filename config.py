@@ -46,6 +46,11 @@ VAL: int = 3_000  # the next ones judge them
 POSITIONS: int = 1  # of a sentence, as in the paper; more where the states are wide: a fit wants many times d of them
 SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # a dataset's own TRAIN and VAL, as the paper's news has
 
+# Maps: least-squares as in the paper, and to compare with it affine, ridge, low-rank, jacobian, and tuned (imported)
+MAP: tuple[str, ...] = ("least-squares",)  # --map; those of another kind are in linreg/<m>/<d>@<kind>/
+RANK: int = 16  # of low-rank maps, beside the identity
+PROBES: int = 8  # backward passes a sentence, of jacobian ones
+
 # Numbers
 SEED: int = 0  # of every draw: sentences, positions
 SCHEDULES: bool = True  # whether causal models alternate blocks and jumps; of more than 24 layers only some schedules

@@ -19,7 +19,7 @@ from shortcut.run.script import Work, script, shell
 from shortcut.show import plots, tables
 
 
-@script(config, "model", "matrices-from", "sentence", "device")
+@script(config, "model", "map", "matrices-from", "sentence", "device")
 def main(work: Work) -> None:
     if work.args.sentence is not None:
         return showing.look_inside(work)

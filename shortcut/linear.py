@@ -12,17 +12,26 @@ of minimum norm. Fits are solved in float64.
 
 "Linear Shortcut Across Blocks" in the paper, which used scikit-learn 1.2.0 on float32.
 Departure: solved in float64. Same estimator, same cut-off, no rounding of the solution.
+
+Other kinds of maps stand beside the paper's, a row of `KINDS` each. With B the least-squares map from x to y - x:
+
+    affine     A x + b, that of x with a 1 below it: A is [m, d + 1]
+    ridge      A = I + B, B penalized by c || B ||^2, c by generalized cross-validation for each pair of layers
+    low-rank   A = I + W W^T B, W the r directions that most of what B explains lies in
+    jacobian   the mean derivative of y by x (see `jacobian`)
+    tuned      an affine map that others have trained on what it predicts, imported
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import inf, isfinite
+from typing import Any
 
 import torch
 
 States = torch.Tensor | Sequence[torch.Tensor]
-Filter = Callable[[torch.Tensor], torch.Tensor]
+Fit = tuple[torch.Tensor, dict[str, Any]]  # A, and what is told of it
 
 INFLATION = 0.25  # of the expected error on new sentences, from which on it is told
 
@@ -46,21 +55,28 @@ class Factorization:
         """Largest singular value over the smallest one kept; infinite where none is."""
         return (self.singular_values[0] / self.singular_values[-1]).item() if self.rank else float("inf")
 
-    def fit(self, targets: torch.Tensor, factors: Filter = torch.ones_like) -> torch.Tensor:
-        """The A [m, d], float64, that takes the factorized sources to `targets` Y [n, m]:
-
-            A^T = V f(S) S^-1 U^T Q^T Y
-
-        f are the filter `factors` of the singular values, [rank] to [rank]: with 1 A is the least-squares
-        solution of minimum norm, with S^2 / (S^2 + c) that of ridge regression.
+    def project(self, targets: torch.Tensor) -> torch.Tensor:
+        """U^T Q^T Y, [rank, m]: what of `targets` Y [n, m] lies in the space of the sources.
 
         Raises ValueError: another number of rows than the sources had.
         """
         if targets.ndim != 2 or len(targets) != len(self.q):
             raise ValueError(f"targets are {list(targets.shape)}, expected [{len(self.q)}, m] as the sources")
-        projected = self.u.T @ (self.q.T @ targets.to(self.q))
-        filtered = projected * factors(self.singular_values)[:, None] / self.singular_values[:, None]
-        return (self.v @ filtered).T.contiguous()
+        return self.u.T @ (self.q.T @ targets.to(self.q))
+
+    def solve(self, projected: torch.Tensor, penalty: float = 0.0) -> torch.Tensor:
+        """The A [m, d], float64, that takes the sources to the targets of `projected`:
+
+            A^T = V S (S^2 + c)^-1 U^T Q^T Y
+
+        With the penalty c = 0 it is the least-squares solution of minimum norm, else that of ridge regression.
+        """
+        s = self.singular_values
+        return (self.v @ (projected * (s / (s.square() + penalty))[:, None])).T.contiguous()
+
+    def fit(self, targets: torch.Tensor) -> torch.Tensor:
+        """The least-squares solution of minimum norm, A [m, d], float64, for `targets` Y [n, m] (see `project`)."""
+        return self.solve(self.project(targets))
 
 
 def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
@@ -78,9 +94,80 @@ def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
     return Factorization(q, u[:, :rank], s[:rank], vh[:rank].T)
 
 
+def least_squares(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int = 0) -> Fit:
+    """The paper's map."""
+    return factors.fit(Y), {}
+
+
+def ridge(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int = 0, penalty: float | None = None) -> Fit:
+    """A = I + B with B = argmin || X B^T - (Y - X) ||^2 + c || B ||^2, by the `penalty` c.
+
+    If that is None, the one of `GRID` between the squares of the singular values, and beyond, for which
+
+        GCV(c) = || X B^T - (Y - X) ||^2 / (n - sum over k of s_k^2 / (s_k^2 + c))^2
+
+    is least (Golub, Heath and Wahba 1979).
+    """
+    n, residual = len(X), Y.double() - X.double()
+    projected, s2 = factors.project(residual), factors.singular_values.square()
+    if penalty is None and factors.rank:
+        outside, inside = residual.square().sum() - projected.square().sum(), projected.square().sum(1)
+        ends = s2[-1].log10() - 2, s2[0].log10() + 4
+        c = torch.logspace(*map(float, ends), GRID, dtype=torch.float64)[:, None].to(s2)
+        gcv = (outside + (inside * (c / (s2 + c)).square()).sum(1)) / (n - (s2 / (s2 + c)).sum(1)).square()
+        penalty = c[gcv.argmin()].item()
+    A = factors.solve(projected, penalty or 0.0)
+    return A + torch.eye(len(A)).to(A), {"penalty": float(f"{penalty or 0.0:.6g}")}
+
+
+def low_rank(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int) -> Fit:
+    """A = I + W W^T B with W the leading eigenvectors of B X^T X B^T, B that of `ridge` with c = 0.
+
+    Of all maps I + C of this rank it has the least squared error on the sources (reduced-rank regression). Told is
+    r2 on them by rank, 1 - sum SSE / sum SST, which the eigenvalues give.
+    """
+    residual = Y.double() - X.double()
+    projected = factors.project(residual)
+    values, vectors = torch.linalg.eigh(projected.T @ projected)
+    W = vectors[:, -rank:]
+    A = W @ (W.T @ factors.solve(projected))
+    unexplained = residual.square().sum() - torch.cat([values.new_zeros(1), values.flip(0).clamp_min(0).cumsum(0)])
+    r2 = 1 - unexplained / (Y.double() - Y.double().mean(0)).square().sum().clamp_min(torch.finfo(Y.dtype).tiny)
+    ranks = sorted({0, *(2**k for k in range(len(A).bit_length())), rank, len(A)})
+    told = {str(r): float(f"{r2[r].item():.6g}") for r in ranks if r <= len(A)}
+    return A + torch.eye(len(A)).to(A), {"kept_rank": min(rank, len(A)), "r2_by_rank": told}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of map from layer to layer."""
+
+    fit: Callable[..., Fit] | None = None  # from the factorized sources, X, Y and the rank wanted; None: not from these
+    intercept: bool = False  # whether A has a column more, which is added
+    last_only: bool = False  # whether there are only maps into the last layer
+    settings: tuple[str, ...] = ()  # of config.py, that it depends on
+
+    def sources(self, X: torch.Tensor) -> torch.Tensor:
+        """What is factorized for it, [n, d] or [n, d + 1]."""
+        return torch.cat([X, X.new_ones(len(X), 1)], 1) if self.intercept else X
+
+
+LEAST_SQUARES = "least-squares"
+KINDS = {
+    LEAST_SQUARES: Kind(least_squares),
+    "affine": Kind(least_squares, intercept=True),
+    "ridge": Kind(ridge),
+    "low-rank": Kind(low_rank, settings=("rank",)),
+    "jacobian": Kind(last_only=True, settings=("probes",)),
+    "tuned": Kind(intercept=True, last_only=True),
+}
+GRID = 121  # penalties that are tried
+
+
 def apply(A: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """A h for every state in h [..., d]; the result is [..., m]."""
-    return h @ A.T
+    """A h for every state in h [..., d]; the result is [..., m]. The last column of an A [m, d + 1] is added."""
+    d = h.shape[-1]
+    return h @ A[:, :d].T + A[:, d] if A.shape[1] > d else h @ A.T
 
 
 def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | None]:
@@ -91,29 +178,33 @@ def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | 
 
 
 def fit_pairs(
-    h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None]
-) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, float | int | None]]]:
+    h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None],
+    *, kind: str = LEAST_SQUARES, rank: int = 0,
+) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:  # fmt: skip
     """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); an i is factorized once in a row.
 
-    The states h[k] are [n, d]; A is float32 [d, d], as it is stored. `notice` is told once if there are too few
-    sentences, and the ranks at the end. Of n a little above d it is told what no penalty costs: the squared error
-    on new sentences is expected to be d / (n - d - 1) above that of the best linear map.
+    The states h[k] are [n, d]; A is float32 [d, d], or [d, d + 1], as it is stored; a low-`rank` map is of that rank.
+    `notice` is told once if there are too few sentences, and the ranks at the end. Of n a little above d it is told
+    what no penalty costs: the squared error on new sentences is expected to be d / (n - d - 1) above that of the best
+    linear map.
     """
     if not (wanted := [*wanted]):
         return
     n, d = h[0].shape
     if n < d:
         notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")
-    elif (inflation := d / (n - d - 1) if n > d + 1 else inf) > INFLATION:
+    elif kind != "ridge" and (inflation := d / (n - d - 1) if n > d + 1 else inf) > INFLATION:
         above = f"{inflation:.0%} above" if isfinite(inflation) else "any number of times"
         notice(f"  {n} sentences for states of width {d}: expect an error on new ones {above} the best map's")
     ranks = []
     for i, pairs_from_i in groupby(wanted, key=lambda pair: pair[0]):
-        factors = factorize(h[i].to(device), rcond)
+        X = h[i].to(device)
+        factors = factorize(KINDS[kind].sources(X), rcond)
         ranks.append(factors.rank)
         for _, j in pairs_from_i:
-            A = factors.fit(h[j].to(device)).float().cpu()
-            yield (i, j), A, numbers(A, factors)
+            A, told = KINDS[kind].fit(factors, X, h[j].to(device), rank)
+            A = A.float().cpu()
+            yield (i, j), A, numbers(A, factors) | told
     short = sum(rank < d for rank in ranks)
     below = f"; below {d}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm" if short else ""
     notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {d}{below}")

@@ -12,19 +12,38 @@ from shortcut import linear, metrics
 LARGE = 1000.0  # gain along a direction that the sources hardly have, from which on half precision ruins a map
 
 
-def split_half(X: torch.Tensor, Y: torch.Tensor, rcond: float) -> float:
-    """Agreement of the maps A, B that the first and the second half of the sentences give: r2 between A x and B x.
+def agreement(A: torch.Tensor, B: torch.Tensor, X: torch.Tensor) -> float:
+    """r2 between A x and B x over all x, the mean of both directions.
 
-    Over all x, the mean of both directions. Cosines of A and B would be of directions that hardly occur too.
+    Cosines of A and B would be of directions that hardly occur too.
     """
-    half = len(X) // 2
-    made = [linear.apply(linear.factorize(X[s], rcond).fit(Y[s]), X.double()) for s in (slice(half), slice(half, None))]
+    made = [linear.apply(M.double(), X.double()) for M in (A, B)]
     return (metrics.r2_score(*made).mean + metrics.r2_score(*made[::-1]).mean) / 2
 
 
+def split_half(
+    X: torch.Tensor, Y: torch.Tensor, rcond: float, kind: str = linear.LEAST_SQUARES, rank: int = 0
+) -> float:
+    """Agreement of the maps that the first and the second half of the sentences give."""
+    of, half = linear.KINDS[kind], len(X) // 2
+    A, B = (
+        of.fit(linear.factorize(of.sources(X[rows]), rcond), X[rows], Y[rows], rank)[0]
+        for rows in (slice(half), slice(half, None))
+    )
+    return agreement(A, B, X)
+
+
 def r2(A: torch.Tensor, X: torch.Tensor, Y: torch.Tensor) -> float:
-    """r2 of A x for y, the mean over coordinates. In composition, A_kL A_ik for A_iL, what it loses is the question."""
+    """r2 of A x for y, the mean over coordinates."""
     return metrics.r2_score(linear.apply(A.double(), X.double()), Y).mean
+
+
+def composed(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
+    """The map x -> A (B x): of jumps A_kL A_ik, in place of A_iL."""
+    A, B, d = A.double(), B.double(), len(B)
+    made = A[:, :d] @ B
+    made[:, d:] += A[:, d:]  # the intercepts, where there are any
+    return made
 
 
 class Directions(NamedTuple):
@@ -35,7 +54,7 @@ class Directions(NamedTuple):
 
     def spectrum(self, A: torch.Tensor) -> torch.Tensor:
         """The singular values of A C^(1/2), descending: how much of what varies in x is in A x, by direction."""
-        return torch.linalg.svdvals(A.double() @ self.V * self.sd)
+        return torch.linalg.svdvals(A[:, : len(self.V)].double() @ self.V * self.sd)
 
     def gain(self, A: torch.Tensor) -> float:
         """The largest ||A v|| of directions v that the sources hardly have; 0 if they have all.
@@ -45,7 +64,7 @@ class Directions(NamedTuple):
         intercept of, as large as it takes. Rounded to half precision such a map is another one.
         """
         hardly = self.sd.square() <= metrics.FLAT * self.sd.square().quantile(0.9)
-        return (A.double() @ self.V[:, hardly]).norm(dim=0).max().item() if hardly.any() else 0.0
+        return (A[:, : len(self.V)].double() @ self.V[:, hardly]).norm(dim=0).max().item() if hardly.any() else 0.0
 
 
 def directions(X: torch.Tensor) -> Directions:

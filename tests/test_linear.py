@@ -97,14 +97,13 @@ def test_the_error_on_new_sentences_is_as_much_above_as_is_told():
     assert sum(above) / 2_000 == pytest.approx(5 / 6, rel=0.1)
 
 
-def test_a_filter_of_the_singular_values_makes_another_kind_of_map():
-    """Ridge regression, against its normal equations; a filter of ones is least squares."""
+def test_a_penalty_makes_ridge_regression_against_its_normal_equations():
     x, y, c = states(30, 5), states(30, 3, seed=1), 2.5
     factors = linear.factorize(x, RCOND)
-    ridge = factors.fit(y, lambda S: S.square() / (S.square() + c))
     gram = x.double().T @ x.double() + c * torch.eye(5, dtype=torch.float64)
-    torch.testing.assert_close(ridge, torch.linalg.solve(gram, x.double().T @ y.double()).T, rtol=0, atol=1e-10)
-    assert factors.fit(y, torch.ones_like).equal(factors.fit(y))
+    expected = torch.linalg.solve(gram, x.double().T @ y.double()).T
+    torch.testing.assert_close(factors.solve(factors.project(y), c), expected, rtol=0, atol=1e-10)
+    assert factors.solve(factors.project(y)).equal(factors.fit(y))
 
 
 def test_sources_of_rank_0_have_no_condition_that_json_could_not_hold():

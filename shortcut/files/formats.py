@@ -137,13 +137,14 @@ def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized,
     return sentences, states
 
 
-def load_matrix(path: Path, d: int | None) -> torch.Tensor:
-    """A fitted matrix A, float32 [d, d], finite; of any d if that is None."""
+def load_matrix(path: Path, d: int | None, *, intercept: bool = False) -> torch.Tensor:
+    """A fitted matrix A, float32 [d, d], finite; of any d if that is None. With an `intercept`, [d, d + 1]."""
     value = load(path)
     size = d if d is not None else rows(value)
-    expected = f"[{d}, {d}] for this model" if d is not None else "[d, d]"
+    more = " + 1" * intercept
+    expected = f"[{d}, {d}{more}] for this model" if d is not None else f"[d, d{more}]"
     with inside(path):
-        fits = is_tensor(value, torch.float32, (size, size)) and size
+        fits = is_tensor(value, torch.float32, (size, size + intercept)) and size
         expect(fits, f"holds {got(value)}, expected a float32 matrix {expected}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value

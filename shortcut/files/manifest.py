@@ -191,14 +191,14 @@ class Provenance:
         for source, recorded in entry["from"].items():
             if (self.files.root / source).exists() and self.sha256(self.files.root / source) != recorded:
                 raise Problem(f"{name} was made from another {source}: {again}")
-        all_count = not self.files.dataset_option(path)
+        all_count = not self.files.is_foreign(path)
         expected = {k: v for k, v in expects.items() if all_count and k in theirs and k not in MODEL_FILES}
         if told := "; ".join(how for k, ours in expected.items() for how in changes(theirs[k], ours, k)):
             raise Problem(f"{name} was made with other settings ({told}): take those, or {again}")
         return all_count
 
     def _again(self, path: Path, entry: Entry) -> str:
-        return f"run {entry['script']}{self.files.dataset_option(path)} --force"
+        return f"run {entry['script']}{self.files.options(path)} --force"
 
 
 def sha256(path: Path) -> str:

@@ -16,16 +16,19 @@ class Names:
     model: str  # name of the model's folder, <m>: the last part of its name or path, with _mask for a masked model
     dataset: str  # <d>
     matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
+    kind: str = ""  # of the maps, a row of `linear.KINDS`, if they are another than the paper's
     masked: bool = False  # whether it is a masked model's
     parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # as `submodules` has them; None: not known yet
 
     def __post_init__(self):
+        kind = self.kind and f"@{self.kind}"
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
+        judged += kind
         experiment, of_all = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
         self.__dict__.update(
             experiment=experiment,  # the model's data
-            matrices=self.root / "linreg" / self.model / (self.matrices_from or self.dataset),
-            judged=judged,  # what results are named by: the dataset, and whose matrices were judged on it
+            matrices=self.root / "linreg" / self.model / f"{self.matrices_from or self.dataset}{kind}",
+            judged=judged,  # what results are named by: the dataset, whose matrices were judged on it, their kind
             sentences=of_all / f"{self.dataset}_20K-sentences.pickle",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
             quality=experiment / f"{judged}_maps.json",  # how good the maps are
@@ -40,7 +43,7 @@ class Names:
     def title(self) -> str:
         """What figures are headed with."""
         maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
-        return f"{self.model_name} on {self.dataset}{maps}"
+        return f"{self.model_name} on {self.dataset}{maps}{self.kind and f', {self.kind} maps'}"
 
     @property
     def model_name(self) -> str:
@@ -85,9 +88,15 @@ class Names:
         """The folder of a script's unfinished work."""
         return self.experiment / f"{self.judged}_{script.removesuffix('.py')}.unfinished"
 
-    def dataset_option(self, path: Path) -> str:
-        """What must stand behind the name of a file's maker: "", but for the matrices of another dataset."""
-        return f" --dataset {self.matrices_from}" if self.matrices_from and path.parent == self.matrices else ""
+    def is_foreign(self, path: Path) -> bool:
+        """Whether it is a matrix of another dataset."""
+        return bool(self.matrices_from) and path.parent == self.matrices
+
+    def options(self, path: Path) -> str:
+        """What must stand behind the name of a file's maker: "", but for matrices of another dataset, or kind."""
+        of_kind = self.kind and f"@{self.kind}" in f"{path.parent.name}/{path.name}"
+        dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
+        return dataset + (f" --map {self.kind}" if of_kind else "")
 
     def relative(self, path: Path) -> str:
         """A file's path from the root, as it is shown and recorded."""

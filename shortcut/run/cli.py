@@ -15,7 +15,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from shortcut import Problem
 from shortcut.files.names import find_model
 
-LEAST = {"READ_BYTES": 1, "SENTENCES": 1, "TRAIN": 1, "VAL": 2, "POSITIONS": 1, "BATCH_SIZE": 1}  # intervals take two
+LEAST = dict.fromkeys(("READ_BYTES", "SENTENCES", "TRAIN", "POSITIONS", "RANK", "PROBES", "BATCH_SIZE"), 1)
+LEAST["VAL"] = 2  # intervals take two
 DTYPES = ("float32", "auto")
 
 Item = TypeVar("Item")
@@ -55,15 +56,36 @@ def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
 
 def in_force(config: ModuleType, dataset: str) -> dict[str, Any]:
     """Those settings, by the names they are recorded under (see `files.manifest`), as config.py has them."""
-    names = ("seed", "sentences", "spacy", "positions", "rcond", "last_only", "schedules", "tau", "dtype")
+    names = (
+        "seed",
+        "sentences",
+        "spacy",
+        "positions",
+        "rank",
+        "probes",
+        "rcond",
+        "last_only",
+        "schedules",
+        "tau",
+        "dtype",
+    )
     alone = {name: getattr(config, name.upper()) for name in names}
     return {**alone, **sizes(config, dataset), "lambdas": {mode: list(grid) for mode, grid in config.LAMBDAS.items()}}
 
 
 def dataset_name(text: str) -> str:
     """A dataset's name, as an option."""
-    if text in ("", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"a dataset's name is part of file names, got {text!r}")
+    if text in ("", "..") or Path(text).name != text or "@" in text:
+        raise argparse.ArgumentTypeError(f"a dataset's name is part of file names, without @, got {text!r}")
+    return text
+
+
+def map_kind(text: str) -> str:
+    """A kind of maps, as an option."""
+    from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
+
+    if text not in KINDS:
+        raise argparse.ArgumentTypeError(f"expected {', '.join(KINDS)}, got {text!r}")
     return text
 
 
@@ -80,6 +102,7 @@ OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default
     "device": ("DEVICE", str, "DEVICE", "cpu, cuda, cuda:1, auto, or spread: over all there are"),
     "batch-size": ("BATCH_SIZE", _positive, "TOKENS", "tokens that run together"),
     "seed": ("SEED", int, "N", "of the draws of sentences and positions"),
+    "map": ("MAP", map_kind, "KIND", "kinds of maps, one or more"),
     "matrices-from": ("", dataset_name, "DATASET",
                       "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
     "sentence": ("", str, "TEXT_OR_FILE", "show what every layer would predict in it; FILE: one a line"),
@@ -94,7 +117,9 @@ def options(script: str, doc: str, config: ModuleType, wanted: Iterable[str], mo
         setting, kind, metavar, told = OPTIONS[name]
         default = model if name == "model" else getattr(config, setting, None)
         of = "" if default is None else f" (default: {default})"
-        add(f"--{name}", type=kind, metavar=metavar, default=default, help=told + of)
+        several = "+" if isinstance(default, tuple) else None
+        of = f" (default: {', '.join(default)})" if several else of
+        add(f"--{name}", type=kind, metavar=metavar, default=default, nargs=several, help=told + of)
     add("--dataset", metavar="NAME", type=dataset_name, help=f"names the files (default: {config.DATASET})")
     add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
     add("--force", action="store_true", help="make anew what is there already")
@@ -111,6 +136,11 @@ def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: Module
         why = f"--source {source} needs a name for its files, which are not those of {config.DATASET}"
         raise Problem(f"{why}: add --dataset {name}")
     args.dataset = args.dataset or config.DATASET
+    for kind in getattr(args, "map", ()):
+        try:
+            map_kind(kind)
+        except argparse.ArgumentTypeError as error:
+            raise Problem(f"MAP in config.py: {error}") from None
     if "model" in args:
         args.model = find_model(args.model)
     return args

@@ -18,6 +18,7 @@ from shortcut.files.manifest import MODEL_FILES, Provenance, load_parts
 from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
+from shortcut.linear import KINDS, LEAST_SQUARES
 from shortcut.run import checkpoint, cli, gathering, kind, processes, stages
 from shortcut.run.status import results_of
 
@@ -35,17 +36,20 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
 
         def main(argv: list[str] | None = None) -> None:
             model = config.BERT if stage.masked else config.GPT2
-            work = Work(stage, config, cli.read(cli.options(name, doc, config, options, model), argv, config))
+            args = cli.read(cli.options(name, doc, config, options, model), argv, config)
+            kinds = getattr(args, "map", (LEAST_SQUARES,))
+            works = [Work(stage, config, args, of) for of in kinds[: 1 if getattr(args, "sentence", None) else None]]
             if stage.shared:
                 processes.join()
             elif processes.is_superfluous():
                 return
-            work.introduce(doc)
-            try:
-                with suppress(gathering.Done):
-                    work.run(body, then)
-            except checkpoint.NotFound as problem:
-                raise Problem(f"{problem}{cli.known_models(config, work.args.model, work.masked)}") from problem
+            for work in works:
+                work.introduce(doc)
+                try:
+                    with suppress(gathering.Done):
+                        work.run(body, then)
+                except checkpoint.NotFound as problem:
+                    raise Problem(f"{problem}{cli.known_models(config, args.model, work.masked)}") from problem
 
         return main
 
@@ -63,8 +67,8 @@ def shell(main: Main) -> None:
 class Work:
     """One stage at work, under a configuration and its options."""
 
-    def __init__(self, stage: stages.Stage, config: ModuleType, args: Any):
-        self.stage, self.config, self.args = stage, config, args
+    def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, kind_of_maps: str = LEAST_SQUARES):
+        self.stage, self.config, self.args, self.kind = stage, config, args, kind_of_maps
         self.device = cli.device(args.device) if "device" in args else "cpu"
         root, folder, masked = args.out.resolve(), "sentences", stage.masked
         if "model" in args:
@@ -73,7 +77,9 @@ class Work:
             if masked is None:
                 folder, masked = results_of(folder, root)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
-        self.files = Names(root, folder, args.dataset, "" if fitted_on == args.dataset else fitted_on, bool(masked))
+        other_corpus = "" if fitted_on == args.dataset else fitted_on
+        other_kind = "" if self.kind == LEAST_SQUARES else self.kind
+        self.files = Names(root, folder, args.dataset, other_corpus, other_kind, bool(masked))
         self.masked = self.files.masked
         self.sizes = cli.sizes(config, args.dataset)  # how many sentences train and validate
         self.provenance = Provenance(self.files)
@@ -83,7 +89,8 @@ class Work:
     def introduce(self, doc: str) -> None:
         """Say what the script does, and the settings in force."""
         shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}
-        names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from")
+        shown["map"] = self.files.kind
+        names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
         told = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if name in self.args and shown[name] != ""]
         self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(told)}")
 
@@ -103,7 +110,8 @@ class Work:
         if "model" in self.args:
             if self.stage.shared:
                 processes.agree([0])  # so that all see what the leader has written in the stage before
-            L, self.files = self.L, replace(self.files, parts=load_parts(self.files, self.L))
+            L = self.L
+            self.files = replace(self.files, parts={} if self.files.kind else load_parts(self.files, L))
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])
@@ -135,6 +143,8 @@ class Work:
             own["context"] = checkpoint.limits(self.args.model, masked=self.masked)[0]
         if self.stage.depends:
             own |= {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in self.stage.depends}}
+        if self.files.kind and "jumps" in self.stage.writes:
+            own |= {"map": self.kind, **{name: in_force[name] for name in KINDS[self.kind].settings}}
         return own | (self._source() if "source" in self.args else {})
 
     def _source(self) -> dict[str, Any]:
@@ -171,7 +181,7 @@ class Work:
         if not self.files.root.is_dir():
             raise Problem(f"no folder {self.files.root}: give one that is there with --out, or leave that out")
         if not path.exists():
-            made_by = stages.maker(path, self.files, self.L, self.config) + self.files.dataset_option(path)
+            made_by = stages.maker(path, self.files, self.L, self.config) + self.files.options(path)
             raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
         return path
 

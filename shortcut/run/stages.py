@@ -29,9 +29,14 @@ class Stage:
     shows: bool = False  # whether it shows results, of whatever kind of model, and writes what these hold
 
 
-def pairs(L: int, config: ModuleType) -> list[tuple[int, int]]:
-    """Every jump (i, j), 0 <= i < j <= L, sources in order; with LAST_ONLY those into layer L."""
-    return [(i, j) for i in range(L) for j in range(L if config.LAST_ONLY else i + 1, L + 1)]
+def pairs(L: int, config: ModuleType, kind: str = "") -> list[tuple[int, int]]:
+    """Every jump (i, j), 0 <= i < j <= L, sources in order; with LAST_ONLY, and of some kinds, those into layer L."""
+    last_only = config.LAST_ONLY
+    if kind:
+        from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
+
+        last_only = last_only or KINDS[kind].last_only
+    return [(i, j) for i in range(L) for j in range(L if last_only else i + 1, L + 1)]
 
 
 def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
@@ -45,7 +50,7 @@ def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
 
 def alternates(f: Names, config: ModuleType) -> bool:
     """Whether blocks and jumps are alternated: of a causal model, by all jumps of the dataset's own."""
-    return config.SCHEDULES and not (f.masked or config.LAST_ONLY or f.matrices_from)
+    return config.SCHEDULES and not (f.masked or config.LAST_ONLY or f.matrices_from or f.kind)
 
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
@@ -55,7 +60,7 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "tokenized val": lambda f, L, c: [f.tokenized("val")],
     "states train": lambda f, L, c: [f.states("train")],
     "states val": lambda f, L, c: [f.states("val")],
-    "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c)],
+    "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.kind)],
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],

@@ -8,7 +8,17 @@ from typing import Any
 
 import torch
 
-from shortcut import Problem, alternation, approximation, linear, metrics, quality, representations, tokens
+from shortcut import (
+    Problem,
+    alternation,
+    approximation,
+    jacobian,
+    linear,
+    metrics,
+    quality,
+    representations,
+    tokens,
+)  # fmt: skip
 from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps
 from shortcut.files import beside, formats
@@ -102,12 +112,38 @@ def fits(
 
     Of those `into` a layer also how well those of either half of the sentences agree.
     """
-    found = linear.fit_pairs(h, wanted, work.config.RCOND, work.device, work.say)
+    rcond, kind, rank = work.config.RCOND, work.kind, work.config.RANK
+    if linear.KINDS[kind].fit is None:
+        raise Problem(f"maps of kind {kind} are not fitted here: python -m shortcut import --from {kind}")
+    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind=kind, rank=rank)
     for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
         if j == into and len(h[i]) > 1:
-            halves = quality.split_half(h[i].to(work.device), h[j].to(work.device), work.config.RCOND)
+            halves = quality.split_half(h[i].to(work.device), h[j].to(work.device), rcond, kind, rank)
             numbers |= {"split_half_r2": _rounded(halves)}
         yield (i, j), A, numbers
+
+
+def jacobians(
+    work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:
+    """(l, L), the mean derivative of h_L by h_l and its numbers, for each of those wanted (see `jacobian`)."""
+    L, n, P = model.n_layers, len(tokenized), work.config.PROBES
+    V = jacobian.probes(model.d, n, P, work.args.seed)
+
+    def see(batch: Batch) -> gathering.Tensors:
+        return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
+
+    found = _gather(work, model, tokenized, see, "gradients")["found"]
+    for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
+        J, *halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        told = {"probes": P, "error": ((halves[0] - halves[1]).norm() / 2).item(), "norm": J.norm().item()}
+        told["split_half_r2"] = quality.agreement(*halves, found[l]) if n > 1 else 0.0
+        yield (l, j), J.float(), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
+
+
+def load_map(work: Work, i: int, j: int, d: int) -> torch.Tensor:
+    """A_ij, of the kind at work, in a model of width d."""
+    return formats.load_matrix(work.files.matrix(i, j), d, intercept=linear.KINDS[work.kind].intercept)
 
 
 def maps(work: Work, model: Model) -> Maps:
@@ -119,7 +155,7 @@ def maps(work: Work, model: Model) -> Maps:
     if parts and work.files.parts != model.parts:
         raise Problem(f"{work.files.submodules} is of another model's sub-modules: add_linreg_submodules.py --force")
     return Maps(
-        {key: formats.load_matrix(work.files.matrix(*key), model.d) for key in jumps},
+        {key: load_map(work, *key, model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
     )
 
@@ -130,7 +166,7 @@ def schedules(
     """The alternations of blocks and jumps that are asked for, and the maps of their jumps."""
     if not stages.alternates(work.files, work.config):
         if work.config.SCHEDULES:
-            work.say("  no alternation of blocks and jumps: it takes the dataset's own jumps, to all layers")
+            work.say("  no alternation of blocks and jumps: it takes the dataset's own least-squares maps of all jumps")
         return {}, {}
     if not model.is_chain:
         raise Problem(f"{model.name} works between its blocks, which no jump can take in: set SCHEDULES = False")
@@ -147,7 +183,7 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
-        A = formats.load_matrix(path, h.shape[2]).to(work.device)
+        A = load_map(work, i, j, h.shape[2]).to(work.device)
         found["mat", i, j] = score = metrics.r2_score(linear.apply(A, h[i]), h[j])
         if not math.isfinite(score.mean):
             raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
@@ -171,18 +207,15 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in beside.QUALITY}
 
-    def load(i: int, j: int) -> torch.Tensor:
-        return formats.load_matrix(work.files.matrix(i, j), d).to(work.device)
-
-    last = [load(l, L) for l in range(L)]
+    last = [load_map(work, l, L, d).to(work.device) for l in range(L)]
     for i, jumps in groupby(cli.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
         of, direct = quality.directions(h[i]), quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
-            A = last[i] if j == L else load(i, j)
+            A = last[i] if j == L else load_map(work, i, j, d).to(work.device)
             found["gain"][f"{i}_{j}"] = _rounded(of.gain(A))
             if j < L:
-                composed = last[j].double() @ A.double()
-                found["composition_loss"][f"{i}_{j}"] = _rounded(direct - quality.r2(composed, h[i], h[L]))
+                lost = direct - quality.r2(quality.composed(last[j], A), h[i], h[L])
+                found["composition_loss"][f"{i}_{j}"] = _rounded(lost)
         spectrum = of.spectrum(last[i])
         found["spectrum"][str(i)] = [_rounded(x) for x in spectrum.tolist()]
         found["effective_rank"][str(i)] = _rounded(quality.effective_rank(spectrum))

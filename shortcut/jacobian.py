@@ -1,0 +1,60 @@
+"""The Jacobian lens: the mean derivative of h_L by h_l, over sentences, at the chosen position.
+
+    J_l = mean over sentences s of  d h_L,s / d h_l,s                       [d, d], at one and the same position
+
+For a probe v with E[v v^T] = I the gradient g of v . h_L by h_l has E[v g^T] = J_l, and one backward pass gives it for
+every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that of a linear
+network nothing is left to chance. Other lenses of this name also average over what a position does to later ones.
+
+Shapes: P probes a sentence, V [P, n, d]; gradients [P L, n, d], those of a probe by layer.
+"""
+
+import torch
+
+from shortcut.models import Model
+from shortcut.representations import Batch
+
+
+def probes(d: int, n: int, several: int, seed: int) -> torch.Tensor:
+    """V [several, n, d], float32: rows of random rotations times the root of d, one after another."""
+    generator, blocks = torch.Generator().manual_seed(seed), []
+    for _ in range(-(-several * n // d)):
+        q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))
+        blocks.append(q * r.diagonal().sign() * d**0.5)  # the signs make it uniform among rotations
+    return torch.cat(blocks)[: several * n].view(several, n, d)
+
+
+@torch.enable_grad()
+def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
+    """h_0 ... h_L of a batch at the chosen tokens, and behind them the gradients of v . h_L by h_0 ... h_(L-1).
+
+    [L + 1 + P L, b, d] for the probes V [P, b, d] of its sentences.
+    """
+    passing: list[torch.Tensor] = []
+
+    def keep(k: int, states: torch.Tensor) -> None:
+        passing.append(states if k else states.requires_grad_())
+
+    def chosen(states: torch.Tensor) -> torch.Tensor:
+        return batch.at_chosen(states.reshape(*batch.ids.shape, model.d))
+
+    with model.narrowed(batch.last), model.watch(model.layer_points(), keep):
+        model.run(batch.ids, batch.mask)
+    last, found = chosen(passing[-1]), [chosen(states).detach() for states in passing]
+    for k, v in enumerate(V.to(last)):
+        found += map(chosen, torch.autograd.grad(last, passing[:-1], v, retain_graph=k + 1 < len(V)))
+    return torch.stack([x.float().cpu() for x in found])
+
+
+def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The estimate J [d, d] from V [P, n, d] and the gradients of a layer, P times [n, d], and that of either half.
+
+    Float64; the halves are of the sentences, first and second.
+    """
+    P, n, _ = V.shape
+    half = n // 2
+    first, second = (
+        sum(v[rows].double().T @ g[rows].double() for v, g in zip(V, gradients, strict=True))
+        for rows in (slice(half), slice(half, None))
+    )
+    return (first + second) / (n * P), first / (max(half, 1) * P), second / ((n - half) * P)
