@@ -12,12 +12,13 @@ Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `in
         early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
         experiment/<m>/<d>_gaps.pickle: dict of `tau`, `positions`, `costs` and by mode the confidence, [L + 1, n]
+        experiment/<m>/<d>_lens.pickle: dict of `actual`, the tokens that follow, and by mode KL, entropy, cross-entropy
         experiment/<m>/<d>_schedules.pickle: likewise, `info` has `first` (blocks, jumps, or r2), how many `blocks`
         and `jumps` it alternates, and `schedule`, its jumps
 """
 
 import config
-from shortcut import alternation, predictions, representations, results
+from shortcut import alternation, predictions, representations, results, tokens
 from shortcut.approximation import MODES, alternate, modes_of
 from shortcut.files import beside, formats
 from shortcut.predictions import Predictions
@@ -32,13 +33,16 @@ def main(work: Work) -> None:
     maps, (schedules, jumps) = steps.maps(work, model), steps.schedules(work, model)
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
 
+    actual = tokens.actual(tokenized, masked=work.masked)
+
     def judge(batch: Batch) -> dict[str, Predictions]:
         """Go on from every layer in every mode, or by a schedule, read out, and judge by the model's own h_L."""
         seen = representations.run(model, batch)
         ends = {mode: go_on[mode](seen) for mode in go_on}
         if schedules:
             ends[steps.SCHEDULES] = alternate(model, batch, seen.entering[0], [*schedules.values()], jumps)
-        return {name: predictions.judge(model, h, seen.h[-1], batch.rows) for name, h in ends.items()}
+        read = dict.fromkeys(beside.LENSES, actual[batch.rows])
+        return {name: predictions.judge(model, h, seen.h[-1], batch.rows, read.get(name)) for name, h in ends.items()}
 
     judged = steps.judged(work, model, tokenized, judge)
     fixed, early, alternated = [], [], judged.pop(steps.SCHEDULES, None)
@@ -48,6 +52,7 @@ def main(work: Work) -> None:
     work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
     costs = vars(predictions.costs(model, tokenized))
     work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
+    work.save_missing(work.files.lens, beside.lens_dict(judged, actual))
     if alternated:
         records = alternation.records(schedules, work.L, alternated.topk[:-1], alternated.surprisal[:-1])
         work.save_missing(work.files.schedules, *records)

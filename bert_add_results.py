@@ -14,7 +14,7 @@ Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another
 """
 
 import config
-from shortcut import predictions, representations, results
+from shortcut import predictions, representations, results, tokens
 from shortcut.approximation import MODES, modes_of
 from shortcut.files import beside, formats
 from shortcut.predictions import Predictions
@@ -30,11 +30,16 @@ def main(work: Work) -> None:
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")
 
+    actual = tokens.actual(tokenized, masked=work.masked)
+
     def judge(batch: Batch) -> dict[str, Predictions]:
         """Go on from every layer in every mode, read out, and judge by the model's own h_L."""
         entering = representations.run(model, batch).entering if work.files.parts else []
         seen = Pass(batch, h[:, batch.rows].to(model.device), entering)
-        return {mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows) for mode in go_on}
+        read = dict.fromkeys(beside.LENSES, actual[batch.rows])
+        return {
+            mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows, read.get(mode)) for mode in go_on
+        }
 
     fixed, early, judged = [], [], steps.judged(work, model, tokenized, judge)
     for mode, found in judged.items():
@@ -43,6 +48,7 @@ def main(work: Work) -> None:
     work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
     costs = vars(predictions.costs(model, tokenized))
     work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
+    work.save_missing(work.files.lens, beside.lens_dict(judged, actual))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,19 @@ interval over the sentences. Shows what the results hold; `--model` takes a name
 a folder under experiment/. With --sentence it runs the model, and shows instead what every layer would
 predict in a sentence of yours, with id and with mat.
 
-Reads   experiment/<m>/<d>_results.pickle, and <d>_schedules.pickle and <d>_r2_scores.pickle if they are there
+Reads   experiment/<m>/<d>_results.pickle, and of what add_results.py and add_plot_r2.py write beside it what is there
         with --sentence linreg/<m>/<d>/l_L.pickle
-Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<L> of causal models, and,
-        where sub-modules were replaced, parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>, each
-        as .pdf, .png and .csv; with --sentence sentence_<its words> likewise
+Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<L> of causal models, and, where
+        sub-modules were replaced, parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>; lenses_<metric>_<L>:
+        all kinds of maps that were judged, side by side; each as .pdf, .png and .csv; with --sentence
+        sentence_<its words> likewise
         experiment/<m>/<d>_summary.json, <d>_report.html: the numbers, and a page with all figures
 """
 
 import config
 from shortcut.run import showing
 from shortcut.run.script import Work, script, shell
-from shortcut.show import plots, tables
+from shortcut.show import lenses, plots, tables
 
 
 @script(config, "model", "map", "matrices-from", "sentence", "device")
@@ -27,7 +28,9 @@ def main(work: Work) -> None:
     figures = plots.all_figures(r, work.files.title)
     with work.outputs(showing.inputs(work, r), work.files.plots(*figures)) as outputs:
         showing.draw(work, outputs, figures)
+    figures |= showing.draw_lenses(work, r)
     told = [*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r), *tables.alternation(r)]
+    told += lenses.tables(r.lenses, ("precision@1", "kl")) if r.lenses else []
     work.say(tables.text(told))
     showing.save_page(work, r, figures)
     showing.show_change(work)

@@ -23,7 +23,8 @@ Other kinds of maps stand beside the paper's, a row of `KINDS` each. With B the 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from math import inf, isfinite
 from typing import Any
@@ -94,12 +95,12 @@ def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
     return Factorization(q, u[:, :rank], s[:rank], vh[:rank].T)
 
 
-def least_squares(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int = 0) -> Fit:
+def least_squares(factors: Factorization, X: torch.Tensor, Y: torch.Tensor) -> Fit:
     """The paper's map."""
     return factors.fit(Y), {}
 
 
-def ridge(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int = 0, penalty: float | None = None) -> Fit:
+def ridge(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, penalty: float | None = None) -> Fit:
     """A = I + B with B = argmin || X B^T - (Y - X) ||^2 + c || B ||^2, by the `penalty` c.
 
     If that is None, the one of `GRID` between the squares of the singular values, and beyond, for which
@@ -142,10 +143,14 @@ def low_rank(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int
 class Kind:
     """A kind of map from layer to layer."""
 
-    fit: Callable[..., Fit] | None = None  # from the factorized sources, X, Y and the rank wanted; None: not from these
+    fit: Callable[..., Fit] | None = None  # from the factorized sources, X and Y; None: not from these
     intercept: bool = False  # whether A has a column more, which is added
     last_only: bool = False  # whether there are only maps into the last layer
     settings: tuple[str, ...] = ()  # of config.py, that it depends on
+
+    def of_rank(self, rank: int) -> "Kind":
+        """The same where its maps are, if they are of low rank, of this one."""
+        return replace(self, fit=partial(self.fit, rank=rank)) if "rank" in self.settings else self
 
     def sources(self, X: torch.Tensor) -> torch.Tensor:
         """What is factorized for it, [n, d] or [n, d + 1]."""
@@ -179,11 +184,11 @@ def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | 
 
 def fit_pairs(
     h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None],
-    *, kind: str = LEAST_SQUARES, rank: int = 0,
+    kind: Kind = KINDS[LEAST_SQUARES],
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:  # fmt: skip
     """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); an i is factorized once in a row.
 
-    The states h[k] are [n, d]; A is float32 [d, d], or [d, d + 1], as it is stored; a low-`rank` map is of that rank.
+    The states h[k] are [n, d]; A is float32 [d, d], or [d, d + 1], as it is stored.
     `notice` is told once if there are too few sentences, and the ranks at the end. Of n a little above d it is told
     what no penalty costs: the squared error on new sentences is expected to be d / (n - d - 1) above that of the best
     linear map.
@@ -193,16 +198,16 @@ def fit_pairs(
     n, d = h[0].shape
     if n < d:
         notice(f"  {n} sentences for states of width {d}: the solution is the one of minimum norm")
-    elif kind != "ridge" and (inflation := d / (n - d - 1) if n > d + 1 else inf) > INFLATION:
+    elif kind is not KINDS["ridge"] and (inflation := d / (n - d - 1) if n > d + 1 else inf) > INFLATION:
         above = f"{inflation:.0%} above" if isfinite(inflation) else "any number of times"
         notice(f"  {n} sentences for states of width {d}: expect an error on new ones {above} the best map's")
     ranks = []
     for i, pairs_from_i in groupby(wanted, key=lambda pair: pair[0]):
         X = h[i].to(device)
-        factors = factorize(KINDS[kind].sources(X), rcond)
+        factors = factorize(kind.sources(X), rcond)
         ranks.append(factors.rank)
         for _, j in pairs_from_i:
-            A, told = KINDS[kind].fit(factors, X, h[j].to(device), rank)
+            A, told = kind.fit(factors, X, h[j].to(device))
             A = A.float().cpu()
             yield (i, j), A, numbers(A, factors) | told
     short = sum(rank < d for rank in ranks)

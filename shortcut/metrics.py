@@ -1,6 +1,7 @@
 """How well an approximation of the final state stands in for it.
 
-In the paper "Linear Shortcut Across Blocks" (r2), "... for Language Modeling", "... Early Exiting" (the gap).
+In the paper "Linear Shortcut Across Blocks" (r2), "... for Language Modeling", "... Early Exiting" (the gap); what
+lenses have been compared by since, KL, entropy and cross-entropy, is not in it.
 
 Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
@@ -82,3 +83,18 @@ def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
     """
     total = (logits - top[:, :1]).exp_().sum(1)  # of p / p(best); logsumexp would make two more copies
     return (1 - (top[:, 1] - top[:, 0]).exp()) / total
+
+
+def kl(full_log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    """KL(model || lens) = sum over tokens of p (ln p - ln q), nats [n], of log-softmaxes [n, v]."""
+    return (full_log_p.exp() * (full_log_p - log_q)).sum(1)
+
+
+def entropy(log_q: torch.Tensor) -> torch.Tensor:
+    """-sum over tokens of q ln q, nats [n], of a log-softmax [n, v]."""
+    return -(log_q.exp() * log_q).sum(1)
+
+
+def cross_entropy(log_q: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
+    """-ln q of the token that is there, int64 [n], nats [n]; nan where there is none (-1)."""
+    return torch.where(actual >= 0, -log_q.gather(1, actual.clamp_min(0)[:, None])[:, 0], torch.nan)

@@ -14,6 +14,7 @@ from shortcut.models import Model
 from shortcut.tokens import Tokenized
 
 TOP = 10  # tokens kept of each prediction: the largest k of Precision@k
+LENS = ("kl", "entropy", "cross-entropy")  # what a lens is judged by beside, of its whole distribution
 ROWS = 256  # states read out at a time: 50 MB of logits for GPT-2's vocabulary
 FEWEST = 16  # products of fewer rows are rounded otherwise, and would make what is found depend on the batch
 
@@ -25,6 +26,7 @@ class Predictions:
     topk: torch.Tensor  # int64 [L + 1, n, TOP], the best tokens, best first
     surprisal: torch.Tensor  # float32 [L + 1, n], nats: -ln p_full(best token of the approximation)
     gap: torch.Tensor  # float32 [L + 1, n], fraction: p(best) - p(second) under the approximation itself
+    lens: torch.Tensor | None = None  # float32 [L + 1, n, 3], nats: those of `LENS`, of what is read as a lens
 
     def at(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Top-k [n, TOP] and surprisal [n] with sentence s read at layer layers[s]."""
@@ -33,17 +35,24 @@ class Predictions:
 
 
 @torch.no_grad()
-def judge(model: Model, approximations: torch.Tensor, final: torch.Tensor, sentences: torch.Tensor) -> Predictions:
+def judge(
+    model: Model,
+    approximations: torch.Tensor,
+    final: torch.Tensor,
+    sentences: torch.Tensor,
+    actual: torch.Tensor | None = None,
+) -> Predictions:
     """Read out every approximation [L, b, d] like h_L, and judge it by the full model's distribution.
 
     That is read out of `final`, h_L [b, d], whose row comes last in the tables; `sentences` [b] are numbers for
-    a problem's line.
+    a problem's line. With the tokens that are `actual`ly there, int64 [b] (see `tokens.actual`), also as a lens.
 
     Raises Problem: logits that are not finite; it names the model, the layer and the sentence.
     """
     h = torch.cat([final[None], approximations])  # the full model's first: the others are judged by it
     topk = torch.empty(*h.shape[:2], TOP, dtype=torch.int64)
     surprisal, gap = torch.empty(h.shape[:2]), torch.empty(h.shape[:2])
+    lens = None if actual is None else torch.empty(*h.shape[:2], len(LENS))
     for rows in torch.arange(h.shape[1]).split(ROWS):
         for layers in torch.arange(len(h)).split(max(1, ROWS // len(rows))):
             states = h[layers][:, rows].flatten(0, 1)
@@ -57,13 +66,22 @@ def judge(model: Model, approximations: torch.Tensor, final: torch.Tensor, sente
             gap[here] = metrics.top_two_gap(logits, top.values).cpu().view(len(layers), -1)
             judged = [metrics.surprisal(full_log_p, tokens) for tokens in best.view(len(layers), -1)]
             surprisal[here] = torch.stack(judged).cpu()
+            if actual is not None:
+                told = [_as_lens(full_log_p, q, actual[rows].to(q.device)) for q in logits.split(len(rows))]
+                lens[here] = torch.stack(told).cpu()
     topk, surprisal, gap = (table.roll(-1, 0) for table in (topk, surprisal, gap))
     finite = gap.isfinite() & surprisal.isfinite()
     if not finite.all():
         layer, row = (~finite).nonzero()[0].tolist()
         where = f"layer {layer} for sentence {sentences[row]} (counted from 0)"
         raise Problem(f"{model.name}: the logits at {where} are not finite")
-    return Predictions(topk, surprisal, gap)
+    return Predictions(topk, surprisal, gap, None if lens is None else lens.roll(-1, 0))
+
+
+def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
+    log_q = logits.log_softmax(-1)
+    told = metrics.kl(full_log_p, log_q), metrics.entropy(log_q), metrics.cross_entropy(log_q, actual)
+    return torch.stack(told, 1)
 
 
 @torch.no_grad()

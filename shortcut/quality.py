@@ -22,12 +22,12 @@ def agreement(A: torch.Tensor, B: torch.Tensor, X: torch.Tensor) -> float:
 
 
 def split_half(
-    X: torch.Tensor, Y: torch.Tensor, rcond: float, kind: str = linear.LEAST_SQUARES, rank: int = 0
+    X: torch.Tensor, Y: torch.Tensor, rcond: float, kind: linear.Kind = linear.KINDS[linear.LEAST_SQUARES]
 ) -> float:
     """Agreement of the maps that the first and the second half of the sentences give."""
-    of, half = linear.KINDS[kind], len(X) // 2
+    half = len(X) // 2
     A, B = (
-        of.fit(linear.factorize(of.sources(X[rows]), rcond), X[rows], Y[rows], rank)[0]
+        kind.fit(linear.factorize(kind.sources(X[rows]), rcond), X[rows], Y[rows])[0]
         for rows in (slice(half), slice(half, None))
     )
     return agreement(A, B, X)

@@ -101,6 +101,7 @@ class Results:
     of: torch.Tensor | None = None  # as `Curve.of`
     full: torch.Tensor | None = None  # int64 [n, 10], the best tokens of the full model
     alternation: Sequence[Any] = ()  # schedules, as `alternation.judge` has them
+    lenses: Any = None  # kinds of maps side by side, as `comparison.Comparison`, where they were judged as lenses
     costs: Costs | None = None  # of what early exit adds, where it is known
 
     @property

@@ -20,6 +20,7 @@ class Tokenized:
     sentences: list[torch.Tensor]  # n int64 tensors [T], of any lengths
     positions: torch.Tensor  # int64 [n], 0-based, within each sentence
     numbers: torch.Tensor | None = None  # int64 [n], which sentence each is, where one has several positions
+    masked: torch.Tensor | None = None  # int64 [n], the tokens that [MASK] stands for, where they are known
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -132,4 +133,16 @@ def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
     sentences = [ids.clone() for ids in tokenized.sentences]
     for ids, position in zip(sentences, tokenized.positions.tolist(), strict=True):
         ids[position] = mask_token
-    return Tokenized(sentences, tokenized.positions, tokenized.numbers)
+    hidden = [ids[t] for ids, t in zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)]
+    return Tokenized(sentences, tokenized.positions, tokenized.numbers, torch.stack(hidden))
+
+
+def actual(tokenized: Tokenized, *, masked: bool) -> torch.Tensor:
+    """What a model should predict at each position, int64 [n]: the token that follows, or that [MASK] stands for.
+
+    -1 where there is none, or where it is not known.
+    """
+    if masked:
+        return torch.full((len(tokenized),), -1) if tokenized.masked is None else tokenized.masked
+    pairs = zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)
+    return torch.tensor([int(ids[t + 1]) if t + 1 < len(ids) else -1 for ids, t in pairs])

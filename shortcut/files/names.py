@@ -34,6 +34,7 @@ class Names:
             quality=experiment / f"{judged}_maps.json",  # how good the maps are
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
             gaps=experiment / f"{judged}_gaps.pickle",  # of early exit, at every layer
+            lens=experiment / f"{judged}_lens.pickle",  # what id and mat are as lenses: KL, entropy, cross-entropy
             schedules=experiment / f"{judged}_schedules.pickle",  # predictions of alternated blocks and jumps
             summary=experiment / f"{judged}_summary.json",  # their numbers, with intervals
             report=experiment / f"{judged}_report.html",  # the page that shows all figures and tables
@@ -54,6 +55,12 @@ class Names:
     def own(self) -> "Names":
         """The same files where the dataset's own matrices are judged."""
         return replace(self, matrices_from="")
+
+    def others(self, name: str) -> list["Names"]:
+        """The files of all other kinds of maps than the paper's, of which the file of that name is there."""
+        there = sorted(self.experiment.glob(f"{replace(self, kind='').judged}@*_{name}.pickle"))
+        kinds = [path.name.rpartition("@")[2].removesuffix(f"_{name}.pickle") for path in there]
+        return [replace(self, kind=kind) for kind in kinds]
 
     def tokenized(self, split: str) -> Path:
         """Tokens and chosen positions of "train" or "val"."""

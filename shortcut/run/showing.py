@@ -10,12 +10,16 @@ from pathlib import Path
 
 from shortcut import Problem, alternation, early_exit, lens, results
 from shortcut.approximation import mode_of
+from shortcut.comparison import Comparison
 from shortcut.corpus.texts import lines_of, text_of
 from shortcut.files import beside, formats, store
+from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
-from shortcut.results import Results
+from shortcut.linear import KINDS, LEAST_SQUARES
+from shortcut.results import SAME, Results
 from shortcut.run import loading, stages, steps
 from shortcut.run.script import Work
+from shortcut.show import lenses as maps_side_by_side
 from shortcut.show import maps, plots, report, tables
 from shortcut.show.canvas import Plot
 
@@ -51,7 +55,8 @@ def load_results(work: Work) -> Results:
     records = formats.load_results(path)
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
         work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
-    return with_schedules(work, with_gaps(work, results.summarize(records)))
+    r = with_schedules(work, with_gaps(work, results.summarize(records)))
+    return with_lenses(work, r)
 
 
 def _is_of_results(work: Work, path: Path) -> bool:
@@ -81,6 +86,37 @@ def with_schedules(work: Work, r: Results) -> Results:
     return replace(r, alternation=alternation.judge(kept, r.full, direct, r.of))
 
 
+def with_lenses(work: Work, r: Results) -> Results:
+    """The results with all kinds of maps that were judged on the same sentences side by side, id and mat first."""
+    if work.files.kind or not _is_of_results(work, work.files.lens):
+        return r
+    values, costs = {}, {}
+    others = {files.kind: files for files in work.files.others("lens") if files.results.exists()}
+    for kind, files in [(LEAST_SQUARES, work.files), *((kind, others[kind]) for kind in KINDS if kind in others)]:
+        work.provenance.behind([files.results, files.lens], {}, work.say)
+        other = results.summarize(formats.load_results(files.results)) if files.kind else r
+        actual, lenses = beside.load_lens(files.lens, r.n, r.n_layers) if other.n == r.n else (None, {})
+        if actual is None or (other.best != r.best).double().mean() > SAME:
+            work.say(f"not shown beside the others, of other sentences: {files.relative(files.results)}")
+            continue
+        names = {"mat": kind} if files.kind else {"id": "id", "mat": kind}
+        values |= {name: other.fixed[mode].values | lenses[mode] for mode, name in names.items() if mode in other.fixed}
+        costs[kind] = _cost(work, files, r.n_layers)
+    return replace(r, lenses=Comparison(values, costs, r.of))
+
+
+def _cost(work: Work, files: Names, L: int) -> str:
+    """What the maps took, in words: passes a sentence, and the time of their script; and how well halves agree."""
+    entries = {path: entry for path, entry in work.provenance.entries(files.matrices).items() if path[0].isdigit()}
+    if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
+        return "not fitted here"
+    last = [entry for path, entry in entries.items() if path.endswith(f"_{L}.pickle")]
+    probes, halves = ([entry[name] for entry in last if name in entry] for name in ("probes", "split_half_r2"))
+    told = f"1 forward{f', {probes[0]} backward passes' if probes else ' pass'} a sentence, "
+    told += f"{max(entry.get('seconds', 0) for entry in entries.values()):.0f} s for {len(entries)} maps"
+    return told + (f"; those of halves agree, r2 {min(halves):.2f} to {max(halves):.2f}" if halves else "")
+
+
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
     """Under --matrices-from, print what the maps of the other corpus change in mean Precision@1."""
     files = work.files
@@ -101,6 +137,24 @@ def inputs(work: Work, r: Results) -> list[Path]:
     return [work.files.results, *gaps, *([work.files.schedules] if r.alternation else [])]
 
 
+def draw_lenses(work: Work, r: Results) -> dict[str, Plot]:
+    """Draw the kinds of maps side by side, anew where one has come since or is another."""
+    if not r.lenses:
+        return {}
+    files, figures = work.files, maps_side_by_side.figures(r.lenses, r.n_layers, work.files.title)
+    of = [path for names in (files, *files.others("lens")) for path in (names.results, names.lens) if path.exists()]
+    with work.outputs(of, paths := files.plots(*figures), force=_is_of_others(work, of, paths)) as outputs:
+        draw(work, outputs, figures)
+    return figures
+
+
+def _is_of_others(work: Work, inputs: list[Path], paths: list[Path]) -> bool:
+    """Whether what is there is ours, and was made from others than these; what is not ours stays."""
+    before = [work.provenance.entry(path) for path in paths if path.exists()]
+    shown = {work.files.relative(path): work.provenance.sha256(path) for path in inputs}
+    return all(before) and any(shown.items() - entry["from"].items() for entry in before)
+
+
 def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     """Write the summary and the page of results whose figures have been drawn, if that is to do.
 
@@ -112,9 +166,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
     drawn = [files.plot(name, "png") for name in figures]
-    before = [work.provenance.entry(path) for path in (files.summary, files.report) if path.exists()]
-    shown = {files.relative(path): work.provenance.sha256(path) for path in (*scores, *owns, *drawn)}
-    anew = all(before) and any(shown.items() - entry["from"].items() for entry in before)  # what is not ours stays
+    anew = _is_of_others(work, [*scores, *owns, *drawn], [files.summary, files.report])
     with work.outputs([*inputs(work, r), *scores, *owns, *drawn], [files.summary, files.report], force=anew) as outputs:
         if not outputs.todo:
             return
@@ -122,6 +174,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
         quality = beside.load_quality(files.quality) if files.quality in scores else None
         own = results.summarize(formats.load_results(files.own.results)) if owns else None
         told = [*tables.fixed_exit(r), *tables.early_exit(r), *tables.alternation(r)]
+        told += maps_side_by_side.tables(r.lenses) if r.lenses else []
         told[:0] = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
         pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
         of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []

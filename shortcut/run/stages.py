@@ -64,11 +64,11 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
-    "results": lambda f, L, c: [f.results, f.gaps],
+    "results": lambda f, L, c: [f.results, f.gaps, f.lens],
     "schedules": lambda f, L, c: [f.schedules] if alternates(f, c) else [],
     "for schedules": lambda f, L, c: [f.r2_scores, *FILES["jumps"](f, L, c)] if alternates(f, c) else [],
     "shown": lambda f, L, c: [
-        *f.plots(*figures.names(L, parts=bool(f.parts), alternation=alternates(f, c))),
+        *f.plots(*figures.names(L, bool(f.parts), alternates(f, c), lenses=bool(f.others("lens")))),
         f.summary,
         f.report,
     ],

@@ -88,12 +88,14 @@ def judged(
     """By mode, what `judge` says of all sentences, a batch at a time."""
 
     def compute(batch: Batch) -> gathering.Tensors:
-        return {f"{mode} {name}": x for mode, found in judge(batch).items() for name, x in vars(found).items()}
+        of = {f"{mode} {name}": x for mode, found in judge(batch).items() for name, x in vars(found).items()}
+        return {name: x for name, x in of.items() if x is not None}
 
     found = _gather(work, model, tokenized, compute, "predictions")
     fields = Predictions.__dataclass_fields__
     modes = [mode for mode in (*MODES, SCHEDULES) if f"{mode} topk" in found]
-    return {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in fields}) for mode in modes}
+    names = {mode: [name for name in fields if f"{mode} {name}" in found] for mode in modes}
+    return {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in names[mode]}) for mode in modes}
 
 
 def _gather(
@@ -112,13 +114,13 @@ def fits(
 
     Of those `into` a layer also how well those of either half of the sentences agree.
     """
-    rcond, kind, rank = work.config.RCOND, work.kind, work.config.RANK
-    if linear.KINDS[kind].fit is None:
-        raise Problem(f"maps of kind {kind} are not fitted here: python -m shortcut import --from {kind}")
-    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind=kind, rank=rank)
+    rcond, kind = work.config.RCOND, linear.KINDS[work.kind].of_rank(work.config.RANK)
+    if kind.fit is None:
+        raise Problem(f"maps of kind {work.kind} are not fitted here: python -m shortcut import")
+    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
     for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
         if j == into and len(h[i]) > 1:
-            halves = quality.split_half(h[i].to(work.device), h[j].to(work.device), rcond, kind, rank)
+            halves = quality.split_half(h[i].to(work.device), h[j].to(work.device), rcond, kind)
             numbers |= {"split_half_r2": _rounded(halves)}
         yield (i, j), A, numbers
 
@@ -136,7 +138,7 @@ def jacobians(
     found = _gather(work, model, tokenized, see, "gradients")["found"]
     for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
         J, *halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        told = {"probes": P, "error": ((halves[0] - halves[1]).norm() / 2).item(), "norm": J.norm().item()}
+        told = {"probes": P, "error": (halves[0] - halves[1]).norm().item(), "norm": J.norm().item()}
         told["split_half_r2"] = quality.agreement(*halves, found[l]) if n > 1 else 0.0
         yield (l, j), J.float(), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
 

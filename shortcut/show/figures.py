@@ -16,6 +16,16 @@ SCHEDULED = {  # who comes first in a schedule: colour, marker, label
     "jumps": ("peru", "v", "round-robin, jumps first"),
     "chosen": ("crimson", "*", "round-robin, chosen on one half,\nshown on the other"),
 }
+LENS_LOOKS = {  # kind of map: colour, line style
+    "id": ("red", "--"),
+    "least-squares": ("blue", "-"),
+    "affine": ("green", "-."),
+    "ridge": ("orange", ":"),
+    "low-rank": ("magenta", (0, (5, 1))),
+    "jacobian": ("black", "-"),
+    "tuned": ("teal", "-"),
+}
+LENSES = ("precision1", "precision5", "precision10", "surprisal", "kl", "entropy", "cross-entropy")
 FREE = tuple(product(((0, (1, 2)), (0, (8, 2)), (0, (4, 1, 1, 1))), ("black", "brown", "teal")))  # for other modes
 
 
@@ -40,10 +50,11 @@ FIGURES = (
 )
 
 
-def names(L: int, parts: bool, alternation: bool) -> list[str]:
+def names(L: int, parts: bool, alternation: bool, lenses: bool) -> list[str]:
     """What the files of the figures are called in a model of L layers.
 
-    `parts`: also of those of sub-modules; `alternation`: also of that of schedules.
+    `parts`: also of those of sub-modules; `alternation`: also of that of schedules; `lenses`: those of all metrics.
     """
     found = [f"{figure.name}_{L}" for figure in FIGURES if parts or not figure.parts]
-    return found + [f"alternation_{L}"] * alternation
+    found += [f"alternation_{L}"] * alternation
+    return found + [f"lenses_{metric}_{L}" for metric in LENSES[0 if lenses else 4 :]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shortcut.results import Curve, Estimate, Results
-from shortcut.show import claims, tables
+from shortcut.show import claims, lenses, tables
 from shortcut.show.canvas import Plot
 from shortcut.show.tables import Scores, Table
 
@@ -51,6 +51,7 @@ def summary(
             for j in r.alternation
         ]
         or None,
+        "lenses": r.lenses and lenses.numbers(r.lenses),
         "r2": r2 and {name.removeprefix("score_"): _scores(of) for name, of in r2.items()},
         "paper": claims.claims(model, r, r2),
     }

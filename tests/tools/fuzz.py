@@ -38,6 +38,7 @@ READERS = {
     "r2": formats.load_r2,
     "results": formats.load_results,
     "gaps": lambda path: beside.load_gaps(path, 3, L),
+    "lens": lambda path: beside.load_lens(path, 3, L),
     "schedules": lambda path: beside.load_schedules(path, 3, L),
 }
 
@@ -65,7 +66,16 @@ def fits(kind, value):
         )
         shapes = shapes and (costs is None or (len(costs) == 4 and all(0 < x < np.inf for x in costs.values())))
         return np.isfinite(tau) and positions.dtype == torch.int64 and positions.amin() >= 0 and shapes
-    return all(map(a_schedule_fits if kind == "schedules" else a_record_fits, value))
+    return (
+        lens_fits(*value)
+        if kind == "lens"
+        else all(map(a_schedule_fits if kind == "schedules" else a_record_fits, value))
+    )
+
+
+def lens_fits(actual, of):
+    shapes = [x.shape == (L + 1, 3) and x.dtype == torch.float32 for found in of.values() for x in found.values()]
+    return actual.shape == (3,) and actual.dtype == torch.int64 and len(shapes) == 6 and all(shapes)
 
 
 def a_schedule_fits(r):

@@ -55,6 +55,10 @@ def a_schedule(first, schedule):
     return {"info": info, "layers_processed": 1.0, "topk": topk, "surprisal": torch.rand(3)}
 
 
+def a_lens():
+    return {name: torch.rand(L + 1, 3) for name in ("kl", "entropy", "cross-entropy")}
+
+
 def valid_files():
     """(kind, content) of files as our code and as the original's writes them."""
     values = {
@@ -73,6 +77,7 @@ def valid_files():
                 "mat": torch.rand(L + 1, 3),
             }
         ],
+        "lens": [{"actual": torch.tensor([3, -1, 5]), "id": a_lens(), "mat": a_lens()}],
         "schedules": [a_schedule("blocks", ((1, L),)), a_schedule("r2", ())],
     }
     for kind, ours in values.items():

@@ -1,0 +1,67 @@
+"""The kinds of maps side by side, each a lens: what it makes of h_l, read out, on the same sentences.
+
+    id              h_l as it stands, the logit lens
+    least-squares   the paper's mat, to which the others are compared
+    others          a row of `linear.KINDS` each
+
+Of the tokens looked at the first of a sentence is one, as in the paper; other lenses often leave it out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from shortcut.intervals import Estimate, average, proportion
+from shortcut.linear import LEAST_SQUARES
+from shortcut.predictions import LENS
+from shortcut.results import METRICS
+
+LENS_METRICS = (*METRICS, *LENS)  # fractions, then nats
+Values = Mapping[str, torch.Tensor]  # by metric [L + 1, n]; nan where a cross-entropy has no token
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Lenses on the same n sentences."""
+
+    values: Mapping[str, Values]  # by lens
+    costs: Mapping[str, str]  # by lens, what its maps took, in words
+    of: torch.Tensor | None = None  # as `Curve.of`
+
+    @property
+    def with_token(self) -> int:
+        """How many of the sentences have a token that the cross-entropy is of."""
+        return int(next(iter(self.values.values()))[LENS[-1]][0].isfinite().sum())
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics there are; no cross-entropy where too few sentences have a token."""
+        return [metric for metric in LENS_METRICS if metric != LENS[-1] or self.with_token > 1]
+
+    @cached_property
+    def estimates(self) -> dict[str, dict[str, list[Estimate]]]:
+        """By metric and lens, its mean at layers 0 ... L, and at last that over layers 0 ... L - 1."""
+        return {metric: {lens: self._along(metric, of[metric]) for lens, of in self.values.items()}
+                for metric in self.metrics}  # fmt: skip
+
+    @cached_property
+    def differences(self) -> dict[str, dict[str, list[Estimate]]]:
+        """The same of what each lens has beyond least squares, paired over the sentences; {} without that."""
+        if (own := self.values.get(LEAST_SQUARES)) is None:
+            return {}
+        return {
+            metric: {
+                lens: self._along(metric, of[metric].double() - own[metric].double())
+                for lens, of in self.values.items()
+                if lens != LEAST_SQUARES
+            }
+            for metric in self.metrics
+        }
+
+    def _along(self, metric: str, values: torch.Tensor) -> list[Estimate]:
+        there = values[0].isfinite() if values.is_floating_point() else torch.ones(values.shape[1], dtype=torch.bool)
+        of = None if self.of is None else self.of[there].unique(return_inverse=True)[1]
+        rows = [*values[:, there], values[:-1, there].double().mean(0)]
+        return [(proportion if row.dtype == torch.bool else average)(row, of) for row in rows]
