@@ -40,7 +40,7 @@ def main(work: Work) -> None:
         seen = representations.run(model, batch)
         ends = {mode: go_on[mode](seen) for mode in go_on}
         if schedules:
-            ends[steps.SCHEDULES] = alternate(model, batch, seen.entering[0], [*schedules.values()], jumps)
+            ends[steps.SCHEDULES] = alternate(model, seen, [*schedules.values()], jumps)
         read = dict.fromkeys(beside.LENSES, actual[batch.rows])
         return {name: predictions.judge(model, h, seen.h[-1], batch.rows, read.get(name)) for name, h in ends.items()}
 

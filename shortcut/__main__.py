@@ -1,44 +1,90 @@
-"""Matrices from and for others: `python -m shortcut fetch`, `python -m shortcut export`."""
+"""Matrices and lenses from and for others: `python -m shortcut fetch`, `import`, `export`."""
 
 import argparse
 from pathlib import Path
 
+from shortcut import Problem
 from shortcut.files import exchange
+from shortcut.files.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.run import cli
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read the command line, fetch or export."""
+    """Read the command line, and fetch, import or export."""
     args = _options().parse_args(argv)
-    files = Names(args.out.resolve(), Path(args.model).name, args.dataset)
-
-    def progress(items: list) -> object:
-        return cli.progress("matrices", items, len(items), "matrices")
-
-    if args.command == "fetch":
-        exchange.fetch(args.repository, files, force=args.force, notice=cli.say, progress=progress)
+    of = getattr(args, "lens", None)
+    if of is None and args.command == "fetch":
+        exchange.fetch(args.repository, _names(args), force=args.force, notice=cli.say, progress=_progress)
+    elif of is None:
+        exchange.export(_names(args), cli.say, _progress)
     else:
-        exchange.export(files, cli.say, progress)
+        from shortcut.run import lending  # noqa: PLC0415  (loads models)
+
+        kind = args.map if args.command == "export" else FORMATS[of].kind
+        model, files = lending.names(args.model, args.dataset, args.out, kind)
+        if args.command == "export":
+            lending.export(model, files, of, cli.say)
+        elif args.command == "import":
+            lending.take(args.source, model, files, of, cli.say, force=args.force)
+        else:
+            repository = lending.SPACES.get(of) if args.repository == exchange.REPOSITORY else args.repository
+            if repository is None:
+                raise Problem(f"fetch --from {of} needs a repository: OWNER/NAME, or spaces/OWNER/NAME")
+            folder = f"lens/{files.model_name}" if args.folder is None else args.folder
+            lending.fetch(repository, folder, model, files, of, cli.say, force=args.force)
+
+
+def _names(args: argparse.Namespace) -> Names:
+    kind = getattr(args, "map", "least-squares")
+    return Names(args.out.resolve(), Path(args.model).name, args.dataset, kind="" if kind == "least-squares" else kind)
+
+
+def _progress(items: list) -> object:
+    return cli.progress("matrices", items, len(items), "matrices")
 
 
 def _options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
-        prog="python -m shortcut", description="Take matrices that others have fitted, or pass ours on."
+        prog="python -m shortcut", description="Take matrices and lenses that others have fitted, or pass ours on."
     )
-    commands, hub = options.add_subparsers(dest="command", required=True, metavar="fetch|export"), exchange.REPOSITORY
+    commands, hub = options.add_subparsers(dest="command", required=True, metavar="fetch|import|export"), exchange
     told = (
         "Download <model>/<dataset>/*.pickle of a repository on the Hugging Face hub (HF_ENDPOINT: of a mirror) to"
         " linreg/<model>/<dataset>/. Each is checked before it takes its name; those that are there are kept."
+        " With --from, a lens of another tool, as import takes one."
     )
-    fetch = commands.add_parser("fetch", help="download matrices from the Hugging Face hub", description=told)
-    fetch.add_argument("repository", nargs="?", default=hub, help=f"OWNER/NAME on the hub (default: {hub})")
-    fetch.add_argument("--force", action="store_true", help="fetch what is there too")
-    told = f"Write all matrices in linreg/<model>/<dataset>/ to {exchange.SAFETENSORS} there, named as their files are."
-    export = commands.add_parser("export", help="write the matrices as one safetensors file", description=told)
-    for command, defaults in ((fetch, ("gpt2-medium", "wikipedia")), (export, (None, None))):
+    fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=told)
+    of_hub = f"OWNER/NAME on the hub, or spaces/OWNER/NAME (default: {hub.REPOSITORY})"
+    fetch.add_argument("repository", nargs="?", default=hub.REPOSITORY, help=of_hub)
+    fetch.add_argument("--folder", metavar="PATH", help="where in it a lens lies (default: lens/<model>)")
+    told = (
+        "Take a lens of another tool as maps into the last layer, in linreg/<m>/<d>@<kind>/: a tuned-lens folder as"
+        " kind tuned, a Jacobian lens as kind jacobian. It is checked for shape, finite numbers and the model it is of."
+    )
+    take = commands.add_parser("import", help="take a lens of another tool", description=told)
+    take.add_argument("source", type=Path, metavar="FOLDER", help="that holds it")
+    told = (
+        f"Write all matrices in linreg/<model>/<dataset>/ to {hub.SAFETENSORS} there, named as their files are. With"
+        " --to, write the maps into the last layer to a folder there in another tool's format, with a model card; what was"
+        " written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
+    )
+    export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=told)
+    export.add_argument("--map", type=cli.map_kind, metavar="KIND", default="least-squares", help="kind of maps")
+    formats = ", ".join(FORMATS)
+    fetch.add_argument("--from", dest="lens", choices=FORMATS, help=f"the format of a lens: {formats}")
+    take.add_argument("--from", dest="lens", choices=FORMATS, required=True, help=f"its format: {formats}")
+    export.add_argument("--to", dest="lens", choices=FORMATS, help=f"a lens's format: {formats}")
+    for command in (fetch, take):
+        command.add_argument("--force", action="store_true", help="replace what is there")
+    for command, defaults in ((fetch, ("gpt2-medium", "wikipedia")), (take, (None, None)), (export, (None, None))):
         for option, kind, default in zip(("--model", "--dataset"), (str, cli.dataset_name), defaults, strict=True):
-            told = f"its folder under linreg/{f' (default: {default})' if default else ''}"
+            what = (
+                "its folder under linreg/, or for lenses name or folder of the model"
+                if kind is str
+                else "its folder there"
+            )
+            told = f"{what}{f' (default: {default})' if default else ''}"
             command.add_argument(option, type=kind, metavar="NAME", default=default, required=not default, help=told)
         command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help="holds linreg/")
     return options

@@ -12,6 +12,7 @@ kept, and it is replaced at every position of the prefix, in every block from l 
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 
 from shortcut import linear
 from shortcut.models import Model
-from shortcut.representations import Batch, Pass
+from shortcut.representations import Pass
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
@@ -121,31 +122,39 @@ def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int,
 @torch.no_grad()
 def alternate(
     model: Model,
-    batch: Batch,
-    h: torch.Tensor,
+    seen: Pass,
     schedules: list[tuple[tuple[int, int], ...]],
     maps: Mapping[tuple[int, int], torch.Tensor],
 ) -> torch.Tensor:
-    """h_L at the chosen tokens [S, b, d] by each schedule (see `alternation`), from h_0 at all positions [b, T, d].
+    """h_L at the chosen tokens [S, b, d] by each schedule (see `alternation`), of a batch that has run.
 
-    Schedules that begin alike share the work of their beginning.
+    Schedules that begin alike share the work of their beginning, and blocks before any jump have run already.
     """
-    L, calls = model.n_layers, model.called(batch.ids, batch.mask)
-    finals = torch.empty(len(schedules), len(batch.rows), model.d, device=h.device)
+    L, batch = model.n_layers, seen.batch
+    calls = model.called(batch.ids, batch.mask)
+    finals = torch.empty(len(schedules), len(batch.rows), model.d, device=seen.h.device)
 
     def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:
         """From `layer`, which these have reached after `taken` jumps."""
-        if layer == L:
-            for s in which:
-                finals[s] = batch.at_chosen(h)
-            return
         here = {s: schedules[s][taken] for s in which if len(schedules[s]) > taken and schedules[s][taken][0] == layer}
         for jump in sorted({*here.values()}):
-            after = [s for s, its in here.items() if its == jump]
-            go(jump[1], linear.apply(maps[jump].to(h.device), h.float()), after, taken + 1)
-        if stay := [s for s in which if s not in here]:
-            go(layer + 1, calls[layer](h.clone()), stay, taken)
+            after, A = [s for s, its in here.items() if its == jump], maps[jump].to(h.device)
+            if jump[1] == L:
+                finals[after] = linear.apply(A, batch.at_chosen(h).float())
+            else:
+                go(jump[1], linear.apply(A, h.float()), after, taken + 1)
+        if not (stay := [s for s in which if s not in here]):
+            return
+        ends = layer + 1 == L or all(schedules[s][taken:] == ((layer + 1, L),) for s in stay)
+        if not taken and layer + 1 < L:
+            following = seen.entering[layer + 1]
+        else:
+            with model.narrowed(batch.last, layer) if ends else nullcontext():
+                following = calls[layer](h.clone())
+        if layer + 1 == L:
+            finals[stay] = batch.at_chosen(following).to(finals)
+        else:
+            go(layer + 1, following, stay, taken)
 
-    with model.narrowed(batch.last):
-        go(0, h, [*range(len(schedules))], 0)
+    go(0, seen.entering[0], [*range(len(schedules))], 0)
     return finals

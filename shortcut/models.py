@@ -194,10 +194,10 @@ class Model:
             yield
 
     @contextmanager
-    def narrowed(self, last: torch.Tensor) -> Iterator[None]:
-        """Within, the last block computes for the chosen positions [b] alone what it computes position by position.
+    def narrowed(self, last: torch.Tensor, block: int = -1) -> Iterator[None]:
+        """Within, a block computes for the chosen positions [b] alone what it computes position by position.
 
-        Nothing reads the other positions of h_L: they come out wrong.
+        The other positions of what leaves it, which nothing reads of h_L, come out wrong.
         """
         shapes: dict[nn.Module, torch.Size] = {}
 
@@ -215,7 +215,7 @@ class Model:
 
         with ExitStack() as hooks:
             for name in self.row.pointwise:
-                module = self.blocks[-1].get_submodule(name)
+                module = self.blocks[block].get_submodule(name)
                 hooks.callback(module.register_forward_pre_hook(narrow).remove)
                 hooks.callback(module.register_forward_hook(widen).remove)
             yield

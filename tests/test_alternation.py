@@ -72,7 +72,7 @@ def setting(gpt2, tokenized):
 def test_every_schedule_is_blocks_and_products_one_after_another(setting):
     model, batch, seen, maps = setting
     schedules = every_schedule(LAYERS)
-    finals = approximation.alternate(model, batch, seen.entering[0], schedules, maps)
+    finals = approximation.alternate(model, seen, schedules, maps)
     for schedule, final in zip(schedules, finals, strict=True):
         h, layer = seen.entering[0], 0
         while layer < LAYERS:
@@ -87,7 +87,7 @@ def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(settin
     model, batch, seen, maps = setting
     found = alternation.round_robin(LAYERS)
     direct = [("blocks", k, LAYERS - k) for k in range(1, LAYERS)]
-    finals = approximation.alternate(model, batch, seen.entering[0], [(), *(found[key] for key in direct)], maps)
+    finals = approximation.alternate(model, seen, [(), *(found[key] for key in direct)], maps)
     torch.testing.assert_close(finals[0], seen.h[-1], rtol=1e-5, atol=1e-5)
     jumps = {(l, LAYERS): maps[l, LAYERS] for l in range(LAYERS)}
     mat = MODES["mat"].start(model, Maps(jumps, {}))(seen)
@@ -105,7 +105,7 @@ def test_schedules_that_begin_alike_share_their_blocks(setting):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Form, "entered", counting)
-        approximation.alternate(model, batch, seen.entering[0], schedules, maps)
+        approximation.alternate(model, seen, schedules, maps)
     steps = set()  # the jumps before, and the layer
     for schedule in schedules:
         jumped = {layer for i, j in schedule for layer in range(i, j)}

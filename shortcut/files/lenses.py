@@ -1,0 +1,116 @@
+"""Lenses in the formats of other tools: tuned-lens (a folder), and the Jacobian lens (one file of torch).
+
+    tuned-lens   params.pt, {"l.weight": A_lL - I, "l.bias"} for l = 0 ... L - 1, and config.json
+    jlens        lens.pt, {"J": {l: A_(l+1)L, float16}, "n_prompts", "source_layers", "d_model"}; its layer l is what
+                 leaves block l, counted from 0, so that it has no h_0
+
+Read with `weights_only`, so that nothing in them is run.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from shortcut import Problem, one_line
+from shortcut.files import store
+from shortcut.files.checks import expect, got, inside, is_tensor
+
+Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
+
+
+class Format(NamedTuple):
+    """How a lens is written and read."""
+
+    kind: str  # of the maps that it is read as, a row of `linear.KINDS`
+    files: tuple[str, ...]  # what lies in its folder
+    write: Callable[[Maps, str, int], dict[str, bytes]]  # from the maps, the model's name and n sentences
+    read: Callable[[Path, int, int, str], Maps]  # from its folder, d, L and the model's name
+    first: int  # the layer from which on it has maps
+
+
+def _write_tuned(maps: Maps, model: str, n: int) -> dict[str, bytes]:
+    state = {}
+    for l, A in enumerate(maps):
+        d = len(A)
+        state[f"{l}.weight"] = A[:, :d] - torch.eye(d)
+        state[f"{l}.bias"] = A[:, d].clone() if A.shape[1] > d else torch.zeros(d)
+    config = {
+        "base_model_name_or_path": model, "d_model": len(maps[0]), "num_hidden_layers": len(maps), "bias": True,
+        "base_model_revision": None, "unembed_hash": None, "lens_type": "linear_tuned_lens",
+    }  # fmt: skip
+    return {"params.pt": _bytes(state), "config.json": store.dump_json(config)}
+
+
+def _read_tuned(folder: Path, d: int, L: int, model: str) -> Maps:
+    config, state = store.load_json(folder / "config.json"), _load(folder / "params.pt")
+    with inside(folder):
+        whole = isinstance(config, dict) and isinstance(state, dict)
+        expect(whole, "holds no tuned lens: expected config.json and params.pt, a dict each")
+        of = {name: config.get(name) for name in ("d_model", "num_hidden_layers", "base_model_name_or_path")}
+        name = str(of["base_model_name_or_path"]).rstrip("/").rpartition("/")[2]
+        same = (of["d_model"], of["num_hidden_layers"], name) == (d, L, model)
+        found = f"{of['base_model_name_or_path']} ({of['num_hidden_layers']} layers of width {of['d_model']})"
+        expect(same, f"is a lens of {found}, expected one of {model} ({L} layers of width {d})")
+        maps = []
+        for l in range(L):
+            weight, bias = (
+                _matrix(state.get(f"{l}.{part}"), size) for part, size in (("weight", (d, d)), ("bias", (d,)))
+            )
+            maps.append(torch.cat([weight + torch.eye(d), bias[:, None]], 1))
+    return maps
+
+
+def _write_jacobian(maps: Maps, model: str, n: int) -> dict[str, bytes]:
+    if maps[0].shape[1] > len(maps[0]):
+        raise Problem("a Jacobian lens has no intercept: export maps of another kind, or --to tuned-lens")
+    J = {l: A.half() for l, A in enumerate(maps[1:])}
+    return {"lens.pt": _bytes({"J": J, "n_prompts": n, "source_layers": [*J], "d_model": len(maps[0])})}
+
+
+def _read_jacobian(folder: Path, d: int, L: int, model: str) -> Maps:
+    lens = _load(folder / "lens.pt")
+    with inside(folder / "lens.pt"):
+        whole = isinstance(lens, dict) and isinstance(lens.get("J"), dict)
+        expect(whole, f"holds {got(lens)}, expected a dict with J")
+        J, of = lens["J"], lens.get("d_model")
+        expect(of == d, f"is a lens of a model of width {of}, expected {d}")
+        lacks = [l for l in range(L - 1) if l not in J]
+        more = [l for l in J if type(l) is not int or not 0 <= l < L]
+        what = f"has layers {_few([*J])}, expected 0 to {L - 2}: a lens of another model, or of some layers alone"
+        expect(not (lacks or more), what)
+        return [torch.eye(d), *(_matrix(J[l], (d, d)) for l in range(L - 1))]
+
+
+FORMATS = {
+    "tuned-lens": Format("tuned", ("params.pt", "config.json"), _write_tuned, _read_tuned, 0),
+    "jlens": Format("jacobian", ("lens.pt",), _write_jacobian, _read_jacobian, 1),
+}
+
+
+def _matrix(value: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of that shape, as float32."""
+    kinds = torch.float16, torch.bfloat16, torch.float32, torch.float64
+    fits = any(is_tensor(value, kind, shape) for kind in kinds) and value.isfinite().all()
+    expect(fits, f"has {got(value)}, expected finite numbers {list(shape)}")
+    return value.float()
+
+
+def _few(layers: list[Any]) -> str:
+    return ", ".join(map(str, layers[:4])) + (f" ... {layers[-1]}" if len(layers) > 4 else "") or "none"
+
+
+def _bytes(value: Any) -> bytes:
+    torch.save(value, file := io.BytesIO())
+    return file.getvalue()
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # whatever of many kinds
+        raise Problem(f"{path} is no file of tensors ({one_line(error, 120)})") from error

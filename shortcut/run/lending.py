@@ -1,0 +1,195 @@
+"""Lenses passed on and taken over: `python -m shortcut export --to`, `import`, `fetch --from`.
+
+What is exported is loaded again and judged on the validation sentences beside the float32 maps it was made of, layer
+by layer: a range check would not see that half precision ruins a map of large gain along a direction that the states
+hardly have (see `quality`).
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import torch
+
+from shortcut import Problem, linear, metrics, one_line, representations
+from shortcut.files import formats, store
+from shortcut.files.lenses import FORMATS, Maps
+from shortcut.files.manifest import Provenance, sha256
+from shortcut.files.names import Names, find_model, model_folder
+from shortcut.files.outputs import Outputs
+from shortcut.intervals import Estimate, proportion
+from shortcut.models import Model
+from shortcut.run import kind, loading
+from shortcut.tokens import Tokenized
+
+WORSE = 0.005  # r2 and Precision@1 that a layer may lose
+Notice = Callable[[str], None]
+SPACES = {"tuned-lens": "spaces/AlignmentResearch/tuned-lens"}  # where those that were published lie
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Maps on the validation sentences, a value a layer 0 ... L - 1."""
+
+    r2: list[float]
+    precision: list[Estimate]  # @1
+
+
+def names(model: str, dataset: str, out: Path, kind_of_maps: str = "") -> tuple[str, Names]:
+    """The model, found, and the files of its maps.
+
+    Raises Problem: it is neither a folder nor downloaded, so that it is unknown whether it is masked.
+    """
+    found = find_model(model)
+    if (masked := kind.is_masked(found, SimpleNamespace(LAYERS={}, MASKED=()))) is None:
+        raise Problem(f"--model {model}: no folder here, and not downloaded: run the pipeline with it first")
+    other = "" if kind_of_maps == linear.LEAST_SQUARES else kind_of_maps
+    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=other, masked=masked)
+
+
+def export(model: str, files: Names, to: str, notice: Notice) -> None:
+    """Write the maps into layer L as a lens of another tool, with a card, if it is as good as they are.
+
+    Raises Problem: one is missing; a tuned lens of a masked model, which that tool does not know; or a layer at which
+        r2 or Precision@1 is more than `WORSE` below that of the maps in float32.
+    """
+    if files.masked and to == "tuned-lens":
+        raise Problem("tuned-lens knows no masked model: export --to jlens, or safetensors without --to")
+    of, of_kind = FORMATS[to], linear.KINDS[files.kind or linear.LEAST_SQUARES]
+    loaded = loading.load(model, masked=files.masked, notice=notice)
+    L, d = loaded.n_layers, loaded.d
+    paths = [files.matrix(l, L) for l in range(L)]
+    val = files.states("val") if files.masked else files.tokenized("val")
+    script = f"{'bert_' * files.masked}add_linreg.py{files.options(paths[0])}"
+    for path, maker in ((val, "the scripts before it"), *((path, script) for path in paths)):
+        if not path.exists():
+            raise Problem(f"{files.relative(path)} not found: run {maker} first")
+    tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
+    maps = [formats.load_matrix(path, d, intercept=of_kind.intercept) for path in paths]
+    folder = files.matrices / to
+    provenance = Provenance(files)
+    made = ((entry := provenance.entry(paths[-1])) and entry["settings"]) or {}
+    written = of.write(maps, files.model_name, made.get("train", 0))
+    with tempfile.TemporaryDirectory() as there:
+        for name, content in written.items():
+            Path(there, name).write_bytes(content)
+        again = of.read(Path(there), d, L, files.model_name)
+    own, its = judge(loaded, tokenized, maps), judge(loaded, tokenized, again)
+    _check(own, its, of.first, to)
+    card = _card(files, to, own, made, (entry and entry["versions"]) or {}, len(tokenized))
+    targets = [folder / name for name in (*written, "README.md")]
+    more = {"settings": {}, "notice": notice, "force": True}
+    with Outputs(provenance, "shortcut export", reads=[*paths, val], writes=targets, **more) as outputs:
+        for path, content in zip(targets, [*written.values(), card.encode()], strict=True):
+            with outputs.writing(path) as file:
+                file.write(content)
+
+
+@torch.no_grad()
+def judge(model: Model, tokenized: Tokenized, maps: Maps) -> Judged:
+    """r2 and Precision@1 of maps into layer L on these sentences."""
+    h = torch.empty(model.n_layers + 1, len(tokenized), model.d)
+    for batch in representations.batches(model, tokenized, 1024):
+        h[:, batch.rows] = representations.run(model, batch).h.cpu()
+    best = _best(model, h[-1])
+    made = [linear.apply(A, h[l]) for l, A in enumerate(maps)]
+    r2 = [metrics.r2_score(states, h[-1]).mean for states in made]
+    return Judged(r2, [proportion(_best(model, states) == best) for states in made])
+
+
+def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
+    return torch.cat([model.read_out(part.to(model.device)).argmax(-1).cpu() for part in states.split(256)])
+
+
+def _check(own: Judged, its: Judged, first: int, to: str) -> None:
+    """Raise Problem, naming the layers, where what was written is worse than what it was made of."""
+    worse = []
+    for l in range(first, len(own.r2)):
+        (a, p), (b, q) = ((judged.r2[l], judged.precision[l].mean) for judged in (own, its))
+        if not (a - b <= WORSE and p - q <= WORSE):
+            worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")
+    if worse:
+        told = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
+        raise Problem(f"not exported, {to} rounds these maps to half precision, which ruins layers {told}")
+
+
+def _card(files: Names, to: str, own: Judged, made: dict[str, Any], versions: dict[str, str], n: int) -> str:
+    """A model card: what it is, made from what with which versions, figures; the licence is the person's."""
+    kind_of_maps = files.kind or linear.LEAST_SQUARES
+    asked = ("train", "positions", "seed", "source", "dtype", "rcond", "rank", "probes", "penalty")
+    told = "\n".join(f"- {name}: {made[name]}" for name in asked if name in made)
+    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    rows = "\n".join(
+        f"| {l} | {r2:.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
+        for l, (r2, p) in enumerate(zip(own.r2, own.precision, strict=True))
+    )
+    return f"""---
+base_model: {files.model_name}
+tags: [interpretability, linear-shortcut, {to}]
+---
+
+# {kind_of_maps} maps into the last layer of {files.model_name}, as {to}
+
+A_lL takes the state of a token after l blocks to what it is expected to be after the last one, before the final
+norm; what is read out of it is what the model already knows there. The kind of map is {kind_of_maps} ("Jump to
+Conclusions: Short-Cutting Transformers With Linear Transformations", Yom Din et al. 2024, has least-squares).
+
+Fitted on sentences of `{files.dataset}`, one position of each, the first included:
+
+{told or "- not recorded"}
+
+Made with {used or "versions that are not recorded"}.
+
+On {n} other sentences, of the maps in float32 (Precision@1 in percent, with its 95% interval):
+
+| layer | r2 | Precision@1 |
+|---|---|---|
+{rows}
+
+Licence: not chosen yet. That of the model, and of the text that it was fitted on, are yours to look at.
+"""
+
+
+def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
+    """Put a lens of another tool, a folder or its file, in place as maps of its kind.
+
+    Raises Problem: it is damaged, of another shape, not finite, or of another model.
+    """
+    of_format = FORMATS[of]
+    folder = source.parent if source.is_file() else source
+    loaded = loading.load(model, masked=files.masked, notice=notice)
+    L, d = loaded.n_layers, loaded.d
+    for name in of_format.files:
+        if not (folder / name).is_file():
+            raise Problem(f"{folder} holds no {name}: expected a {of} folder ({', '.join(of_format.files)})")
+    maps = of_format.read(folder, d, L, files.model_name)
+    if of_format.first:
+        notice("  a Jacobian lens has nothing of the embeddings: at layer 0 the state stands as it is")
+    targets = [files.matrix(l, L) for l in range(L)]
+    settings = {"map": of_format.kind, "imported": {name: sha256(folder / name) for name in of_format.files}}
+    more = {"settings": settings, "notice": notice, "force": force}
+    with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
+        for path, A in zip(targets, maps, strict=True):
+            if path in outputs.todo:
+                with outputs.writing(path) as file:
+                    store.dump(file, A)
+
+
+def fetch(repository: str, folder: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
+    """Download a lens of another tool from a `folder` of a repository, or (spaces/...) space, on the hub, and take it."""
+    name = repository.removeprefix("spaces/")
+    kind_of = "model" if name == repository else "space"
+    with tempfile.TemporaryDirectory() as there:
+        for wanted in FORMATS[of].files:
+            path = f"{folder}/{wanted}" if folder else wanted
+            try:
+                got = huggingface_hub.hf_hub_download(name, path, repo_type=kind_of)
+            except Exception as error:  # of many kinds
+                raise Problem(f"cannot fetch {path} of {repository} on the hub ({one_line(error, 120)})") from error
+            shutil.copy(got, there)
+        take(Path(there), model, files, of, notice, force=force)
