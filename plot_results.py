@@ -6,24 +6,24 @@ a folder under experiment/. With --sentence it runs the model, and shows instead
 predict in a sentence of yours, with id and with mat.
 
 Reads   experiment/<m>/<d>_results.pickle, and of what add_results.py and add_plot_r2.py write beside it what is there
-        with --sentence linreg/<m>/<d>/l_L.pickle
+        with --sentence linreg/<m>/<d>/l_L.pickle, and of every other kind of --map linreg/<m>/<d>@<kind>/l_L.pickle
 Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<L> of causal models, and, where
         sub-modules were replaced, parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>; lenses_<metric>_<L>:
         all kinds of maps that were judged, side by side; each as .pdf, .png and .csv; with --sentence
-        sentence_<its words> likewise
+        sentence_<its words> likewise, or with --words FILE the surprisal of every token and word of a text, by layer
         experiment/<m>/<d>_summary.json, <d>_report.html: the numbers, and a page with all figures
 """
 
 import config
-from shortcut.run import showing
+from shortcut.run import looking, showing
 from shortcut.run.script import Work, script, shell
 from shortcut.show import lenses, plots, tables
 
 
-@script(config, "model", "map", "matrices-from", "sentence", "device")
+@script(config, "model", "map", "matrices-from", "sentence", "words", "device")
 def main(work: Work) -> None:
     if work.args.sentence is not None:
-        return showing.look_inside(work)
+        return looking.look_inside(work)
     r = showing.load_results(work)
     figures = plots.all_figures(r, work.files.title)
     with work.outputs(showing.inputs(work, r), work.files.plots(*figures)) as outputs:

@@ -66,8 +66,8 @@ def _options() -> argparse.ArgumentParser:
     take.add_argument("source", type=Path, metavar="FOLDER", help="that holds it")
     told = (
         f"Write all matrices in linreg/<model>/<dataset>/ to {hub.SAFETENSORS} there, named as their files are. With"
-        " --to, write the maps into the last layer to a folder there in another tool's format, with a model card; what was"
-        " written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
+        " --to, write the maps into the last layer to a folder there in another tool's format, with a model card; what"
+        " was written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
     )
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=told)
     export.add_argument("--map", type=cli.map_kind, metavar="KIND", default="least-squares", help="kind of maps")

@@ -5,7 +5,7 @@ follows; a masked one predicts the token at its one [MASK], of which the best fe
 """
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ class Grid:
     sentence: str  # the sentence
     column: str  # what a column is: a token of the sentence ("token"), or a rank ("rank", masked models)
     columns: list[str]  # [C], the tokens, or the ranks from 1
-    predicted: dict[str, list[list[str]]]  # by mode ("id", "mat"), [L + 1][C], tokens as text
+    predicted: dict[str, list[list[str]]]  # by mode ("id", "mat", other kinds of maps), [L + 1][C], tokens as text
     probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
     mask: str = ""  # what stands for the token that a masked model predicts, in the sentence
 
@@ -56,9 +56,15 @@ class Grid:
 
 @torch.no_grad()
 def look(
-    model: Model, tokenizer, sentence: str, jumps: list[torch.Tensor], notice: Callable[[str], None] = lambda _: None
+    model: Model,
+    tokenizer,
+    sentence: str,
+    maps: Mapping[str, list[torch.Tensor]],
+    notice: Callable[[str], None] = lambda _: None,
 ) -> Grid:
-    """Run the whole sentence once and read out every layer, with its jump A_lL (l = 0 ... L - 1) and without.
+    """Run the whole sentence once and read out every layer, as it stands (id) and with the jumps A_lL, l = 0 ... L - 1.
+
+    `maps` are these by mode: "mat", or another kind of map.
 
     `notice` is told of tokens unknown to the tokenizer.
 
@@ -84,9 +90,11 @@ def look(
     states: list[torch.Tensor] = []
     with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen].float())):
         model.run(ids[None].to(model.device), None)
-    mapped = [linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)]
+    read = {"id": states}
+    for mode, jumps in maps.items():
+        read[mode] = [*(linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)), states[-1]]
     predicted, probabilities = {}, {}
-    for mode, finals in (("id", states), ("mat", [*mapped, states[-1]])):
+    for mode, finals in read.items():
         top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
         predicted[mode] = [[tokenizer.decode([token]) for token in t.indices.flatten().tolist()] for t in top]
         probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])

@@ -84,7 +84,7 @@ def test_every_schedule_is_blocks_and_products_one_after_another(setting):
 
 
 def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(setting):
-    model, batch, seen, maps = setting
+    model, _, seen, maps = setting
     found = alternation.round_robin(LAYERS)
     direct = [("blocks", k, LAYERS - k) for k in range(1, LAYERS)]
     finals = approximation.alternate(model, seen, [(), *(found[key] for key in direct)], maps)
@@ -95,7 +95,8 @@ def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(settin
 
 
 def test_schedules_that_begin_alike_share_their_blocks(setting):
-    model, batch, seen, maps = setting
+    """And those before any jump have run already, but for the last, whose other positions nobody kept."""
+    model, _, seen, maps = setting
     schedules, ran = every_schedule(LAYERS), []
     entered = Form.entered
 
@@ -111,6 +112,7 @@ def test_schedules_that_begin_alike_share_their_blocks(setting):
         jumped = {layer for i, j in schedule for layer in range(i, j)}
         layers = [layer for layer in range(LAYERS) if layer not in jumped]
         steps |= {(tuple(jump for jump in schedule if jump[1] <= layer), layer) for layer in layers}
+    steps -= {((), layer) for layer in range(LAYERS - 1)}
     assert len(ran) == len(steps) < sum(alternation.executed(s, LAYERS) for s in schedules)
 
 

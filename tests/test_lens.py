@@ -12,7 +12,7 @@ from shortcut import Problem, lens
 from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.lens import Grid
-from shortcut.run import loading, showing
+from shortcut.run import loading, looking
 from shortcut.show import canvas, plots, tables
 
 SENTENCE = "the model reads early state"
@@ -29,7 +29,7 @@ def read(path):
 
 def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder):
     tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
-    grid, jumps = lens.look(gpt2, tokenizer, SENTENCE, maps()), maps()
+    grid, jumps = lens.look(gpt2, tokenizer, SENTENCE, {"mat": maps()}), maps()
     ids = torch.tensor(tokenizer(SENTENCE)["input_ids"])
     out = gpt2.net(ids[None], output_hidden_states=True)  # its last state has been normed already
     assert grid.columns == [tokenizer.decode([i]) for i in ids.tolist()]
@@ -47,7 +47,7 @@ def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder
 
 def test_grid_of_a_masked_model_is_the_best_at_the_mask(bert, bert_folder):
     tokenizer = loading.load_tokenizer(bert_folder, masked=True)
-    grid = lens.look(bert, tokenizer, "the model [MASK] early", maps())
+    grid = lens.look(bert, tokenizer, "the model [MASK] early", {"mat": maps()})
     ids = torch.tensor(tokenizer("the model [MASK] early")["input_ids"])
     logits = bert.net(ids[None]).logits[0, ids.tolist().index(tokenizer.mask_token_id)]
     p, best = logits.softmax(-1).topk(lens.BEST)
@@ -60,7 +60,7 @@ def test_grid_of_a_masked_model_is_the_best_at_the_mask(bert, bert_folder):
 def test_a_masked_model_wants_one_mask(bert, bert_folder, sentence, count):
     tokenizer = loading.load_tokenizer(bert_folder, masked=True)
     with pytest.raises(Problem, match=rf"holds {count} \[MASK\], expected one, as in 'The sky is \[MASK\]\.'"):
-        lens.look(bert, tokenizer, sentence, maps())
+        lens.look(bert, tokenizer, sentence, {"mat": maps()})
 
 
 def test_a_map_that_overflows_is_named_by_its_layer(gpt2, gpt2_folder):
@@ -68,39 +68,39 @@ def test_a_map_that_overflows_is_named_by_its_layer(gpt2, gpt2_folder):
     jumps = maps()
     jumps[1] = torch.full((D, D), 3e38)
     with pytest.raises(Problem, match=r"tiny-gpt2: the logits of mat at layer 1 for this sentence are not finite"):
-        lens.look(gpt2, tokenizer, SENTENCE, jumps)
+        lens.look(gpt2, tokenizer, SENTENCE, {"mat": jumps})
 
 
 def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, monkeypatch):
     tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
     with pytest.raises(Problem, match="tokens, expected at most 48: shorten it"):
-        lens.look(gpt2, tokenizer, SENTENCE * 20, maps())
+        lens.look(gpt2, tokenizer, SENTENCE * 20, {"mat": maps()})
     monkeypatch.setattr(lens, "WIDEST", 3)
     with pytest.raises(Problem, match="tokens, expected at most 3: shorten it"):
-        lens.look(gpt2, tokenizer, SENTENCE, maps())
+        lens.look(gpt2, tokenizer, SENTENCE, {"mat": maps()})
 
 
 def test_sentences_come_from_the_line_or_from_a_file(tmp_path):
-    assert showing.asked("a sentence \n") == ["a sentence"]
+    assert looking.asked("a sentence \n") == ["a sentence"]
     (tmp_path / "some.txt").write_text("one\n\n two \n", encoding="utf-8")
-    assert showing.asked(str(tmp_path / "some.txt")) == ["one", " two"]
+    assert looking.asked(str(tmp_path / "some.txt")) == ["one", " two"]
     (tmp_path / "some.txt").write_bytes(b"\xff\xfe")
     for nothing in ("", " \n", str(tmp_path / "some.txt")):
         with pytest.raises(Problem):
-            showing.asked(nothing)
+            looking.asked(nothing)
 
 
 @pytest.mark.parametrize("name", ["none.txt", "folder/none"])
 def test_a_file_that_is_not_there_is_no_sentence(name):
     with pytest.raises(Problem, match=f"^--sentence {name}: no such file; expected a sentence, or a file"):
-        showing.asked(name)
-    assert showing.asked("Yes.") == ["Yes."]
+        looking.asked(name)
+    assert looking.asked("Yes.") == ["Yes."]
 
 
 def test_slugs_tell_sentences_apart():
-    assert showing.slug("The capital of France is") == "The-capital-of-France-is"
+    assert looking.slug("The capital of France is") == "The-capital-of-France-is"
     alike = ["a b", "a-b", "a  b", "a b?", "ä b", "??", "!!", "a " * 40 + "b", "a " * 40 + "c"]
-    slugs = [showing.slug(sentence) for sentence in alike]
+    slugs = [looking.slug(sentence) for sentence in alike]
     assert len(set(slugs)) == len(alike)
     assert all(len(slug) <= 60 and slug.isascii() and "/" not in slug for slug in slugs)
 
@@ -124,7 +124,7 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
 def test_a_long_sentence_keeps_its_mask_in_sight(words, bert, bert_folder):
     tokenizer = loading.load_tokenizer(bert_folder, masked=True)
     sentence = f"{'a ' * words}[MASK] {'the ' * (words // 5)}"
-    grid = lens.look(bert, tokenizer, sentence.strip(), maps())
+    grid = lens.look(bert, tokenizer, sentence.strip(), {"mat": maps()})
     for longest in (20, 50, 90):
         heading = grid.heading(longest)
         assert "[MASK]" in heading
@@ -175,7 +175,7 @@ def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, reques
             store.dump(file, A)
     main(options)
     text = capsys.readouterr().out
-    name = f"sentence_{showing.slug(sentence)}"
+    name = f"sentence_{looking.slug(sentence)}"
     rows = read(files.plot(name, "csv"))
     assert all(path.stat().st_size for path in files.plots(name))
     for row in rows:

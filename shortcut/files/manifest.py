@@ -18,7 +18,7 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import Names
+from shortcut.files.names import Names, kind_of
 
 NAME = "manifest.json"
 MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read together must share
@@ -26,12 +26,11 @@ MAKERS = ("torch", "transformers")  # packages whose versions are told of where 
 FEW = 3  # inputs that are named one by one
 GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
 OF_KIND = ("map", "rank", "probes")  # settings of a kind of maps
-# Settings that entries of before lack: where there is which other, and what stood for it then.
+# Settings that entries of before lack: where there is which other, and what stood for it then
 ADDED = {"positions": ("context", 1), "dtype": ("weights", "float32")}
 KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
-
 Entry = dict[str, Any]
 
 
@@ -148,13 +147,14 @@ class Provenance:
                 them were not made alike.
         """
         settings, origin, first = {}, {}, {}  # `first`: where a setting, or a hash, comes from
+        several = len({*map(kind_of, paths)}) > 1  # kinds of maps
         for path in paths:
             if entry := self.entry(path):
                 others = self._check(path, entry, expects)
                 for found, theirs in ((origin, entry["from"]), (settings, entry["settings"])):
                     for name, value in theirs.items():
-                        if name in OF_KIND and "@" in path.name:
-                            continue  # results of several kinds of maps are read together
+                        if name in OF_KIND and several:
+                            continue
                         known = self.files.relative(first.setdefault(name, path))
                         if found.setdefault(name, value) != value and (others or name in MODEL_FILES):
                             how = "; ".join(changes(found[name], value, name))

@@ -59,8 +59,12 @@ class Names:
     def others(self, name: str) -> list["Names"]:
         """The files of all other kinds of maps than the paper's, of which the file of that name is there."""
         there = sorted(self.experiment.glob(f"{replace(self, kind='').judged}@*_{name}.pickle"))
-        kinds = [path.name.rpartition("@")[2].removesuffix(f"_{name}.pickle") for path in there]
-        return [replace(self, kind=kind) for kind in kinds]
+        return [replace(self, kind=kind_of(path)) for path in there]
+
+    @property
+    def own_kind(self) -> "Names":
+        """The same files of the paper's kind of maps."""
+        return replace(self, kind="")
 
     def tokenized(self, split: str) -> Path:
         """Tokens and chosen positions of "train" or "val"."""
@@ -101,9 +105,8 @@ class Names:
 
     def options(self, path: Path) -> str:
         """What must stand behind the name of a file's maker: "", but for matrices of another dataset, or kind."""
-        of_kind = self.kind and f"@{self.kind}" in f"{path.parent.name}/{path.name}"
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
-        return dataset + (f" --map {self.kind}" if of_kind else "")
+        return dataset + (f" --map {self.kind}" if self.kind and kind_of(path) == self.kind else "")
 
     def relative(self, path: Path) -> str:
         """A file's path from the root, as it is shown and recorded."""
@@ -114,6 +117,12 @@ class Names:
         if len(paths) <= 2:
             return ", ".join(map(self.relative, paths))
         return f"{len(paths)} files in {', '.join(sorted({self.relative(path.parent) for path in paths}))}"
+
+
+def kind_of(path: Path) -> str:
+    """The kind of maps that a file is of, by its name or its folder's; "" for the paper's."""
+    name = next((name for name in (path.name, path.parent.name) if "@" in name), "")
+    return name.partition("@")[2].split("_")[0]
 
 
 def find_model(name: str) -> str:

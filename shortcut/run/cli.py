@@ -105,6 +105,7 @@ OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default
     "map": ("MAP", map_kind, "KIND", "kinds of maps, one or more"),
     "matrices-from": ("", dataset_name, "DATASET",
                       "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
+    "words": ("", str, "FILE", "write the surprisal of every word of the text in --sentence, at every layer, as CSV"),
     "sentence": ("", str, "TEXT_OR_FILE", "show what every layer would predict in it; FILE: one a line"),
 }  # fmt: skip
 
@@ -135,6 +136,8 @@ def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: Module
         name = "docstrings" if source == "docstrings" else "NAME"
         why = f"--source {source} needs a name for its files, which are not those of {config.DATASET}"
         raise Problem(f"{why}: add --dataset {name}")
+    if getattr(args, "words", None) and args.sentence is None:
+        raise Problem("--words needs a text: add --sentence TEXT_OR_FILE")
     args.dataset = args.dataset or config.DATASET
     for kind in getattr(args, "map", ()):
         try:

@@ -181,7 +181,7 @@ def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, for
 
 
 def fetch(repository: str, folder: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Download a lens of another tool from a `folder` of a repository, or (spaces/...) space, on the hub, and take it."""
+    """Download a lens from a `folder` of a repository, or (spaces/...) space, on the hub, and take it."""
     name = repository.removeprefix("spaces/")
     kind_of = "model" if name == repository else "space"
     with tempfile.TemporaryDirectory() as there:

@@ -86,6 +86,10 @@ class Work:
         self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
         self.todo: list[Path] = []  # the outputs that are not there yet
 
+    def of_kind(self, kind_of_maps: str) -> "Work":
+        """The same work with another kind of maps."""
+        return Work(self.stage, self.config, self.args, kind_of_maps)
+
     def introduce(self, doc: str) -> None:
         """Say what the script does, and the settings in force."""
         shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}

@@ -1,26 +1,22 @@
 """What is shown of scores and results once they are there: figures, tables, the page, one sentence."""
 
-import hashlib
 import io
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from shortcut import Problem, alternation, early_exit, lens, results
+from shortcut import alternation, early_exit, results
 from shortcut.approximation import mode_of
 from shortcut.comparison import Comparison
-from shortcut.corpus.texts import lines_of, text_of
 from shortcut.files import beside, formats, store
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.linear import KINDS, LEAST_SQUARES
 from shortcut.results import SAME, Results
-from shortcut.run import loading, stages, steps
+from shortcut.run import stages
 from shortcut.run.script import Work
 from shortcut.show import lenses as maps_side_by_side
-from shortcut.show import maps, plots, report, tables
+from shortcut.show import maps, report, tables
 from shortcut.show.canvas import Plot
 
 
@@ -190,47 +186,3 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
             if path in outputs.todo:
                 with outputs.writing(path) as file:
                     file.write(content)
-
-
-def look_inside(work: Work) -> None:
-    """Draw and print what every layer would predict in the sentences asked for."""
-    name = work.args.model
-    if name == work.files.model and name not in work.config.LAYERS and not Path(name).is_dir():
-        raise Problem(f"--sentence runs the model: --model {name} names results, give the model's name or folder")
-    jumps = [work.require(work.files.matrix(l, work.L)) for l in range(work.L)]
-    sentences = asked(work.args.sentence)
-    model = steps.load_model(work)
-    tokenizer = loading.load_tokenizer(name, masked=work.masked)
-    maps = [formats.load_matrix(path, model.d) for path in jumps]
-    grids = [lens.look(model, tokenizer, sentence, maps, work.say) for sentence in sentences]
-    for sentence, grid in zip(sentences, grids, strict=True):
-        figure = f"sentence_{slug(sentence)}"
-        made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}
-        made_with |= {kind: work.fingerprint(kind) for kind in ("weights", "tokenizer")}
-        with work.outputs(jumps, work.files.plots(figure), **made_with) as outputs:
-            draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.title)})
-        work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
-
-
-def asked(text_or_file: str) -> list[str]:
-    """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out."""
-    is_file = os.path.isfile(text_or_file)
-    if " " not in text_or_file and re.search(r"/|\.[a-z]{2,5}$", text_or_file) and not is_file:
-        raise Problem(f"--sentence {text_or_file}: no such file; expected a sentence, or a file of one a line")
-    try:  # an argument's bytes, which Python decodes as the locale has it, are UTF-8 as a file's are
-        content = Path(text_or_file).read_bytes() if is_file else os.fsencode(text_or_file)
-        lines = [text_of(line) for line in lines_of(content, text_or_file)]
-    except ValueError as error:
-        raise Problem(f"--sentence {text_or_file!r}: expected UTF-8 text ({error})") from error
-    found = [line.rstrip() for line in lines if line.strip()]
-    if not found:
-        raise Problem(f"--sentence {text_or_file!r} holds no sentence: give one, or a file of one a line")
-    return found
-
-
-def slug(sentence: str) -> str:
-    """A name for the sentence's files: its words, and a hash where they alone would not tell it from another."""
-    words = "-".join(re.findall("[A-Za-z0-9]+", sentence))[:60]
-    if words.replace("-", " ") == sentence:
-        return words
-    return f"{words[:50]}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"

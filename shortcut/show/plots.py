@@ -132,9 +132,9 @@ def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
     bold = "the model's best" if grid.masked else "as at the last layer"
     title = f"{grid.heading()}\n{title} (bold: {bold})"
-    figure = canvas.figure(max(PAGE, 2 * 0.56 * columns + 1), 0.17 * rows + 1.1, title)
+    figure = canvas.figure(max(PAGE, len(grid.predicted) * 0.56 * columns + 1), 0.17 * rows + 1.1, title)
     highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10
-    axes = figure.subplots(1, 2, sharey=True)
+    axes = figure.subplots(1, len(grid.predicted), sharey=True)
     for ax, (mode, predicted) in zip(axes, grid.predicted.items(), strict=True):
         p = grid.probabilities[mode]
         image = ax.imshow(p.numpy(), vmin=0, vmax=highest, cmap="YlGnBu", aspect="auto", interpolation="nearest")
