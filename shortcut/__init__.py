@@ -3,16 +3,17 @@
     h_l            the state of a token after l blocks; h_0 enters the first    representations, models
     A_ij           the least-squares map from h_i to h_j                         linear
     how good it is beyond its r2                                                 quality
+    the Jacobian lens, and all kinds of maps side by side                        jacobian, comparison
     id, mat, ...   the ways to go on from layer l without its blocks             approximation
     Precision@k, Surprisal, r2                                                   metrics
     what is read out of an approximation, and judged by the model                predictions
     lambda         of the threshold at which a sentence leaves early             early_exit
     the curves, with their intervals                                             results
-    one sentence, layer by layer                                                 lens
+    one sentence, layer by layer; the surprisal of words                         lens, words
 
-`tokens` has sentences as ids, `structure` what is found in a model by its structure alone. These modules
-open no file and read no setting; `corpus` finds sentences, `files` keeps what was made, `show` shows it, `run` is
-what the scripts share.
+`tokens` has sentences as ids, `structure` what is found in a model by its structure alone; `shortcut.Lens` is what
+the scripts have made, in Python. These modules open no file and read no setting; `corpus` finds sentences, `files`
+keeps what was made, `show` shows it, `run` is what the scripts share.
 """
 
 import os
@@ -26,6 +27,14 @@ class Problem(Exception):  # noqa: N818  (it is the person's problem before it i
 
     Scripts print it as one line and end with exit code 1. Any other exception is a defect of ours.
     """
+
+
+def __getattr__(name: str) -> object:
+    if name == "Lens":  # on demand, since it loads torch
+        from shortcut.run.face import Lens  # noqa: PLC0415
+
+        return Lens
+    raise AttributeError(f"module shortcut has no attribute {name}")
 
 
 def one_line(error: Exception, longest: int = 250) -> str:

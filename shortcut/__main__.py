@@ -7,7 +7,8 @@ from shortcut import Problem
 from shortcut.files import exchange
 from shortcut.files.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
-from shortcut.run import cli
+from shortcut.linear import LEAST_SQUARES
+from shortcut.run import cli, kind
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,8 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         from shortcut.run import lending  # noqa: PLC0415  (loads models)
 
-        kind = args.map if args.command == "export" else FORMATS[of].kind
-        model, files = lending.names(args.model, args.dataset, args.out, kind)
+        of_kind = args.map if args.command == "export" else FORMATS[of].kind
+        model, files = kind.files_of(args.model, args.dataset, args.out, _named(of_kind))
         if args.command == "export":
             lending.export(model, files, of, cli.say)
         elif args.command == "import":
@@ -36,8 +37,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _names(args: argparse.Namespace) -> Names:
-    kind = getattr(args, "map", "least-squares")
-    return Names(args.out.resolve(), Path(args.model).name, args.dataset, kind="" if kind == "least-squares" else kind)
+    of_kind = _named(getattr(args, "map", LEAST_SQUARES))
+    return Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
+
+
+def _named(kind_of_maps: str) -> str:
+    return "" if kind_of_maps == LEAST_SQUARES else kind_of_maps
 
 
 def _progress(items: list) -> object:
@@ -70,7 +75,7 @@ def _options() -> argparse.ArgumentParser:
         " was written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
     )
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=told)
-    export.add_argument("--map", type=cli.map_kind, metavar="KIND", default="least-squares", help="kind of maps")
+    export.add_argument("--map", type=cli.map_kind, metavar="KIND", default=LEAST_SQUARES, help="kind of maps")
     formats = ", ".join(FORMATS)
     fetch.add_argument("--from", dest="lens", choices=FORMATS, help=f"the format of a lens: {formats}")
     take.add_argument("--from", dest="lens", choices=FORMATS, required=True, help=f"its format: {formats}")
@@ -78,14 +83,14 @@ def _options() -> argparse.ArgumentParser:
     for command in (fetch, take):
         command.add_argument("--force", action="store_true", help="replace what is there")
     for command, defaults in ((fetch, ("gpt2-medium", "wikipedia")), (take, (None, None)), (export, (None, None))):
-        for option, kind, default in zip(("--model", "--dataset"), (str, cli.dataset_name), defaults, strict=True):
+        for option, type_, default in zip(("--model", "--dataset"), (str, cli.dataset_name), defaults, strict=True):
             what = (
                 "its folder under linreg/, or for lenses name or folder of the model"
-                if kind is str
+                if type_ is str
                 else "its folder there"
             )
             told = f"{what}{f' (default: {default})' if default else ''}"
-            command.add_argument(option, type=kind, metavar="NAME", default=default, required=not default, help=told)
+            command.add_argument(option, type=type_, metavar="NAME", default=default, required=not default, help=told)
         command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help="holds linreg/")
     return options
 

@@ -67,6 +67,8 @@ def _write_jacobian(maps: Maps, model: str, n: int) -> dict[str, bytes]:
     if maps[0].shape[1] > len(maps[0]):
         raise Problem("a Jacobian lens has no intercept: export maps of another kind, or --to tuned-lens")
     J = {l: A.half() for l, A in enumerate(maps[1:])}
+    if beyond := [l + 1 for l in J if not J[l].isfinite().all()]:
+        raise Problem(f"not exported: the maps of layers {_few(beyond)} hold numbers beyond half precision")
     return {"lens.pt": _bytes({"J": J, "n_prompts": n, "source_layers": [*J], "d_model": len(maps[0])})}
 
 

@@ -108,6 +108,12 @@ class Names:
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
         return dataset + (f" --map {self.kind}" if self.kind and kind_of(path) == self.kind else "")
 
+    def fitted_by(self, path: Path) -> str:
+        """The command that makes a matrix."""
+        if self.kind == "tuned":
+            return "python -m shortcut import"
+        return f"{'bert_' * self.masked}add_linreg.py{self.options(path)}"
+
     def relative(self, path: Path) -> str:
         """A file's path from the root, as it is shown and recorded."""
         return path.relative_to(self.root).as_posix()

@@ -6,8 +6,11 @@ Loads no library, so that it answers the Makefile before any is installed.
 import json
 import os
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
+
+from shortcut import Problem
+from shortcut.files.names import Names, find_model, model_folder
 
 MASKED_TYPES = (  # of those that are masked models where their config names no head
     "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
@@ -45,3 +48,14 @@ def _config_file(name: str) -> Path:
     downloads = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
     commit = (downloads / "refs" / "main").read_text(encoding="utf-8").strip()
     return downloads / "snapshots" / commit / "config.json"
+
+
+def files_of(model: str, dataset: str, out: Path, kind_of_maps: str = "") -> tuple[str, Names]:
+    """A model, found by its name or folder, and the files of its maps, of another kind than the paper's if so named.
+
+    Raises Problem: it is neither a folder nor downloaded, so that it is unknown whether it is masked.
+    """
+    found = find_model(model)
+    if (masked := is_masked(found, SimpleNamespace(LAYERS={}, MASKED=()))) is None:
+        raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
+    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=kind_of_maps, masked=masked)

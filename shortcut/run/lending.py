@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -20,11 +19,11 @@ from shortcut import Problem, linear, metrics, one_line, representations
 from shortcut.files import formats, store
 from shortcut.files.lenses import FORMATS, Maps
 from shortcut.files.manifest import Provenance, sha256
-from shortcut.files.names import Names, find_model, model_folder
+from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.intervals import Estimate, proportion
 from shortcut.models import Model
-from shortcut.run import kind, loading
+from shortcut.run import loading
 from shortcut.tokens import Tokenized
 
 WORSE = 0.005  # r2 and Precision@1 that a layer may lose
@@ -40,18 +39,6 @@ class Judged:
     precision: list[Estimate]  # @1
 
 
-def names(model: str, dataset: str, out: Path, kind_of_maps: str = "") -> tuple[str, Names]:
-    """The model, found, and the files of its maps.
-
-    Raises Problem: it is neither a folder nor downloaded, so that it is unknown whether it is masked.
-    """
-    found = find_model(model)
-    if (masked := kind.is_masked(found, SimpleNamespace(LAYERS={}, MASKED=()))) is None:
-        raise Problem(f"--model {model}: no folder here, and not downloaded: run the pipeline with it first")
-    other = "" if kind_of_maps == linear.LEAST_SQUARES else kind_of_maps
-    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=other, masked=masked)
-
-
 def export(model: str, files: Names, to: str, notice: Notice) -> None:
     """Write the maps into layer L as a lens of another tool, with a card, if it is as good as they are.
 
@@ -65,8 +52,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     L, d = loaded.n_layers, loaded.d
     paths = [files.matrix(l, L) for l in range(L)]
     val = files.states("val") if files.masked else files.tokenized("val")
-    script = f"{'bert_' * files.masked}add_linreg.py{files.options(paths[0])}"
-    for path, maker in ((val, "the scripts before it"), *((path, script) for path in paths)):
+    for path, maker in (*((path, files.fitted_by(path)) for path in paths), (val, "the scripts up to add_linreg.py")):
         if not path.exists():
             raise Problem(f"{files.relative(path)} not found: run {maker} first")
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)

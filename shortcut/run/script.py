@@ -186,6 +186,7 @@ class Work:
             raise Problem(f"no folder {self.files.root}: give one that is there with --out, or leave that out")
         if not path.exists():
             made_by = stages.maker(path, self.files, self.L, self.config) + self.files.options(path)
+            made_by = self.files.fitted_by(path) if self.kind == "tuned" and path.suffix == ".pickle" else made_by
             raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
         return path
 

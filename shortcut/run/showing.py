@@ -148,7 +148,8 @@ def _is_of_others(work: Work, inputs: list[Path], paths: list[Path]) -> bool:
     """Whether what is there is ours, and was made from others than these; what is not ours stays."""
     before = [work.provenance.entry(path) for path in paths if path.exists()]
     shown = {work.files.relative(path): work.provenance.sha256(path) for path in inputs}
-    return all(before) and any(shown.items() - entry["from"].items() for entry in before)
+    gone = [name for entry in before if entry for name in entry["from"] if "@" in name and name not in shown]
+    return all(before) and (bool(gone) or any(shown.items() - entry["from"].items() for entry in before))
 
 
 def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:

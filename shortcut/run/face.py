@@ -1,0 +1,98 @@
+"""What the scripts have made, in Python: `shortcut.Lens`."""
+
+from pathlib import Path
+
+import torch
+
+from shortcut import Problem, lens, tokens
+from shortcut.files import formats
+from shortcut.files.names import PROJECT, Names
+from shortcut.lens import Grid
+from shortcut.linear import KINDS, LEAST_SQUARES, apply
+from shortcut.models import Model
+from shortcut.run import kind, loading
+
+
+class Lens:
+    """A model with the maps that were fitted for it: h_j is about A_ij h_i.
+
+    >>> lens = shortcut.Lens.load("models/gpt2-docstrings", "docstrings")
+    >>> h = lens.states("Return the sum of array elements")      # [L + 1, T, d]
+    >>> logits = lens.read_out(lens.transport(h[3], 3, 12))      # [T, v], as if layers 3 to 11 had run
+    """
+
+    def __init__(self, model: Model, tokenizer, files: Names):
+        self.model, self.tokenizer, self.files = model, tokenizer, files
+        self.kind = files.kind or LEAST_SQUARES
+        self._maps: dict[tuple[int, int], torch.Tensor] = {}
+
+    @classmethod
+    def load(
+        cls, model: str, dataset: str = "wikipedia", kind_of_maps: str = LEAST_SQUARES, *,
+        out: str | Path = PROJECT, device: str = "cpu",
+    ) -> "Lens":  # fmt: skip
+        """A model, by its name or folder, with the maps of a kind that were fitted on a dataset.
+
+        `out` holds linreg/, as the scripts' option.
+
+        Raises Problem: no such model or kind; a model that is no folder and not downloaded.
+        """
+        if kind_of_maps not in KINDS:
+            raise Problem(f"no kind of maps is called {kind_of_maps}: expected {', '.join(KINDS)}")
+        found, files = kind.files_of(model, dataset, Path(out), "" if kind_of_maps == LEAST_SQUARES else kind_of_maps)
+        loaded = loading.load(found, masked=files.masked, device=device)
+        return cls(loaded, loading.load_tokenizer(found, masked=files.masked), files)
+
+    def map(self, source: int, target: int) -> torch.Tensor:
+        """A from layer `source` to `target`, float32 [d, d], or [d, d + 1] with an intercept.
+
+        Raises Problem: it was not fitted; it names the command.
+        """
+        key = source, target
+        if key not in self._maps:
+            path = self.files.matrix(*key)
+            if not path.exists():
+                raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
+            intercept = KINDS[self.kind].intercept
+            self._maps[key] = formats.load_matrix(path, self.model.d, intercept=intercept).to(self.model.device)
+        return self._maps[key]
+
+    def transport(self, h: torch.Tensor, source: int, target: int | None = None) -> torch.Tensor:
+        """What states h [..., d] of layer `source` are expected to be at layer `target`, by default the last.
+
+        Raises Problem: the map was not fitted. Raises ValueError: the target lies before the source.
+        """
+        target = self.model.n_layers if target is None else target
+        if not 0 <= source <= target <= self.model.n_layers:
+            raise ValueError(
+                f"from layer {source} to {target}, expected 0 <= source <= target <= {self.model.n_layers}"
+            )
+        return h if source == target else apply(self.map(source, target).to(h), h)
+
+    @torch.no_grad()
+    def read_out(self, h: torch.Tensor) -> torch.Tensor:
+        """Logits [..., v] of states [..., d], read as the model reads h_L."""
+        return self.model.read_out(h.to(self.model.device))
+
+    @torch.no_grad()
+    def states(self, text: str) -> torch.Tensor:
+        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d].
+
+        Raises Problem: more tokens than the model takes, or none.
+        """
+        ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+        if not 0 < len(ids) <= self.model.context:
+            raise Problem(f"the text has {len(ids)} tokens, expected 1 to {self.model.context}")
+        tokens.check([ids], self.model.vocabulary)
+        found: list[torch.Tensor] = []
+        with self.model.watch(self.model.layer_points(), lambda _, h: found.append(h[0].float())):
+            self.model.run(ids[None].to(self.model.device), None)
+        return torch.stack([h.to(found[0].device) for h in found])
+
+    def predict(self, text: str) -> Grid:
+        """What every layer would predict in a text, as it stands ("id") and with its map (see `lens.look`).
+
+        After each token, or of a masked model at its one [MASK]. Raises Problem as that, or if a map is missing.
+        """
+        maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
+        return lens.look(self.model, self.tokenizer, text, {"mat" if self.kind == LEAST_SQUARES else self.kind: maps})

@@ -1,0 +1,366 @@
+"""The kinds of maps side by side: by the scripts on tiny models, and in other tools' formats and back."""
+
+import csv
+import importlib
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from conftest import LAYERS, D, changed, make_sentences, make_tokenized
+from pipeline import SIZES, files, problem, run
+
+import config
+from shortcut import Problem, linear, metrics, predictions, representations
+from shortcut.__main__ import main as command
+from shortcut.comparison import Comparison
+from shortcut.files import beside, formats, manifest, store
+from shortcut.files.names import Names
+from shortcut.intervals import average
+from shortcut.linear import KINDS
+from shortcut.run import lending, loading
+from shortcut.show import lenses
+
+FITTED = [kind for kind, row in KINDS.items() if kind != "tuned"]
+LOGITS = 3 * torch.randn(2, 50, 11, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    for name, value in {**SIZES, "RANK": 3, "PROBES": 2}.items():
+        monkeypatch.setattr(config, name, value)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "bert"])
+def made(request, tmp_path_factory):
+    """All that can be fitted of a tiny model, judged and shown."""
+    folder, masked = request.getfixturevalue(f"{request.param}_folder"), request.param == "bert"
+    out = tmp_path_factory.mktemp("out")
+    (out / "words.txt").write_text("".join(make_sentences(150)))
+    names = Names(out, f"tiny-{request.param}" + "_mask" * masked, "words", masked=masked)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SIZES, "RANK": 3, "PROBES": 2}.items():
+            patch.setattr(config, name, value)
+        on = ("--out", out, "--dataset", "words")
+        run("get_wikipedia_sentences", "--source", out / "words.txt", *on)
+        on = ("--model", folder, *on)
+        prefix = "bert_" * masked
+        run("bert_add_reps" if masked else "add_tokenization", *on)
+        run(f"{prefix}add_linreg", "--map", *FITTED, *on)
+        run(f"{prefix}add_plot_r2", "--map", *FITTED, *on)
+        if not masked:
+            run("add_linreg_submodules", *on)
+        run(f"{prefix}add_results", "--map", *FITTED, *on)
+        run("plot_results", *on)
+    return folder, names
+
+
+def test_kl_entropy_and_cross_entropy_against_scipy():
+    log_p, log_q = LOGITS.log_softmax(-1)
+    p, q = (x.double().exp().numpy() for x in (log_p, log_q))
+    assert metrics.kl(log_p, log_q).tolist() == pytest.approx(scipy.special.rel_entr(p, q).sum(1).tolist(), rel=1e-4)
+    assert metrics.entropy(log_q).tolist() == pytest.approx(scipy.stats.entropy(q, axis=1).tolist(), rel=1e-4)
+    actual = torch.arange(50) % 11
+    actual[::5] = -1
+    found = metrics.cross_entropy(log_q, actual)
+    assert found.isnan().equal(actual == -1)
+    expected = [scipy.stats.entropy([float(k == t) for k in range(11)], row) for t, row in zip(actual, q, strict=True)]
+    there = actual >= 0
+    assert found[there].tolist() == pytest.approx(
+        [x for x, known in zip(expected, there, strict=True) if known], rel=1e-4
+    )
+
+
+def test_at_the_last_layer_every_lens_is_the_model(made):
+    _, names = made
+    for kind in FITTED:
+        of = replace(names, kind="" if kind == "least-squares" else kind)
+        actual, judged = beside.load_lens(of.lens, SIZES["VAL"], LAYERS)
+        for mode in ("id", "mat"):
+            assert judged[mode]["kl"][-1].abs().max() < 1e-5
+            assert (judged[mode]["kl"][:-1] > 0).any()
+            assert judged[mode]["cross-entropy"].isnan().equal((actual < 0).expand(LAYERS + 1, -1))
+        torch.testing.assert_close(judged["id"]["entropy"][-1], judged["mat"]["entropy"][-1], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
+    """From the states, the matrices and the model's own head, a kind at a time."""
+    folder, names = made
+    model = loading.load(folder, masked=names.masked)
+    if names.masked:
+        tokenized, h = formats.load_states(names.states("val"), LAYERS)
+        expected = tokenized.masked
+    else:
+        tokenized = formats.load_tokenized(names.tokenized("val"))
+        h = linear_states(model, tokenized)
+        ends = zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)
+        expected = torch.tensor([ids[t + 1] if t + 1 < len(ids) else -1 for ids, t in ends])
+    with torch.no_grad():
+        log_p = model.read_out(h[-1]).log_softmax(-1)
+        for kind in FITTED:
+            of = replace(names, kind="" if kind == "least-squares" else kind)
+            actual, judged = beside.load_lens(of.lens, SIZES["VAL"], LAYERS)
+            assert actual.equal(expected)
+            A = formats.load_matrix(of.matrix(1, LAYERS), D, intercept=KINDS[kind].intercept)
+            log_q = model.read_out(linear.apply(A, h[1])).log_softmax(-1)
+            literal = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
+            torch.testing.assert_close(judged["mat"]["kl"][1], literal, rtol=1e-3, atol=1e-4)
+
+
+def linear_states(model, tokenized):
+    h = torch.empty(LAYERS + 1, len(tokenized), D)
+    for batch in representations.batches(model, tokenized, 256):
+        h[:, batch.rows] = representations.run(model, batch).h
+    return h
+
+
+def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(made):
+    _, names = made
+    summary = json.loads(names.summary.read_bytes())
+    page = names.report.read_text(encoding="utf-8")
+    found = summary["lenses"]
+    assert [*found["costs"]] == FITTED
+    assert "2 backward passes" in found["costs"]["jacobian"]
+    assert "those of halves agree" in found["costs"]["jacobian"]
+    for metric in ("precision@1", "kl", "entropy", "cross-entropy"):
+        assert [*found["estimates"][metric]] == ["id", *FITTED]
+        (path,) = [p for p in names.plots(f"lenses_{metric.replace('@', '')}_{LAYERS}") if p.suffix == ".csv"]
+        rows = [row for row in csv.reader(path.read_text().splitlines()) if row[1] == "ridge"]
+        values = [point["mean"] for point in found["estimates"][metric]["ridge"]]
+        assert [float(row[3]) for row in rows] == pytest.approx(values, rel=1e-5, abs=1e-6)
+        assert rows[-1][2] == "mean"
+        assert lenses._name(Comparison({"id": {"cross-entropy": torch.ones(2, 3)}}, {}), metric).split(",")[0] in page
+    own = found["minus_least_squares"]["kl"]
+    assert own["id"][0]["mean"] == pytest.approx(
+        found["estimates"]["kl"]["id"][0]["mean"] - found["estimates"]["kl"]["least-squares"][0]["mean"], abs=2e-6
+    )
+
+
+def test_differences_are_paired_and_leave_out_sentences_without_a_token():
+    a, b = torch.rand(3, 20), torch.rand(3, 20)
+    a[:, :5] = b[:, :5] = torch.nan
+    of = {"id": {"kl": a.nan_to_num(), "cross-entropy": a}, "least-squares": {"kl": b.nan_to_num(), "cross-entropy": b}}
+    others = dict.fromkeys(("precision@1", "precision@5", "precision@10"), torch.rand(3, 20) < 0.5)
+    others |= dict.fromkeys(("surprisal", "entropy"), torch.rand(3, 20))
+    made = Comparison({name: others | values for name, values in of.items()}, {})
+    assert made.with_token == 15
+    assert made.differences["cross-entropy"]["id"][1] == pytest.approx(average((a - b)[1, 5:].double()))
+    assert made.estimates["kl"]["id"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
+    assert "of the 15 that have one" in lenses.tables(made, ["cross-entropy"])[0].title
+
+
+def test_a_kind_that_comes_later_is_added_and_one_of_other_sentences_is_not(made, tmp_path, capsys):
+    folder, names = made
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    here = replace(names, root=tmp_path)
+    for path in (*here.experiment.glob("*@affine*"), *here.experiment.glob("*@ridge_results.pickle")):
+        path.unlink()
+    capsys.readouterr()
+    run("plot_results", "--model", folder, "--dataset", "words", "--out", tmp_path)
+    assert [*json.loads(here.summary.read_bytes())["lenses"]["costs"]] == ["least-squares", "low-rank", "jacobian"]
+    run(
+        f"{'bert_' * here.masked}add_results",
+        "--map",
+        "affine",
+        "--model",
+        folder,
+        "--dataset",
+        "words",
+        "--out",
+        tmp_path,
+    )
+    run("plot_results", "--model", folder, "--dataset", "words", "--out", tmp_path)
+    assert "affine" in json.loads(here.summary.read_bytes())["lenses"]["costs"]
+
+
+def test_each_kind_has_its_own_pages_r2_and_matrices(made):
+    folder, names = made
+    run("plot_results", "--map", *FITTED, "--model", folder, "--dataset", "words", "--out", names.root)
+    for kind in FITTED[1:]:
+        of = replace(names, kind=kind)
+        assert all(path.exists() for path in (of.r2_scores, of.quality, of.results, of.gaps, of.report))
+        entry = manifest.load(of.matrices)[of.matrix(0, LAYERS).name]
+        assert entry["settings"]["map"] == kind
+        assert beside.load_quality(of.quality)["split_half_r2"][0] <= 1
+        into_last = {(l, LAYERS) for l in range(LAYERS)}
+        assert (formats.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
+    entries = manifest.load(replace(names, kind="ridge").matrices).values()
+    assert all(entry["penalty"] > 0 for entry in entries)
+    settings = manifest.load(replace(names, kind="low-rank").matrices)["0_1.pickle"]["settings"]
+    assert settings["rank"] == 3
+
+
+def test_bad_input_is_one_line_each(made, tmp_path, capsys):
+    folder, names = made
+    on = ("--model", folder, "--dataset", "words", "--out", names.root)
+    prefix = "bert_" * names.masked
+    assert "run python -m shortcut import" in problem(capsys, f"{prefix}add_results", "--map", "tuned", *on)
+    assert "tuned are not fitted here: python -m shortcut import" in problem(
+        capsys, f"{prefix}add_linreg", "--map", "tuned", *on
+    )
+    with pytest.raises(SystemExit):
+        run(f"{prefix}add_linreg", "--map", "best", *on)
+    assert "expected least-squares, affine, ridge, low-rank, jacobian, tuned, got 'best'" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "MAP", ("best",))
+        assert problem(capsys, f"{prefix}add_linreg", *on).startswith("MAP in config.py: expected least-squares")
+        patch.undo()
+        patch.setattr(config, "RANK", 2)
+        other = problem(capsys, f"{prefix}add_linreg", "--map", "low-rank", *on)
+    assert "was made with other settings (rank was 3, is 2)" in other
+
+
+# Other tools' formats
+
+
+def exported(made, kind, to, monkeypatch):
+    folder, names = made
+    monkeypatch.setattr(config, "DATASET", "words")
+    command(["export", "--to", to, "--map", kind, "--model", folder, "--dataset", "words", "--out", str(names.root)])
+    return replace(names, kind="" if kind == "least-squares" else kind).matrices / to
+
+
+@pytest.mark.parametrize(
+    ("kind", "to"), [("affine", "tuned-lens"), ("least-squares", "tuned-lens"), ("jacobian", "jlens")]
+)
+def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, monkeypatch, capsys):
+    folder, names = made
+    if names.masked and to == "tuned-lens":
+        with pytest.raises(Problem, match="tuned-lens knows no masked model"):
+            exported(made, kind, to, monkeypatch)
+        return
+    there = exported(made, kind, to, monkeypatch)
+    on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
+    command(["import", str(there), *on])
+    taken = replace(names, root=tmp_path, kind="tuned" if to == "tuned-lens" else "jacobian")
+    own = replace(names, kind="" if kind == "least-squares" else kind)
+    for l in range(to == "jlens", LAYERS):
+        A = formats.load_matrix(own.matrix(l, LAYERS), D, intercept=KINDS[kind].intercept)
+        B = formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens")
+        x = torch.randn(5, D)
+        torch.testing.assert_close(linear.apply(A, x), linear.apply(B, x), rtol=2e-3, atol=2e-3)
+    if to == "jlens":
+        assert formats.load_matrix(taken.matrix(0, LAYERS), D).equal(torch.eye(D))
+        lens = torch.load(there / "lens.pt", weights_only=True)
+        assert (lens["d_model"], lens["n_prompts"], lens["source_layers"]) == (D, 80, [*range(LAYERS - 1)])
+        assert lens["J"][0].dtype == torch.float16
+    card = (there / "README.md").read_text()
+    assert f"base_model: {names.model_name}" in card
+    assert "Licence: not chosen yet" in card
+    assert f"| {LAYERS - 1} | " in card
+    (entry,) = [manifest.load(taken.matrices)[f"1_{LAYERS}.pickle"]]
+    assert entry["script"] == "shortcut import"
+    capsys.readouterr()
+
+
+def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path, monkeypatch):
+    folder, names = made
+    if names.masked:
+        pytest.skip("tuned-lens knows no masked model")
+    there = exported(made, "affine", "tuned-lens", monkeypatch)
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    command(
+        ["import", str(there), "--from", "tuned-lens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
+    )
+    on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
+    run("add_results", "--map", "tuned", *on)
+    run("plot_results", *on)
+    found = json.loads(replace(names, root=tmp_path).summary.read_bytes())["lenses"]
+    assert found["costs"]["tuned"] == "not fitted here"
+    of = found["estimates"]["kl"]
+    assert [p["mean"] for p in of["tuned"]] == pytest.approx([p["mean"] for p in of["affine"]], abs=1e-5)
+
+
+def test_tuned_lens_loads_what_was_exported(made, monkeypatch):
+    """Where that package is installed: its logits are those of our maps."""
+    tuned_lens = pytest.importorskip("tuned_lens")
+    folder, names = made
+    if names.masked:
+        pytest.skip("tuned-lens knows no masked model")
+    there = exported(made, "least-squares", "tuned-lens", monkeypatch)
+    model = loading.load(folder, masked=False)
+    lens = tuned_lens.TunedLens.from_model_and_pretrained(model.net, str(there))
+    h = torch.randn(4, D)
+    with torch.no_grad():
+        for l in range(LAYERS):
+            own = model.read_out(linear.apply(formats.load_matrix(names.matrix(l, LAYERS), D), h))
+            torch.testing.assert_close(lens(h, l), own, rtol=1e-4, atol=1e-4)
+
+
+def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
+    """A gain of 40,000 along a direction that the states of eight sentences, of width 16, have nothing of."""
+    tokenized = make_tokenized(8, 320)
+    h = linear_states(gpt2, tokenized)
+    normal = torch.linalg.svd(h[1]).Vh[-1]
+    maps = [torch.eye(D) for _ in range(LAYERS)]
+    maps[1] = maps[1] + 10_000 * torch.outer(torch.ones(D), normal)
+    own, its = (lending.judge(gpt2, tokenized, of) for of in (maps, [A.half().float() for A in maps]))
+    assert own.r2[1] == pytest.approx(lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS).r2[1], abs=0.02)
+    with pytest.raises(
+        Problem, match=r"^not exported, jlens rounds these maps .*, which ruins layers 1 \(r2 [^,]*\S+ [^,]*$"
+    ):
+        lending._check(own, its, 0, "jlens")
+    lending._check(own, own, 0, "jlens")
+
+
+def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, capsys):
+    folder, names = made
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    path = replace(names, root=tmp_path).matrix(1, LAYERS)
+    with store.replacing(path) as file:
+        store.dump(file, torch.full((D, D), 1e5))
+    manifest.save(path.parent, {})
+    with pytest.raises(Problem, match="not exported: the maps of layers 1 hold numbers beyond half precision"):
+        command(["export", "--to", "jlens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)])
+    capsys.readouterr()
+    assert not (path.parent / "jlens").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda lens: lens | {"d_model": 2 * D}, f"is a lens of a model of width {2 * D}, expected {D}"),
+        (lambda lens: lens | {"J": {0: lens["J"][0]}}, f"has layers 0, expected 0 to {LAYERS - 2}: a lens of another"),
+        (lambda lens: lens | {"J": {**lens["J"], 9: lens["J"][0]}}, "a lens of another model"),
+        (lambda lens: lens | {"J": {l: J[:2] for l, J in lens["J"].items()}}, f"expected finite numbers [{D}, {D}]"),
+        (lambda lens: lens | {"J": {l: J / 0 for l, J in lens["J"].items()}}, "expected finite numbers"),
+        (lambda lens: [lens], "expected a dict with J"),
+        (lambda lens: {"run": print}, "lens.pt is no file of tensors"),
+    ],
+)
+def test_a_lens_that_does_not_fit_is_one_line(made, change, why, tmp_path, monkeypatch, capsys):
+    folder, _ = made
+    there = exported(made, "jacobian", "jlens", monkeypatch)
+    torch.save(change(torch.load(there / "lens.pt", weights_only=True)), tmp_path / "lens.pt")
+    with pytest.raises(Problem) as caught:
+        command(
+            ["import", str(tmp_path), "--from", "jlens", "--model", folder, "--dataset", "w", "--out", str(tmp_path)]
+        )
+    capsys.readouterr()
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [*(tmp_path / "linreg").rglob("*.pickle")]
+
+
+def test_a_tuned_lens_of_another_model_is_one_line(made, tmp_path, monkeypatch, capsys):
+    folder, names = made
+    if names.masked:
+        pytest.skip("tuned-lens knows no masked model")
+    there = exported(made, "affine", "tuned-lens", monkeypatch)
+    with pytest.raises(Problem, match="is a lens of tiny-gpt2 .3 layers of width 16., expected one of changed"):
+        command(["import", str(there), "--from", "tuned-lens", "--model", changed(folder, tmp_path), "--dataset", "w",
+                 "--out", str(tmp_path)])  # fmt: skip
+    with pytest.raises(Problem, match=r"holds no params.pt: expected a tuned-lens folder"):
+        command(["import", str(tmp_path), "--from", "tuned-lens", "--model", folder, "--dataset", "w"])
+    capsys.readouterr()
+    assert files(tmp_path / "linreg") == {} if (tmp_path / "linreg").exists() else True
+
+
+def test_a_judged_lens_needs_no_more_than_its_predictions(gpt2):
+    """Those that are not asked for are not there."""
+    found = predictions.judge(gpt2, torch.randn(2, 4, D), torch.randn(4, D), torch.arange(4))
+    assert found.lens is None
+    assert importlib.import_module("add_results").main
