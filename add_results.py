@@ -32,7 +32,6 @@ def main(work: Work) -> None:
     model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"))
     maps, (schedules, jumps) = steps.maps(work, model), steps.schedules(work, model)
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
-
     actual = tokens.actual(tokenized, masked=work.masked)
 
     def judge(batch: Batch) -> dict[str, Predictions]:
@@ -40,7 +39,7 @@ def main(work: Work) -> None:
         seen = representations.run(model, batch)
         ends = {mode: go_on[mode](seen) for mode in go_on}
         if schedules:
-            ends[steps.SCHEDULES] = alternate(model, seen, [*schedules.values()], jumps)
+            ends[steps.SCHEDULES] = alternate(model, seen, alternation.distinct(schedules), jumps)
         read = dict.fromkeys(beside.LENSES, actual[batch.rows])
         return {name: predictions.judge(model, h, seen.h[-1], batch.rows, read.get(name)) for name, h in ends.items()}
 
@@ -54,7 +53,7 @@ def main(work: Work) -> None:
     work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
     work.save_missing(work.files.lens, beside.lens_dict(judged, actual))
     if alternated:
-        records = alternation.records(schedules, work.L, alternated.topk[:-1], alternated.surprisal[:-1])
+        records = alternation.records(schedules, work.L, alternated.topk, alternated.surprisal)
         work.save_missing(work.files.schedules, *records)
 
 

@@ -29,7 +29,6 @@ def main(work: Work) -> None:
     maps = steps.maps(work, model)
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")
-
     actual = tokens.actual(tokenized, masked=work.masked)
 
     def judge(batch: Batch) -> dict[str, Predictions]:

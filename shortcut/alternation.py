@@ -71,16 +71,23 @@ def schedules(r2: Mapping[tuple[int, int], float], L: int) -> dict[tuple[str, in
     return {**round_robin(L), **{("r2", k, L - k): schedule for k, schedule in r2_informed(r2, L).items()}}
 
 
+def distinct(of: Mapping[tuple[str, int, int], Schedule]) -> list[Schedule]:
+    """The schedules that are run: some go by two names."""
+    return [*dict.fromkeys(of.values())]
+
+
 def records(
     of: Mapping[tuple[str, int, int], Schedule], L: int, topk: torch.Tensor, surprisal: torch.Tensor
 ) -> list[Record]:
-    """What is kept of them, of topk [S, n, 10] and surprisal [S, n] in their order."""
+    """What is kept of them, given topk [S, n, 10] and surprisal [S, n] of those that are `distinct`, in that order."""
+    row = {schedule: s for s, schedule in enumerate(distinct(of))}
     return [
         {
             "info": {"type": "schedule", "first": first, "blocks": a, "jumps": b, "schedule": schedule},
             "layers_processed": float(executed(schedule, L)), "topk": topk[s], "surprisal": surprisal[s],
         }
-        for s, ((first, a, b), schedule) in enumerate(of.items())
+        for (first, a, b), schedule in of.items()
+        for s in [row[schedule]]
     ]  # fmt: skip
 
 

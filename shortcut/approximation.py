@@ -131,7 +131,8 @@ def alternate(
     Schedules that begin alike share the work of their beginning, and blocks before any jump have run already.
     """
     L, batch = model.n_layers, seen.batch
-    calls = model.called(batch.ids, batch.mask)
+    with model.going_on(L, seen.entering[0]):  # the blocks passed over: what they are called with beside h is all
+        calls = model.called(batch.ids, batch.mask)
     finals = torch.empty(len(schedules), len(batch.rows), model.d, device=seen.h.device)
 
     def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:

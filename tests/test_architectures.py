@@ -14,7 +14,7 @@ from pipeline import problem, run
 from tokenizers.processors import TemplateProcessing
 
 import config
-from shortcut import Problem, representations, results, tokens
+from shortcut import Problem, approximation, jacobian, representations, results, tokens
 from shortcut.approximation import MODES
 from shortcut.files import formats
 from shortcut.files.names import Names
@@ -81,6 +81,31 @@ def test_reading_out_and_going_on_from_every_layer_are_the_model_itself(any_mode
             ours = model.net(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         torch.testing.assert_close(ours, logits, **tight)
     assert model.n_layers == L
+
+
+def test_blocks_run_one_by_one_and_gradients_reach_every_layer(any_model):
+    """With no jump the alternation is the model's own pass; along v the gradient is what a step in h_l changes."""
+    model, tokenized = any_model, make_tokenized(6, 320, longest=7)
+    (batch,) = representations.batches(model, tokenized, 500)
+    seen = representations.run(model, batch)
+    if not model.masked and model.is_chain:
+        maps = {(0, L): torch.eye(D)}
+        finals = approximation.alternate(model, seen, [(), ((0, L),)], maps)
+        torch.testing.assert_close(finals[0], seen.h[L], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(finals[1], seen.h[0], rtol=1e-4, atol=1e-4)
+    V = jacobian.probes(D, 6, 1, seed=0)[:, batch.rows]
+    found = jacobian.gradients(model, batch, V)
+    torch.testing.assert_close(found[: L + 1], seen.h, rtol=1e-4, atol=1e-4)
+    assert found.shape == (L + 1 + L, 6, D)
+    step, moved = 1e-3 * torch.randn(6, D, generator=torch.Generator().manual_seed(1)), []
+    for sign in (1, -1):
+        h = seen.entering[1].clone().reshape(*batch.ids.shape, D)
+        h[torch.arange(6), batch.last] += sign * step
+        with torch.no_grad():
+            moved.append(batch.at_chosen(model.go_on(1, h.reshape(seen.entering[1].shape), batch.ids, batch.mask)))
+    change = ((moved[0] - moved[1]) / 2 * V[0]).sum(1)
+    linear = (found[L + 2] * step).sum(1)
+    assert (change - linear).norm() < 0.1 * linear.norm() + 2e-4
 
 
 def half(kind, folder):

@@ -29,6 +29,9 @@ def run_all(out, model, scripts=SCRIPTS, *more):
         run(script, "--out", out, "--model", model, "--dataset", "words", *more)
 
 
+FIGURES = ("pre", "surp", "ee_pre1", "r2_scores", "maps", "lenses_kl", "lenses_entropy", "lenses_cross-entropy")
+
+
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     for name, value in SIZES.items():
@@ -55,8 +58,9 @@ def made(tmp_path_factory, bert_folder):
 def test_every_file_of_the_design_is_there(made):
     expected = {
         made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results, made.gaps,
+        made.lens, made.quality,
         *(made.matrix(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)),
-        *made.plots(*(f"{name}_{LAYERS}" for name in ("pre", "surp", "ee_pre1", "r2_scores"))),
+        *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)),
         made.summary, made.report,
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}

@@ -33,6 +33,10 @@ FIGURES = (
     "ee_pre1",
     "r2_scores",
     "alternation",
+    "maps",
+    "lenses_kl",
+    "lenses_entropy",
+    "lenses_cross-entropy",
 )
 
 
@@ -95,7 +99,7 @@ def test_every_file_of_the_design_is_there(made):
     pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
     expected = [
         made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores,
-        made.results, made.gaps, made.schedules,
+        made.results, made.gaps, made.lens, made.schedules, made.quality,
         *(made.matrix(i, j) for i, j in pairs),
         *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)), made.submodules,
         *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)), made.summary, made.report,

@@ -13,15 +13,15 @@ SCRIPTS = (
 ACTS_ON = {  # the options of each script beside --dataset, --out and --force
     "get_wikipedia_sentences": "source seed",
     "add_tokenization": "model seed",
-    "add_linreg": "model device batch-size seed",
-    "add_plot_r2": "model matrices-from device batch-size seed",
+    "add_linreg": "model map device batch-size seed",
+    "add_plot_r2": "model map matrices-from device batch-size seed",
     "add_linreg_submodules": "model device batch-size seed",
-    "add_results": "model matrices-from device batch-size seed",
-    "plot_results": "model matrices-from sentence device",
+    "add_results": "model map matrices-from device batch-size seed",
+    "plot_results": "model map matrices-from sentence words device",
     "bert_add_reps": "model device batch-size seed",
-    "bert_add_linreg": "model device seed",
-    "bert_add_plot_r2": "model matrices-from device seed",
-    "bert_add_results": "model matrices-from device batch-size seed",
+    "bert_add_linreg": "model map device batch-size seed",
+    "bert_add_plot_r2": "model map matrices-from device seed",
+    "bert_add_results": "model map matrices-from device batch-size seed",
 }
 SIZES = {"SENTENCES": 150, "TRAIN": 80, "VAL": 40}
 
