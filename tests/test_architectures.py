@@ -93,19 +93,21 @@ def test_blocks_run_one_by_one_and_gradients_reach_every_layer(any_model):
         finals = approximation.alternate(model, seen, [(), ((0, L),)], maps)
         torch.testing.assert_close(finals[0], seen.h[L], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(finals[1], seen.h[0], rtol=1e-4, atol=1e-4)
-    V = jacobian.probes(D, 6, 1, seed=0)[:, batch.rows]
+    kinks = model.net.config.model_type == "opt"  # its rectifiers', within larger steps; others have float32 inside
+    model, size = (double(model), 1e-6) if kinks else (model, 1e-3)
+    seen, V = representations.run(model, batch), jacobian.probes(D, 6, 1, seed=0)[:, batch.rows]
     found = jacobian.gradients(model, batch, V)
     torch.testing.assert_close(found[: L + 1], seen.h, rtol=1e-4, atol=1e-4)
     assert found.shape == (L + 1 + L, 6, D)
-    step, moved = 1e-3 * torch.randn(6, D, generator=torch.Generator().manual_seed(1)), []
+    step, moved = size * torch.randn(6, D, generator=torch.Generator().manual_seed(1)), []
     for sign in (1, -1):
         h = seen.entering[1].clone().reshape(*batch.ids.shape, D)
         h[torch.arange(6), batch.last] += sign * step
         with torch.no_grad():
             moved.append(batch.at_chosen(model.go_on(1, h.reshape(seen.entering[1].shape), batch.ids, batch.mask)))
-    change = ((moved[0] - moved[1]) / 2 * V[0]).sum(1)
-    linear = (found[L + 2] * step).sum(1)
-    assert (change - linear).norm() < 0.1 * linear.norm() + 2e-4
+    change = ((moved[0] - moved[1]) / (2 * size) * V[0]).sum(1).float()
+    linear = (found[L + 2] * step / size).sum(1)
+    assert (change - linear).norm() < 0.05 * linear.norm() + 0.02
 
 
 def half(kind, folder):
