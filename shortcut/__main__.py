@@ -16,7 +16,9 @@ def main(argv: list[str] | None = None) -> None:
     args = _options().parse_args(argv)
     of = getattr(args, "lens", None)
     if of is None and args.command == "fetch":
-        exchange.fetch(args.repository, _names(args), force=args.force, notice=cli.say, progress=_progress)
+        exchange.fetch(
+            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress
+        )
     elif of is None:
         exchange.export(_names(args), cli.say, _progress)
     else:
@@ -29,11 +31,11 @@ def main(argv: list[str] | None = None) -> None:
         elif args.command == "import":
             lending.take(args.source, model, files, of, cli.say, force=args.force)
         else:
-            repository = lending.SPACES.get(of) if args.repository == exchange.REPOSITORY else args.repository
-            if repository is None:
-                raise Problem(f"fetch --from {of} needs a repository: OWNER/NAME, or spaces/OWNER/NAME")
-            folder = f"lens/{files.model_name}" if args.folder is None else args.folder
-            lending.fetch(repository, folder, model, files, of, cli.say, force=args.force)
+            default = f"{lending.PUBLISHED[of]}/{files.model_name}" if of in lending.PUBLISHED else None
+            source = args.repository or default
+            if source is None or source.removeprefix("spaces/").count("/") < 1:
+                raise Problem(f"fetch --from {of} takes [spaces/]OWNER/NAME[/FOLDER], got {source}")
+            lending.fetch(source, model, files, of, cli.say, force=args.force)
 
 
 def _names(args: argparse.Namespace) -> Names:
@@ -60,9 +62,8 @@ def _options() -> argparse.ArgumentParser:
         " With --from, a lens of another tool, as import takes one."
     )
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=told)
-    of_hub = f"OWNER/NAME on the hub, or spaces/OWNER/NAME (default: {hub.REPOSITORY})"
-    fetch.add_argument("repository", nargs="?", default=hub.REPOSITORY, help=of_hub)
-    fetch.add_argument("--folder", metavar="PATH", help="where in it a lens lies (default: lens/<model>)")
+    of_hub = f"OWNER/NAME (default: {hub.REPOSITORY}); of a lens [spaces/]OWNER/NAME[/FOLDER]"
+    fetch.add_argument("repository", nargs="?", help=of_hub)
     told = (
         "Take a lens of another tool as maps into the last layer, in linreg/<m>/<d>@<kind>/: a tuned-lens folder as"
         " kind tuned, a Jacobian lens as kind jacobian. It is checked for shape, finite numbers and the model it is of."

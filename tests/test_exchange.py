@@ -21,6 +21,7 @@ import config
 from shortcut import Problem
 from shortcut.__main__ import main
 from shortcut.files import exchange, formats, manifest, outputs, store
+from shortcut.files.lenses import FORMATS
 from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,7 +92,12 @@ def played(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     (root / "empty").mkdir()
     publish(root / "published")
-    with hub.serving({PUBLISHED: root / "published", "some/empty": root / "empty"}) as playing:
+    lens = root / "lenses" / "of" / "tiny-gpt2"
+    lens.mkdir(parents=True)
+    for name, content in FORMATS["tuned-lens"].write([matrix(l) for l in range(LAYERS)], "tiny-gpt2", 0).items():
+        (lens / name).write_bytes(content)
+    repositories = {PUBLISHED: root / "published", "some/empty": root / "empty", "some/lenses": root / "lenses"}
+    with hub.serving(repositories) as playing:
         yield playing
 
 
@@ -353,3 +359,20 @@ def test_help_names_both_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert {"fetch", "export"} <= {*capsys.readouterr().out.split()}
+
+
+def test_a_lens_of_another_tool_is_fetched_from_a_folder_of_a_repository(child, gpt2_folder, tmp_path):
+    on = ("--from", "tuned-lens", "--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)
+    child.ask("fetch", "some/lenses/of/tiny-gpt2", *on)
+    problem, said = child.answer()
+    assert problem is None
+    assert "wrote 3 files in linreg/tiny-gpt2/words@tuned" in said
+    for l in range(LAYERS):
+        A = formats.load_matrix(
+            Names(tmp_path, "tiny-gpt2", "words", kind="tuned").matrix(l, LAYERS), D, intercept=True
+        )
+        torch.testing.assert_close(A, torch.cat([matrix(l), torch.zeros(D, 1)], 1))
+    child.ask("fetch", "some/lenses", *on)
+    assert "cannot fetch params.pt of some/lenses on the hub" in child.answer()[0]
+    child.ask("fetch", "nothing", *on)
+    assert child.answer()[0] == "fetch --from tuned-lens takes [spaces/]OWNER/NAME[/FOLDER], got nothing"

@@ -64,8 +64,17 @@ def clone(tmp_path_factory):
     """A folder that looks like a fresh clone to who runs the commands, with sizes that take seconds."""
     folder = tmp_path_factory.mktemp("clone")
     (folder / "models").symlink_to(ROOT / "models")
-    (folder / "news.txt").write_text("".join(make_sentences(260)))
-    small = {"OUT": folder, "SENTENCES": 260, "TRAIN": 180, "VAL": 40, "SPLITS": {}, "DOCSTRING_PACKAGES": ("spacy",)}
+    for name in ("news.txt", "text.txt"):
+        (folder / name).write_text("".join(make_sentences(260 if name == "news.txt" else 3)))
+    small = {
+        "OUT": folder,
+        "SENTENCES": 260,
+        "TRAIN": 180,
+        "VAL": 40,
+        "SPLITS": {},
+        "PROBES": 1,
+        "DOCSTRING_PACKAGES": ("spacy",),
+    }
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         for name, value in small.items():
             patch.setattr(config, name, value)

@@ -28,7 +28,7 @@ from shortcut.tokens import Tokenized
 
 WORSE = 0.005  # r2 and Precision@1 that a layer may lose
 Notice = Callable[[str], None]
-SPACES = {"tuned-lens": "spaces/AlignmentResearch/tuned-lens"}  # where those that were published lie
+PUBLISHED = {"tuned-lens": "spaces/AlignmentResearch/tuned-lens/lens"}  # a folder a model
 
 
 @dataclass(frozen=True)
@@ -166,16 +166,16 @@ def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, for
                     store.dump(file, A)
 
 
-def fetch(repository: str, folder: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Download a lens from a `folder` of a repository, or (spaces/...) space, on the hub, and take it."""
-    name = repository.removeprefix("spaces/")
-    kind_of = "model" if name == repository else "space"
+def fetch(source: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
+    """Download a lens from the hub and take it; `source` is [spaces/]OWNER/NAME[/FOLDER]."""
+    kind_of, rest = ("space", source.removeprefix("spaces/")) if source.startswith("spaces/") else ("model", source)
+    owner, name, *folder = rest.split("/")
     with tempfile.TemporaryDirectory() as there:
         for wanted in FORMATS[of].files:
-            path = f"{folder}/{wanted}" if folder else wanted
+            path = "/".join([*folder, wanted])
             try:
-                got = huggingface_hub.hf_hub_download(name, path, repo_type=kind_of)
+                got = huggingface_hub.hf_hub_download(f"{owner}/{name}", path, repo_type=kind_of)
             except Exception as error:  # of many kinds
-                raise Problem(f"cannot fetch {path} of {repository} on the hub ({one_line(error, 120)})") from error
+                raise Problem(f"cannot fetch {path} of {owner}/{name} on the hub ({one_line(error, 120)})") from error
             shutil.copy(got, there)
         take(Path(there), model, files, of, notice, force=force)
