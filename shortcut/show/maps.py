@@ -102,9 +102,9 @@ def quality_figure(of: Quality, title: str) -> Plot:
     rows = [[name, *_key(key), k, x] for name, found in of.items() for key, xs in found.items() for k, x in _values(xs)]
     data = Table(f"How good the maps are: {title}", ["quantity", "source", "target", "number", "value"], rows)
     lost, halves = of["composition_loss"], of["split_half_r2"].values()
-    told = [f"The maps of two halves of the sentences agree with r² {min(halves):.2f} to {max(halves):.2f}"] * bool(
-        halves
-    )
+    told = []
+    if halves:
+        told.append(f"The maps of two halves of the sentences agree with r² {min(halves):.2f} to {max(halves):.2f}")
     if lost:
         told.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one")
     ranks = of["effective_rank"].values()
