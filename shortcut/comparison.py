@@ -8,7 +8,7 @@ Of the tokens looked at the first of a sentence is one, as in the paper; other l
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -29,6 +29,8 @@ class Comparison:
     values: Mapping[str, Values]  # by lens
     costs: Mapping[str, str]  # by lens, what its maps took, in words
     of: torch.Tensor | None = None  # as `Curve.of`
+    halves: Mapping[str, Mapping[int, float]] = field(default_factory=dict)  # by lens and layer, r2 between the maps
+    # that either half of the training sentences gives, where that is known
 
     @property
     def with_token(self) -> int:

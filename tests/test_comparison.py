@@ -124,7 +124,7 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
     found = summary["lenses"]
     assert [*found["costs"]] == FITTED
     assert "2 backward passes" in found["costs"]["jacobian"]
-    assert "those of halves agree" in found["costs"]["jacobian"]
+    assert [*found["halves"]["jacobian"]] == [str(l) for l in range(LAYERS)]
     for metric in ("precision@1", "kl", "entropy", "cross-entropy"):
         assert [*found["estimates"][metric]] == ["id", *FITTED]
         (path,) = [p for p in names.plots(f"lenses_{metric.replace('@', '')}_{LAYERS}") if p.suffix == ".csv"]
@@ -189,14 +189,24 @@ def test_each_kind_has_its_own_pages_r2_and_matrices(made):
         assert (formats.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
     entries = manifest.load(replace(names, kind="ridge").matrices).values()
     assert all(entry["penalty"] > 0 for entry in entries)
-    settings = manifest.load(replace(names, kind="low-rank").matrices)["0_1.pickle"]["settings"]
-    assert settings["rank"] == 3
+    low_rank = replace(names, kind="low-rank")
+    assert manifest.load(low_rank.matrices)["0_1.pickle"]["settings"]["rank"] == 3
+    curve = dict(map(tuple, beside.load_quality(low_rank.quality)["r2_by_rank"][0]))
+    assert [*curve] == [0, 1, 2, 3, 4, 8, 16]
+    assert [*curve.values()] == sorted(curve.values())
 
 
 def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     folder, names = made
     on = ("--model", folder, "--dataset", "words", "--out", names.root)
     prefix = "bert_" * names.masked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "DATASET", "others")
+        shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+        shutil.rmtree(replace(names, root=tmp_path, kind="ridge").matrices)
+        there = ("--model", folder, "--dataset", "words", "--out", tmp_path)
+        missing = problem(capsys, f"{prefix}add_results", "--map", "ridge", *there)
+        assert f"words@ridge/0_{LAYERS}.pickle not found: run {prefix}add_linreg.py --map ridge first" in missing
     assert "run python -m shortcut import" in problem(capsys, f"{prefix}add_results", "--map", "tuned", *on)
     assert "tuned are not fitted here: python -m shortcut import" in problem(
         capsys, f"{prefix}add_linreg", "--map", "tuned", *on

@@ -13,7 +13,7 @@ from shortcut.files.unpickle import load_all
 from shortcut.predictions import LENS, TOP, Predictions
 
 LENSES = ("id", "mat")  # the modes that are judged as lenses
-QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain")
+QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
 COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`
 
 
@@ -97,8 +97,8 @@ def load_lens(path: Path, n: int, L: int) -> tuple[torch.Tensor, dict[str, dict[
 def load_quality(path: Path) -> dict[str, dict[Any, Any]]:
     """How good the maps are: of `QUALITY` composition and gain by (i, j), the others, of maps into L, by their layer.
 
-    `composition_loss` is r2 of A_iL less that of A_jL A_ij, `spectrum` a list, and `split_half_r2` only of maps whose
-    fit told it.
+    `composition_loss` is r2 of A_iL less that of A_jL A_ij, `spectrum` a list, and `split_half_r2`, and of
+    low-rank maps `r2_by_rank`, pairs of rank and r2, only of maps whose fit told it.
     """
     value, found = store.load_json(path), {}
     try:
@@ -106,7 +106,8 @@ def load_quality(path: Path) -> dict[str, dict[Any, Any]]:
             keyed = {tuple(map(int, key.split("_"))): x for key, x in value[name].items()}
             pairs = name in ("composition_loss", "gain")
             fits = all(len(key) == 1 + pairs for key in keyed)
-            fits = fits and all(all(map(is_finite, x if name == "spectrum" else [x])) for x in keyed.values())
+            flat = {"spectrum": list, "r2_by_rank": lambda x: [number for pair in x for number in pair]}
+            fits = fits and all(all(map(is_finite, flat.get(name, lambda x: [x])(x))) for x in keyed.values())
             expect(fits, "another layout")
             found[name] = keyed if pairs else {l: x for (l,), x in keyed.items()}
     except (AttributeError, KeyError, TypeError, ValueError, Problem):

@@ -86,7 +86,7 @@ def with_lenses(work: Work, r: Results) -> Results:
     """The results with all kinds of maps that were judged on the same sentences side by side, id and mat first."""
     if work.files.kind or not _is_of_results(work, work.files.lens):
         return r
-    values, costs = {}, {}
+    values, costs, halves = {}, {}, {}
     others = {files.kind: files for files in work.files.others("lens") if files.results.exists()}
     for kind, files in [(LEAST_SQUARES, work.files), *((kind, others[kind]) for kind in KINDS if kind in others)]:
         work.provenance.behind([files.results, files.lens], {}, work.say)
@@ -97,20 +97,22 @@ def with_lenses(work: Work, r: Results) -> Results:
             continue
         names = {"mat": kind} if files.kind else {"id": "id", "mat": kind}
         values |= {name: other.fixed[mode].values | lenses[mode] for mode, name in names.items() if mode in other.fixed}
-        costs[kind] = _cost(work, files, r.n_layers)
-    return replace(r, lenses=Comparison(values, costs, r.of))
+        costs[kind] = _cost(work, files)
+        last = {l: work.provenance.entry(files.matrix(l, r.n_layers)) or {} for l in range(r.n_layers)}
+        if of := {l: entry["split_half_r2"] for l, entry in last.items() if "split_half_r2" in entry}:
+            halves[kind] = of
+    return replace(r, lenses=Comparison(values, costs, r.of, halves))
 
 
-def _cost(work: Work, files: Names, L: int) -> str:
-    """What the maps took, in words: passes a sentence, and the time of their script; and how well halves agree."""
+def _cost(work: Work, files: Names) -> str:
+    """What the maps took, in words: passes a sentence, and the time of their script."""
     entries = {path: entry for path, entry in work.provenance.entries(files.matrices).items() if path[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
-    last = [entry for path, entry in entries.items() if path.endswith(f"_{L}.pickle")]
-    probes, halves = ([entry[name] for entry in last if name in entry] for name in ("probes", "split_half_r2"))
-    told = f"1 forward{f', {probes[0]} backward passes' if probes else ' pass'} a sentence, "
-    told += f"{max(entry.get('seconds', 0) for entry in entries.values()):.0f} s for {len(entries)} maps"
-    return told + (f"; those of halves agree, r2 {min(halves):.2f} to {max(halves):.2f}" if halves else "")
+    probes = {entry["probes"] for entry in entries.values() if "probes" in entry}
+    passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
+    seconds = max(entry.get("seconds", 0) for entry in entries.values())
+    return f"{passes} a sentence, {seconds:.0f} s for {len(entries)} maps"
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:

@@ -221,9 +221,11 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
         spectrum = of.spectrum(last[i])
         found["spectrum"][str(i)] = [_rounded(x) for x in spectrum.tolist()]
         found["effective_rank"][str(i)] = _rounded(quality.effective_rank(spectrum))
-        halves = (work.provenance.entry(work.files.matrix(i, L)) or {}).get("split_half_r2")
-        if isinstance(halves, float):
-            found["split_half_r2"][str(i)] = halves
+        entry = work.provenance.entry(work.files.matrix(i, L)) or {}
+        if "split_half_r2" in entry:
+            found["split_half_r2"][str(i)] = entry["split_half_r2"]
+        if "r2_by_rank" in entry:
+            found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entry["r2_by_rank"].items()]
     large = {name: gain for name, gain in found["gain"].items() if gain > quality.LARGE}
     if large:
         worst = max(large, key=large.get)

@@ -37,6 +37,10 @@ def tables(c: Comparison, metrics: Iterable[str] | None = None) -> list[Table]:
                 made.append(
                     Table(f"{_name(c, metric)}{what} (mean: of layers 0 to {L - 1})", ["layer", *columns], rows)
                 )
+    if c.halves:
+        layers = sorted({l for of in c.halves.values() for l in of})
+        rows = [[str(l), *(f"{of[l]:.3f}" if l in of else "-" for of in c.halves.values())] for l in layers]
+        made.append(Table("Agreement of the maps of two halves of the sentences, r2", ["layer", *c.halves], rows))
     if c.costs:
         made.append(Table("What the maps took", ["kind", "cost"], [[*item] for item in c.costs.items()]))
     return made
@@ -58,12 +62,15 @@ def _cell(point: Estimate, metric: str, sign: str) -> str:
 
 def _figure(c: Comparison, metric: str, title: str) -> Plot:
     rows = [
-        [metric, lens, l if l < len(points) - 1 else "mean", *point, *(apart[l] if apart else [None] * 3)]
+        [
+            *(metric, lens, l if l < len(points) - 1 else "mean"),
+            *(*point, *(apart[l] if apart else [None] * 3), c.halves.get(lens, {}).get(l)),
+        ]
         for lens, points in c.estimates[metric].items()
         for apart in [c.differences.get(metric, {}).get(lens)]
         for l, point in enumerate(points)
     ]
-    header = ["metric", "lens", "layer", "value", "low", "high", "minus_least_squares", "low", "high"]
+    header = ["metric", "lens", "layer", "value", "low", "high", "minus_least_squares", "low", "high", "halves"]
     data = Table(f"{_name(c, metric)}, by layer and kind of map: {title}", header, rows)
     means = "; ".join(f"{lens} {_cell(points[-1], metric, '')}" for lens, points in c.estimates[metric].items())
     return Plot(partial(_draw, c, metric, title), data, f"{data.title}. Mean over layers: {means}.")
@@ -94,6 +101,7 @@ def numbers(c: Comparison) -> dict[str, Any]:
 
     return {
         "costs": dict(c.costs),
+        "halves": {lens: {str(l): r2 for l, r2 in of.items()} for lens, of in c.halves.items()},
         "with_token": c.with_token,
         **{
             name: {m: {lens: [*map(interval, points)] for lens, points in of.items()} for m, of in found.items()}

@@ -118,13 +118,15 @@ def _key(key: Any) -> list[Any]:
 
 
 def _values(xs: Any) -> list[tuple[int | None, float]]:
-    return [*enumerate(xs)] if isinstance(xs, list) else [(None, xs)]
+    if isinstance(xs, list):
+        return [(x[0], x[1]) if isinstance(x, list) else (k, x) for k, x in enumerate(xs)]
+    return [(None, xs)]
 
 
 def _draw_quality(of: Quality, title: str) -> Any:
     lost, ranks = of["composition_loss"], of["effective_rank"]
-    drawn = figure(PAGE, 2.7, title)
-    axes = [*drawn.subplots(1, 2 + bool(lost))]
+    drawn = figure(PAGE * (4 / 3 if of["r2_by_rank"] else 1), 2.7, title)
+    axes = [*drawn.subplots(1, 2 + bool(lost) + bool(of["r2_by_rank"]))]
     L, d = max(ranks) + 1, len(next(iter(of["spectrum"].values())))
     first = axes.pop(0)
     first.plot(ranks.keys(), [rank / d for rank in ranks.values()], "--", color="gray", label=f"effective rank / {d}")
@@ -140,16 +142,23 @@ def _draw_quality(of: Quality, title: str) -> Any:
         ax, grid = axes.pop(0), np.full((L, L), np.nan)
         for (i, k), x in lost.items():
             grid[i, k] = x
-        image = ax.imshow(grid, vmin=0, cmap="magma_r", interpolation="nearest")
+        highest = max(1e-3, *lost.values())
+        image = ax.imshow(grid, vmin=0, vmax=highest, cmap="magma_r", interpolation="nearest")
         ax.set(title="$r^2$ lost by two jumps", xlabel="by way of layer", ylabel="source layer")
         ax.grid(False)
         count_in_integers(ax.xaxis)
         count_in_integers(ax.yaxis)
         drawn.colorbar(image, ax=ax, shrink=0.8)
+    chosen = {l: (l / L, 0.2, 1 - l / L) for l in range(0, L, max(1, -(-L // 6)))}  # layers with their colours
+    if of["r2_by_rank"]:
+        ax = axes.pop(0)
+        for l, colour in chosen.items():
+            ax.plot(*zip(*of["r2_by_rank"][l], strict=True), color=colour, linewidth=1)
+        ax.set(title="$r^2$ by rank (training)", xlabel="rank", xscale="symlog", xlim=(0, d), ylim=(None, 1.02))
     ax = axes.pop(0)
-    for l in range(0, L, max(1, -(-L // 6))):
+    for l, colour in chosen.items():
         values = [x if x > 0 else np.nan for x in of["spectrum"][l]]
-        ax.plot(range(1, d + 1), values, color=(l / L, 0.2, 1 - l / L), linewidth=1, label=f"layer {l}")
+        ax.plot(range(1, d + 1), values, color=colour, linewidth=1, label=f"layer {l}")
     every = [x for l in range(L) for x in of["spectrum"][l] if x > 0] or [1.0]
     lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
     ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
