@@ -6,6 +6,7 @@ no penalty.
 
 Reads   experiment/<m>/<d>_tokenized_train.pickle
 Writes  linreg/<m>/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], applied as A @ h
+        with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`) linreg/<m>/<d>@<kind>/i_j.pickle
 """
 
 import config

@@ -7,6 +7,7 @@ minimum-norm one.
 
 Reads   experiment/<m>_mask/<d>_train.pickle
 Writes  linreg/<m>_mask/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], applied as A @ h
+        with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`) linreg/<m>_mask/<d>@<kind>/i_j.pickle
 """
 
 import config

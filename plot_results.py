@@ -3,7 +3,7 @@
 Precision@k and Surprisal at each layer, early against fixed exit, and the sub-modules, each with its 95%
 interval over the sentences. Shows what the results hold; `--model` takes a name, a folder, or the name of
 a folder under experiment/. With --sentence it runs the model, and shows instead what every layer would
-predict in a sentence of yours, with id and with mat.
+predict in a sentence of yours, with id and with mat, or the kinds of maps in --map.
 
 Reads   experiment/<m>/<d>_results.pickle, and of what add_results.py and add_plot_r2.py write beside it what is there
         with --sentence linreg/<m>/<d>/l_L.pickle, and of every other kind of --map linreg/<m>/<d>@<kind>/l_L.pickle

@@ -135,13 +135,17 @@ def alternate(
         calls = model.called(batch.ids, batch.mask)
     finals = torch.empty(len(schedules), len(batch.rows), model.d, device=seen.h.device)
 
+    def keep(which: list[int], h: torch.Tensor) -> None:
+        for s in which:
+            finals[s] = h
+
     def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:
         """From `layer`, which these have reached after `taken` jumps."""
         here = {s: schedules[s][taken] for s in which if len(schedules[s]) > taken and schedules[s][taken][0] == layer}
         for jump in sorted({*here.values()}):
             after, A = [s for s, its in here.items() if its == jump], maps[jump].to(h.device)
             if jump[1] == L:
-                finals[after] = linear.apply(A, batch.at_chosen(h).float())
+                keep(after, linear.apply(A, batch.at_chosen(h).float()))
             else:
                 go(jump[1], linear.apply(A, h.float()), after, taken + 1)
         if not (stay := [s for s in which if s not in here]):
@@ -153,7 +157,7 @@ def alternate(
             with model.narrowed(batch.last, layer) if ends else nullcontext():
                 following = calls[layer](h.clone())
         if layer + 1 == L:
-            finals[stay] = batch.at_chosen(following).to(finals)
+            keep(stay, batch.at_chosen(following))
         else:
             go(layer + 1, following, stay, taken)
 

@@ -105,11 +105,12 @@ def test_batches_are_those_of_the_original_code(made, bert_folder):
         assert not file.read(1)
     sentences = make_sentences(150)
     for k, batch in enumerate(batches):
-        assert batch.keys() == {"tokenized_sentences", "token_positions", *range(LAYERS + 1)}
+        assert batch.keys() == {"tokenized_sentences", "token_positions", "masked_tokens", *range(LAYERS + 1)}
         for b, ids in enumerate(batch["tokenized_sentences"]):
             whole = tokenizer(sentences[16 * k + b].rstrip())["input_ids"]
             differing = [t for t, (a, c) in enumerate(zip(whole, ids.tolist(), strict=True)) if a != c]
             assert differing in ([int(batch["token_positions"][b])], [])
+            assert batch["masked_tokens"][b] == whole[int(batch["token_positions"][b])]
             assert ids[batch["token_positions"][b]] == tokenizer.mask_token_id
             assert (ids == tokenizer.mask_token_id).sum() == 1
         assert all(batch[layer].shape == (16, D) and batch[layer].dtype == torch.float32 for layer in range(LAYERS + 1))

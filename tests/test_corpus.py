@@ -19,7 +19,7 @@ from shortcut.corpus import docstrings, sentences
 from shortcut.corpus.sentences import Wanted
 from shortcut.corpus.texts import LeftOut
 from shortcut.files.scratch import Scratch
-from shortcut.run.showing import asked
+from shortcut.run.looking import asked
 
 
 def articles(n):

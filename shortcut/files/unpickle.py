@@ -103,6 +103,14 @@ class _Unpickler(pickle._Unpickler):
             raise Problem(f"refused: it calls {getattr(function, 'name', 'something that is no function')}")
         self.stack[-1] = function.does(self.budget, *arguments)
 
+    def load_setitem(self) -> None:
+        _check_items(self.stack[-3], self.stack[-2:-1])  # a tensor would take items too
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_items(self.metastack[-1][-1], self.stack[::2])
+        super().load_setitems()
+
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], (_Dtype, _Array)):
@@ -110,20 +118,18 @@ class _Unpickler(pickle._Unpickler):
         self.stack[-1].restore(self.budget, state)
 
 
-def _checking(code: int, keys: slice) -> Any:
-    """The instruction, once the keys among what it takes from the stack are checked."""
-    load = pickle._Unpickler.dispatch[code]
-    return lambda unpickler: (_check_keys(unpickler.stack[keys]), load(unpickler))
+def _checking(code: int) -> Any:
+    """The instruction, once what it takes from the stack is checked as keys are."""
+    return lambda unpickler: (_check_keys(unpickler.stack), pickle._Unpickler.dispatch[code](unpickler))
 
 
 _Unpickler.dispatch |= {
     CODES["REDUCE"]: _Unpickler.load_reduce,
     CODES["BUILD"]: _Unpickler.load_build,
     CODES["BYTEARRAY8"]: pickle._Unpickler.load_binbytes8,  # the same, in a protocol later
-    CODES["SETITEM"]: _checking(CODES["SETITEM"], slice(-2, -1)),
-    CODES["SETITEMS"]: _checking(CODES["SETITEMS"], slice(None, None, 2)),
-    CODES["ADDITEMS"]: _checking(CODES["ADDITEMS"], slice(None)),
-    CODES["FROZENSET"]: _checking(CODES["FROZENSET"], slice(None)),
+    CODES["SETITEM"]: _Unpickler.load_setitem,
+    CODES["SETITEMS"]: _Unpickler.load_setitems,
+    **{CODES[name]: _checking(CODES[name]) for name in ("ADDITEMS", "FROZENSET")},
 }
 
 
@@ -142,6 +148,12 @@ class _Declaration(_Unpickler):
         if type(key) is not tuple or [*map(type, key[:5])] != kinds or key[5:] not in ((), (None,)):
             raise Problem("refused: a tensor's storage of another kind")
         return key[1], key[2], key[4]
+
+
+def _check_items(target: Any, keys: list[Any]) -> None:
+    if not isinstance(target, dict):
+        raise Problem("refused: it sets items of what is no dict")
+    _check_keys(keys)
 
 
 def _check_keys(keys: list[Any]) -> None:

@@ -102,7 +102,7 @@ OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default
     "device": ("DEVICE", str, "DEVICE", "cpu, cuda, cuda:1, auto, or spread: over all there are"),
     "batch-size": ("BATCH_SIZE", _positive, "TOKENS", "tokens that run together"),
     "seed": ("SEED", int, "N", "of the draws of sentences and positions"),
-    "map": ("MAP", map_kind, "KIND", "kinds of maps, one or more"),
+    "map": ("MAP", map_kind, "KIND", "kinds of maps: least-squares, affine, ridge, low-rank, jacobian, tuned"),
     "matrices-from": ("", dataset_name, "DATASET",
                       "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
     "words": ("", str, "FILE", "write the surprisal of every word of the text in --sentence, at every layer, as CSV"),

@@ -68,7 +68,10 @@ def _opened(text_or_file: str) -> BinaryIO:
         return open(text_or_file, "rb")
     if " " not in text_or_file and re.search(r"/|\.[a-z]{2,5}$", text_or_file):
         raise Problem(f"--sentence {text_or_file}: no such file; expected a sentence, or a file of one a line")
-    return io.BytesIO(os.fsencode(text_or_file))  # Python decodes an argument's bytes as the locale has it
+    try:
+        return io.BytesIO(os.fsencode(text_or_file))  # Python decodes an argument's bytes as the locale has it
+    except UnicodeEncodeError as error:
+        raise Problem(f"--sentence {text_or_file!r}: expected UTF-8 text ({error})") from error
 
 
 def slug(sentence: str) -> str:

@@ -219,7 +219,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
                 lost = direct - quality.r2(quality.composed(last[j], A), h[i], h[L])
                 found["composition_loss"][f"{i}_{j}"] = _rounded(lost)
         spectrum = of.spectrum(last[i])
-        found["spectrum"][str(i)] = [_rounded(x) for x in spectrum.tolist()]
+        found["spectrum"][str(i)] = [_rounded(x) for x in spectrum.cpu().tolist()]
         found["effective_rank"][str(i)] = _rounded(quality.effective_rank(spectrum))
         entry = work.provenance.entry(work.files.matrix(i, L)) or {}
         if "split_half_r2" in entry:
