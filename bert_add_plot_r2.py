@@ -7,7 +7,8 @@ Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/i_j.pickle
 Writes  experiment/<m>_mask/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `score_mat_weighted` and
         `score_id_weighted`, each {(i, j): r2}; the first two are means over the coordinates, as in the paper,
         the others weighted by the coordinates' variances
-        experiment/<m>_mask/plots/<d>/r2_scores_<L>.pdf, .png and .csv
+        experiment/<m>_mask/<d>_maps.json: how good the maps are (see `shortcut.quality`)
+        experiment/<m>_mask/plots/<d>/r2_scores_<L>, maps_<L>, each as .pdf, .png and .csv
 """
 
 import config

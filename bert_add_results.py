@@ -10,7 +10,8 @@ Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/l_L.pickle, p{i}
 Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump
         or early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
-        experiment/<m>_mask/<d>_gaps.pickle: dict of `tau`, `positions` and by mode the confidence, [L + 1, n]
+        experiment/<m>_mask/<d>_gaps.pickle: dict of `tau`, `positions`, `costs` and by mode the confidence, [L + 1, n]
+        experiment/<m>_mask/<d>_lens.pickle: dict of `actual`, the masked tokens, and by mode KL, entropy, cross-entropy
 """
 
 import config

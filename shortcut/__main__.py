@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> None:
         elif args.command == "import":
             lending.take(args.source, model, files, of, cli.say, force=args.force)
         else:
-            default = f"{lending.PUBLISHED[of]}/{files.model_name}" if of in lending.PUBLISHED else None
+            name = files.model_name if Path(model).is_dir() else model
+            default = f"{lending.PUBLISHED[of]}/{name}" if of in lending.PUBLISHED else None
             source = args.repository or default
             if source is None or source.removeprefix("spaces/").count("/") < 1:
                 raise Problem(f"fetch --from {of} takes [spaces/]OWNER/NAME[/FOLDER], got {source}")

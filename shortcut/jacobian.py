@@ -3,14 +3,16 @@
     J_l = mean over sentences s of  d h_L,s / d h_l,s                       [d, d], at one and the same position
 
 For a probe v with E[v v^T] = I the gradient g of v . h_L by h_l has E[v g^T] = J_l, and one backward pass gives it for
-every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that of a linear
-network nothing is left to chance. Other lenses of this name also average over what a position does to later ones.
+every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that a linear
+network leaves nothing to chance where n P is a multiple of d. Other lenses of this name also average over what a
+position does to later ones.
 
 Shapes: P probes a sentence, V [P, n, d]; gradients [P L, n, d], those of a probe by layer.
 """
 
 import torch
 
+from shortcut import Problem
 from shortcut.models import Model
 from shortcut.representations import Batch
 
@@ -29,6 +31,8 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     """h_0 ... h_L of a batch at the chosen tokens, and behind them the gradients of v . h_L by h_0 ... h_(L-1).
 
     [L + 1 + P L, b, d] for the probes V [P, b, d] of its sentences.
+
+    Raises Problem: one is not finite; it names the model, the layer and the sentence.
     """
     passing: list[torch.Tensor] = []
 
@@ -43,7 +47,12 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     last, found = chosen(passing[-1]), [chosen(states).detach() for states in passing]
     for k, v in enumerate(V.to(last)):
         found += map(chosen, torch.autograd.grad(last, passing[:-1], v, retain_graph=k + 1 < len(V)))
-    return torch.stack([x.float().cpu() for x in found])
+    made = torch.stack([x.float().cpu() for x in found])
+    if not (finite := made.isfinite().all(-1)).all():
+        k, row = finite.logical_not().nonzero()[0].tolist()
+        where = f"layer {(k - len(passing)) % model.n_layers} for sentence {batch.rows[row]} (counted from 0)"
+        raise Problem(f"{model.name}: a gradient at {where} is not finite: no Jacobian of it in this precision")
+    return made
 
 
 def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -210,6 +210,8 @@ def fit_pairs(
             A, told = kind.fit(factors, X, h[j].to(device))
             A = A.float().cpu()
             yield (i, j), A, numbers(A, factors) | told
-    short = sum(rank < d for rank in ranks)
-    below = f"; below {d}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm" if short else ""
-    notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {d}{below}")
+    columns = d + kind.intercept
+    short = sum(rank < columns for rank in ranks)
+    below = f"; below {columns}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm"
+    below = below if short and kind is not KINDS["ridge"] else ""
+    notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {columns}{below}")

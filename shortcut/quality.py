@@ -57,14 +57,19 @@ class Directions(NamedTuple):
         return torch.linalg.svdvals(A[:, : len(self.V)].double() @ self.V * self.sd)
 
     def gain(self, A: torch.Tensor) -> float:
-        """The largest ||A v|| of directions v that the sources hardly have; 0 if they have all.
+        """The largest ||A v|| of unit vectors v among what the sources hardly have; 0 if they have all.
 
         So little as `metrics.FLAT` of the variance that is usual, which a tenth of the directions exceed. States that
         a layer norm has left lie in a plane: along its normal they have nothing but a constant, which a map makes an
-        intercept of, as large as it takes. Rounded to half precision such a map is another one.
+        intercept of, as large as it takes. Rounded to half precision such a map is another one. Of n <= d sentences
+        what these few lack counts too.
         """
         hardly = self.sd.square() <= metrics.FLAT * self.sd.square().quantile(0.9)
-        return (A[:, : len(self.V)].double() @ self.V[:, hardly]).norm(dim=0).max().item() if hardly.any() else 0.0
+        return (
+            torch.linalg.matrix_norm(A[:, : len(self.V)].double() @ self.V[:, hardly], 2).item()
+            if hardly.any()
+            else 0.0
+        )
 
 
 def directions(X: torch.Tensor) -> Directions:

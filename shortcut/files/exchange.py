@@ -18,6 +18,7 @@ from shortcut.files import formats, store
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs, forget, locked
+from shortcut.linear import KINDS, LEAST_SQUARES
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
@@ -96,22 +97,25 @@ def export(files: Names, notice: Callable[[str], None], progress: Progress) -> N
     folder = files.matrices
     paths = sorted((p for p in folder.glob("*.pickle") if MATRIX.fullmatch(p.name)), key=lambda p: _order(p.name))
     if not paths:
-        raise Problem(f"{files.relative(folder)} holds no matrix: run add_linreg.py first, or fetch published ones")
-    target = folder / SAFETENSORS
+        first = files.fitted_by(folder / "0_1.pickle")
+        raise Problem(f"{files.relative(folder)} holds no matrix: run {first} first, or fetch published ones")
+    target, more = folder / SAFETENSORS, KINDS[files.kind or LEAST_SQUARES].intercept
     made = {"reads": paths, "writes": [target], "settings": {}, "notice": notice, "force": True}
     with Outputs(Provenance(files), "shortcut export", **made) as outputs:
-        d = len(formats.load_matrix(paths[0], None))
+        d = len(formats.load_matrix(paths[0], None, intercept=more))
         for path in paths:  # before the old file goes
-            formats.load_matrix(path, d)
+            formats.load_matrix(path, d, intercept=more)
         with outputs.writing(target) as file:
-            file.write(_header([path.stem for path in paths], d, {"model": files.model, "dataset": files.dataset}))
+            file.write(
+                _header([path.stem for path in paths], (d, d + more), {"model": files.model, "dataset": files.dataset})
+            )
             for path in progress(paths):
-                file.write(formats.load_matrix(path, d).contiguous().numpy())
+                file.write(formats.load_matrix(path, d, intercept=more).contiguous().numpy())
 
 
-def _header(names: list[str], d: int, metadata: dict[str, str]) -> bytes:
+def _header(names: list[str], shape: tuple[int, int], metadata: dict[str, str]) -> bytes:
     """What a safetensors file begins with: the length of its header, and what lies where behind that."""
-    told, size = {"dtype": "F32", "shape": [d, d]}, 4 * d * d
+    told, size = {"dtype": "F32", "shape": [*shape]}, 4 * shape[0] * shape[1]
     tensors = {name: {**told, "data_offsets": [k * size, (k + 1) * size]} for k, name in enumerate(names)}
     header = json.dumps({"__metadata__": {"format": "pt", **metadata}, **tensors}).encode()
     header += b" " * (-len(header) % 8)

@@ -18,16 +18,15 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import Names, kind_of
+from shortcut.files.names import Names
 
 NAME = "manifest.json"
 MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read together must share
 MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
 FEW = 3  # inputs that are named one by one
 GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
-OF_KIND = ("map", "rank", "probes")  # settings of a kind of maps
-# Settings that entries of before lack: where there is which other, and what stood for it then
-ADDED = {"positions": ("context", 1), "dtype": ("weights", "float32")}
+OF_KIND = ("map", "rank", "probes", "imported")  # settings of a kind of maps
+ADDED = {"positions": ("context", 1), "dtype": ("weights", "float32")}  # by setting: beside which, what it was before
 KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
@@ -146,23 +145,23 @@ class Provenance:
                 expected (of matrices of another dataset "format" and `MODEL_FILES` alone count); or two of
                 them were not made alike.
         """
-        settings, origin, first = {}, {}, {}  # `first`: where a setting, or a hash, comes from
-        several = len({*map(kind_of, paths)}) > 1  # kinds of maps
+        settings, origin, first, of_kinds = {}, {}, {}, {}  # `first`: where one comes from; `of_kinds`: by kind of maps
         for path in paths:
             if entry := self.entry(path):
                 others = self._check(path, entry, expects)
-                for found, theirs in ((origin, entry["from"]), (settings, entry["settings"])):
+                for all_found, theirs in ((origin, entry["from"]), (settings, entry["settings"])):
                     for name, value in theirs.items():
-                        if name in OF_KIND and several:
-                            continue
-                        known = self.files.relative(first.setdefault(name, path))
-                        if found.setdefault(name, value) != value and (others or name in MODEL_FILES):
-                            how = "; ".join(changes(found[name], value, name))
+                        own = of_kinds, (self.files.kind_of(path), name)
+                        found, key = own if name in OF_KIND else (all_found, name)
+                        known = self.files.relative(first.setdefault(key, path))
+                        if found.setdefault(key, value) != value and (others or name in MODEL_FILES):
+                            how = "; ".join(changes(found[key], value, name))
                             both = f"{known} and {self.files.relative(path)} were not made alike ({how})"
                             raise Problem(f"{both}: {self._again(path, entry)}")
             origin[self.files.relative(path)] = self.sha256(path)
         self._tell(paths, notice)
-        return settings, origin
+        several = len({kind for kind, _ in of_kinds}) > 1
+        return settings | {name: value for (_, name), value in of_kinds.items() if not several}, origin
 
     def _tell(self, paths: list[Path], notice: Callable[[str], None]) -> None:
         """Tell, of each once, of files without an entry and of other versions of packages that numbers depend on."""
@@ -200,7 +199,8 @@ class Provenance:
         return all_count
 
     def _again(self, path: Path, entry: Entry) -> str:
-        return f"run {entry['script']}{self.files.options(path)} --force"
+        again = f"run {entry['script']}{self.files.options(path)} --force"
+        return again if entry["script"].endswith(".py") else "import it again"
 
 
 def sha256(path: Path) -> str:

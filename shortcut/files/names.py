@@ -59,7 +59,7 @@ class Names:
     def others(self, name: str) -> list["Names"]:
         """The files of all other kinds of maps than the paper's, of which the file of that name is there."""
         there = sorted(self.experiment.glob(f"{replace(self, kind='').judged}@*_{name}.pickle"))
-        return [replace(self, kind=kind_of(path)) for path in there]
+        return [replace(self, kind=self.kind_of(path)) for path in there]
 
     @property
     def own_kind(self) -> "Names":
@@ -103,10 +103,16 @@ class Names:
         """Whether it is a matrix of another dataset."""
         return bool(self.matrices_from) and path.parent == self.matrices
 
+    def kind_of(self, path: Path) -> str:
+        """The kind of maps that a file of this dataset is of, by its name or its folder's; "" for the paper's."""
+        of = (self.dataset, self.matrices_from or self.dataset)
+        name = next((name for name in (path.name, path.parent.name) if "@" in name and name.startswith(of)), "")
+        return name.partition("@")[2].split("_")[0]
+
     def options(self, path: Path) -> str:
         """What must stand behind the name of a file's maker: "", but for matrices of another dataset, or kind."""
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
-        return dataset + (f" --map {self.kind}" if self.kind and kind_of(path) == self.kind else "")
+        return dataset + (f" --map {kind}" if (kind := self.kind_of(path)) else "")
 
     def fitted_by(self, path: Path) -> str:
         """The command that makes a matrix."""
@@ -123,12 +129,6 @@ class Names:
         if len(paths) <= 2:
             return ", ".join(map(self.relative, paths))
         return f"{len(paths)} files in {', '.join(sorted({self.relative(path.parent) for path in paths}))}"
-
-
-def kind_of(path: Path) -> str:
-    """The kind of maps that a file is of, by its name or its folder's; "" for the paper's."""
-    name = next((name for name in (path.name, path.parent.name) if "@" in name), "")
-    return name.partition("@")[2].split("_")[0]
 
 
 def find_model(name: str) -> str:

@@ -36,6 +36,8 @@ def check(config: ModuleType) -> None:
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
         if value is not None and name in LEAST and value < LEAST[name]:
             raise Problem(f"{name} in config.py is {value}, expected at least {LEAST[name]}")
+    if not config.MAP:
+        raise Problem("MAP in config.py is empty, expected kinds of maps, as ('least-squares',)")
     if config.DTYPE not in DTYPES:
         raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
     for dataset, (train, val) in config.SPLITS.items():

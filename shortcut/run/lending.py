@@ -18,12 +18,12 @@ import torch
 from shortcut import Problem, linear, metrics, one_line, representations
 from shortcut.files import formats, store
 from shortcut.files.lenses import FORMATS, Maps
-from shortcut.files.manifest import Provenance, sha256
+from shortcut.files.manifest import MODEL_FILES, Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.intervals import Estimate, proportion
 from shortcut.models import Model
-from shortcut.run import loading
+from shortcut.run import checkpoint, loading
 from shortcut.tokens import Tokenized
 
 WORSE = 0.005  # r2 and Precision@1 that a layer may lose
@@ -67,7 +67,8 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
         again = of.read(Path(there), d, L, files.model_name)
     own, its = judge(loaded, tokenized, maps), judge(loaded, tokenized, again)
     _check(own, its, of.first, to)
-    card = _card(files, to, own, made, (entry and entry["versions"]) or {}, len(tokenized))
+    whose = {"model": model if not Path(model).is_dir() else files.model_name, "n": len(tokenized)}
+    card = _card(files, to, own, made | whose | {"versions": (entry and entry["versions"]) or {}})
     targets = [folder / name for name in (*written, "README.md")]
     more = {"settings": {}, "notice": notice, "force": True}
     with Outputs(provenance, "shortcut export", reads=[*paths, val], writes=targets, **more) as outputs:
@@ -83,9 +84,10 @@ def judge(model: Model, tokenized: Tokenized, maps: Maps) -> Judged:
     for batch in representations.batches(model, tokenized, 1024):
         h[:, batch.rows] = representations.run(model, batch).h.cpu()
     best = _best(model, h[-1])
+    of = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
     made = [linear.apply(A, h[l]) for l, A in enumerate(maps)]
     r2 = [metrics.r2_score(states, h[-1]).mean for states in made]
-    return Judged(r2, [proportion(_best(model, states) == best) for states in made])
+    return Judged(r2, [proportion(_best(model, states) == best, of) for states in made])
 
 
 def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
@@ -101,37 +103,37 @@ def _check(own: Judged, its: Judged, first: int, to: str) -> None:
             worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")
     if worse:
         told = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
-        raise Problem(f"not exported, {to} rounds these maps to half precision, which ruins layers {told}")
+        raise Problem(f"not exported: as {to} has numbers, these maps are ruined at layers {told}")
 
 
-def _card(files: Names, to: str, own: Judged, made: dict[str, Any], versions: dict[str, str], n: int) -> str:
+def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
     """A model card: what it is, made from what with which versions, figures; the licence is the person's."""
     kind_of_maps = files.kind or linear.LEAST_SQUARES
-    asked = ("train", "positions", "seed", "source", "dtype", "rcond", "rank", "probes", "penalty")
+    asked = ("train", "positions", "seed", "source", "dtype", "rcond", "rank", "probes")
     told = "\n".join(f"- {name}: {made[name]}" for name in asked if name in made)
-    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    used = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     rows = "\n".join(
         f"| {l} | {r2:.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
         for l, (r2, p) in enumerate(zip(own.r2, own.precision, strict=True))
     )
     return f"""---
-base_model: {files.model_name}
+base_model: {made["model"]}
 tags: [interpretability, linear-shortcut, {to}]
 ---
 
-# {kind_of_maps} maps into the last layer of {files.model_name}, as {to}
+# {kind_of_maps} maps into the last layer of {made["model"]}, as {to}
 
 A_lL takes the state of a token after l blocks to what it is expected to be after the last one, before the final
 norm; what is read out of it is what the model already knows there. The kind of map is {kind_of_maps} ("Jump to
 Conclusions: Short-Cutting Transformers With Linear Transformations", Yom Din et al. 2024, has least-squares).
 
-Fitted on sentences of `{files.dataset}`, one position of each, the first included:
+Fitted on sentences of `{files.dataset}`, at positions drawn from all of each, the first included:
 
 {told or "- not recorded"}
 
 Made with {used or "versions that are not recorded"}.
 
-On {n} other sentences, of the maps in float32 (Precision@1 in percent, with its 95% interval):
+On {made["n"]} positions in other sentences, of the maps in float32 (Precision@1 in percent, with its 95% interval):
 
 | layer | r2 | Precision@1 |
 |---|---|---|
@@ -158,6 +160,7 @@ def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, for
         notice("  a Jacobian lens has nothing of the embeddings: at layer 0 the state stands as it is")
     targets = [files.matrix(l, L) for l in range(L)]
     settings = {"map": of_format.kind, "imported": {name: sha256(folder / name) for name in of_format.files}}
+    settings |= {kind: checkpoint.fingerprint(model, kind) for kind in MODEL_FILES}
     more = {"settings": settings, "notice": notice, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
         for path, A in zip(targets, maps, strict=True):

@@ -114,7 +114,8 @@ def _lines(content: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     """The lines of a text that hold something, one at a time, each with its number from 1."""
     refuse_utf16(content.read(HEAD), name)
     content.seek(0)
-    for number, line in enumerate(content, 1):
+    lines = (piece for line in content for piece in re.split(rb"\r(?!\n)", line))
+    for number, line in enumerate(lines, 1):
         try:
             text = text_of(line).rstrip("\r\n")
         except ValueError as error:

@@ -45,6 +45,9 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
                 return
             for work in works:
                 work.introduce(doc)
+                if work.kind == "tuned" and "jumps" in stage.writes:
+                    work.say("  tuned maps are not fitted here, but imported: python -m shortcut import")
+                    continue
                 try:
                     with suppress(gathering.Done):
                         work.run(body, then)
@@ -142,7 +145,8 @@ class Work:
     def _settings(self) -> dict[str, Any]:
         """What the outputs depend on, by the names under which it is recorded."""
         in_force = cli.in_force(self.config, self.files.dataset) | {"seed": getattr(self.args, "seed", None)}
-        own = {name: in_force[name] for name in self.stage.settings if name != "context"}
+        not_here = ("context", *(["schedules"] if self.files.kind else []))
+        own = {name: in_force[name] for name in self.stage.settings if name not in not_here}
         if "context" in self.stage.settings:
             own["context"] = checkpoint.limits(self.args.model, masked=self.masked)[0]
         if self.stage.depends:
@@ -186,7 +190,7 @@ class Work:
             raise Problem(f"no folder {self.files.root}: give one that is there with --out, or leave that out")
         if not path.exists():
             made_by = stages.maker(path, self.files, self.L, self.config) + self.files.options(path)
-            made_by = self.files.fitted_by(path) if self.kind == "tuned" and path.suffix == ".pickle" else made_by
+            made_by = self.files.fitted_by(path) if path.parent == self.files.matrices else made_by
             raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
         return path
 

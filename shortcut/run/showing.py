@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from shortcut import alternation, early_exit, results
+from shortcut import Problem, alternation, early_exit, results
 from shortcut.approximation import mode_of
 from shortcut.comparison import Comparison
 from shortcut.files import beside, formats, store
@@ -22,11 +22,10 @@ from shortcut.show.canvas import Plot
 
 def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
     """Write those files of the figures, by name, that are still to do."""
-    for name, plot in figures.items():
-        for path in work.files.plots(name):
-            if path in outputs.todo:
-                with outputs.writing(path) as file:
-                    plot.write(file, path.suffix[1:])
+    for path in outputs.todo:
+        if plot := figures.get(path.stem):
+            with outputs.writing(path) as file:
+                plot.write(file, path.suffix[1:])
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
@@ -87,13 +86,19 @@ def with_lenses(work: Work, r: Results) -> Results:
     if work.files.kind or not _is_of_results(work, work.files.lens):
         return r
     values, costs, halves = {}, {}, {}
+    own = [work.files.results, work.files.lens]
     others = {files.kind: files for files in work.files.others("lens") if files.results.exists()}
     for kind, files in [(LEAST_SQUARES, work.files), *((kind, others[kind]) for kind in KINDS if kind in others)]:
-        work.provenance.behind([files.results, files.lens], {}, work.say)
-        other = results.summarize(formats.load_results(files.results)) if files.kind else r
-        actual, lenses = beside.load_lens(files.lens, r.n, r.n_layers) if other.n == r.n else (None, {})
-        if actual is None or (other.best != r.best).double().mean() > SAME:
-            work.say(f"not shown beside the others, of other sentences: {files.relative(files.results)}")
+        try:
+            work.provenance.behind([*own, files.results, files.lens], {}, work.say)
+            other = results.summarize(formats.load_results(files.results)) if files.kind else r
+            if other.n != r.n or (other.best != r.best).double().mean() > SAME:
+                raise Problem("of other sentences")
+            _, lenses = beside.load_lens(files.lens, r.n, r.n_layers)
+        except Problem as problem:
+            if not files.kind:
+                raise
+            work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
             continue
         names = {"mat": kind} if files.kind else {"id": "id", "mat": kind}
         values |= {name: other.fixed[mode].values | lenses[mode] for mode, name in names.items() if mode in other.fixed}
@@ -140,7 +145,8 @@ def draw_lenses(work: Work, r: Results) -> dict[str, Plot]:
     if not r.lenses:
         return {}
     files, figures = work.files, maps_side_by_side.figures(r.lenses, r.n_layers, work.files.title)
-    of = [path for names in (files, *files.others("lens")) for path in (names.results, names.lens) if path.exists()]
+    shown = [files, *(names for names in files.others("lens") if names.kind in r.lenses.costs)]
+    of = [path for names in shown for path in (names.results, names.lens)]
     with work.outputs(of, paths := files.plots(*figures), force=_is_of_others(work, of, paths)) as outputs:
         draw(work, outputs, figures)
     return figures

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -68,10 +69,11 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
         wanted = [(name, masked)]
     given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
     given += ["--out", str(args.out)] if args.out != config.OUT else []
-    for name, masked in wanted:
-        yield f"\n{name} on {args.dataset}"
+    for (name, masked), of in product(wanted, config.MAP):
+        yield f"\n{name} on {args.dataset}" + (f", {of} maps" if of != "least-squares" else "")
         try:
-            files = Names(root, model_folder(name, masked=masked), args.dataset, masked=masked)
+            other = "" if of == "least-squares" else of
+            files = Names(root, model_folder(name, masked=masked), args.dataset, kind=other, masked=masked)
             yield from _pipeline(config, files, name, given)
         except Problem as problem:
             yield f"  {problem}"
@@ -79,7 +81,7 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
 
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
     L, provenance, following = _layers(config, name, files), Provenance(files), None
-    files = replace(files, parts=manifest.load_parts(files, L))
+    files = replace(files, parts={} if files.kind else manifest.load_parts(files, L))
     for stage in stages.of(masked=files.masked):
         if not (writes := stages.paths(stage.writes, files, L, config)):
             continue

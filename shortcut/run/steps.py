@@ -30,6 +30,7 @@ from shortcut.run import checkpoint, cli, gathering, loading, stages
 from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
+FEW_PROBES = 10  # times the width of the states
 SCHEDULES = "schedules"  # what the predictions of all schedules together go by, beside the modes
 
 
@@ -115,8 +116,6 @@ def fits(
     Of those `into` a layer also how well those of either half of the sentences agree.
     """
     rcond, kind = work.config.RCOND, linear.KINDS[work.kind].of_rank(work.config.RANK)
-    if kind.fit is None:
-        raise Problem(f"maps of kind {work.kind} are not fitted here: python -m shortcut import")
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
     for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
         if j == into and len(h[i]) > 1:
@@ -131,6 +130,8 @@ def jacobians(
     """(l, L), the mean derivative of h_L by h_l and its numbers, for each of those wanted (see `jacobian`)."""
     L, n, P = model.n_layers, len(tokenized), work.config.PROBES
     V = jacobian.probes(model.d, n, P, work.args.seed)
+    if n * P < FEW_PROBES * model.d:
+        work.say(f"  {n * P} probes for states of width {model.d}: a rough estimate, raise PROBES in config.py")
 
     def see(batch: Batch) -> gathering.Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
@@ -139,7 +140,7 @@ def jacobians(
     for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
         J, *halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
         told = {"probes": P, "error": (halves[0] - halves[1]).norm().item(), "norm": J.norm().item()}
-        told["split_half_r2"] = quality.agreement(*halves, found[l]) if n > 1 else 0.0
+        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if n > 1 else {}
         yield (l, j), J.float(), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
 
 
@@ -181,7 +182,8 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     """r2 of each jump (i, j) on the states h [L + 1, n, d], by the names of `formats.SCORES`."""
     h, every = h.to(work.device), len(h) * (len(h) - 1) // 2
     if len(pairs) < every:
-        work.say(f"  LAST_ONLY in config.py: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
+        why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.kind} maps"
+        work.say(f"  {why}: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
     found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
