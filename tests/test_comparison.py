@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import scipy.special
 import scipy.stats
 import torch
@@ -14,7 +15,7 @@ from conftest import LAYERS, D, changed, make_sentences, make_tokenized
 from pipeline import SIZES, files, problem, run
 
 import config
-from shortcut import Problem, linear, metrics, predictions, representations
+from shortcut import Problem, jacobian, linear, metrics, predictions, representations
 from shortcut.__main__ import main as command
 from shortcut.comparison import Comparison
 from shortcut.files import beside, formats, manifest, store
@@ -371,3 +372,61 @@ def test_a_judged_lens_needs_no_more_than_its_predictions(gpt2):
     found = predictions.judge(gpt2, torch.randn(2, 4, D), torch.randn(4, D), torch.arange(4))
     assert found.lens is None
     assert importlib.import_module("add_results").main
+
+
+def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path, capsys):
+    folder, names = made
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    here, prefix = replace(names, root=tmp_path), "bert_" * names.masked
+    on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "RANK", 2)
+        run(f"{prefix}add_linreg", "--map", "low-rank", *on, "--force")
+    capsys.readouterr()
+    run("plot_results", *on)
+    told = capsys.readouterr().out
+    assert "not shown beside the others, experiment/" in told
+    assert f"run {prefix}add_results.py --map low-rank --force" in told
+    assert "low-rank" not in json.loads(here.summary.read_bytes())["lenses"]["costs"]
+    entry = manifest.load(names.experiment)["words@low-rank_results.pickle"]
+    assert (entry["settings"]["map"], entry["settings"]["rank"]) == ("low-rank", 3)
+
+
+def test_lenses_imported_in_both_formats_are_shown_together(made, tmp_path, monkeypatch, capsys):
+    folder, names = made
+    if names.masked:
+        pytest.skip("tuned-lens knows no masked model")
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
+    for kind, to in (("affine", "tuned-lens"), ("jacobian", "jlens")):
+        there = exported(made, kind, to, monkeypatch)
+        command([str(x) for x in ("import", there, "--from", to, *on, "--force")])
+    run("add_linreg", "--map", "tuned", "jacobian", *on[:-1], names.root)  # neither is made anew, or removed
+    run("add_results", "--map", "tuned", "jacobian", *on, "--force")
+    run("plot_results", *on)
+    costs = json.loads(replace(names, root=tmp_path).summary.read_bytes())["lenses"]["costs"]
+    assert costs["tuned"] == costs["jacobian"] == "not fitted here"
+    run("add_linreg", "--map", "tuned", *on, "--force")
+    assert replace(names, root=tmp_path, kind="tuned").matrix(0, LAYERS).exists()
+    capsys.readouterr()
+
+
+def test_a_grid_of_another_kind_alone_is_drawn_and_its_matrices_exported(made, tmp_path, capsys):
+    folder, names = made
+    sentence = "the model [MASK] early" if names.masked else "the model reads"
+    on = ("--model", folder, "--dataset", "words", "--out", names.root)
+    run("plot_results", "--map", "affine", "--sentence", sentence, *on)
+    assert [*names.experiment.glob("plots/words/sentence_*@affine.png")]
+    command(["export", "--map", "affine", "--model", names.model, "--dataset", "words", "--out", str(names.root)])
+    whole = safetensors.torch.load_file(replace(names, kind="affine").matrices / "matrices.safetensors")
+    A = formats.load_matrix(replace(names, kind="affine").matrix(0, 1), D, intercept=True)
+    assert whole["0_1"].equal(A)
+    capsys.readouterr()
+
+
+def test_a_gradient_that_is_not_finite_names_layer_and_sentence(gpt2):
+    (batch,) = representations.batches(gpt2, make_tokenized(4, 320), 10_000)
+    V = jacobian.probes(D, 4, 1, seed=0)
+    V[0, 2] = torch.inf
+    with pytest.raises(Problem, match=r"a gradient at layer 0 for sentence \d \(counted from 0\) is not finite"):
+        jacobian.gradients(gpt2, batch, V)
