@@ -113,7 +113,8 @@ def test_commands_that_need_a_network_have_their_options(command, capsys):
         script = next(word for word in words if word.endswith(".py") or word == "shortcut")
         given = words[words.index(script) :]
         if script == "shortcut":
-            asked = subprocess.run([sys.executable, "-m", script, "--help"], cwd=ROOT, capture_output=True, check=True)
+            whole = [sys.executable, "-m", script, given[1], "--help"]
+            asked = subprocess.run(whole, cwd=ROOT, capture_output=True, check=True)
             known = asked.stdout.decode()
         else:
             with pytest.raises(SystemExit):
