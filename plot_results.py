@@ -30,7 +30,7 @@ def main(work: Work) -> None:
         showing.draw(work, outputs, figures)
     figures |= showing.draw_lenses(work, r)
     told = [*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r), *tables.alternation(r)]
-    told += lenses.tables(r.lenses, ("precision@1", "kl")) if r.lenses else []
+    told += lenses.in_short(r.lenses) if r.lenses else []
     work.say(tables.text(told))
     showing.save_page(work, r, figures)
     showing.show_change(work)

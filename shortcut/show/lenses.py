@@ -46,6 +46,11 @@ def tables(c: Comparison, metrics: Iterable[str] | None = None) -> list[Table]:
     return made
 
 
+def in_short(c: Comparison) -> list[Table]:
+    """Those for the terminal: of Precision@1, where there are more lenses than other tables have, and KL."""
+    return tables(c, [metric for metric in ("precision@1", "kl") if metric in shown(c)])
+
+
 def _name(c: Comparison, metric: str) -> str:
     names = {
         "surprisal": "Surprisal, nats",
