@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from shortcut import Problem, linear, tokens
+from shortcut import Problem, linear, representations, tokens
 from shortcut.models import Model
 
 BEST = 5  # predictions of a masked model that are shown
@@ -87,9 +87,7 @@ def look(
             raise Problem(
                 f"the sentence {sentence!r} holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'"
             )
-    states: list[torch.Tensor] = []
-    with model.watch(model.layer_points(), lambda _, h: states.append(h[0, chosen].float())):
-        model.run(ids[None].to(model.device), None)
+    states = [h[chosen] for h in representations.whole(model, ids)]
     read = {"id": states}
     for mode, jumps in maps.items():
         read[mode] = [*(linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)), states[-1]]

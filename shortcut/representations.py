@@ -60,6 +60,15 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
     return result
 
 
+@torch.no_grad()
+def whole(model: Model, ids: torch.Tensor) -> list[torch.Tensor]:
+    """h_0 ... h_L at every token of one sequence, int64 [T]: L + 1 times [T, d], float32, each where its layer lies."""
+    found: list[torch.Tensor] = []
+    with model.watch(model.layer_points(), lambda _, h: found.append(h.reshape(-1, model.d).float())):
+        model.run(ids[None].to(model.device), None)
+    return found
+
+
 @dataclass(frozen=True)
 class Pass:
     """What is left of one pass of the model over a batch."""

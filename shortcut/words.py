@@ -17,7 +17,7 @@ from itertools import chain, islice
 
 import torch
 
-from shortcut import Problem, linear, tokens
+from shortcut import Problem, linear, representations, tokens
 from shortcut.models import Model
 
 ROWS = 256  # states that are read out together
@@ -71,13 +71,8 @@ def _surprisals(model: Model, ids: torch.Tensor, lenses: Mapping[str, list[torch
     """[K, L + 1] of every token but the first, in their order."""
     T, start, done = len(ids), 0, 1
     while done < T:
-        end, states = min(start + model.context, T), []
-
-        def keep(_: int, h: torch.Tensor, states: list[torch.Tensor] = states) -> None:
-            states.append(h.reshape(-1, model.d).float())
-
-        with model.watch(model.layer_points(), keep):
-            model.run(ids[None, start:end].to(model.device), None)
+        end = min(start + model.context, T)
+        states = representations.whole(model, ids[start:end])
         for chosen in torch.arange(done, end).split(ROWS):
             found = torch.empty(len(chosen), len(lenses), model.n_layers + 1)
             for l, h in enumerate(states):

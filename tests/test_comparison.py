@@ -1,7 +1,6 @@
-"""The kinds of maps side by side: by the scripts on tiny models, and in other tools' formats and back."""
+"""The kinds of maps side by side, by the scripts on tiny models."""
 
 import csv
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -11,18 +10,17 @@ import safetensors.torch
 import scipy.special
 import scipy.stats
 import torch
-from conftest import LAYERS, D, changed, make_sentences, make_tokenized
-from pipeline import SIZES, files, problem, run
+from conftest import LAYERS, D, make_tokenized
+from pipeline import OF_KINDS, SIZES, exported, fit_kinds, problem, run
 
 import config
 from shortcut import Problem, jacobian, linear, metrics, predictions, representations
 from shortcut.__main__ import main as command
 from shortcut.comparison import Comparison
 from shortcut.files import beside, formats, manifest, store
-from shortcut.files.names import Names
 from shortcut.intervals import average
 from shortcut.linear import KINDS
-from shortcut.run import lending, loading
+from shortcut.run import loading
 from shortcut.show import lenses
 
 FITTED = [kind for kind, row in KINDS.items() if kind != "tuned"]
@@ -32,28 +30,20 @@ LOGITS = 3 * torch.randn(2, 50, 11, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    for name, value in {**SIZES, "RANK": 3, "PROBES": 2}.items():
+    for name, value in {**SIZES, **OF_KINDS}.items():
         monkeypatch.setattr(config, name, value)
 
 
 @pytest.fixture(scope="module", params=["gpt2", "bert"])
 def made(request, tmp_path_factory):
     """All that can be fitted of a tiny model, judged and shown."""
-    folder, masked = request.getfixturevalue(f"{request.param}_folder"), request.param == "bert"
-    out = tmp_path_factory.mktemp("out")
-    (out / "words.txt").write_text("".join(make_sentences(150)))
-    names = Names(out, f"tiny-{request.param}" + "_mask" * masked, "words", masked=masked)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SIZES, "RANK": 3, "PROBES": 2}.items():
+        for name, value in {**SIZES, **OF_KINDS}.items():
             patch.setattr(config, name, value)
-        on = ("--out", out, "--dataset", "words")
-        run("get_wikipedia_sentences", "--source", out / "words.txt", *on)
-        on = ("--model", folder, *on)
-        prefix = "bert_" * masked
-        run("bert_add_reps" if masked else "add_tokenization", *on)
-        run(f"{prefix}add_linreg", "--map", *FITTED, *on)
+        folder, names = fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), FITTED)
+        on, prefix = ("--model", folder, "--dataset", "words", "--out", names.root), "bert_" * names.masked
         run(f"{prefix}add_plot_r2", "--map", *SCORED, *on)
-        if not masked:
+        if not names.masked:
             run("add_linreg_submodules", *on)
         run(f"{prefix}add_results", "--map", *FITTED, *on)
         run("plot_results", *on)
@@ -154,7 +144,7 @@ def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     assert "of the 15 that have one" in lenses.tables(made, ["cross-entropy"])[0].title
 
 
-def test_a_kind_that_comes_later_is_added_and_one_of_other_sentences_is_not(made, tmp_path, capsys):
+def test_a_kind_that_comes_later_is_added(made, tmp_path, capsys):
     folder, names = made
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
     here = replace(names, root=tmp_path)
@@ -225,54 +215,10 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     assert "was made with other settings (rank was 3, is 2)" in other
 
 
-# Other tools' formats
-
-
-def exported(made, kind, to, monkeypatch):
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model
+def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path):
     folder, names = made
-    monkeypatch.setattr(config, "DATASET", "words")
-    command(["export", "--to", to, "--map", kind, "--model", folder, "--dataset", "words", "--out", str(names.root)])
-    return replace(names, kind="" if kind == "least-squares" else kind).matrices / to
-
-
-@pytest.mark.parametrize(
-    ("kind", "to"), [("affine", "tuned-lens"), ("least-squares", "tuned-lens"), ("jacobian", "jlens")]
-)
-def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, monkeypatch, capsys):
-    folder, names = made
-    if names.masked and to == "tuned-lens":
-        with pytest.raises(Problem, match="tuned-lens knows no masked model"):
-            exported(made, kind, to, monkeypatch)
-        return
-    there = exported(made, kind, to, monkeypatch)
-    on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
-    command(["import", str(there), *on])
-    taken = replace(names, root=tmp_path, kind="tuned" if to == "tuned-lens" else "jacobian")
-    own = replace(names, kind="" if kind == "least-squares" else kind)
-    for l in range(to == "jlens", LAYERS):
-        A = formats.load_matrix(own.matrix(l, LAYERS), D, intercept=KINDS[kind].intercept)
-        B = formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens")
-        x = torch.randn(5, D)
-        torch.testing.assert_close(linear.apply(A, x), linear.apply(B, x), rtol=2e-3, atol=2e-3)
-    if to == "jlens":
-        assert formats.load_matrix(taken.matrix(0, LAYERS), D).equal(torch.eye(D))
-        lens = torch.load(there / "lens.pt", weights_only=True)
-        assert (lens["d_model"], lens["n_prompts"], lens["source_layers"]) == (D, 80, [*range(LAYERS - 1)])
-        assert lens["J"][0].dtype == torch.float16
-    card = (there / "README.md").read_text()
-    assert f"base_model: {names.model_name}" in card
-    assert "Licence: not chosen yet" in card
-    assert f"| {LAYERS - 1} | " in card
-    (entry,) = [manifest.load(taken.matrices)[f"1_{LAYERS}.pickle"]]
-    assert entry["script"] == "shortcut import"
-    capsys.readouterr()
-
-
-def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path, monkeypatch):
-    folder, names = made
-    if names.masked:
-        pytest.skip("tuned-lens knows no masked model")
-    there = exported(made, "affine", "tuned-lens", monkeypatch)
+    there = exported(made, "affine", "tuned-lens")
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
     command(
         ["import", str(there), "--from", "tuned-lens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
@@ -286,94 +232,10 @@ def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path, monkeypat
     assert [p["mean"] for p in of["tuned"]] == pytest.approx([p["mean"] for p in of["affine"]], abs=1e-5)
 
 
-def test_tuned_lens_loads_what_was_exported(made, monkeypatch):
-    """Where that package is installed: its logits are those of our maps."""
-    tuned_lens = pytest.importorskip("tuned_lens")
-    folder, names = made
-    if names.masked:
-        pytest.skip("tuned-lens knows no masked model")
-    there = exported(made, "least-squares", "tuned-lens", monkeypatch)
-    model = loading.load(folder, masked=False)
-    lens = tuned_lens.TunedLens.from_model_and_pretrained(model.net, str(there))
-    h = torch.randn(4, D)
-    with torch.no_grad():
-        for l in range(LAYERS):
-            own = model.read_out(linear.apply(formats.load_matrix(names.matrix(l, LAYERS), D), h))
-            torch.testing.assert_close(lens(h, l), own, rtol=1e-4, atol=1e-4)
-
-
-def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
-    """A gain of 40,000 along a direction that the states of eight sentences, of width 16, have nothing of."""
-    tokenized = make_tokenized(8, 320)
-    h = linear_states(gpt2, tokenized)
-    normal = torch.linalg.svd(h[1]).Vh[-1]
-    maps = [torch.eye(D) for _ in range(LAYERS)]
-    maps[1] = maps[1] + 10_000 * torch.outer(torch.ones(D), normal)
-    own, its = (lending.judge(gpt2, tokenized, of) for of in (maps, [A.half().float() for A in maps]))
-    assert own.r2[1] == pytest.approx(lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS).r2[1], abs=0.02)
-    with pytest.raises(Problem, match=r"^not exported: as jlens has numbers, .* ruined at layers 1 \(r2 [^,]*, [^,]*$"):
-        lending._check(own, its, 0, "jlens")
-    lending._check(own, own, 0, "jlens")
-
-
-def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, capsys):
-    folder, names = made
-    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
-    path = replace(names, root=tmp_path).matrix(1, LAYERS)
-    with store.replacing(path) as file:
-        store.dump(file, torch.full((D, D), 1e5))
-    manifest.save(path.parent, {})
-    with pytest.raises(Problem, match="not exported: the maps of layers 1 hold numbers beyond half precision"):
-        command(["export", "--to", "jlens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)])
-    capsys.readouterr()
-    assert not (path.parent / "jlens").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (lambda lens: lens | {"d_model": 2 * D}, f"is a lens of a model of width {2 * D}, expected {D}"),
-        (lambda lens: lens | {"J": {0: lens["J"][0]}}, f"has layers 0, expected 0 to {LAYERS - 2}: a lens of another"),
-        (lambda lens: lens | {"J": {**lens["J"], 9: lens["J"][0]}}, "a lens of another model"),
-        (lambda lens: lens | {"J": {l: J[:2] for l, J in lens["J"].items()}}, f"expected finite numbers [{D}, {D}]"),
-        (lambda lens: lens | {"J": {l: J / 0 for l, J in lens["J"].items()}}, "expected finite numbers"),
-        (lambda lens: [lens], "expected a dict with J"),
-        (lambda lens: {"run": print}, "lens.pt is no file of tensors"),
-    ],
-)
-def test_a_lens_that_does_not_fit_is_one_line(made, change, why, tmp_path, monkeypatch, capsys):
-    folder, _ = made
-    there = exported(made, "jacobian", "jlens", monkeypatch)
-    torch.save(change(torch.load(there / "lens.pt", weights_only=True)), tmp_path / "lens.pt")
-    with pytest.raises(Problem) as caught:
-        command(
-            ["import", str(tmp_path), "--from", "jlens", "--model", folder, "--dataset", "w", "--out", str(tmp_path)]
-        )
-    capsys.readouterr()
-    assert why in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not [*(tmp_path / "linreg").rglob("*.pickle")]
-
-
-def test_a_tuned_lens_of_another_model_is_one_line(made, tmp_path, monkeypatch, capsys):
-    folder, names = made
-    if names.masked:
-        pytest.skip("tuned-lens knows no masked model")
-    there = exported(made, "affine", "tuned-lens", monkeypatch)
-    with pytest.raises(Problem, match="is a lens of tiny-gpt2 .3 layers of width 16., expected one of changed"):
-        command(["import", str(there), "--from", "tuned-lens", "--model", changed(folder, tmp_path), "--dataset", "w",
-                 "--out", str(tmp_path)])  # fmt: skip
-    with pytest.raises(Problem, match=r"holds no params.pt: expected a tuned-lens folder"):
-        command(["import", str(tmp_path), "--from", "tuned-lens", "--model", folder, "--dataset", "w"])
-    capsys.readouterr()
-    assert files(tmp_path / "linreg") == {} if (tmp_path / "linreg").exists() else True
-
-
 def test_a_judged_lens_needs_no_more_than_its_predictions(gpt2):
     """Those that are not asked for are not there."""
     found = predictions.judge(gpt2, torch.randn(2, 4, D), torch.randn(4, D), torch.arange(4))
     assert found.lens is None
-    assert importlib.import_module("add_results").main
 
 
 def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path, capsys):
@@ -390,18 +252,28 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     assert "not shown beside the others, experiment/" in told
     assert f"run {prefix}add_results.py --map low-rank --force" in told
     assert "low-rank" not in json.loads(here.summary.read_bytes())["lenses"]["costs"]
+    ridge = replace(here, kind="ridge")  # as other code would have it: of other sentences, and without an entry
+    records = [
+        record | {name: record[name][1:] for name in ("topk", "surprisal")}
+        for record in formats.load_results(ridge.results)
+    ]
+    with store.replacing(ridge.results) as file:
+        store.dump(file, *records)
+    manifest.save(here.experiment, {k: v for k, v in manifest.load(here.experiment).items() if k != ridge.results.name})
+    run("plot_results", *on)
+    assert "words@ridge_results.pickle: of other sentences" in capsys.readouterr().out
+    assert "ridge" not in json.loads(here.summary.read_bytes())["lenses"]["costs"]
     entry = manifest.load(names.experiment)["words@low-rank_results.pickle"]
     assert (entry["settings"]["map"], entry["settings"]["rank"]) == ("low-rank", 3)
 
 
-def test_lenses_imported_in_both_formats_are_shown_together(made, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model
+def test_lenses_imported_in_both_formats_are_shown_together(made, tmp_path, capsys):
     folder, names = made
-    if names.masked:
-        pytest.skip("tuned-lens knows no masked model")
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
     for kind, to in (("affine", "tuned-lens"), ("jacobian", "jlens")):
-        there = exported(made, kind, to, monkeypatch)
+        there = exported(made, kind, to)
         command([str(x) for x in ("import", there, "--from", to, *on, "--force")])
     run("add_linreg", "--map", "tuned", "jacobian", *on[:-1], names.root)  # neither is made anew, or removed
     run("add_results", "--map", "tuned", "jacobian", *on, "--force")

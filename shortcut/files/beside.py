@@ -12,7 +12,7 @@ from shortcut.files.formats import load
 from shortcut.files.unpickle import load_all
 from shortcut.predictions import LENS, TOP, Predictions
 
-LENSES = ("id", "mat")  # the modes that are judged as lenses
+LENSES = ("id", "mat")  # the modes that read out a state as it is or after one map: they exit early, and are lenses
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
 COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`
 
@@ -44,7 +44,7 @@ def gaps_dict(
     judged: dict[str, Predictions], positions: torch.Tensor, tau: float, costs: dict[str, float]
 ) -> dict[str, Any]:
     """What is kept of early exits: `tau`, `positions` int64 [n], `costs`, and by mode the gaps, float32 [L + 1, n]."""
-    of = {mode: judged[mode].gap for mode in ("id", "mat") if mode in judged}
+    of = {mode: judged[mode].gap for mode in LENSES if mode in judged}
     return {"tau": tau, "positions": positions, "costs": costs, **of}
 
 
@@ -61,7 +61,7 @@ def load_gaps(
         positions = tensor(value.get("positions"))
         fits = is_tensor(positions, torch.int64, (n,)) and int(positions.min()) >= 0
         expect(fits, f"positions is {got(positions)}, expected int64 [{n}]")
-        of = {mode: tensor(value[mode]) for mode in ("id", "mat") if mode in value}
+        of = {mode: tensor(value[mode]) for mode in LENSES if mode in value}
         for mode, gaps in of.items():
             fits = is_tensor(gaps, torch.float32, (L + 1, n)) and gaps.isfinite().all()
             expect(fits, f"{mode} is {got(gaps)}, expected float32 [{L + 1}, {n}], all of it finite")

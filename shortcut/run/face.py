@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from shortcut import Problem, lens, tokens
+from shortcut import Problem, lens, representations, tokens
 from shortcut.files import formats
 from shortcut.files.names import PROJECT, Names
 from shortcut.lens import Grid
@@ -74,7 +74,6 @@ class Lens:
         """Logits [..., v] of states [..., d], read as the model reads h_L."""
         return self.model.read_out(h.to(self.model.device))
 
-    @torch.no_grad()
     def states(self, text: str) -> torch.Tensor:
         """h_0 ... h_L at every token of a text, float32 [L + 1, T, d].
 
@@ -84,10 +83,7 @@ class Lens:
         if not 0 < len(ids) <= self.model.context:
             raise Problem(f"the text has {len(ids)} tokens, expected 1 to {self.model.context}")
         tokens.check([ids], self.model.vocabulary)
-        found: list[torch.Tensor] = []
-        with self.model.watch(self.model.layer_points(), lambda _, h: found.append(h[0].float())):
-            self.model.run(ids[None].to(self.model.device), None)
-        return torch.stack([h.to(found[0].device) for h in found])
+        return torch.stack([h.to(self.model.device) for h in representations.whole(self.model, ids)])
 
     def predict(self, text: str) -> Grid:
         """What every layer would predict in a text, as it stands ("id") and with its map (see `lens.look`).

@@ -8,17 +8,7 @@ from typing import Any
 
 import torch
 
-from shortcut import (
-    Problem,
-    alternation,
-    approximation,
-    jacobian,
-    linear,
-    metrics,
-    quality,
-    representations,
-    tokens,
-)  # fmt: skip
+from shortcut import Problem, alternation, approximation, jacobian, linear, metrics, quality, representations, tokens
 from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps
 from shortcut.files import beside, formats

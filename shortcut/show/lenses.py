@@ -10,7 +10,7 @@ from shortcut.results import Estimate
 from shortcut.show import canvas
 from shortcut.show.canvas import COLUMN, Plot, count_in_integers
 from shortcut.show.figures import LENS_LOOKS
-from shortcut.show.tables import Table, estimate
+from shortcut.show.tables import Table, estimate, interval
 
 
 def figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
@@ -100,10 +100,6 @@ def _draw(c: Comparison, metric: str, title: str) -> Any:
 
 def numbers(c: Comparison) -> dict[str, Any]:
     """What the summary has of it."""
-
-    def interval(point: Estimate) -> dict[str, float]:
-        return {name: round(x, 6) for name, x in point._asdict().items()}
-
     return {
         "costs": dict(c.costs),
         "halves": {lens: {str(l): r2 for l, r2 in of.items()} for lens, of in c.halves.items()},

@@ -29,12 +29,14 @@ def summary(
         **{"layers": r.n_layers, "sentences": r.n, "confidence": 0.95},
         "fixed_exit": {mode: _points(curve, "layer") for mode, curve in r.fixed.items()},
         "mat_minus_id": [
-            {"layer": layer, **{metric: _interval(of[layer]) for metric, of in r.differences.items()}}
+            {"layer": layer, **{metric: tables.interval(of[layer]) for metric, of in r.differences.items()}}
             for layer in layers
         ],
-        "best_constant": {metric: _interval(x) for metric, x in r.floor.items()},
-        "mean_precision@1_over_layers": {mode: _interval(mean) for mode, mean in r.mean_over_layers.items()},
-        "change_from_own_matrices": {mode: _interval(x) for mode, x in r.change_from(own).items()} if own else None,
+        "best_constant": {metric: tables.interval(x) for metric, x in r.floor.items()},
+        "mean_precision@1_over_layers": {mode: tables.interval(mean) for mode, mean in r.mean_over_layers.items()},
+        "change_from_own_matrices": {mode: tables.interval(x) for mode, x in r.change_from(own).items()}
+        if own
+        else None,
         "early_exit": {mode: _points(curve, "layers_processed") for mode, curve in r.early.items()},
         "layers_saved": {
             mode: {f"{share:.2f}": None if x is None else round(x, 6) for share, x in saved.items()}
@@ -46,7 +48,7 @@ def summary(
         "alternation": [
             {
                 **{"first": j.first, "schedule": j.name, "blocks": j.k, "jumps": [list(jump) for jump in j.schedule]},
-                **{"precision@1": _interval(j.precision), "minus_direct_jump": _interval(j.difference)},
+                **{"precision@1": tables.interval(j.precision), "minus_direct_jump": tables.interval(j.difference)},
             }
             for j in r.alternation
         ]
@@ -62,22 +64,18 @@ def _points(curve: Curve, place: str) -> list[dict[str, Any]]:
         {
             **({"lambda": curve.lambdas[k]} if curve.lambdas else {}),
             place: int(layers) if place == "layer" else round(layers, 6),
-            **{metric: _interval(points[k]) for metric, points in curve.estimates.items()},
+            **{metric: tables.interval(points[k]) for metric, points in curve.estimates.items()},
         }
         for k, layers in enumerate(curve.layers)
     ]
 
 
 def _saved(by_mode: dict[str, dict[float, Estimate]]) -> dict[str, dict[str, dict[str, float]]]:
-    return {mode: {f"{share:.2f}": _interval(x) for share, x in of.items()} for mode, of in by_mode.items()}
+    return {mode: {f"{share:.2f}": tables.interval(x) for share, x in of.items()} for mode, of in by_mode.items()}
 
 
 def _scores(of: Scores) -> dict[str, float]:
     return {f"{i}_{j}": round(x, 6) for (i, j), x in of.items()}
-
-
-def _interval(estimate: Estimate) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in estimate._asdict().items()}
 
 
 def page(r: Results, summary: dict[str, Any], title: str, figures: Iterable[tuple[Plot, bytes]],

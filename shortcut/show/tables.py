@@ -209,6 +209,11 @@ def grids(grid: Grid) -> list[Table]:
     return tables
 
 
+def interval(estimate: Estimate) -> dict[str, float]:
+    """A mean with its interval, as JSON has it."""
+    return {name: round(value, 6) for name, value in estimate._asdict().items()}
+
+
 def estimate(value: Estimate | None, metric: str = "precision@1", sign: str = "") -> str:
     """A mean and half the width of its interval: Precision@k in percent, surprisal in nats."""
     if value is None:

@@ -1,0 +1,141 @@
+"""Lenses in the formats of other tools: there and back, and refused where they do not fit or rounding ruins them."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import LAYERS, D, changed, make_tokenized
+from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
+
+import config
+from shortcut import Problem, linear, representations
+from shortcut.__main__ import main as command
+from shortcut.files import formats, manifest, store
+from shortcut.linear import KINDS
+from shortcut.run import lending, loading
+
+
+@pytest.fixture(scope="module", params=["gpt2", "bert"])
+def made(request, tmp_path_factory):
+    """Tokens and maps of a tiny model."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SIZES, **OF_KINDS}.items():
+            patch.setattr(config, name, value)
+        kinds = ("least-squares", "affine", "jacobian")
+        return fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), kinds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "to"), [("affine", "tuned-lens"), ("least-squares", "tuned-lens"), ("jacobian", "jlens")]
+)
+def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
+    folder, names = made
+    if names.masked and to == "tuned-lens":
+        with pytest.raises(Problem, match="tuned-lens knows no masked model"):
+            exported(made, kind, to)
+        return
+    there = exported(made, kind, to)
+    on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
+    command(["import", str(there), *on])
+    taken = replace(names, root=tmp_path, kind="tuned" if to == "tuned-lens" else "jacobian")
+    own = replace(names, kind="" if kind == "least-squares" else kind)
+    for l in range(to == "jlens", LAYERS):
+        A = formats.load_matrix(own.matrix(l, LAYERS), D, intercept=KINDS[kind].intercept)
+        B = formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens")
+        x = torch.randn(5, D)
+        torch.testing.assert_close(linear.apply(A, x), linear.apply(B, x), rtol=2e-3, atol=2e-3)
+    if to == "jlens":
+        assert formats.load_matrix(taken.matrix(0, LAYERS), D).equal(torch.eye(D))
+        lens = torch.load(there / "lens.pt", weights_only=True)
+        assert (lens["d_model"], lens["n_prompts"], lens["source_layers"]) == (D, 80, [*range(LAYERS - 1)])
+        assert lens["J"][0].dtype == torch.float16
+    card = (there / "README.md").read_text()
+    assert f"base_model: {names.model_name}" in card
+    assert "Licence: not chosen yet" in card
+    assert f"| {LAYERS - 1} | " in card
+    (entry,) = [manifest.load(taken.matrices)[f"1_{LAYERS}.pickle"]]
+    assert entry["script"] == "shortcut import"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model
+def test_tuned_lens_loads_what_was_exported(made):
+    """Where that package is installed: its logits are those of our maps."""
+    tuned_lens = pytest.importorskip("tuned_lens")
+    folder, names = made
+    there = exported(made, "least-squares", "tuned-lens")
+    model = loading.load(folder, masked=False)
+    lens = tuned_lens.TunedLens.from_model_and_pretrained(model.net, str(there))
+    h = torch.randn(4, D)
+    with torch.no_grad():
+        for l in range(LAYERS):
+            own = model.read_out(linear.apply(formats.load_matrix(names.matrix(l, LAYERS), D), h))
+            torch.testing.assert_close(lens(h, l), own, rtol=1e-4, atol=1e-4)
+
+
+def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
+    """A gain of 40,000 along a direction that the states of eight sentences, of width 16, have nothing of."""
+    tokenized = make_tokenized(8, 320)
+    (batch,) = representations.batches(gpt2, tokenized, 10_000)
+    h = representations.run(gpt2, batch).h
+    normal = torch.linalg.svd(h[1]).Vh[-1]
+    maps = [torch.eye(D) for _ in range(LAYERS)]
+    maps[1] = maps[1] + 10_000 * torch.outer(torch.ones(D), normal)
+    own, its = (lending.judge(gpt2, tokenized, of) for of in (maps, [A.half().float() for A in maps]))
+    assert own.r2[1] == pytest.approx(lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS).r2[1], abs=0.02)
+    with pytest.raises(Problem, match=r"^not exported: as jlens has numbers, .* ruined at layers 1 \(r2 [^,]*, [^,]*$"):
+        lending._check(own, its, 0, "jlens")
+    lending._check(own, own, 0, "jlens")
+
+
+def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, capsys):
+    folder, names = made
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    path = replace(names, root=tmp_path).matrix(1, LAYERS)
+    with store.replacing(path) as file:
+        store.dump(file, torch.full((D, D), 1e5))
+    manifest.save(path.parent, {})
+    with pytest.raises(Problem, match="not exported: the maps of layers 1 hold numbers beyond half precision"):
+        command(["export", "--to", "jlens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)])
+    capsys.readouterr()
+    assert not (path.parent / "jlens").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda lens: lens | {"d_model": 2 * D}, f"is a lens of a model of width {2 * D}, expected {D}"),
+        (lambda lens: lens | {"J": {0: lens["J"][0]}}, f"has layers 0, expected 0 to {LAYERS - 2}: a lens of another"),
+        (lambda lens: lens | {"J": {**lens["J"], 9: lens["J"][0]}}, "a lens of another model"),
+        (lambda lens: lens | {"J": {l: J[:2] for l, J in lens["J"].items()}}, f"expected finite numbers [{D}, {D}]"),
+        (lambda lens: lens | {"J": {l: J / 0 for l, J in lens["J"].items()}}, "expected finite numbers"),
+        (lambda lens: [lens], "expected a dict with J"),
+        (lambda lens: {"run": print}, "lens.pt is no file of tensors"),
+    ],
+)
+def test_a_lens_that_does_not_fit_is_one_line(made, change, why, tmp_path, capsys):
+    folder, _ = made
+    there = exported(made, "jacobian", "jlens")
+    torch.save(change(torch.load(there / "lens.pt", weights_only=True)), tmp_path / "lens.pt")
+    with pytest.raises(Problem) as caught:
+        command(
+            ["import", str(tmp_path), "--from", "jlens", "--model", folder, "--dataset", "w", "--out", str(tmp_path)]
+        )
+    capsys.readouterr()
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [*(tmp_path / "linreg").rglob("*.pickle")]
+
+
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model
+def test_a_tuned_lens_of_another_model_is_one_line(made, tmp_path, capsys):
+    folder, _ = made
+    there = exported(made, "affine", "tuned-lens")
+    with pytest.raises(Problem, match="is a lens of tiny-gpt2 .3 layers of width 16., expected one of changed"):
+        command(["import", str(there), "--from", "tuned-lens", "--model", changed(folder, tmp_path), "--dataset", "w",
+                 "--out", str(tmp_path)])  # fmt: skip
+    with pytest.raises(Problem, match=r"holds no params.pt: expected a tuned-lens folder"):
+        command(["import", str(tmp_path), "--from", "tuned-lens", "--model", folder, "--dataset", "w"])
+    capsys.readouterr()
+    assert files(tmp_path / "linreg") == {} if (tmp_path / "linreg").exists() else True
