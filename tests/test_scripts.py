@@ -14,9 +14,9 @@ from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import predictions, representations, results
+from shortcut import early_exit, predictions, representations, results
 from shortcut.approximation import MODES
-from shortcut.files import formats, manifest, unpickle
+from shortcut.files import beside, formats, manifest, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
 from shortcut.run import gathering, stages
@@ -524,3 +524,17 @@ def test_gaps_and_schedules_of_another_run_than_the_results_are_not_shown(made, 
     said = capsys.readouterr().out
     assert "interpolated between the lambdas" in said
     assert "Alternation" not in said
+
+
+def test_the_curve_over_all_lambda_passes_through_the_records_of_the_grid(made):
+    r = results.summarize(formats.load_results(made.results))
+    tau, positions, gaps, _ = beside.load_gaps(made.gaps, r.n, LAYERS)
+    assert r.early.keys() == {"id", "mat"}
+    for mode, curve in r.early.items():
+        assert len(curve.lambdas) == len(config.LAMBDAS[mode])
+        exits = early_exit.exits(gaps[mode], positions, tau, r.fixed[mode].values["precision@1"])
+        lambdas, layers, precision, _ = exits.along()
+        for lam, processed, hits in zip(curve.lambdas, curve.layers, curve.values["precision@1"], strict=True):
+            k = int((lambdas <= lam).sum()) - 1
+            assert layers[k].item() == pytest.approx(processed, abs=1e-9)
+            assert precision[k].item() == pytest.approx(hits.double().mean().item(), abs=1e-9)
