@@ -133,7 +133,8 @@ def alternate(
     L, batch = model.n_layers, seen.batch
     with model.going_on(L, seen.entering[0]):  # the blocks passed over: what they are called with beside h is all
         calls = model.called(batch.ids, batch.mask)
-    finals = torch.empty(len(schedules), len(batch.rows), model.d, device=seen.h.device)
+    precision = next(iter(maps.values()), seen.h).dtype  # of the maps, where the model runs in half
+    finals = torch.empty(len(schedules), len(batch.rows), model.d, dtype=precision, device=seen.h.device)
 
     def keep(which: list[int], h: torch.Tensor) -> None:
         for s in which:
@@ -145,9 +146,9 @@ def alternate(
         for jump in sorted({*here.values()}):
             after, A = [s for s, its in here.items() if its == jump], maps[jump].to(h.device)
             if jump[1] == L:
-                keep(after, linear.apply(A, batch.at_chosen(h).float()))
+                keep(after, linear.apply(A, batch.at_chosen(h).to(precision)))
             else:
-                go(jump[1], linear.apply(A, h.float()), after, taken + 1)
+                go(jump[1], linear.apply(A, h.to(precision)), after, taken + 1)
         if not (stay := [s for s in which if s not in here]):
             return
         ends = layer + 1 == L or all(schedules[s][taken:] == ((layer + 1, L),) for s in stay)

@@ -1,5 +1,7 @@
 """Schedules of blocks and jumps: which are best, against all there are; what they make, against the products."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import LAYERS, D
@@ -92,6 +94,16 @@ def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(settin
     jumps = {(l, LAYERS): maps[l, LAYERS] for l in range(LAYERS)}
     mat = MODES["mat"].start(model, Maps(jumps, {}))(seen)
     torch.testing.assert_close(finals[1:], mat[1:], rtol=1e-5, atol=1e-5)
+
+
+def test_two_jumps_are_the_product_of_their_matrices(setting):
+    """In float64, on maps of no meaning."""
+    model, batch, seen, maps = setting
+    exact = {pair: A.double() for pair, A in maps.items()}
+    seen = replace(seen, entering=[h.double() for h in seen.entering])
+    (final,) = approximation.alternate(model, seen, [((0, 1), (1, LAYERS))], exact)
+    product = exact[1, LAYERS] @ exact[0, 1]
+    torch.testing.assert_close(final, batch.at_chosen(seen.entering[0]) @ product.T, rtol=1e-12, atol=1e-12)
 
 
 def test_schedules_that_begin_alike_share_their_blocks(setting):
