@@ -195,7 +195,7 @@ def test_no_pickle_is_read_but_by_our_own_unpickler():
         "pickle.load", "pickle.loads", "pickle.Unpickler", "torch.storage._load_from_bytes", "np.load"
     }  # fmt: skip
     loads = [node for node in calls if ast.unparse(node.func) == "torch.load"]
-    assert len(loads) == 1
+    assert len(loads) == 2  # the storages of torch before 1.6, and those lenses
     assert all("weights_only=True" in map(ast.unparse, node.keywords) for node in loads)
 
 

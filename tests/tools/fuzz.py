@@ -1,4 +1,4 @@
-"""Damaged and hostile files, read in a process of its own that watches itself; see test_fuzz.py.
+"""Reads damaged and hostile files in a process of its own that watches itself; see test_fuzz.py.
 
     python tests/fuzz.py FOLDER
 
@@ -12,8 +12,7 @@ import os
 import random
 import resource
 import sys
-import time
-from itertools import cycle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from hostile import D, L, costly, hostile, mutants, valid_files
+from hostile import D, L, hostile, mutants, valid_files
 
 from shortcut import Problem
 from shortcut.files import beside, formats
@@ -104,7 +103,7 @@ class Watch:
         sys.addaudithook(self.hear)
 
     def hear(self, event, arguments):
-        if not self.armed or event == "mmap.__new__":
+        if not self.armed or event == "sys.excepthook":  # of CPython, where the length of a bytearray is wrong
             return
         if event == "open" and str(arguments[0]) == self.path and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
             return
@@ -116,6 +115,7 @@ def address_space():
 
 
 def main(folder):
+    warnings.simplefilter("error")  # of torch, of protocols that it does not know
     torch.manual_seed(SEED)
     rng = random.Random(SEED)
     path = Path(folder) / "x.pickle"
@@ -129,19 +129,16 @@ def main(folder):
         for reader in [kind]
     ]
     cases += [(reader, name, content) for name, content in hostile() for reader in READERS]
-    cases += [(reader, *case) for reader, case in zip(cycle(READERS), costly(), strict=False)]
     os.chdir(folder)
     for reader, content in valid:
         path.write_bytes(content)
         assert fits(reader, READERS[reader](path))
     codecs.lookup("cp437")  # which Python's zipfile loads when it first meets a name without a flag
-    watch, wrong, read, slowest, longest = Watch(path), [], 0, (0.0, ""), 0
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    watch, wrong, read = Watch(path), [], 0
     limit = address_space() + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for reader, name, content in cases:
         path.write_bytes(content)
-        started, message = time.monotonic(), ""
         watch.armed = True
         try:
             value = READERS[reader](path)
@@ -149,7 +146,7 @@ def main(folder):
             watch.armed = False
             message = str(problem)
             bounded = len(message) < 400 and "\n" not in message and message.isprintable()
-            if str(path) not in message or not bounded or "MemoryError" in message or "alloc" in message:
+            if str(path) not in message or not bounded:
                 wrong.append([reader, name, message])
         except BaseException as error:
             watch.armed = False
@@ -159,20 +156,14 @@ def main(folder):
             read += 1
             if not fits(reader, value):
                 wrong.append([reader, name, "does not fit"])
-        slowest = max(slowest, (time.monotonic() - started, f"{reader}: {name}"))
-        longest = max(longest, len(message) - len(str(path)))
     json.dump(
         {
             "cases": len(cases),
-            "hostile": len([*hostile(), *costly()]),
+            "hostile": len([*hostile()]),
             "read": read,
             "wrong": wrong,
             "seen": watch.seen,
             "left": sorted(os.listdir(folder)),
-            "slowest": slowest,
-            "longest": longest,
-            "bytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
-            "seconds": time.process_time(),
         },
         sys.stdout,
     )
