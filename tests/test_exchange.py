@@ -344,8 +344,6 @@ def test_the_command_says_what_it_can_do_and_what_is_missing(tmp_path):
     done = command("shortcut", "export", "--model", "m", "--dataset", "d", "--out", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == ("shortcut: linreg/m/d holds no matrix: run add_linreg.py first, or fetch published ones\n")
-    done = command("shortcut.store", "fetch", "--force")
-    assert (done.returncode, done.stderr) == (1, "shortcut.store: now python -m shortcut fetch --force\n")
 
 
 @pytest.mark.parametrize("arguments", [["feed"], [], ["export"], ["fetch", "--dataset", "../up"]])

@@ -88,60 +88,6 @@ def test_an_entry_holds_what_made_the_file(layout, said):
     assert entry["versions"].keys() >= {"torch", "transformers", "python"}
 
 
-OF_BEFORE = {  # as the code wrote it that had `runs`, each with the runs that made its inputs
-    "runs": {
-        "r": {
-            "script": "add_linreg.py", "settings": {"format": 1, "model": "m", "weights": "w", "rcond": 1e-7,
-                     "dtype": "float32"},
-            "inputs": {"experiment/m/d_tokenized_train.pickle": "t"}, "versions": {"python": "3.11.7"},
-            "upstream": [
-                {
-                    "made": ["experiment/m/d_tokenized_train.pickle"], "script": "add_tokenization.py",
-                    "settings": {"format": 1, "seed": 3, "train": 9}, "versions": {},
-                    "inputs": {"experiment/sentences/d_20K-sentences.pickle": "s"},
-                    "upstream": [
-                        {
-                            "made": ["experiment/sentences/d_20K-sentences.pickle"],
-                            "script": "get_wikipedia_sentences.py", "settings": {"format": 1, "seed": 5, "spacy": None},
-                            "inputs": {}, "upstream": [], "versions": {},
-                        }
-                    ],
-                }
-            ],
-        }
-    },
-    "files": {
-        "0_1.pickle": {
-            "run": "r", "sha256": "x", "made": "2026-11-25T00:00:00+00:00", "seconds": 1.5, "rank": 16,
-            "forced": "2026-11-25T00:00:00+00:00",
-        }
-    },
-}  # fmt: skip
-
-
-def test_a_manifest_of_before_is_taken_over(layout, said):
-    path = layout.matrix(0, 1)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"A")
-    OF_BEFORE["files"]["0_1.pickle"]["sha256"] = manifest.sha256(path)
-    (path.parent / manifest.NAME).write_text(json.dumps(OF_BEFORE))
-    (path.parent / "0_1.pickle.parts" / "states").mkdir(parents=True)
-    entry = manifest.load(path.parent)["0_1.pickle"]
-    assert entry == {
-        "script": "add_linreg.py", "sha256": manifest.sha256(path), "made": "2026-11-25T00:00:00+00:00", "seconds": 1.5,
-        "rank": 16, "versions": {"python": "3.11.7"},
-        "settings": {"format": 1, "seed": 3, "train": 9, "spacy": None, "model": "m", "weights": "w", "rcond": 1e-7,
-                     "dtype": "float32"},
-        "from": {"experiment/m/d_tokenized_train.pickle": "t", "experiment/sentences/d_20K-sentences.pickle": "s"},
-    }  # fmt: skip
-    make(layout, said, "add_linreg.py", layout.matrix(0, 2))
-    assert manifest.load(path.parent).keys() == {"0_1.pickle", "0_2.pickle"}
-    assert manifest.load(path.parent)["0_1.pickle"] == entry
-    assert "runs" not in json.loads((path.parent / manifest.NAME).read_text())
-    assert said[0] == "removed unfinished work of an earlier version: linreg/m/d/0_1.pickle.parts"
-    assert not list(path.parent.glob("*.parts"))
-
-
 def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
     code = (
         "import sys; from pathlib import Path; from shortcut.files import outputs\n"
@@ -161,8 +107,7 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[" * 100_000, "{}", "[]", "1", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x"}}}', '{"runs": {}}',
-        '{"runs": {}, "files": {"a": {"run": "r"}}}', '{"runs": {"r": 1}, "files": {"a": {"run": "r"}}}',
+        "{", "[" * 100_000, "{}", "[]", "1", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x"}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_one_line(layout, said, content):

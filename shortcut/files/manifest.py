@@ -26,7 +26,6 @@ MAKERS = ("torch", "transformers")  # packages whose versions are told of where 
 FEW = 3  # inputs that are named one by one
 GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
 OF_KIND = ("map", "rank", "probes", "imported")  # settings of a kind of maps
-ADDED = {"positions": ("context", 1), "dtype": ("weights", "float32")}  # by setting: beside which, what it was before
 KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
@@ -37,35 +36,11 @@ def load(folder: Path) -> dict[str, Entry]:
     """The entries of a folder by the names of its files; raises Problem if its manifest is of another form."""
     if not (path := folder / NAME).exists():
         return {}
-    if isinstance(manifest := store.load_json(path), dict):
-        manifest = _of_before(manifest) if "runs" in manifest else manifest.get("files")
-    for entry in manifest.values() if isinstance(manifest, dict) else [None]:
+    manifest = store.load_json(path)
+    entries = manifest.get("files") if isinstance(manifest, dict) else None
+    for entry in entries.values() if isinstance(entries, dict) else [None]:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in KINDS.items()):
             raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
-        for name, behind in ADDED.items():
-            if behind[0] in entry["settings"]:
-                entry["settings"].setdefault(name, behind[1])
-    return manifest
-
-
-def _of_before(manifest: dict[str, Any]) -> Any:
-    """The entries of a manifest of before: what made a file, and what made its inputs, each stood by itself."""
-
-    def flat(run: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        behind = [flat(upstream) for upstream in run.get("upstream", [])]
-        settings, origin = ({key: value for one in behind for key, value in one[k].items()} for k in (0, 1))
-        return settings | run["settings"], origin | run["inputs"]
-
-    try:
-        entries = {}
-        for name, entry in manifest["files"].items():
-            run = manifest["runs"][entry["run"]]
-            settings, origin = flat(run)
-            made = {key: value for key, value in entry.items() if key not in ("run", "forced")}
-            made |= {"script": run["script"], "settings": settings, "from": origin, "versions": run["versions"]}
-            entries[name] = made
-    except (KeyError, TypeError, AttributeError):
-        return None
     return entries
 
 

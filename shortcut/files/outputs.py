@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -67,9 +66,6 @@ class Outputs:
             self._locks = locks.pop_all()
         for path in (*self.writes, *(folder / manifest.NAME for folder in folders)):
             store.remove_leftovers(path)
-        for old in (old for folder in folders for old in folder.glob("*.parts") if old.is_dir()):
-            self._notice(f"removed unfinished work of an earlier version: {self._files.relative(old)}")
-            shutil.rmtree(old)
         if self.writes and not self.todo:
             self._notice(f"already made, skipped: {self._files.describe(self.writes)}")
         return self
