@@ -24,7 +24,10 @@ def test_r2_of_constant_coordinates_is_scikit_learns():
     target = torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 7.0]])
     prediction = torch.tensor([[1.0, 3.0, 5.0], [1.0, 2.0, 7.0]])  # exact, wrong, exact
     assert metrics.r2_score(prediction, target).mean == pytest.approx(2 / 3)
-    assert sklearn.metrics.r2_score(target.numpy(), prediction.numpy()) == pytest.approx(2 / 3)
+    assert metrics.r2_score(prediction, target).weighted == 1  # the wrong coordinate has no variance, so no weight
+    assert metrics.r2_score(prediction[:, :2], target[:, :2])[:2] == (0.5, 0.5)
+    for kind, ours in zip(("uniform_average", "variance_weighted"), metrics.r2_score(prediction, target), strict=False):
+        assert ours == pytest.approx(sklearn.metrics.r2_score(target.numpy(), prediction.numpy(), multioutput=kind))
 
 
 @pytest.mark.parametrize("deviation", [0.0, 1e-30, 1e-5, 1e-2])
