@@ -8,7 +8,7 @@ from shortcut.files import exchange
 from shortcut.files.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
-from shortcut.run import cli, kind
+from shortcut.run import checkpoint, cli, kind
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,10 +17,11 @@ def main(argv: list[str] | None = None) -> None:
     of = getattr(args, "lens", None)
     if of is None and args.command == "fetch":
         exchange.fetch(
-            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress
-        )
+            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress,
+            expects=_fingerprints(args.model),
+        )  # fmt: skip
     elif of is None:
-        exchange.export(_names(args), cli.say, _progress)
+        exchange.export(_names(args), cli.say, _progress, _fingerprints(args.model))
     else:
         from shortcut.run import lending  # noqa: PLC0415  (loads models)
 
@@ -42,6 +43,11 @@ def main(argv: list[str] | None = None) -> None:
 def _names(args: argparse.Namespace) -> Names:
     of_kind = _named(getattr(args, "map", LEAST_SQUARES))
     return Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
+
+
+def _fingerprints(model: str) -> dict[str, str | None]:
+    """The fingerprints of a model's folder; none of a name under linreg/."""
+    return checkpoint.fingerprints(model) if checkpoint.is_model_folder(model) else {}
 
 
 def _named(kind_of_maps: str) -> str:

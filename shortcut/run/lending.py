@@ -18,7 +18,7 @@ import torch
 from shortcut import Problem, linear, metrics, one_line, representations
 from shortcut.files import formats, store
 from shortcut.files.lenses import FORMATS, Maps
-from shortcut.files.manifest import MODEL_FILES, Provenance, sha256
+from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.intervals import Estimate, proportion
@@ -43,7 +43,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     """Write the maps into layer L as a lens of another tool, with a card, if it is as good as they are.
 
     Raises Problem: one is missing; a tuned lens of a masked model, which that tool does not know; or a layer at which
-        r2 or Precision@1 is more than `WORSE` below that of the maps in float32.
+        r2 or Precision@1 is more than `WORSE` below that of the maps in float32; or maps of another model.
     """
     if files.masked and to == "tuned-lens":
         raise Problem("tuned-lens knows no masked model: export --to jlens, or safetensors without --to")
@@ -55,10 +55,11 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     for path, maker in (*((path, files.fitted_by(path)) for path in paths), (val, "the scripts up to add_linreg.py")):
         if not path.exists():
             raise Problem(f"{files.relative(path)} not found: run {maker} first")
+    provenance = Provenance(files)
+    provenance.behind([*paths, val], checkpoint.fingerprints(model), notice)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
     maps = [formats.load_matrix(path, d, intercept=of_kind.intercept) for path in paths]
     folder = files.matrices / to
-    provenance = Provenance(files)
     made = ((entry := provenance.entry(paths[-1])) and entry["settings"]) or {}
     written = of.write(maps, files.model_name, made.get("train", 0))
     with tempfile.TemporaryDirectory() as there:
@@ -160,7 +161,7 @@ def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, for
         notice("  a Jacobian lens has nothing of the embeddings: at layer 0 the state stands as it is")
     targets = [files.matrix(l, L) for l in range(L)]
     settings = {"map": of_format.kind, "imported": {name: sha256(folder / name) for name in of_format.files}}
-    settings |= {kind: checkpoint.fingerprint(model, kind) for kind in MODEL_FILES}
+    settings |= checkpoint.fingerprints(model)
     more = {"settings": settings, "notice": notice, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
         for path, A in zip(targets, maps, strict=True):
