@@ -8,7 +8,6 @@ from stages import make, make_upstream, outputs, run, save
 
 from shortcut import Problem
 from shortcut.files import manifest
-from shortcut.files import outputs as outputs_of
 from shortcut.files.names import Names
 
 
@@ -44,16 +43,20 @@ def test_an_input_changed_while_a_stage_works_stops_it_before_it_writes(layout, 
     assert layout.results.name not in manifest.load(layout.experiment)
 
 
-def test_inputs_must_be_of_the_settings_in_force_as_they_were_last_set(layout, said):
-    """The seed of the tokens counts, not that of the sentences they are taken from."""
-    sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, seed=5)
+def test_inputs_and_all_behind_them_must_be_of_the_settings_in_force(layout, said):
+    sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, spacy=None)
     upstream = make_upstream(layout, said, "a", reads=[sentences], seed=7, train=9)
     A = make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[upstream], weights="of the model")
     message = (
-        r"0_1.pickle was made with other settings \(seed was 7, is 0; train was 9, is 8\): take those, or run add_l"
+        r"^experiment/m/d_tokenized_val.pickle was made with other settings \(seed was 7, is 0; train was 9, is 8\): "
+        r"take those, or run add_tokenization.py --force$"
     )
     with pytest.raises(Problem, match=message):
         run(layout, said, reads=[A], expects={"seed": 0, "train": 8})
+    with pytest.raises(
+        Problem, match=r"20K-sentences.pickle was made with other settings \(spacy was null, is \"en\"\)"
+    ):
+        run(layout, said, reads=[A], expects={"spacy": "en"})
     other = Names(layout.root, "m", "e", matrices_from="d")
     with pytest.raises(Problem, match=r"weights: run add_linreg\.py --dataset d --force"):
         make(other, said, "add_results.py", other.results, reads=[A], expects={"weights": "of another model"})
@@ -84,20 +87,18 @@ def test_an_input_made_from_something_else_is_noticed_past_a_file_that_is_gone(l
     make(layout, said, "add_plot_r2.py", layout.r2_scores, reads=[layout.results])
     layout.results.unlink()
     make_upstream(layout, said, "b", force=True)
-    with pytest.raises(Problem, match=r"r2_scores.pickle was made from another .*_val.pickle: run add_plot_r2"):
-        manifest.Provenance(layout).behind([layout.r2_scores], {}, said.append)
+    with pytest.raises(Problem, match=r"results.pickle was made from another .*_val.pickle: run add_results"):
+        manifest.Provenance(layout).check([layout.r2_scores], said.append)
 
 
-def test_matrices_of_two_kinds_are_refused_together(layout, said):
+def test_matrices_of_two_settings_are_refused_together(layout, said):
     """As after a change of settings and a run with --force that was stopped half-way."""
     paths = [layout.matrix(0, 1), layout.matrix(0, 2)]
     for path, rcond in zip(paths, (1e-7, 1e-3), strict=True):
         make(layout, said, "add_linreg.py", path, rcond=rcond)
-    message = (
-        r"0_1.pickle and linreg/m/d/0_2.pickle were not made alike \(rcond was 1e-07, is 0.001\): run add_linreg.py"
-    )
+    message = r"0_1.pickle was made with other settings \(rcond was 1e-07, is 0.001\): take those, or run add_linreg.py"
     with pytest.raises(Problem, match=message):
-        run(layout, said, reads=paths)
+        run(layout, said, reads=paths, expects={"rcond": 1e-3})
 
 
 def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, said):
@@ -105,18 +106,39 @@ def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, sa
     for split, train in (("train", 110), ("val", 80)):
         make(layout, said, "add_tokenization.py", layout.tokenized(split), split, train=train)
     make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[layout.tokenized("train")])
-    with pytest.raises(Problem, match=r"not made alike \(train was \d+, is \d+\): run add_linreg.py --force"):
-        run(layout, said, reads=[layout.tokenized("val"), layout.matrix(0, 1)])
+    with pytest.raises(Problem, match=r"tokenized_train.pickle was made with other settings \(train was 110, is 80\)"):
+        run(layout, said, reads=[layout.tokenized("val"), layout.matrix(0, 1)], expects={"train": 80})
 
 
-def test_files_of_two_models_or_of_an_older_format_are_refused(layout, said, monkeypatch):
+def test_files_of_two_models_are_refused_where_the_model_is_not_known(layout, said):
     make(layout, said, "add_plot_r2.py", layout.r2_scores, weights="a")
-    make(layout, said, "add_tokenization.py", layout.tokenized("val"), weights="b")
-    with pytest.raises(Problem, match=r"were not made alike \(weights was \"a\", is \"b\"\): run .*\.py --force"):
-        run(layout, said, reads=[layout.r2_scores, layout.tokenized("val")])
-    monkeypatch.setattr(outputs_of, "FORMAT", outputs_of.FORMAT + 1)
-    with pytest.raises(Problem, match=r"r2_scores.pickle was made with format 1: run add_plot_r2.py --force"):
-        run(layout, said, reads=[layout.r2_scores])
+    make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="b")
+    with pytest.raises(
+        Problem, match=r'0_1.pickle and .*r2_scores.pickle were not made alike \(weights was "b", is "a"\): run add_l'
+    ):
+        run(layout, said, reads=[layout.r2_scores, layout.matrix(0, 1)])
+
+
+def test_files_made_anew_with_the_same_bytes_but_other_settings_count_as_others(layout, said):
+    """The key that was recorded counts, not the bytes alone."""
+    upstream = make_upstream(layout, said, "a", seed=0)
+    run(layout, said, reads=[upstream])
+    make_upstream(layout, said, "a", force=True, seed=1)
+    with pytest.raises(Problem, match=r"was made with other settings \(another experiment/m/d_tokenized_val.pickle\)"):
+        run(layout, said, reads=[upstream])
+
+
+def test_what_is_made_from_others_is_made_anew_where_it_is_only_shown(layout, said):
+    upstream = make_upstream(layout, said, "a")
+    for value, n in (("a", 1), ("a", 0), ("b", 1)):
+        make_upstream(layout, said, value, force=value == "b")
+        with outputs(layout, said, reads=[upstream], renew=True) as made:
+            assert len(made.todo) == n
+            for path in made.todo:
+                save(made, path, value)
+    (layout.experiment / manifest.NAME).write_text('{"files": {}}')
+    with pytest.raises(Problem, match="without a manifest entry"), outputs(layout, said, renew=True):
+        pass
 
 
 def test_what_is_no_regular_file_is_one_line(layout, said):
@@ -161,13 +183,13 @@ def test_other_versions_behind_what_is_read_are_told_of_once_a_stage(layout, sai
     monkeypatch.setattr(manifest, "version", lambda package: here.get(package, made.get(package)))
     provenance, lines = manifest.Provenance(layout), []
     for some in (paths[:2], paths):
-        provenance.behind(some, {}, lines.append)
+        provenance.check(some, lines.append)
     assert len(lines) == (told is not None)
     assert told is None or told.format(**made) in lines[0]
 
 
 def test_an_input_of_another_model_is_refused(layout, said):
     path = make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="a")
-    assert run(layout, said, reads=[path], weights="a")
+    assert run(layout, said, reads=[path], expects={"weights": "a"})
     with pytest.raises(Problem, match=r"0_1.pickle was made with another model's weights: run add_linreg.py --force"):
-        run(layout, said, reads=[path], weights="b", force=True)
+        run(layout, said, reads=[path], expects={"weights": "b"}, force=True)

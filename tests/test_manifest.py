@@ -12,7 +12,6 @@ from stages import make, make_upstream, outputs, run, save
 from shortcut import Problem
 from shortcut.files import formats, manifest
 from shortcut.files.names import Names
-from shortcut.files.outputs import FORMAT
 
 
 @pytest.fixture
@@ -76,16 +75,31 @@ def test_an_interrupted_write_is_made_again(layout, said):
 
 
 def test_an_entry_holds_what_made_the_file(layout, said):
-    """All of it: every file it comes from and every setting on the way there, the nearest one of a name."""
+    """Its own settings, and of each file that was read the key and hash; the settings behind it follow from these."""
     sentences = make(layout, said, "get_wikipedia_sentences.py", layout.sentences, seed=5, spacy=None)
     upstream = make_upstream(layout, said, "a", reads=[sentences], seed=3, train=9)
     run(layout, said, reads=[upstream], tau=4.0)
-    entry = json.loads((layout.experiment / manifest.NAME).read_text())["files"]["d_results.pickle"]
+    entries = json.loads((layout.experiment / manifest.NAME).read_text())["files"]
+    entry, before = entries["d_results.pickle"], entries["d_tokenized_val.pickle"]
     assert entry["script"] == "add_results.py"
     assert entry["sha256"] == manifest.sha256(layout.results)
-    assert entry["settings"] == {"format": FORMAT, "seed": 3, "spacy": None, "train": 9, "tau": 4.0}
-    assert entry["from"] == {layout.relative(path): manifest.sha256(path) for path in (upstream, sentences)}
+    assert entry["settings"] == {"tau": 4.0}
+    assert entry["reads"] == {layout.relative(upstream): [before["key"], manifest.sha256(upstream)]}
+    assert entry["key"] == manifest.key("add_results.py", entry["settings"], entry["reads"])
     assert entry["versions"].keys() >= {"torch", "transformers", "python"}
+    behind = manifest.Provenance(layout).settings(layout.results)
+    assert behind == {"tau": 4.0, "seed": 3, "train": 9, "spacy": None}
+
+
+def test_files_of_earlier_versions_count_as_files_without_an_entry(layout, said):
+    run(layout, said)
+    path = layout.experiment / manifest.NAME
+    entries = json.loads(path.read_text())
+    entries["files"]["d_results.pickle"].pop("key")
+    path.write_text(json.dumps(entries))
+    assert manifest.load(layout.experiment) == {}
+    with pytest.raises(Problem, match="without a manifest entry"):
+        run(layout, said)
 
 
 def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
@@ -107,7 +121,7 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
 @pytest.mark.parametrize(
     "content",
     [
-        "{", "[" * 100_000, "{}", "[]", "1", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x"}}}',
+        "{", "[" * 100_000, "{}", "[]", "1", '{"files": {"a": 1}}', '{"files": {"a": {"key": "x"}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_manifest_is_one_line(layout, said, content):

@@ -46,7 +46,9 @@ def fetch(
         there = [name for name in names if (folder / name).exists() and not force]
         missing = [name for name in names if name not in there]
         if there:
-            Provenance(files).behind([folder / name for name in there], expects or {}, lambda _: None)
+            Provenance(files, lambda script, path: expects or {}).check(
+                [folder / name for name in there], lambda _: None
+            )
             notice(f"kept {len(there)} matrices that are in {shown} already (--force replaces them)")
         d = len(formats.load_matrix(folder / there[0], None)) if there else None
         for name in progress(missing):
@@ -112,7 +114,7 @@ def export(
         raise Problem(f"{files.relative(folder)} holds no matrix: run {first} first, or fetch published ones")
     target, more = folder / SAFETENSORS, KINDS[files.kind or LEAST_SQUARES].intercept
     made = {"reads": paths, "writes": [target], "settings": {}, "notice": notice, "force": True}
-    with Outputs(Provenance(files), "shortcut export", **made, expects=expects) as outputs:
+    with Outputs(Provenance(files, lambda script, path: expects or {}), "shortcut export", **made) as outputs:
         d = len(formats.load_matrix(paths[0], None, intercept=more))
         for path in paths:  # before the old file goes
             formats.load_matrix(path, d, intercept=more)

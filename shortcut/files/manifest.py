@@ -1,10 +1,10 @@
 """manifest.json: beside the data of every folder, what made each file.
 
-    {"files": {NAME: {"script", "made", "seconds", "sha256", "settings", "from", "versions", ...}}}
+    {"files": {NAME: {"script", "made", "seconds", "sha256", "key", "settings", "reads", "versions", ...}}}
 
-`from` has every file that it comes from, by path from the root, with its SHA-256, down to the sentences;
-`settings` every setting on the way there, a nearer one before one further up. So an entry says all by
-itself, and what is read together must agree in both.
+`settings` are those of its stage. `reads` has each file that was read, by path from the root, with the key in that
+file's own entry (null without one) and its SHA-256. The `key` is a hash of script, settings and reads, so that two
+files of one key were made alike, from the sentences on. A file without an entry counts by its content.
 """
 
 import hashlib
@@ -25,23 +25,26 @@ MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read togethe
 MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
 FEW = 3  # inputs that are named one by one
 GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
-OF_KIND = ("map", "rank", "probes", "imported")  # settings of a kind of maps
-KINDS = {"script": str, "sha256": str, "made": str, "settings": dict, "from": dict, "versions": dict}
+FORM = {"script": str, "sha256": str, "made": str, "key": str, "settings": dict, "reads": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
 Entry = dict[str, Any]
 
 
 def load(folder: Path) -> dict[str, Entry]:
-    """The entries of a folder by the names of its files; raises Problem if its manifest is of another form."""
+    """The entries of a folder by the names of its files; raises Problem if its manifest is of another form.
+
+    Files whose entry has no key, as earlier versions wrote them, count as files without an entry.
+    """
     if not (path := folder / NAME).exists():
         return {}
     manifest = store.load_json(path)
     entries = manifest.get("files") if isinstance(manifest, dict) else None
     for entry in entries.values() if isinstance(entries, dict) else [None]:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in KINDS.items()):
+        form = FORM if isinstance(entry, dict) and "key" in entry else {}
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in form.items()):
             raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
-    return entries
+    return {name: entry for name, entry in entries.items() if "key" in entry}
 
 
 def save(folder: Path, entries: dict[str, Entry]) -> None:
@@ -79,11 +82,19 @@ def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, di
 class Provenance:
     """The entries and hashes of the files under one root, each read once."""
 
-    def __init__(self, files: Names):
-        self.files = files
+    def __init__(
+        self, files: Names, in_force: Callable[[str, Path], Mapping[str, Any]] = lambda *_: {}, *, hashing: bool = True
+    ):
+        """`in_force(script, path)` gives the settings that a script would make a file with now, as far as known.
+
+        Without `hashing` the recorded hashes are trusted, and no data is read.
+        """
+        self.files, self._in_force, self._hashing = files, in_force, hashing
         self._entries: dict[Path, dict[str, Entry]] = {}
         self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
-        self._told: set[Path | str] = set()  # what a notice has been given of
+        self._models: dict[str, tuple[str, Path]] = {}  # by kind of model file: the first fingerprint met, and where
+        self._checked: set[Path] = set()  # files that are what would be made now, with all behind them
+        self._told: set[Path | str] = set()  # files and versions that a notice has been given of
 
     def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
         """The entries of a folder; `again`: as they are now, since others may have written some."""
@@ -108,35 +119,62 @@ class Provenance:
             if path in self._hashes and _identity(path) != self._hashes[path][1]:
                 raise Problem(f"{path} was changed while it was in use: run it again")
 
-    def behind(
-        self, paths: list[Path], expects: Mapping[str, Any], notice: Callable[[str], None]
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """What a file made from these comes from: the settings and the `from` of its entry.
+    def recorded(self, path: Path) -> list[str | None]:
+        """The key in a file's entry, None without one, and the file's SHA-256."""
+        entry = self.entry(path) or {}
+        return [entry.get("key"), self.sha256(path) if self._hashing else entry.get("sha256")]
 
-        `notice` is told, once in all calls, what has no entry or was made with other versions.
+    def settings(self, path: Path) -> dict[str, Any]:
+        """All settings behind a file; of one name, the setting of the stage nearest to it."""
+        entry = self.entry(path) or {"settings": {}, "reads": {}}
+        behind = [self.settings(self.files.root / source) for source in entry["reads"]]
+        return {name: value for settings in reversed(behind) for name, value in settings.items()} | entry["settings"]
 
-        Raises:
-            Problem: one has changed since it was made, was made from what is no longer so, or otherwise than
-                expected (of matrices of another dataset "format" and `MODEL_FILES` alone count); or two of
-                them were not made alike.
+    def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
+        """Raise Problem if a file, or one that it was made from, is not what would be made now.
+
+        `notice` is told, once in all calls, which files have no entry or were made with other versions of packages.
         """
-        settings, origin, first, of_kinds = {}, {}, {}, {}  # `first`: where one comes from; `of_kinds`: by kind of maps
         for path in paths:
-            if entry := self.entry(path):
-                others = self._check(path, entry, expects)
-                for all_found, theirs in ((origin, entry["from"]), (settings, entry["settings"])):
-                    for name, value in theirs.items():
-                        own = of_kinds, (self.files.kind_of(path), name)
-                        found, key = own if name in OF_KIND else (all_found, name)
-                        known = self.files.relative(first.setdefault(key, path))
-                        if found.setdefault(key, value) != value and (others or name in MODEL_FILES):
-                            how = "; ".join(changes(found[key], value, name))
-                            both = f"{known} and {self.files.relative(path)} were not made alike ({how})"
-                            raise Problem(f"{both}: {self._again(path, entry)}")
-            origin[self.files.relative(path)] = self.sha256(path)
+            self._check(path)
+            self.sha256(path)  # which tells of what is no file
         self._tell(paths, notice)
-        several = len({kind for kind, _ in of_kinds}) > 1
-        return settings | {name: value for (_, name), value in of_kinds.items() if not several}, origin
+
+    def _check(self, path: Path) -> None:
+        if (entry := self.entry(path)) and path not in self._checked:
+            if why := self.differs(path, entry):
+                raise Problem(f"{self.files.relative(path)} {': '.join(why)}")
+            self._checked.add(path)
+            for source in () if self.files.is_foreign(path) else entry["reads"]:
+                self._check(self.files.root / source)
+
+    def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
+        """Why a file is not what its script would make of the same files now, and what to do; None if it is.
+
+        The settings behind matrices of another dataset are not compared, but for the model.
+        """
+        theirs, now, relative = entry["settings"], self._in_force(entry["script"], path), self.files.relative
+        again = f"run {entry['script']}{self.files.options(path)} --force"
+        again = again if entry["script"].endswith(".py") else "import it again"
+        if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
+            return "has changed since it was made", again
+        for kind in (kind for kind in MODEL_FILES if theirs.get(kind)):
+            first, where = self._models.setdefault(kind, (theirs[kind], path))
+            if now.get(kind, theirs[kind]) != theirs[kind]:
+                return f"was made with another model's {kind}", f"{again}, or give the model an --out of its own"
+            if first != theirs[kind]:
+                return f"and {relative(where)} were not made alike ({next(changes(theirs[kind], first, kind))})", again
+        return None if self.files.is_foreign(path) else self._made_otherwise(theirs, now, entry["reads"], again)
+
+    def _made_otherwise(self, theirs: dict, now: Mapping, reads: dict, again: str) -> tuple[str, str] | None:
+        compared = [name for name in now if name in theirs and name not in MODEL_FILES]
+        if told := "; ".join(how for name in compared for how in changes(theirs[name], now[name], name)):
+            return f"was made with other settings ({told})", f"take those, or {again}"
+        for source, recorded in reads.items():
+            there = self.files.root / source
+            if there.exists() and (self._hashing or self.entry(there)) and self.recorded(there) != recorded:
+                return f"was made from another {source}", again
+        return None
 
     def _tell(self, paths: list[Path], notice: Callable[[str], None]) -> None:
         """Tell, of each once, of files without an entry and of other versions of packages that numbers depend on."""
@@ -153,29 +191,6 @@ class Provenance:
         for how in [how for how in others if how not in self._told]:
             notice(f"made with {how}, so numbers may differ: {self.files.describe(others[how])}")
         self._told |= {*unknown, *others}
-
-    def _check(self, path: Path, entry: Entry, expects: Mapping[str, Any]) -> bool:
-        """Check a file against its entry; whether all settings count, as they do but for another dataset's matrices."""
-        name, again, theirs = self.files.relative(path), self._again(path, entry), entry["settings"]
-        if entry["sha256"] != self.sha256(path):
-            raise Problem(f"{name} has changed since it was made: {again}")
-        for kind in ("format", *MODEL_FILES):
-            if expects.get(kind) and theirs.get(kind) and theirs[kind] != expects[kind]:
-                what = f"another model's {kind}" if kind in MODEL_FILES else f"format {theirs[kind]}"
-                own = ", or give the model an --out of its own" if kind in MODEL_FILES else ""
-                raise Problem(f"{name} was made with {what}: {again}{own}")
-        for source, recorded in entry["from"].items():
-            if (self.files.root / source).exists() and self.sha256(self.files.root / source) != recorded:
-                raise Problem(f"{name} was made from another {source}: {again}")
-        all_count = not self.files.is_foreign(path)
-        expected = {k: v for k, v in expects.items() if all_count and k in theirs and k not in MODEL_FILES}
-        if told := "; ".join(how for k, ours in expected.items() for how in changes(theirs[k], ours, k)):
-            raise Problem(f"{name} was made with other settings ({told}): take those, or {again}")
-        return all_count
-
-    def _again(self, path: Path, entry: Entry) -> str:
-        again = f"run {entry['script']}{self.files.options(path)} --force"
-        return again if entry["script"].endswith(".py") else "import it again"
 
 
 def sha256(path: Path) -> str:
@@ -198,12 +213,17 @@ def _identity(path: Path) -> tuple[int, ...]:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else ()
 
 
-def differences(before: Entry, settings: Mapping[str, Any], origin: Mapping[str, str]) -> str:
-    """Every setting in which an entry differs from those given, and the first few inputs, in words; "" if none does."""
-    told, was = [*changes(before["settings"], settings)], before["from"]
-    others = [name for name in sorted({*was, *origin}) if was.get(name) != origin.get(name)]
+def key(script: str, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits that say all that what a script makes depends on."""
+    return hashlib.sha256(json.dumps([script, settings, reads], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def differences(before: Entry, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
+    """Every setting in which an entry differs from those given, and the first few inputs, in words."""
+    told, was = [*changes(before["settings"], settings)], before["reads"]
+    others = [name for name in sorted({*was, *reads}) if was.get(name) != reads.get(name)]
     for name in others[:FEW]:
-        how = "another" if name in was and name in origin else "with" if name in was else "without"
+        how = "another" if name in was and name in reads else "with" if name in was else "without"
         told.append(f"{how} {name}")
     return "; ".join(told + [f"{len(others) - FEW} more"] * (len(others) > FEW))
 

@@ -10,7 +10,6 @@ takes its name, so a killed run leaves an entry without a file (made again), nev
 """
 
 import errno
-import hashlib
 import json
 import os
 import platform
@@ -25,31 +24,27 @@ from shortcut import Problem
 from shortcut.files import manifest, store
 from shortcut.files.manifest import Provenance, version
 
-FORMAT = 1  # of the files; raised when what a script writes changes meaning
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
 
 
 class Outputs:
     """The outputs of one run of one script. Within its `with` block the folders are locked against a second run.
 
-    Of these `todo` are not there yet, and `key`, 32 hexadecimal digits, says all that they depend on.
+    Of these `todo` are not there yet, and the `key` says all that they depend on (see `manifest`).
     """
 
     def __init__(
         self, provenance: Provenance, script: str, *, reads: list[Path], writes: list[Path],
-        settings: Mapping[str, Any], notice: Callable[[str], None], expects: Mapping[str, Any] | None = None,
-        force: bool = False,
+        settings: Mapping[str, Any], notice: Callable[[str], None], force: bool = False, renew: bool = False,
     ):  # fmt: skip
-        """`expects` are settings that what it reads must have been made with (see `Provenance.behind`).
+        """`settings` are those of the script; `notice` is told what a person should know.
 
-        `notice` is told what a person should know, and `force` makes anew what is there.
+        With `force` what is there is made anew; with `renew` only what was made from other files or settings.
         """
         self.reads, self.writes, self.todo = reads, writes, []
         self._files, self._provenance, self._script = provenance.files, provenance, script
-        self._own = json.loads(json.dumps({"format": FORMAT, **settings}))
-        of_all = {name: self._own[name] for name in ("format", *manifest.MODEL_FILES) if name in self._own}
-        self._expects = {**of_all, **json.loads(json.dumps(expects or {}))}
-        self._notice, self._force, self._started = notice, force, time.monotonic()
+        self._settings = json.loads(json.dumps(settings))
+        self._notice, self._force, self._renew, self._started = notice, force, renew, time.monotonic()
 
     def __enter__(self) -> "Outputs":
         """Check the inputs, lock the folders, find out what is to do. Raises Problem as this module's table says."""
@@ -58,10 +53,9 @@ class Outputs:
             for folder in folders:
                 locks.enter_context(locked(folder, self._script))
                 self._provenance.entries(folder, again=True)
-            inherited, self._from = self._provenance.behind(self.reads, self._expects, self._notice)
-            self._settings = {**inherited, **self._own}
-            key = json.dumps([self._script, self._settings, self._from], sort_keys=True)
-            self.key = hashlib.sha256(key.encode()).hexdigest()[:32]
+            self._provenance.check(self.reads, self._notice)
+            self._reads = {self._files.relative(path): self._provenance.recorded(path) for path in self.reads}
+            self.key = manifest.key(self._script, self._settings, self._reads)
             self.todo = [path for path in self.writes if self._force or not self._is_made(path)]
             self._locks = locks.pop_all()
         for path in (*self.writes, *(folder / manifest.NAME for folder in folders)):
@@ -105,9 +99,10 @@ class Outputs:
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
                 "sha256": manifest.sha256(whole),
+                "key": self.key,
                 **numbers,
                 "settings": self._settings,
-                "from": self._from,
+                "reads": self._reads,
                 "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             }
             manifest.save(path.parent, entries)
@@ -121,7 +116,10 @@ class Outputs:
             return False
         if not (entry := self._provenance.entry(path)):
             why = "is there without a manifest entry (made by hand or by other code): --force replaces it"
-        elif how := manifest.differences(entry, self._settings, self._from):
+        elif entry["key"] != self.key:
+            if self._renew:
+                return False
+            how = manifest.differences(entry, self._settings, self._reads)
             same = all(entry["settings"].get(kind) == self._settings.get(kind) for kind in manifest.MODEL_FILES)
             other = "" if same else "another model of that name needs an --out of its own, "
             why = f"was made with other settings ({how}): {other}--force makes it anew"

@@ -59,7 +59,7 @@ def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
 def in_force(config: ModuleType, dataset: str) -> dict[str, Any]:
     """Those settings, by the names they are recorded under (see `files.manifest`), as config.py has them."""
     names = (
-        "seed", "sentences", "spacy", "positions", "rank", "probes", "rcond", "last_only", "schedules", "tau", "dtype",
+        "seed", "sentences", "spacy", "positions", "rank", "probes", "rcond", "schedules", "tau", "dtype",
     )  # fmt: skip
     alone = {name: getattr(config, name.upper()) for name in names}
     return {**alone, **sizes(config, dataset), "lambdas": {mode: list(grid) for mode, grid in config.LAMBDAS.items()}}

@@ -26,7 +26,7 @@ class Lens:
     def __init__(self, model: Model, tokenizer, files: Names):
         self.model, self.tokenizer, self.files = model, tokenizer, files
         self.kind = files.kind or LEAST_SQUARES
-        self._provenance = Provenance(files)
+        self._provenance = Provenance(files, lambda script, path: self._fingerprints)
         self._maps: dict[tuple[int, int], torch.Tensor] = {}
 
     @classmethod
@@ -60,7 +60,7 @@ class Lens:
             path = self.files.matrix(*key)
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
-            self._provenance.behind([path], self._fingerprints, lambda _: None)
+            self._provenance.check([path], lambda _: None)
             intercept = KINDS[self.kind].intercept
             self._maps[key] = formats.load_matrix(path, self.model.d, intercept=intercept).to(self.model.device)
         return self._maps[key]

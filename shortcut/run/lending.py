@@ -55,12 +55,13 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     for path, maker in (*((path, files.fitted_by(path)) for path in paths), (val, "the scripts up to add_linreg.py")):
         if not path.exists():
             raise Problem(f"{files.relative(path)} not found: run {maker} first")
-    provenance = Provenance(files)
-    provenance.behind([*paths, val], checkpoint.fingerprints(model), notice)
+    fingerprints = checkpoint.fingerprints(model)
+    provenance = Provenance(files, lambda script, path: fingerprints)
+    provenance.check([*paths, val], notice)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
     maps = [formats.load_matrix(path, d, intercept=of_kind.intercept) for path in paths]
     folder = files.matrices / to
-    made = ((entry := provenance.entry(paths[-1])) and entry["settings"]) or {}
+    made, entry = provenance.settings(paths[-1]), provenance.entry(paths[-1])
     written = of.write(maps, files.model_name, made.get("train", 0))
     with tempfile.TemporaryDirectory() as there:
         for name, content in written.items():

@@ -35,7 +35,7 @@ def look_inside(work: Work) -> None:
     jumps = [of.require(of.files.matrix(l, work.L)) for of in of_kinds.values() for l in range(work.L)]
     sentences = None if work.args.words else asked(work.args.sentence)
     fingerprints = {kind: work.fingerprint(kind) for kind in MODEL_FILES}
-    work.provenance.behind(jumps, fingerprints, work.say)  # the maps were fitted for this model
+    work.provenance.check(jumps, work.say)  # the maps were fitted for this model
     model = steps.load_model(work)
     tokenizer = loading.load_tokenizer(name, masked=work.masked)
     maps = {kind: [steps.load_map(of, l, work.L, model.d) for l in range(work.L)] for kind, of in of_kinds.items()}

@@ -4,6 +4,7 @@ A script's body runs where something of what it writes is not there yet. Skippin
 --force and several processes are dealt with here.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -14,11 +15,11 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.manifest import MODEL_FILES, Provenance, load_parts
+from shortcut.files.manifest import Provenance, load_parts
 from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
-from shortcut.linear import KINDS, LEAST_SQUARES
+from shortcut.linear import LEAST_SQUARES
 from shortcut.run import checkpoint, cli, gathering, kind, processes, stages
 from shortcut.run.status import results_of
 
@@ -32,7 +33,7 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
 
     def decorate(body: Body) -> Main:
         name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]
-        stage = next(stage for stage in stages.STAGES if stage.script == name)
+        stage = stages.of_script(name)
 
         def main(argv: list[str] | None = None) -> None:
             model = config.BERT if stage.masked else config.GPT2
@@ -85,7 +86,7 @@ class Work:
         self.files = Names(root, folder, args.dataset, other_corpus, other_kind, bool(masked))
         self.masked = self.files.masked
         self.sizes = cli.sizes(config, args.dataset)  # how many sentences train and validate
-        self.provenance = Provenance(self.files)
+        self.provenance = Provenance(self.files, self._in_force)
         self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
         self.todo: list[Path] = []  # the outputs that are not there yet
 
@@ -133,27 +134,37 @@ class Work:
             if outputs:
                 self.scratch.tidy(everything=True)
 
-    def outputs(self, reads: list[Path], writes: list[Path], *, force: bool = False, **more: Any) -> Outputs:
+    def outputs(self, reads: list[Path], writes: list[Path], *, renew: bool = False, **more: Any) -> Outputs:
         """Outputs of this script, to be entered; `more` are settings that they depend on beside those of the stage."""
         for path in reads:
             self.require(path)  # before a model is downloaded to take its hash
+        settings = stages.settings(self.stage, self.config, self.files) | self._of_this_run(self.stage) | more
+        if "seed" in self.stage.settings:
+            settings |= {"seed": self.args.seed}
+        if "source" in self.args:
+            settings |= self._source()
         return Outputs(
-            self.provenance, self.stage.script, reads=reads, writes=writes, settings=self._settings() | more,
-            notice=self.say, expects=self._expects() if reads else {}, force=self.args.force or force,
+            self.provenance, self.stage.script, reads=reads, writes=writes, settings=settings, notice=self.say,
+            force=self.args.force, renew=renew,
         )  # fmt: skip
 
-    def _settings(self) -> dict[str, Any]:
-        """What the outputs depend on, by the names under which it is recorded."""
-        in_force = cli.in_force(self.config, self.files.dataset) | {"seed": getattr(self.args, "seed", None)}
-        not_here = ("context", *(["schedules"] if self.files.kind else []))
-        own = {name: in_force[name] for name in self.stage.settings if name not in not_here}
-        if "context" in self.stage.settings:
-            own["context"] = checkpoint.limits(self.args.model, masked=self.masked)[0]
-        if self.stage.depends:
-            own |= {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in self.stage.depends}}
-        if self.files.kind and "jumps" in self.stage.writes:
-            own |= {"map": self.kind, **{name: in_force[name] for name in KINDS[self.kind].settings}}
-        return own | (self._source() if "source" in self.args else {})
+    def _in_force(self, script: str, path: Path) -> dict[str, Any]:
+        """The settings with which a script would make a file now, as far as they are known here."""
+        stage = stages.of_script(script)
+        found = stages.settings(stage, self.config, replace(self.files, kind=self.files.kind_of(path)))
+        found |= self._of_this_run(stage)
+        if "seed" in found:  # that of the sentences need not be that of the positions
+            found.pop("seed")
+            found |= {"seed": self.args.seed} if "seed" in self.args and "sentences" not in stage.writes else {}
+        return json.loads(json.dumps(found))
+
+    def _of_this_run(self, stage: stages.Stage) -> dict[str, Any]:
+        """What a stage depends on of the model; nothing where results are shown by their name, without the model."""
+        if not stage.depends or (self.stage.shows and not checkpoint.is_model_folder(self.args.model)):
+            return {}
+        found = {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in stage.depends}}
+        context = "context" in stage.settings
+        return found | ({"context": checkpoint.limits(self.args.model, masked=self.masked)[0]} if context else {})
 
     def _source(self) -> dict[str, Any]:
         from shortcut.corpus import articles  # noqa: PLC0415
@@ -164,19 +175,6 @@ class Work:
         if source == "docstrings":
             return {"source": "docstrings", "packages": list(c.DOCSTRING_PACKAGES), "train": self.sizes["train"]}
         return articles.identity(source, c.READ_BYTES)
-
-    def _expects(self) -> dict[str, Any]:
-        """What its inputs must have been made with."""
-        kinds = ["tokenizer"] if "weights" in self.stage.depends else []
-        if not self.stage.depends and checkpoint.is_model_folder(self.args.model):  # a name of results tells no model
-            kinds = MODEL_FILES
-        expects = {kind: self.fingerprint(kind) for kind in kinds}
-        if "dtype" in self.stage.settings:
-            expects["dtype"] = self.config.DTYPE
-        if "seed" in self.args:  # where it is a setting of the stage's own, it draws anew
-            expects |= self.sizes | {"positions": self.config.POSITIONS}
-            expects |= {} if "seed" in self.stage.settings else {"seed": self.args.seed}
-        return expects
 
     @cached_property
     def L(self) -> int:  # noqa: N802

@@ -46,7 +46,7 @@ def show_r2(work: Work, outputs: Outputs) -> None:
 def load_results(work: Work) -> Results:
     """What add_results.py found, checked against its entry before it is read."""
     path = work.require(work.files.results)
-    work.provenance.behind([path], {}, work.say)
+    work.provenance.check([path], work.say)
     records = formats.load_results(path)
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
         work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
@@ -55,10 +55,11 @@ def load_results(work: Work) -> Results:
 
 
 def _is_of_results(work: Work, path: Path) -> bool:
-    """Whether a file is there and of the results' own run; raises Problem if both are ours and were not made alike."""
-    if not path.exists() or not work.provenance.entry(work.files.results):  # results of other code have none
+    """True if a file was made in the same run as the results, or in one like it."""
+    keys = [(work.provenance.entry(made) or {}).get("key") for made in (path, work.files.results)]
+    if not path.exists() or keys[0] is None or keys[0] != keys[1]:
         return False
-    work.provenance.behind([work.files.results, path], {}, work.say)
+    work.provenance.check([path], work.say)
     return True
 
 
@@ -90,7 +91,7 @@ def with_lenses(work: Work, r: Results) -> Results:
     others = {files.kind: files for files in work.files.others("lens") if files.results.exists()}
     for kind, files in [(LEAST_SQUARES, work.files), *((kind, others[kind]) for kind in KINDS if kind in others)]:
         try:
-            work.provenance.behind([*own, files.results, files.lens], {}, work.say)
+            work.provenance.check([*own, files.results, files.lens], work.say)
             other = results.summarize(formats.load_results(files.results)) if files.kind else r
             if other.n != r.n or (other.best != r.best).double().mean() > SAME:
                 raise Problem("of other sentences")
@@ -129,7 +130,7 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
         maker = stages.maker(files.results, files, work.L, work.config)
         work.say(f"to see what that changes, run {maker} without --matrices-from too")
         return
-    work.provenance.behind([files.own.results], {}, work.say)
+    work.provenance.check([files.own.results], work.say)
     other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
     work.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
 
@@ -147,17 +148,9 @@ def draw_lenses(work: Work, r: Results) -> dict[str, Plot]:
     files, figures = work.files, maps_side_by_side.figures(r.lenses, r.n_layers, work.files.title)
     shown = [files, *(names for names in files.others("lens") if names.kind in r.lenses.costs)]
     of = [path for names in shown for path in (names.results, names.lens)]
-    with work.outputs(of, paths := files.plots(*figures), force=_is_of_others(work, of, paths)) as outputs:
+    with work.outputs(of, files.plots(*figures), renew=True) as outputs:
         draw(work, outputs, figures)
     return figures
-
-
-def _is_of_others(work: Work, inputs: list[Path], paths: list[Path]) -> bool:
-    """Whether what is there is ours, and was made from others than these; what is not ours stays."""
-    before = [work.provenance.entry(path) for path in paths if path.exists()]
-    shown = {work.files.relative(path): work.provenance.sha256(path) for path in inputs}
-    gone = [name for entry in before if entry for name in entry["from"] if "@" in name and name not in shown]
-    return all(before) and (bool(gone) or any(shown.items() - entry["from"].items() for entry in before))
 
 
 def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
@@ -171,8 +164,8 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
     drawn = [files.plot(name, "png") for name in figures]
-    anew = _is_of_others(work, [*scores, *owns, *drawn], [files.summary, files.report])
-    with work.outputs([*inputs(work, r), *scores, *owns, *drawn], [files.summary, files.report], force=anew) as outputs:
+    shown = [*inputs(work, r), *scores, *owns, *drawn]
+    with work.outputs(shown, [files.summary, files.report], renew=True) as outputs:
         if not outputs.todo:
             return
         r2 = formats.load_r2(files.r2_scores) if files.r2_scores in scores else None

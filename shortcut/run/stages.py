@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from shortcut.files.names import Names
+from shortcut.run import cli
 from shortcut.show import figures
 
 
@@ -27,6 +29,7 @@ class Stage:
     shared: bool = True  # whether several processes can share its work
     either: bool = False  # whether it works on the other kind of model too, though that kind's pipeline lacks it
     shows: bool = False  # whether it shows results, of whatever kind of model, and writes what these hold
+    layout: int = 1  # version of what it writes, raised when that changes meaning
 
 
 def pairs(L: int, config: ModuleType, kind: str = "") -> list[tuple[int, int]]:
@@ -79,17 +82,37 @@ STAGES = (
     Stage("add_tokenization.py", False, ("sentences",), ("tokenized train", "tokenized val"), DRAWN, ("tokenizer",),
           shared=False),
     Stage("add_linreg.py", False, ("tokenized train",), ("jumps",), ("rcond", "dtype")),
-    Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("last_only", "dtype")),
+    Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("dtype",)),
     Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), (*DRAWN, "dtype"),
           ("weights", "tokenizer")),
     Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond", "dtype"), shared=False),
-    Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("last_only", "dtype"), shared=False),
+    Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("dtype",), shared=False),
     Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
     Stage("add_results.py", False, ("tokenized val", "maps", "for schedules"), ("results", "schedules"),
           ("lambdas", "tau", "schedules", "dtype")),
     Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau", "dtype")),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
+
+IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))  # lenses of other tools
+
+
+def of_script(script: str) -> Stage:
+    """The stage of a script."""
+    return next((stage for stage in STAGES if stage.script == script), IMPORT)
+
+
+def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
+    """What a stage depends on in config.py, by the names that its manifest has."""
+    in_force = cli.in_force(config, files.dataset)
+    found = {name: in_force[name] for name in stage.settings if name in in_force}
+    if files.kind:
+        found.pop("schedules", None)
+    if files.kind and "jumps" in stage.writes:
+        from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
+
+        found |= {"map": files.kind, **{name: in_force[name] for name in KINDS[files.kind].settings}}
+    return {"layout": stage.layout, **found}
 
 
 def paths(kinds: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:

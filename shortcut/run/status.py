@@ -6,6 +6,7 @@ Reads names, manifests and hashes recorded there; no data, so that it answers at
 """
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -14,14 +15,13 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from shortcut import Problem
 from shortcut.files import manifest
-from shortcut.files.manifest import Provenance, changes
+from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names, find_model, model_folder
 from shortcut.run import cli, kind, stages
-
-STALE, OTHERWISE = "made from another", "made with other settings"
 
 
 def main(config: ModuleType) -> None:
@@ -80,15 +80,19 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
 
 
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
-    L, provenance, following = _layers(config, name, files), Provenance(files), None
+    def in_force(script: str, path: Path) -> dict[str, Any]:
+        return json.loads(json.dumps(stages.settings(stages.of_script(script), config, files)))
+
+    L, following = _layers(config, name, files), None
     files = replace(files, parts={} if files.kind else manifest.load_parts(files, L))
+    provenance = Provenance(files, in_force, hashing=False)
     for stage in stages.of(masked=files.masked):
         if not (writes := stages.paths(stage.writes, files, L, config)):
             continue
-        state, done = _state(provenance, stage, writes, config)
+        state, done = _state(provenance, stage, writes)
         yield f"  {stage.script:27} {state}"
         if not done and following is None:
-            force = ["--force"] if STALE in state or OTHERWISE in state else []
+            force = ["--force"] if state.startswith(("made from another", "made with other")) else []
             following = [".venv/bin/python", stage.script, *_says(stage, config, name, files.dataset), *given, *force]
     yield f"  next: {shlex.join(following)}" if following else f"  complete: open {os.path.relpath(files.report)}"
 
@@ -125,23 +129,17 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
         raise Problem(f"{problem}{cli.known_models(config, name, files.masked)}") from problem
 
 
-def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path], config: ModuleType) -> tuple[str, bool]:
+def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
     files = provenance.files
     if not (there := [path for path in paths if path.exists()]):
         return ("begun: goes on where it stopped" if _scratch(files, stage).exists() else "-"), False
-    entries = [entry for path in there if (entry := provenance.entry(path))]
-    for name, recorded in {item for entry in entries for item in entry["from"].items()}:
-        now = provenance.entry(files.root / name)
-        if now and now["sha256"] != recorded:
-            return f"{STALE} {name}", False
-    in_force = cli.in_force(config, files.dataset)
-    for entry in entries:
-        made = {key: value for key, value in entry["settings"].items() if key in in_force and key in stage.settings}
-        if others := "; ".join(changes(made, {key: in_force[key] for key in made})):
-            return f"{OTHERWISE} ({others})", False
+    entries = {path: entry for path in there if (entry := provenance.entry(path))}
+    for path, entry in entries.items():
+        if why := provenance.differs(path, entry):
+            return why[0].removeprefix("was "), False
     if len(there) < len(paths):
         return f"{len(there)} of {len(paths)} files: goes on where it stopped", False
-    made = max((entry["made"] for entry in entries), default=None)
+    made = max((entry["made"] for entry in entries.values()), default=None)
     when = f"made {made[:16].replace('T', ' ')} UTC" if made else "made by hand or by other code"
     return f"{when}, {files.relative(paths[0])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""), True
 

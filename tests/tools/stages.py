@@ -5,11 +5,13 @@ from shortcut.files.manifest import Provenance
 from shortcut.files.outputs import Outputs
 
 
-def outputs(files, said, script="add_results.py", writes=None, reads=(), force=False, expects=None, **settings):
+def outputs(
+    files, said, script="add_results.py", writes=None, reads=(), force=False, renew=False, expects=None, **settings
+):
     """Outputs of a script; without `writes`, the results."""
     return Outputs(
-        Provenance(files), script, reads=list(reads), writes=writes or [files.results], settings=settings,
-        force=force, notice=said.append, expects=expects,
+        Provenance(files, lambda *_: expects or {}), script, reads=list(reads), writes=writes or [files.results],
+        settings=settings, force=force, renew=renew, notice=said.append,
     )  # fmt: skip
 
 
