@@ -9,6 +9,7 @@ from shortcut.files.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.run import checkpoint, cli, kind
+from shortcut.run.options import dataset_name, map_kind
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,7 +84,7 @@ def _options() -> argparse.ArgumentParser:
         " was written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
     )
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=told)
-    export.add_argument("--map", type=cli.map_kind, metavar="KIND", default=LEAST_SQUARES, help="kind of maps")
+    export.add_argument("--map", type=map_kind, metavar="KIND", default=LEAST_SQUARES, help="kind of maps")
     formats = ", ".join(FORMATS)
     fetch.add_argument("--from", dest="lens", choices=FORMATS, help=f"the format of a lens: {formats}")
     take.add_argument("--from", dest="lens", choices=FORMATS, required=True, help=f"its format: {formats}")
@@ -91,7 +92,7 @@ def _options() -> argparse.ArgumentParser:
     for command in (fetch, take):
         command.add_argument("--force", action="store_true", help="replace what is there")
     for command, defaults in ((fetch, ("gpt2-medium", "wikipedia")), (take, (None, None)), (export, (None, None))):
-        for option, type_, default in zip(("--model", "--dataset"), (str, cli.dataset_name), defaults, strict=True):
+        for option, type_, default in zip(("--model", "--dataset"), (str, dataset_name), defaults, strict=True):
             what = (
                 "its folder under linreg/, or for lenses name or folder of the model"
                 if type_ is str

@@ -1,144 +1,15 @@
-"""The configuration and the command line: settings and options checked, what is said, one line for a problem.
+"""What a person at the terminal sees: progress, lines, and one line for a problem. Loads no library."""
 
-Loads no library, so that `python config.py` answers at once.
-"""
-
-import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from shortcut import Problem
-from shortcut.files.names import find_model
-
-LEAST = dict.fromkeys(("READ_BYTES", "SENTENCES", "TRAIN", "POSITIONS", "RANK", "PROBES", "BATCH_SIZE"), 1)
-LEAST["VAL"] = 2  # intervals take two
-DTYPES = ("float32", "auto")
 
 Item = TypeVar("Item")
-
-
-def check(config: ModuleType) -> None:
-    """Raise Problem if a setting is missing, of another type than its line says, or too small."""
-    for name, kind in get_type_hints(config).items():
-        if not hasattr(config, name):
-            raise Problem(f"config.py has no {name}: restore the line, or correct its name")
-        value = getattr(config, name)
-        kinds = get_args(kind) if get_origin(kind) not in (dict, tuple) and get_args(kind) else (kind,)
-        kinds = tuple(get_origin(kind) or kind for kind in kinds)
-        also = {float: int, Path: type(Path())}  # what does as well
-        if type(value) not in (*kinds, *(also[kind] for kind in kinds if kind in also)):
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
-        if value is not None and name in LEAST and value < LEAST[name]:
-            raise Problem(f"{name} in config.py is {value}, expected at least {LEAST[name]}")
-    if not config.MAP:
-        raise Problem("MAP in config.py is empty, expected kinds of maps, as ('least-squares',)")
-    if config.DTYPE not in DTYPES:
-        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
-    for dataset, (train, val) in config.SPLITS.items():
-        if train < LEAST["TRAIN"] or val < LEAST["VAL"]:
-            raise Problem(f"SPLITS in config.py has {train, val} for {dataset}, expected at least 1 and 2 sentences")
-
-
-def known_models(config: ModuleType, model: str, masked: bool) -> str:
-    """To what is said of a model that is not found: the names that config.py knows, unless it is one of these."""
-    known = [name for name in config.LAYERS if masked == (name in config.MASKED)]
-    return "" if model in config.LAYERS or Path(model).is_dir() else f"; known names: {', '.join(known)}"
-
-
-def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
-    """How many sentences train and validate, by "train" and "val"."""
-    return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
-
-
-def in_force(config: ModuleType, dataset: str) -> dict[str, Any]:
-    """Those settings, by the names they are recorded under (see `files.manifest`), as config.py has them."""
-    names = (
-        "seed", "sentences", "spacy", "positions", "rank", "probes", "rcond", "schedules", "tau", "dtype",
-    )  # fmt: skip
-    alone = {name: getattr(config, name.upper()) for name in names}
-    return {**alone, **sizes(config, dataset), "lambdas": {mode: list(grid) for mode, grid in config.LAMBDAS.items()}}
-
-
-def dataset_name(text: str) -> str:
-    """A dataset's name, as an option."""
-    if text in ("", "..") or Path(text).name != text or "@" in text:
-        raise argparse.ArgumentTypeError(f"a dataset's name is part of file names, without @, got {text!r}")
-    return text
-
-
-def map_kind(text: str) -> str:
-    """A kind of maps, as an option."""
-    from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
-
-    if text not in KINDS:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(KINDS)}, got {text!r}")
-    return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-OPTIONS: dict[str, tuple[str, Any, str, str]] = {  # setting that is its default, type, metavar, help
-    "source": ("SOURCE", str, "hub|docstrings|PATH",
-               "where sentences come from; PATH: parquet, jsonl or txt, file or folder"),
-    "model": ("", str, "NAME_OR_FOLDER", "name or folder of the model"),
-    "device": ("DEVICE", str, "DEVICE", "cpu, cuda, cuda:1, auto, or spread: over all there are"),
-    "batch-size": ("BATCH_SIZE", _positive, "TOKENS", "tokens that run together"),
-    "seed": ("SEED", int, "N", "of the draws of sentences and positions"),
-    "map": ("MAP", map_kind, "KIND", "kinds of maps: least-squares, affine, ridge, low-rank, jacobian, tuned"),
-    "matrices-from": ("", dataset_name, "DATASET",
-                      "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
-    "words": ("", str, "FILE", "write the surprisal of every word of the text in --sentence, at every layer, as CSV"),
-    "sentence": ("", str, "TEXT_OR_FILE", "show what every layer would predict in it; FILE: one a line"),
-}  # fmt: skip
-
-
-def options(script: str, doc: str, config: ModuleType, wanted: Iterable[str], model: str) -> argparse.ArgumentParser:
-    """The options `wanted` by a script, with their defaults from the configuration, and those of all scripts."""
-    parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    for name in wanted:
-        setting, kind, metavar, told = OPTIONS[name]
-        default = model if name == "model" else getattr(config, setting, None)
-        of = "" if default is None else f" (default: {default})"
-        several = "+" if isinstance(default, tuple) else None
-        of = f" (default: {', '.join(default)})" if several else of
-        add(f"--{name}", type=kind, metavar=metavar, default=default, nargs=several, help=told + of)
-    add("--dataset", metavar="NAME", type=dataset_name, help=f"names the files (default: {config.DATASET})")
-    add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
-    add("--force", action="store_true", help="make anew what is there already")
-    return parser
-
-
-def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
-    """The options as given, checked; raises Problem for a source of other sentences without a name of its own."""
-    check(config)
-    args = parser.parse_args(argv)
-    source = getattr(args, "source", config.SOURCE)
-    if source != config.SOURCE and args.dataset is None:
-        name = "docstrings" if source == "docstrings" else "NAME"
-        why = f"--source {source} needs a name for its files, which are not those of {config.DATASET}"
-        raise Problem(f"{why}: add --dataset {name}")
-    if getattr(args, "words", None) and args.sentence is None:
-        raise Problem("--words needs a text: add --sentence TEXT_OR_FILE")
-    args.dataset = args.dataset or config.DATASET
-    for kind in getattr(args, "map", ()):
-        try:
-            map_kind(kind)
-        except argparse.ArgumentTypeError as error:
-            raise Problem(f"MAP in config.py: {error}") from None
-    if "model" in args:
-        args.model = find_model(args.model)
-    return args
 
 
 def device(name: str) -> str:

@@ -24,6 +24,7 @@ from shortcut.files.outputs import Outputs
 from shortcut.intervals import Estimate, proportion
 from shortcut.models import Model
 from shortcut.run import checkpoint, loading
+from shortcut.run.options import SETTINGS
 from shortcut.tokens import Tokenized
 
 WORSE = 0.005  # r2 and Precision@1 that a layer may lose
@@ -111,8 +112,7 @@ def _check(own: Judged, its: Judged, first: int, to: str) -> None:
 def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
     """A model card: what it is, made from what with which versions, figures; the licence is the person's."""
     kind_of_maps = files.kind or linear.LEAST_SQUARES
-    asked = ("train", "positions", "seed", "source", "dtype", "rcond", "rank", "probes")
-    told = "\n".join(f"- {name}: {made[name]}" for name in asked if name in made)
+    told = "\n".join(f"- {name}: {made[name]}" for name in map(str.lower, SETTINGS) if name in made)
     used = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     rows = "\n".join(
         f"| {l} | {r2:.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"

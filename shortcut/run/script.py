@@ -20,7 +20,7 @@ from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
 from shortcut.files.scratch import Scratch
 from shortcut.linear import LEAST_SQUARES
-from shortcut.run import checkpoint, cli, gathering, kind, processes, stages
+from shortcut.run import checkpoint, cli, gathering, kind, options, processes, stages
 from shortcut.run.status import results_of
 
 Body = Callable[["Work"], None]
@@ -28,8 +28,8 @@ Then = Callable[["Work", Outputs], None]
 Main = Callable[..., None]
 
 
-def script(config: ModuleType, *options: str, then: Then = lambda work, outputs: None) -> Callable[[Body], Main]:
-    """Make a function the main of its script; `then` shows what is there, whether it was made now or before."""
+def script(config: ModuleType, *takes: str, then: Then = lambda work, outputs: None) -> Callable[[Body], Main]:
+    """Make a function the main of a script that `takes` options; `then` shows its outputs, made now or before."""
 
     def decorate(body: Body) -> Main:
         name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]
@@ -37,7 +37,7 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
 
         def main(argv: list[str] | None = None) -> None:
             model = config.BERT if stage.masked else config.GPT2
-            args = cli.read(cli.options(name, doc, config, options, model), argv, config)
+            args = options.read(options.parser(name, doc, config, takes, model), argv, config)
             kinds = getattr(args, "map", (LEAST_SQUARES,))
             works = [Work(stage, config, args, of) for of in kinds[: 1 if getattr(args, "sentence", None) else None]]
             if stage.shared:
@@ -53,7 +53,7 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
                     with suppress(gathering.Done):
                         work.run(body, then)
                 except checkpoint.NotFound as problem:
-                    raise Problem(f"{problem}{cli.known_models(config, args.model, work.masked)}") from problem
+                    raise Problem(f"{problem}{options.known_models(config, args.model, work.masked)}") from problem
 
         return main
 
@@ -85,7 +85,7 @@ class Work:
         other_kind = "" if self.kind == LEAST_SQUARES else self.kind
         self.files = Names(root, folder, args.dataset, other_corpus, other_kind, bool(masked))
         self.masked = self.files.masked
-        self.sizes = cli.sizes(config, args.dataset)  # how many sentences train and validate
+        self.sizes = options.sizes(config, args.dataset)  # how many sentences train and validate
         self.provenance = Provenance(self.files, self._in_force)
         self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
         self.todo: list[Path] = []  # the outputs that are not there yet
@@ -160,7 +160,8 @@ class Work:
 
     def _of_this_run(self, stage: stages.Stage) -> dict[str, Any]:
         """What a stage depends on of the model; nothing where results are shown by their name, without the model."""
-        if not stage.depends or (self.stage.shows and not checkpoint.is_model_folder(self.args.model)):
+        by_name = self.stage.shows and not self.args.sentence and not checkpoint.is_model_folder(self.args.model)
+        if by_name or not stage.depends:
             return {}
         found = {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in stage.depends}}
         context = "context" in stage.settings

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from shortcut.files.names import Names
-from shortcut.run import cli
+from shortcut.run import options
 from shortcut.show import figures
 
 
@@ -24,7 +24,7 @@ class Stage:
     masked: bool | None  # whether it is of masked models, of causal ones, or (None) of both
     reads: tuple[str, ...]  # what it reads, and
     writes: tuple[str, ...]  # what it writes, names of `FILES`
-    settings: tuple[str, ...] = ()  # which of `cli.in_force` these depend on, and "context"
+    settings: tuple[str, ...] = ()  # which of `options.recorded` these depend on, and "context"
     depends: tuple[str, ...] = ("weights",)  # what of the model they depend on: "weights", "tokenizer"
     shared: bool = True  # whether several processes can share its work
     either: bool = False  # whether it works on the other kind of model too, though that kind's pipeline lacks it
@@ -104,14 +104,14 @@ def of_script(script: str) -> Stage:
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
     """What a stage depends on in config.py, by the names that its manifest has."""
-    in_force = cli.in_force(config, files.dataset)
-    found = {name: in_force[name] for name in stage.settings if name in in_force}
+    recorded = options.recorded(config, files.dataset)
+    found = {name: recorded[name] for name in stage.settings if name in recorded}
     if files.kind:
         found.pop("schedules", None)
     if files.kind and "jumps" in stage.writes:
         from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
 
-        found |= {"map": files.kind, **{name: in_force[name] for name in KINDS[files.kind].settings}}
+        found |= {"map": files.kind, **{name: recorded[name] for name in KINDS[files.kind].settings}}
     return {"layout": stage.layout, **found}
 
 

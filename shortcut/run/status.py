@@ -21,21 +21,21 @@ from shortcut import Problem
 from shortcut.files import manifest
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names, find_model, model_folder
-from shortcut.run import cli, kind, stages
+from shortcut.run import cli, kind, options, stages
 
 
 def main(config: ModuleType) -> None:
     """Print the settings and how far each pipeline is."""
     cli.replace_unprintable()
     try:
-        cli.check(config)
+        options.check(config)
         layout = argparse.RawDescriptionHelpFormatter
-        options = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
-        options.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
-        options.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
-        options.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
-        options.add_argument("--family", action="store_true", help="print only whose scripts are --model's: gpt2, bert")
-        args = options.parse_args()
+        parser = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
+        parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
+        parser.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
+        parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
+        parser.add_argument("--family", action="store_true", help="print only whose scripts are --model's: gpt2, bert")
+        args = parser.parse_args()
         for line in [_family(config, args.model)] if args.family else _overview(config, args):
             print(line)
         sys.stdout.flush()
@@ -126,7 +126,7 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
     try:
         return checkpoint.n_layers(name, masked=files.masked)
     except checkpoint.NotFound as problem:
-        raise Problem(f"{problem}{cli.known_models(config, name, files.masked)}") from problem
+        raise Problem(f"{problem}{options.known_models(config, name, files.masked)}") from problem
 
 
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:

@@ -1,0 +1,158 @@
+"""The settings of config.py and the options of the scripts: one table, asked by all that depends on them.
+
+Loads no library, so that `python config.py` answers at once.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from shortcut import Problem
+from shortcut.files.names import find_model
+
+DTYPES = ("float32", "auto")
+
+
+def dataset_name(text: str) -> str:
+    """A dataset's name, as an option."""
+    if text in ("", "..") or Path(text).name != text or "@" in text:
+        raise argparse.ArgumentTypeError(f"a dataset's name is part of file names, without @, got {text!r}")
+    return text
+
+
+def map_kind(text: str) -> str:
+    """A kind of maps, as an option."""
+    from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
+
+    if text not in KINDS:
+        raise argparse.ArgumentTypeError(f"expected {', '.join(KINDS)}, got {text!r}")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+class Setting(NamedTuple):
+    """A setting of config.py, as far as more is to be known of it than its value."""
+
+    help: str = ""  # of the option that replaces it for one run; "" if there is none
+    metavar: str = ""  # of that option
+    type: Callable[[str], Any] = str  # of that option
+    least: int | None = None  # the smallest value allowed
+    recorded: bool = False  # True if files depend on it: their manifest has it, by its name in small letters
+
+
+SETTINGS = {
+    "SOURCE": Setting("where sentences come from; PATH: parquet, jsonl or txt, file or folder", "hub|docstrings|PATH"),
+    "READ_BYTES": Setting(least=1),
+    "SPACY": Setting(recorded=True),
+    "SENTENCES": Setting(least=1, recorded=True),
+    "TRAIN": Setting(least=1, recorded=True),
+    "VAL": Setting(least=2, recorded=True),  # an interval takes two
+    "POSITIONS": Setting(least=1, recorded=True),
+    "SEED": Setting("random seed for sampling sentences and token positions", "N", int, recorded=True),
+    "MAP": Setting("kinds of maps: least-squares, affine, ridge, low-rank, jacobian, tuned", "KIND", map_kind),
+    "RANK": Setting(least=1, recorded=True),
+    "PROBES": Setting(least=1, recorded=True),
+    "SCHEDULES": Setting(recorded=True),
+    "RCOND": Setting(recorded=True),
+    "TAU": Setting(recorded=True),
+    "LAMBDAS": Setting(recorded=True),
+    "DTYPE": Setting(recorded=True),
+    "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread: over all there are", "DEVICE"),
+    "BATCH_SIZE": Setting("tokens that run together", "TOKENS", _positive, least=1),
+}
+OTHERS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # options beside: type, metavar, help
+    "model": (str, "NAME_OR_FOLDER", "name or folder of the model"),
+    "matrices-from": (dataset_name, "DATASET",
+                      "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
+    "words": (str, "FILE", "write the surprisal of every word of the text in --sentence, at every layer, as CSV"),
+    "sentence": (str, "TEXT_OR_FILE", "show what every layer would predict in it; FILE: one a line"),
+}  # fmt: skip
+
+
+def check(config: ModuleType) -> None:
+    """Raise Problem if a setting is missing, of another type than its line says, or too small."""
+    for name, kind in get_type_hints(config).items():
+        if not hasattr(config, name):
+            raise Problem(f"config.py has no {name}: restore the line, or correct its name")
+        value = getattr(config, name)
+        kinds = get_args(kind) if get_origin(kind) not in (dict, tuple) and get_args(kind) else (kind,)
+        kinds = tuple(get_origin(kind) or kind for kind in kinds)
+        also = {float: int, Path: type(Path())}  # what does as well
+        if type(value) not in (*kinds, *(also[kind] for kind in kinds if kind in also)):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
+        least = SETTINGS.get(name, Setting()).least
+        if None not in (value, least) and value < least:
+            raise Problem(f"{name} in config.py is {value}, expected at least {least}")
+    if not config.MAP:
+        raise Problem("MAP in config.py is empty, expected kinds of maps, as ('least-squares',)")
+    if config.DTYPE not in DTYPES:
+        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
+    for dataset, (train, val) in config.SPLITS.items():
+        if train < SETTINGS["TRAIN"].least or val < SETTINGS["VAL"].least:
+            raise Problem(f"SPLITS in config.py has {train, val} for {dataset}, expected at least 1 and 2 sentences")
+
+
+def known_models(config: ModuleType, model: str, masked: bool) -> str:
+    """To what is said of a model that is not found: the names that config.py knows, unless it is one of these."""
+    known = [name for name in config.LAYERS if masked == (name in config.MASKED)]
+    return "" if model in config.LAYERS or Path(model).is_dir() else f"; known names: {', '.join(known)}"
+
+
+def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
+    """How many sentences train and validate, by "train" and "val"."""
+    return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
+
+
+def recorded(config: ModuleType, dataset: str) -> dict[str, Any]:
+    """The settings that files depend on, by the names that a manifest has, as config.py has them for a dataset."""
+    found = {name.lower(): getattr(config, name) for name in SETTINGS if SETTINGS[name].recorded}
+    return found | sizes(config, dataset)
+
+
+def parser(script: str, doc: str, config: ModuleType, wanted: Iterable[str], model: str) -> argparse.ArgumentParser:
+    """The options `wanted` by a script, with their defaults from the configuration, and those of all scripts."""
+    made = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = made.add_argument
+    for name in wanted:
+        setting, default = SETTINGS.get(name.upper().replace("-", "_")), model if name == "model" else None
+        if setting:
+            default = getattr(config, name.upper().replace("-", "_"))
+        type_, metavar, told = (setting.type, setting.metavar, setting.help) if setting else OTHERS[name]
+        several = "+" if isinstance(default, tuple) else None
+        shown = ", ".join(default) if several else default
+        told += "" if default is None else f" (default: {shown})"
+        add(f"--{name}", type=type_, metavar=metavar, default=default, nargs=several, help=told)
+    add("--dataset", metavar="NAME", type=dataset_name, help=f"names the files (default: {config.DATASET})")
+    add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
+    add("--force", action="store_true", help="make anew what is there already")
+    return made
+
+
+def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
+    """The options as given, checked; raises Problem for a source of other sentences without a name of its own."""
+    check(config)
+    args = parser.parse_args(argv)
+    source = getattr(args, "source", config.SOURCE)
+    if source != config.SOURCE and args.dataset is None:
+        name = "docstrings" if source == "docstrings" else "NAME"
+        why = f"--source {source} needs a name for its files, which are not those of {config.DATASET}"
+        raise Problem(f"{why}: add --dataset {name}")
+    if getattr(args, "words", None) and args.sentence is None:
+        raise Problem("--words needs a text: add --sentence TEXT_OR_FILE")
+    args.dataset = args.dataset or config.DATASET
+    for kind in getattr(args, "map", ()):
+        try:
+            map_kind(kind)
+        except argparse.ArgumentTypeError as error:
+            raise Problem(f"MAP in config.py: {error}") from None
+    if "model" in args:
+        args.model = find_model(args.model)
+    return args
