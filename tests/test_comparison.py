@@ -263,8 +263,8 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     run("plot_results", *on)
     assert "words@ridge_results.pickle: of other sentences" in capsys.readouterr().out
     assert "ridge" not in json.loads(here.summary.read_bytes())["lenses"]["costs"]
-    entry = manifest.load(names.experiment)["words@low-rank_results.pickle"]
-    assert (entry["settings"]["map"], entry["settings"]["rank"]) == ("low-rank", 3)
+    behind = manifest.Provenance(names).settings(replace(names, kind="low-rank").results)
+    assert (behind["map"], behind["rank"]) == ("low-rank", 3)
 
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model

@@ -517,7 +517,7 @@ def test_gaps_and_schedules_of_another_run_than_the_results_are_not_shown(made, 
     other = json.loads(manifest_file.read_text(encoding="utf-8"))
     other["files"][files.gaps.name]["settings"]["tau"] = 5.0
     manifest_file.write_text(json.dumps(other), encoding="utf-8")
-    assert "were not made alike (tau was" in problem(capsys, "plot_results", *options)
+    assert "gaps.pickle was made with other settings (tau was 5.0" in problem(capsys, "plot_results", *options)
     del whole["files"][files.results.name]
     manifest_file.write_text(json.dumps(whole), encoding="utf-8")
     run("plot_results", *options, "--force")

@@ -153,6 +153,8 @@ class Work:
         stage = stages.of_script(script)
         found = stages.settings(stage, self.config, replace(self.files, kind=self.files.kind_of(path)))
         found |= self._of_this_run(stage)
+        if "sentences" in stage.writes:  # docstrings keep those for validation apart
+            found |= {"train": self.sizes["train"]}
         if "seed" in found:  # that of the sentences need not be that of the positions
             found.pop("seed")
             found |= {"seed": self.args.seed} if "seed" in self.args and "sentences" not in stage.writes else {}

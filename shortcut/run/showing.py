@@ -57,10 +57,10 @@ def load_results(work: Work) -> Results:
 def _is_of_results(work: Work, path: Path) -> bool:
     """True if a file was made in the same run as the results, or in one like it."""
     keys = [(work.provenance.entry(made) or {}).get("key") for made in (path, work.files.results)]
-    if not path.exists() or keys[0] is None or keys[0] != keys[1]:
+    if not path.exists() or None in keys:
         return False
     work.provenance.check([path], work.say)
-    return True
+    return keys[0] == keys[1]
 
 
 def with_gaps(work: Work, r: Results) -> Results:
