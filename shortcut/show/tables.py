@@ -186,12 +186,12 @@ def in_words(metric: str, kind: str, curves: Mapping[str, Curve]) -> str:
 def grid_points(grid: Grid) -> Table:
     """The cells of a grid, for CSV."""
     rows = [
-        [mode, layer, k, column, predicted[layer][k], grid.probabilities[mode][layer, k].item()]
-        for mode, predicted in grid.predicted.items()
-        for layer in range(len(predicted))
+        [mode, layer, k, column, texts[k], ids[k], grid.probabilities[mode][layer, k].item()]
+        for mode in grid.ids
+        for layer, (texts, ids) in enumerate(zip(grid.predicted[mode], grid.ids[mode], strict=True))
         for k, column in enumerate(grid.columns)
     ]
-    header = ["mode", "layer", "column", grid.column, "predicted", "probability"]
+    header = ["mode", "layer", "column", grid.column, "predicted", "predicted_id", "probability"]
     return Table(f"Predicted at each layer in “{grid.sentence}”", header, rows)
 
 
