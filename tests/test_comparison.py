@@ -131,6 +131,24 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
     )
 
 
+def test_what_is_shown_does_not_depend_on_the_clock(made, tmp_path):
+    """Shown anew from files that took other times on another day: page, summary and figures are the same."""
+    folder, names = made
+    shutil.copytree(names.root, tmp_path / "out")
+    there, shown = replace(names, root=tmp_path / "out"), []
+    for seconds, day in ((7, "2001-01-01T00:00:00+00:00"), (123456, "2030-12-31T23:59:59+00:00")):
+        for path in there.root.rglob("manifest.json"):
+            content = json.loads(path.read_bytes())
+            for entry in content["files"].values():
+                entry |= {"seconds": seconds, "made": day}
+            path.write_text(json.dumps(content), encoding="utf-8")
+        run("plot_results", "--model", folder, "--dataset", "words", "--out", there.root, "--force")
+        paths = [there.summary, there.report, *(there.report.parent / "plots").rglob("*.*")]
+        shown.append({path: path.read_bytes() for path in paths if path.name != "manifest.json"})
+    assert len(shown[0]) > 20
+    assert shown[0] == shown[1]
+
+
 def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     a, b = torch.rand(3, 20), torch.rand(3, 20)
     a[:, :5] = b[:, :5] = torch.nan
