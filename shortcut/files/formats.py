@@ -55,11 +55,16 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     return found | {name: x for name, x in more.items() if x is not None}
 
 
-def load_tokenized(path: Path) -> Tokenized:
-    """Read a file of `tokenized_dict`."""
+def load_tokenized(path: Path, least: int = 1) -> Tokenized:
+    """Read a file of `tokenized_dict`; raises Problem if it has fewer than `least` sentences."""
     value = load(path)
     with inside(path):
-        return _tokenized(value)
+        return _at_least(least, _tokenized(value))
+
+
+def _at_least(least: int, found: Tokenized) -> Tokenized:
+    expect(len(found) >= least, f"holds {len(found)} sentence, expected at least {least}: raise VAL in config.py")
+    return found
 
 
 def _tokenized(value: Any) -> Tokenized:
@@ -105,8 +110,8 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
         yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
 
 
-def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
-    """Read a file of `state_batches`: the sentences, and their states [L + 1, n, d]."""
+def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, torch.Tensor]:
+    """Read a file of `state_batches`: the sentences, at least so many, and their states [L + 1, n, d]."""
     sentences, positions, states = [], [], []
     more: dict[str, list[torch.Tensor]] = {field: [] for field in MORE.values()}
     room = path.stat().st_size  # a pickle may name one tensor for all its layers
@@ -126,7 +131,8 @@ def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
         whole = len(more[field]) in (0, len(states))
         expect(whole, f"{path} has {name} in some of its batches, expected all or none")
     known = {field: torch.cat(of_all) for field, of_all in more.items() if of_all}
-    return Tokenized(sentences, torch.cat(positions), **known), h
+    with inside(path):
+        return _at_least(least, Tokenized(sentences, torch.cat(positions), **known)), h
 
 
 def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized, list[torch.Tensor]]:
