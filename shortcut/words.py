@@ -62,8 +62,7 @@ def along(model: Model, tokenizer, text: str, lenses: Mapping[str, list[torch.Te
         [] if before else [nothing], islice(_surprisals(model, sequence, lenses), max(0, before - 1), None)
     )
     for (start, end), surprisal in zip(spans, surprisals, strict=True):
-        begins = end - len(text[start:end].lstrip())
-        yield Token(text[start:end], start, end, min(bisect_right(ends, begins), len(ends) - 1), surprisal)
+        yield Token(text[start:end], start, end, min(bisect_right(ends, start), len(ends) - 1), surprisal)
 
 
 @torch.no_grad()

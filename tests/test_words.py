@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import LAYERS, D
 from pipeline import SIZES, problem, run
+from tokenizers.processors import TemplateProcessing
 
 import config
 import shortcut
@@ -95,6 +96,42 @@ def test_without_a_token_to_begin_with_the_first_has_no_surprisal(gpt2, tokenize
     (alone,) = words.along(gpt2, tokenizer, "a", {"id": []})
     assert alone.surprisal.isnan().all()
     assert [*words.along(gpt2, tokenizer, "   ", {"id": []})] == []
+
+
+@pytest.mark.parametrize("template", ["E $A", "E E $A", "$A E", "E $A E", "E E E $A E E"])
+def test_tokens_that_the_tokenizer_adds_are_context_in_front_and_left_out_behind(gpt2, tokenizer, template):
+    """The tokenizer's own head replaces the token that begins a text; only tokens of the text have a surprisal."""
+    plain, end = tokenizer(TEXT)["input_ids"], tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        template.replace("E", end), None, [(end, tokenizer.eos_token_id)]
+    )
+    head = template.split("$A")[0].count("E")
+    found = [*words.along(gpt2, tokenizer, TEXT, {"id": []})]
+    assert [token.text for token in found] == [tokenizer.decode([token]) for token in plain]
+    ids = torch.tensor([tokenizer.eos_token_id] * max(head, 1) + plain)  # GPT-2 has one token for both ends of a text
+    surprisal = torch.stack([token.surprisal[0, LAYERS] for token in found])
+    torch.testing.assert_close(surprisal, own_surprisal(gpt2, ids)[max(head, 1) - 1 :], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "expected"),
+    [
+        ("ab  cd", [(0, 2), (2, 4), (4, 6)], [0, 1, 1]),  # a token of blanks alone
+        ("ab  cd", [(0, 1), (1, 2), (2, 6)], [0, 0, 1]),
+        (" ab cd ", [(0, 1), (1, 3), (4, 6), (6, 7)], [0, 0, 1, 1]),  # offsets without the blank, as RoBERTa's
+        ("ab cd", [(0, 2), (2, 2), (3, 5)], [0, 1, 1]),  # a token of no character, behind a word
+        ("\u00e9 \u00e8", [(0, 1), (0, 1), (1, 3), (2, 3)], [0, 0, 1, 1]),  # halves of a character
+    ],
+)
+def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text, spans, expected):
+    class Stub:
+        is_fast, bos_token_id = True, 0
+
+        def __call__(self, text, **_):
+            n = len(spans)
+            return {"input_ids": [5] * n, "special_tokens_mask": [0] * n, "offset_mapping": spans}
+
+    assert [token.word for token in words.along(gpt2, Stub(), text, {"id": []})] == expected
 
 
 @pytest.fixture
