@@ -149,3 +149,33 @@ def test_what_was_chosen_on_half_of_the_sentences_is_shown_on_the_other():
     hits = topk[[*of].index(("blocks", 1, 2)), :, 0] == 0
     assert (one.k, one.schedule) == (4, ((1, 3), (4, 6), (7, 9), (10, 12)))
     assert one.difference == results.average(hits.double() - direct[4].double())
+
+
+def same(judged, other):
+    """Equal up to rounding."""
+    assert (judged.name, judged.first, judged.k, judged.schedule) == (other.name, other.first, other.k, other.schedule)
+    assert judged.precision == pytest.approx(other.precision, abs=1e-12)
+    assert judged.difference == pytest.approx(other.difference, abs=1e-12)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_position_repeated_within_its_sentence_changes_no_number(shuffled):
+    """Halves are halves of the sentences, and intervals count sentences; also where these are not in order."""
+    L, n, g = 6, 90, torch.Generator().manual_seed(1)
+    full = torch.zeros(n, 10, dtype=torch.int64)
+    direct = torch.rand(L + 1, n, generator=g) < 0.5
+    schedules = alternation.round_robin(L)
+    topk = (torch.rand(len(schedules), n, 10, generator=g) < 0.5).long()
+    numbers = torch.arange(n).repeat_interleave(2)
+    if shuffled:
+        numbers = numbers[torch.randperm(2 * n, generator=g)]
+
+    def judged(rows, groups):
+        kept = alternation.records(schedules, L, topk[:, rows], torch.zeros(len(schedules), len(rows)))
+        return alternation.judge(kept, full[rows], direct[:, rows], groups)
+
+    once, twice = judged(torch.arange(n), torch.arange(n)), judged(numbers, numbers)
+    assert len(once) == len(twice)
+    assert {"chosen", "blocks", "jumps"} == {j.first for j in once}
+    for one, two in zip(once, twice, strict=True):
+        same(one, two)
