@@ -10,6 +10,7 @@ from conftest import changed, make_sentences
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 
 from shortcut import Problem, tokens
 from shortcut.run import checkpoint, loading
@@ -240,3 +241,36 @@ def test_several_positions_of_a_sentence_are_distinct_and_the_first_is_the_one_t
     masked = tokens.mask(three, 0)
     assert masked.numbers is three.numbers
     assert all(int((ids == 0).sum()) == 1 for ids in masked.sentences)
+
+
+@pytest.mark.parametrize("template", ["E $A", "$A E", "E E $A E"])
+def test_tokens_that_the_tokenizer_adds_are_drawn_only_where_they_may_be(gpt2_folder, template):
+    """As at [CLS] and [SEP]; elsewhere the same draw falls on the same token of the text."""
+    plain, framed = (transformers.AutoTokenizer.from_pretrained(gpt2_folder) for _ in range(2))
+    end = plain.eos_token
+    framed.backend_tokenizer.post_processor = TemplateProcessing(
+        template.replace("E", end), None, [(end, plain.eos_token_id)]
+    )
+    head, sentences = template.split("$A")[0].count("E"), make_sentences(300)
+
+    def drawn(tokenizer, added):
+        drawing = tokens.Drawing(48, 0, added=added)
+        return tokens.tokenize(sentences, {"train": 299, "val": 1}, tokenizer, drawing, lambda _: None)["train"]
+
+    def chosen(tokenized):
+        pairs = zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)
+        return torch.stack([ids[t] for ids, t in pairs])
+
+    never, may = drawn(framed, False), drawn(framed, True)
+    assert never.positions.equal(drawn(plain, True).positions + head)
+    assert not (chosen(never) == plain.eos_token_id).any()
+    assert (chosen(may) == plain.eos_token_id).any()
+
+
+def test_a_causal_model_should_predict_the_token_that_follows():
+    """And nothing behind the last one; a masked model the token that [MASK] replaced, where it is known."""
+    sentences = [torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([5])]
+    tokenized = tokens.Tokenized(sentences, torch.tensor([0, 1, 2, 0]))
+    assert tokens.actual(tokenized, masked=False).tolist() == [8, 9, -1, -1]
+    assert tokens.actual(tokens.mask(tokenized, 4), masked=True).tolist() == [7, 8, 9, 5]
+    assert tokens.actual(tokenized, masked=True).tolist() == [-1] * 4
