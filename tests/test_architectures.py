@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 
+import direct
 import pytest
 import safetensors.torch
 import torch
@@ -108,6 +109,25 @@ def test_blocks_run_one_by_one_and_gradients_reach_every_layer(any_model):
     change = ((moved[0] - moved[1]) / (2 * size) * V[0]).sum(1).float()
     linear = (found[L + 2] * step / size).sum(1)
     assert (change - linear).norm() < 0.05 * linear.norm() + 0.02
+
+
+SCHEDULES = [((0, 1),), ((0, 2),), ((1, 2),), ((0, 1), (2, 3)), ((1, 3),), ((0, 1), (1, 3)), ((0, 1), (1, 2)), ()]
+
+
+def test_blocks_after_a_jump_are_the_librarys_own_pass_with_that_state(any_model):
+    """Sentence by sentence, with hooks that hand A_ij h_i on: in a batch every schedule gives the same h_L."""
+    model = any_model
+    if model.masked or not model.is_chain:
+        pytest.skip("schedules are for causal models whose blocks follow each other")
+    tokenized, g = make_tokenized(5, 320, longest=7), torch.Generator().manual_seed(2)
+    maps = {(i, j): torch.eye(D) + 0.3 * torch.randn(D, D, generator=g) for i in range(L) for j in range(i + 1, L + 1)}
+    (batch,) = representations.batches(model, tokenized, 500)
+    finals = approximation.alternate(model, representations.run(model, batch), SCHEDULES, maps)
+    for schedule, final in zip(SCHEDULES, finals, strict=True):
+        for row, s in enumerate(batch.rows.tolist()):
+            t = int(tokenized.positions[s])
+            expected = direct.alternation(model, tokenized.sentences[s], t, schedule, maps)
+            torch.testing.assert_close(final[row], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
 def half(kind, folder):
