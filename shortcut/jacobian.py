@@ -4,11 +4,14 @@
 
 For a probe v with E[v v^T] = I the gradient g of v . h_L by h_l has E[v g^T] = J_l, and one backward pass gives it for
 every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that a linear
-network leaves nothing to chance where n P is a multiple of d. Other lenses of this name also average over what a
-position does to later ones.
+network leaves nothing to chance where n P is a multiple of d. A block is d / P sentences with all their probes, so that
+blocks are independent draws, and the spread of their means is the error. Other lenses of this name also average over
+what a position does to later ones.
 
 Shapes: P probes a sentence, V [P, n, d]; gradients [P L, n, d], those of a probe by layer.
 """
+
+from typing import NamedTuple
 
 import torch
 
@@ -18,12 +21,12 @@ from shortcut.representations import Batch
 
 
 def probes(d: int, n: int, several: int, seed: int) -> torch.Tensor:
-    """V [several, n, d], float32: rows of random rotations times the root of d, one after another."""
+    """V [several, n, d], float32: rows of random rotations times the root of d, laid sentence after sentence."""
     generator, blocks = torch.Generator().manual_seed(seed), []
     for _ in range(-(-several * n // d)):
         q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))
         blocks.append(q * r.diagonal().sign() * d**0.5)  # the signs make it uniform among rotations
-    return torch.cat(blocks)[: several * n].view(several, n, d)
+    return torch.cat(blocks)[: n * several].view(n, several, d).transpose(0, 1)
 
 
 @torch.enable_grad()
@@ -55,15 +58,34 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The estimate J [d, d] from V [P, n, d] and the gradients of a layer, P times [n, d], and that of either half.
+class Average(NamedTuple):
+    """An estimate of a mean Jacobian, float64."""
 
-    Float64; the halves are of the sentences, first and second.
+    J: torch.Tensor  # [d, d]
+    error: float | None  # standard error of J, Frobenius norm, over draws of sentences and probes
+    halves: tuple[torch.Tensor, torch.Tensor] | None  # the estimates from the first and the second half of the blocks
+
+
+def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> Average:
+    """Estimate J from the probes V [P, n, d] and the gradients of one layer, P times [n, d].
+
+        J = mean of M_g        error = sqrt( sum over g of || M_g - J ||^2 / (G (G - 1)) )
+
+    M_g is the mean of v g^T over block g of d rows, G = floor(n P / d). Rows beyond the last whole block are left out:
+    they are not orthogonal, and would add more chance than they take away. For G = 0 all rows count as one block. Error
+    and halves are None for G < 2.
     """
-    P, n, _ = V.shape
-    half = n // 2
-    first, second = (
-        sum(v[rows].double().T @ g[rows].double() for v, g in zip(V, gradients, strict=True))
-        for rows in (slice(half), slice(half, None))
-    )
-    return (first + second) / (n * P), first / (max(half, 1) * P), second / ((n - half) * P)
+    v, g = V.transpose(0, 1).flatten(0, 1), torch.stack(gradients, 1).flatten(0, 1)
+    d = V.shape[2]
+    G = len(v) // d
+    J, first, spread = (torch.zeros(d, d, dtype=torch.float64) for _ in range(3))
+    for k, (rows, theirs) in enumerate(zip(v.split(d), g.split(d), strict=True)):
+        if k < max(G, 1):  # Welford's update, since all M_g together would be G d^2 numbers
+            apart = rows.double().T @ theirs.double() / len(rows) - J
+            J = J + apart / (k + 1)
+            spread += apart.square() * (k / (k + 1))
+            first = J if k < G // 2 else first
+    if G < 2:
+        return Average(J, None, None)
+    second = (G * J - G // 2 * first) / (G - G // 2)
+    return Average(J, (spread.sum().item() / (G * (G - 1))) ** 0.5, (first, second))

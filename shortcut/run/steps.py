@@ -128,9 +128,9 @@ def jacobians(
 
     found = _gather(work, model, tokenized, see, "gradients")["found"]
     for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
-        J, *halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        told = {"probes": P, "error": (halves[0] - halves[1]).norm().item(), "norm": J.norm().item()}
-        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if n > 1 else {}
+        J, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        told = {"probes": P, "error": error, "norm": J.norm().item()}
+        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if halves else {}
         yield (l, j), J.float(), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
 
 
