@@ -21,7 +21,7 @@ from shortcut.representations import Batch
 
 
 def probes(d: int, n: int, several: int, seed: int) -> torch.Tensor:
-    """V [several, n, d], float32: rows of random rotations times the root of d, laid sentence after sentence."""
+    """V [several, n, d], float32: rows of random rotations times the root of d, sentence after sentence."""
     generator, blocks = torch.Generator().manual_seed(seed), []
     for _ in range(-(-several * n // d)):
         q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))

@@ -43,6 +43,26 @@ def test_ridge_without_a_penalty_is_least_squares_and_with_an_infinite_one_the_i
     torch.testing.assert_close(fitted("ridge", X, Y, penalty=1e15), torch.eye(6).double())
 
 
+def test_where_nothing_but_noise_is_left_ridge_makes_the_identity():
+    """The best penalty is far beyond the squares of the singular values: with the largest of these half would be left.
+
+    The noise has hardly a part in the space of the sources, as if there were very many sentences.
+    """
+    X, R = states(40, 6), states(40, 6, 1)
+    Q = torch.linalg.qr(X).Q
+    R -= 0.99 * Q @ (Q.T @ R)
+    A, least = fitted("ridge", X, X + R), fitted("least-squares", X, X + R)
+    assert (A - torch.eye(6)).norm() < 1e-3 * (least - torch.eye(6)).norm()
+
+
+def test_distance_from_identity_of_an_affine_map_of_shifted_states_is_that_of_its_matrix(pair):
+    """Both through the whole fit: y = x + 5 everywhere is the identity."""
+    X, _ = pair
+    ((_, _, numbers),) = linear.fit_pairs([X, X + 5], [(0, 1)], RCOND, "cpu", lambda _: None, KINDS["affine"])
+    assert numbers["distance_from_identity"] < 1e-4
+    assert numbers["norm"] == pytest.approx(6**0.5, rel=1e-4)
+
+
 @pytest.mark.parametrize("noise", [0.1, 3, 30])
 def test_generalized_cross_validation_chooses_what_leaving_one_out_does(noise):
     """Literally: fit without each sentence in turn and judge by it. The error of the choice is the best one's."""
