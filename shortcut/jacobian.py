@@ -4,14 +4,11 @@
 
 For a probe v with E[v v^T] = I the gradient g of v . h_L by h_l has E[v g^T] = J_l, and one backward pass gives it for
 every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that a linear
-network leaves nothing to chance where n P is a multiple of d. A block is d / P sentences with all their probes, so that
-blocks are independent draws, and the spread of their means is the error. Other lenses of this name also average over
-what a position does to later ones.
+network leaves nothing to chance. A block is d / P sentences with all their probes: blocks are independent draws. Other
+lenses of this name also average over what a position does to later ones.
 
 Shapes: P probes a sentence, V [P, n, d]; gradients [P L, n, d], those of a probe by layer.
 """
-
-from typing import NamedTuple
 
 import torch
 
@@ -58,34 +55,26 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     return made
 
 
-class Average(NamedTuple):
-    """An estimate of a mean Jacobian, float64."""
-
-    J: torch.Tensor  # [d, d]
-    error: float | None  # standard error of J, Frobenius norm, over draws of sentences and probes
-    halves: tuple[torch.Tensor, torch.Tensor] | None  # the estimates from the first and the second half of the blocks
-
-
-def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> Average:
-    """Estimate J from the probes V [P, n, d] and the gradients of one layer, P times [n, d].
+def average(
+    V: torch.Tensor, gradients: list[torch.Tensor]
+) -> tuple[torch.Tensor, float | None, tuple[torch.Tensor, torch.Tensor] | None]:
+    """J [d, d], float64, its standard error, and J from either half of the blocks; the last two are None for G < 2.
 
         J = mean of M_g        error = sqrt( sum over g of || M_g - J ||^2 / (G (G - 1)) )
 
-    M_g is the mean of v g^T over block g of d rows, G = floor(n P / d). Rows beyond the last whole block are left out:
-    they are not orthogonal, and would add more chance than they take away. For G = 0 all rows count as one block. Error
-    and halves are None for G < 2.
+    M_g is the mean of v g^T over block g: d rows of V [P, n, d] and of the gradients of one layer, P times [n, d].
+    G = floor(n P / d). Rows beyond the last whole block are left out: they are not orthogonal and add more chance than
+    they take away. For G = 0 all rows are one block. The error is that over draws of sentences and probes.
     """
-    v, g = V.transpose(0, 1).flatten(0, 1), torch.stack(gradients, 1).flatten(0, 1)
-    d = V.shape[2]
-    G = len(v) // d
-    J, first, spread = (torch.zeros(d, d, dtype=torch.float64) for _ in range(3))
-    for k, (rows, theirs) in enumerate(zip(v.split(d), g.split(d), strict=True)):
-        if k < max(G, 1):  # Welford's update, since all M_g together would be G d^2 numbers
-            apart = rows.double().T @ theirs.double() / len(rows) - J
-            J = J + apart / (k + 1)
-            spread += apart.square() * (k / (k + 1))
-            first = J if k < G // 2 else first
+    v, g, d = V.transpose(0, 1).flatten(0, 1), torch.stack(gradients, 1).flatten(0, 1), V.shape[2]
+    G, sums, squares = len(v) // d, torch.zeros(2, d, d, dtype=torch.float64), 0.0
+    for k in range(max(G, 1)):
+        rows, theirs = (x[k * d : (k + 1) * d].double() for x in (v, g))
+        M = rows.T @ theirs / len(rows)
+        sums[int(k >= G // 2)] += M
+        squares += M.square().sum().item()
+    J = sums.sum(0) / max(G, 1)
     if G < 2:
-        return Average(J, None, None)
-    second = (G * J - G // 2 * first) / (G - G // 2)
-    return Average(J, (spread.sum().item() / (G * (G - 1))) ** 0.5, (first, second))
+        return J, None, None
+    error = (max(0.0, squares / G - J.square().sum().item()) / (G - 1)) ** 0.5
+    return J, error, (sums[0] / (G // 2), sums[1] / (G - G // 2))

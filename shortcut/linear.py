@@ -157,15 +157,14 @@ class Kind:
         return torch.cat([X, X.new_ones(len(X), 1)], 1) if self.intercept else X
 
     def is_exact(self, n: int, d: int) -> bool:
-        """True if least squares fits n training states of width d exactly, and thus two jumps give the same as one."""
+        """True if a fit on n training states of width d goes through all of them, and so does that of two jumps."""
         return self.fit is least_squares and n <= d + self.intercept
 
     def warning(self, n: int, d: int) -> str:
         """One line if the squared error on new sentences is expected to be far above that of the best map, else "".
 
-        With p = d parameters a coordinate, d + 1 with an intercept, that of least squares is above by p / (n - p - 1),
-        without bound for n <= p + 1. Low-rank maps are least squares in r directions: without bound for n <= p + 1
-        too, but by another formula above. The penalty of ridge prevents both.
+        With p = d parameters a coordinate, d + 1 with an intercept, least squares is above it by p / (n - p - 1), and
+        without bound for n <= p + 1. Low-rank maps have no formula, and no bound there either. Ridge has a penalty.
         """
         p = d + self.intercept
         inflation = p / (n - p - 1) if n > p + 1 else inf

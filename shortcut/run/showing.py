@@ -1,7 +1,7 @@
 """What is shown of scores and results once they are there: figures, tables, the page, one sentence."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,18 +43,12 @@ def show_r2(work: Work, outputs: Outputs) -> None:
     work.say("\n".join([tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
 
 
-def shown(work: Work, r: Results) -> list[Names]:
-    """The files of all kinds of maps that the results show: those at work, and others beside these."""
-    return [work.files, *(files for files in work.files.others("lens") if r.lenses and files.kind in r.lenses.costs)]
-
-
-def warnings(work: Work, of: Iterable[Names] = ()) -> list[str]:
-    """The warnings of the fits of these maps, or else of those at work, each once."""
-    told = {}
-    for files in of or [work.files]:
-        entries = work.provenance.entries(files.matrices).values()
-        told |= {f"{files.kind or LEAST_SQUARES} maps: {e['warning']}": None for e in entries if "warning" in e}
-    return [*told]
+def warnings(work: Work, r: Results | None = None) -> list[str]:
+    """The warnings that the fits of the maps at work printed, and of the other kinds that the results show."""
+    others = [files for files in work.files.others("lens") if r and r.lenses and files.kind in r.lenses.costs]
+    found = [(f.kind, entry) for f in [work.files, *others] for entry in work.provenance.entries(f.matrices).values()]
+    told = [f"{kind or LEAST_SQUARES} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
+    return [*dict.fromkeys(told)]
 
 
 def load_results(work: Work) -> Results:
@@ -159,7 +153,8 @@ def draw_lenses(work: Work, r: Results) -> dict[str, Plot]:
     if not r.lenses:
         return {}
     files, figures = work.files, maps_side_by_side.figures(r.lenses, r.n_layers, work.files.title)
-    of = [path for names in shown(work, r) for path in (names.results, names.lens)]
+    shown = [files, *(names for names in files.others("lens") if names.kind in r.lenses.costs)]
+    of = [path for names in shown for path in (names.results, names.lens)]
     with work.outputs(of, paths := files.plots(*figures), force=_is_of_others(work, of, paths)) as outputs:
         draw(work, outputs, figures)
     return figures
@@ -203,7 +198,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
         told += maps.r2_tables(r2) if r2 else []
         told += [maps.quality_table(quality)] if quality else []
         numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
-        numbers["warnings"] = warnings(work, shown(work, r)) or None
+        numbers["warnings"] = warnings(work, r) or None
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:

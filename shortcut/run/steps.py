@@ -109,19 +109,18 @@ def fits(
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
     warning = {"warning": line} if (line := kind.warning(*h[0].shape)) else {}
     for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
-        more = {}
         if j == into and len(h[i]) > 1:
-            X = h[i].to(work.device)
-            halves = quality.split_half(X, h[j].to(work.device), rcond, kind)
-            more = {"split_half_r2": _rounded(halves), **_spectrum(A.to(work.device), X), **warning}
-        yield (i, j), A, numbers | more
+            X, Y = h[i].to(work.device), h[j].to(work.device)
+            halves = {"split_half_r2": _rounded(quality.split_half(X, Y, rcond, kind))}
+            yield (i, j), A, numbers | halves | _spectrum(A.to(work.device), X) | warning
+        else:
+            yield (i, j), A, numbers
 
 
 def _spectrum(A: torch.Tensor, X: torch.Tensor) -> dict[str, Any]:
     """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
-    spectrum = quality.directions(X).spectrum(A)
-    values = [_rounded(x) for x in spectrum.tolist()]
-    return {"spectrum": values, "effective_rank": _rounded(quality.effective_rank(spectrum))}
+    values = quality.directions(X).spectrum(A)
+    return {"spectrum": [*map(_rounded, values.tolist())], "effective_rank": _rounded(quality.effective_rank(values))}
 
 
 def jacobians(
@@ -224,9 +223,8 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
             if j < L and not exact[i]:
                 lost = direct - quality.r2(quality.composed(last[j], A), h[i], h[L])
                 found["composition_loss"][f"{i}_{j}"] = _rounded(lost)
-        for name in ("split_half_r2", "spectrum", "effective_rank"):  # of maps that were fitted here
-            if name in entries[i]:
-                found[name][str(i)] = entries[i][name]
+        for name in [name for name in ("split_half_r2", "spectrum", "effective_rank") if name in entries[i]]:
+            found[name][str(i)] = entries[i][name]
         if "r2_by_rank" in entries[i]:
             found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entries[i]["r2_by_rank"].items()]
     large = {name: gain for name, gain in found["gain"].items() if gain > quality.LARGE}

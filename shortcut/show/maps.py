@@ -81,18 +81,14 @@ def _number(value: float | None) -> str:
 
 
 def quality_table(of: Quality) -> Table:
-    """How good the maps from each layer into the last one are, and the worst way there by two maps.
-
-    Halves, rank and what two jumps lose are "-" where they are unknown or have no meaning (see `linear.Kind`).
-    """
-    ranks = of["effective_rank"]
+    """Quality of the maps into the last layer, and the worst way there by two maps; "-" where there is no number."""
+    ranks = {l: f"{rank:.1f} of {len(of['spectrum'][l])}" for l, rank in of["effective_rank"].items()}
     worst = {
         i: max((x, k) for (a, k), x in of["composition_loss"].items() if a == i) for i, _ in of["composition_loss"]
     }
     rows = [
         [
-            str(l), _number(of["split_half_r2"].get(l)),
-            f"{ranks[l]:.1f} of {len(of['spectrum'][l])}" if l in ranks else "-",
+            str(l), _number(of["split_half_r2"].get(l)), ranks.get(l, "-"),
             "{:.3f} by way of {}".format(*worst[l]) if l in worst else "-",
             f"{max(x for (i, _), x in of['gain'].items() if i == l):.3g}",
         ]
@@ -110,9 +106,7 @@ def quality_figure(of: Quality, title: str) -> Plot:
     lost, halves = of["composition_loss"], of["split_half_r2"].values()
     told = []
     if halves:
-        told.append(
-            f"The maps of two halves of the training sentences agree with r² {min(halves):.2f} to {max(halves):.2f}"
-        )
+        told.append(f"The maps of two halves of the sentences agree with r² {min(halves):.2f} to {max(halves):.2f}")
     if lost:
         told.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one")
     if ranks := of["effective_rank"].values():
@@ -138,19 +132,15 @@ def _draw_quality(of: Quality, title: str) -> Any:
     axes = [*drawn.subplots(1, 1 + bool(ranks) + bool(lost) + bool(of["r2_by_rank"]), squeeze=False)[0]]
     L, first = max(i for i, _ in of["gain"]) + 1, axes.pop(0)
     if ranks:
-        d = len(next(iter(of["spectrum"].values())))
-        shares = [rank / d for rank in ranks.values()]
-        first.plot(ranks.keys(), shares, "--", color="gray", label=f"effective rank / {d}")
+        shares = [rank / len(of["spectrum"][l]) for l, rank in ranks.items()]
+        first.plot(ranks.keys(), shares, "--", color="gray", label="effective rank / d")
     if of["split_half_r2"]:
         first.plot(of["split_half_r2"].keys(), of["split_half_r2"].values(), color="blue", label="halves agree, $r^2$")
     lowest = min(0.0, *of["split_half_r2"].values()) if of["split_half_r2"] else 0.0
     first.set(
         title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(max(-1.0, lowest) - 0.02, 1.02)
     )
-    if first.lines:
-        first.legend(loc="lower right")
-    else:
-        first.text(0.5, 0.5, "not fitted here", ha="center", transform=first.transAxes)
+    first.legend(handles=[*first.lines], loc="lower right", title="" if first.lines else "not fitted here")
     count_in_integers(first.xaxis)
     if lost:
         ax, grid = axes.pop(0), np.full((L, L), np.nan)
