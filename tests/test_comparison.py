@@ -242,6 +242,10 @@ def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path):
         ["import", str(there), "--from", "tuned-lens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
     )
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
+    run("add_plot_r2", "--map", "tuned", *on)  # of their fit nothing is known, and nothing is shown
+    maps = beside.load_quality(replace(names, root=tmp_path, kind="tuned").quality)
+    assert maps["spectrum"] == maps["effective_rank"] == {}
+    assert len(maps["gain"]) == LAYERS
     run("add_results", "--map", "tuned", *on)
     run("plot_results", *on)
     found = json.loads(replace(names, root=tmp_path).summary.read_bytes())["lenses"]

@@ -222,7 +222,7 @@ def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2
         loading.load_tokenizer(str(tmp_path), masked=False)
 
 
-def test_several_positions_of_a_sentence_are_distinct_and_the_first_is_the_one_there_was(tokenizer):
+def test_several_positions_of_a_sentence_are_distinct_and_a_shorter_sentence_has_all_of_its_own(tokenizer):
     sentences, sizes = ["the model reads state and token.\n", "a\n"] * 40, {"train": 60, "val": 20}
 
     def drawn(k, seed=0):

@@ -40,7 +40,15 @@ def show_r2(work: Work, outputs: Outputs) -> None:
         f"maps_{work.L}": maps.quality_figure(quality, title),
     }
     draw(work, outputs, figures)
-    work.say(tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]))
+    work.say("\n".join([tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
+
+
+def warnings(work: Work, r: Results | None = None) -> list[str]:
+    """The warnings that the fits of the maps at work printed, and of the other kinds that the results show."""
+    others = [files for files in work.files.others("lens") if r and r.lenses and files.kind in r.lenses.costs]
+    found = [(f.kind, entry) for f in [work.files, *others] for entry in work.provenance.entries(f.matrices).values()]
+    told = [f"{kind or LEAST_SQUARES} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
+    return [*dict.fromkeys(told)]
 
 
 def load_results(work: Work) -> Results:
@@ -189,6 +197,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
         told += maps.r2_tables(r2) if r2 else []
         told += [maps.quality_table(quality)] if quality else []
         numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
+        numbers["warnings"] = warnings(work, r) or None
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:

@@ -86,7 +86,8 @@ def page(r: Results, summary: dict[str, Any], title: str, figures: Iterable[tupl
     templates = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     return templates.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).render(
         r=r, title=title, estimate=tables.estimate, tables=told, figures=[_figure(*figure) for figure in figures],
-        claims=summary["paper"], data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
+        claims=summary["paper"], warnings=summary["warnings"],
+        data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
     )  # fmt: skip
 
 
