@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
             default = f"{lending.PUBLISHED[of]}/{name}" if of in lending.PUBLISHED else None
             source = args.repository or default
             if source is None or source.removeprefix("spaces/").count("/") < 1:
-                raise Problem(f"fetch --from {of} takes [spaces/]OWNER/NAME[/FOLDER], got {source}")
+                raise Problem(f"fetch --from {of} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source}")
             lending.fetch(source, model, files, of, cli.say, force=args.force)
 
 
@@ -69,14 +69,14 @@ def _options() -> argparse.ArgumentParser:
         " With --from, a lens of another tool, as import takes one."
     )
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=told)
-    of_hub = f"OWNER/NAME (default: {hub.REPOSITORY}); of a lens [spaces/]OWNER/NAME[/FOLDER]"
+    of_hub = f"OWNER/NAME (default: {hub.REPOSITORY}); of a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("repository", nargs="?", help=of_hub)
     told = (
         "Take a lens of another tool as maps into the last layer, in linreg/<m>/<d>@<kind>/: a tuned-lens folder as"
-        " kind tuned, a Jacobian lens as kind jacobian. It is checked for shape, finite numbers and the model it is of."
+        " kind tuned, a Jacobian lens as kind jacobian. Shape, finite numbers, model and target layer are checked."
     )
     take = commands.add_parser("import", help="take a lens of another tool", description=told)
-    take.add_argument("source", type=Path, metavar="FOLDER", help="that holds it")
+    take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help="its .pt file, or a folder that holds one")
     told = (
         f"Write all matrices in linreg/<model>/<dataset>/ to {hub.SAFETENSORS} there, named as their files are. With"
         " --to, write the maps into the last layer to a folder there in another tool's format, with a model card; what"

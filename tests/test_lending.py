@@ -111,6 +111,13 @@ def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, caps
         (lambda lens: lens | {"J": {l: J[:2] for l, J in lens["J"].items()}}, f"expected finite numbers [{D}, {D}]"),
         (lambda lens: lens | {"J": {l: J / 0 for l, J in lens["J"].items()}}, "expected finite numbers"),
         (lambda lens: [lens], "expected a dict with J"),
+        (
+            lambda lens: lens | {"target_layer": 1},
+            f"has target_layer 1, expected {LAYERS - 1}: maps into the last block",
+        ),
+        (lambda lens: lens | {"metadata": {"target_layer": 0}}, "has metadata.target_layer 0, expected"),
+        (lambda lens: lens | {"model_name": "a/b"}, "has model_name 'a/b', expected tiny-"),
+        (lambda lens: lens | {"metadata": {"model_name": "gpt2"}}, "has metadata.model_name 'gpt2', expected tiny-"),
         (lambda lens: {"run": print}, "lens.pt is no file of tensors"),
     ],
 )
@@ -135,7 +142,80 @@ def test_a_tuned_lens_of_another_model_is_one_line(made, tmp_path, capsys):
     with pytest.raises(Problem, match="is a lens of tiny-gpt2 .3 layers of width 16., expected one of changed"):
         command(["import", str(there), "--from", "tuned-lens", "--model", changed(folder, tmp_path), "--dataset", "w",
                  "--out", str(tmp_path)])  # fmt: skip
-    with pytest.raises(Problem, match=r"holds no params.pt: expected a tuned-lens folder"):
+    with pytest.raises(Problem, match=r"holds 0 .pt files \(none\), expected one lens: name its file"):
         command(["import", str(tmp_path), "--from", "tuned-lens", "--model", folder, "--dataset", "w"])
     capsys.readouterr()
     assert files(tmp_path / "linreg") == {} if (tmp_path / "linreg").exists() else True
+
+
+def put(there, name, value):
+    there.mkdir(parents=True, exist_ok=True)
+    torch.save(value, there / name)
+    return there / name
+
+
+def take(made, source, to, root):
+    """Maps from a layer into the last, as they are imported from a lens; and the manifest's `imported`."""
+    folder, names = made
+    command(["import", str(source), "--from", to, "--model", folder, "--dataset", "words", "--out", str(root)])
+    taken = replace(names, root=root, kind="tuned" if to == "tuned-lens" else "jacobian")
+    imported = manifest.load(taken.matrices)[f"0_{LAYERS}.pickle"]["settings"]["imported"]
+    return [
+        formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens") for l in range(LAYERS)
+    ], imported
+
+
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
+@pytest.mark.parametrize(("kind", "to"), [("affine", "tuned-lens"), ("jacobian", "jlens")])
+def test_the_file_named_is_the_file_read(made, kind, to, tmp_path, capsys):
+    """Beside it lies another lens under the name that we write."""
+    there = shutil.copytree(exported(made, kind, to), tmp_path / "lens")
+    (own,) = there.glob("*.pt")
+    lens = torch.load(own, weights_only=True)
+    zero = {key: torch.zeros(x.shape) for key, x in (lens if to == "tuned-lens" else lens["J"]).items()}
+    other = put(there, "tiny_jacobian_lens.pt", zero if to == "tuned-lens" else lens | {"J": zero})
+    maps, imported = take(made, other, to, tmp_path / "a")
+    assert maps[1][:, :D].equal(torch.eye(D) if to == "tuned-lens" else torch.zeros(D, D))
+    assert other.name in imported
+    assert not take(made, own, to, tmp_path / "b")[0][1].equal(maps[1])
+    with pytest.raises(Problem, match="holds 2 .pt files"):
+        take(made, there, to, tmp_path / "c")
+    own.unlink()
+    assert take(made, there, to, tmp_path / "d")[0][1].equal(maps[1])
+    with pytest.raises(Problem, match=f"cannot read .*{own.name}: No such file"):
+        take(made, own, to, tmp_path / "e")
+
+
+@pytest.mark.parametrize("place", ["metadata", "top"])
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
+def test_estimator_and_revision_of_a_lens_are_told_and_recorded(made, place, tmp_path, capsys):
+    there = exported(made, "jacobian", "jlens")
+    says = {"estimator": "relp_lens", "model_revision": "0a1b", "target_layer": LAYERS - 1, "model_name": "x/tiny-gpt2"}
+    lens = torch.load(there / "lens.pt", weights_only=True)
+    lens |= {"metadata": says} if place == "metadata" else says
+    _, imported = take(made, put(tmp_path / "lens", "lens.pt", lens), "jlens", tmp_path)
+    told = capsys.readouterr().out
+    for key in ("estimator", "model_revision"):
+        (name,) = [name for name in imported if name.endswith(key)]
+        assert imported[name] == says[key]
+        assert f"the file has {name} {says[key]}" in told
+
+
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
+def test_a_tuned_lens_without_biases_or_of_an_older_version_is_read(made, tmp_path, capsys):
+    there = exported(made, "affine", "tuned-lens")
+    state, config_ = torch.load(there / "params.pt", weights_only=True), store.load_json(there / "config.json")
+    whole, _ = take(made, there, "tuned-lens", tmp_path / "a")
+    old = put(tmp_path / "old", "params.pt", {f"layer_translators.{key}": x for key, x in state.items()})
+    (old.parent / "config.json").write_bytes(store.dump_json(config_ | {"base_model_revision": "0a1b"}))
+    maps, imported = take(made, old, "tuned-lens", tmp_path / "b")
+    assert all(A.equal(B) for A, B in zip(maps, whole, strict=True))
+    assert imported["base_model_revision"] == "0a1b"
+    bare = put(tmp_path / "bare", "params.pt", {key: x for key, x in state.items() if key.endswith("weight")})
+    (bare.parent / "config.json").write_bytes(store.dump_json(config_ | {"bias": False}))
+    maps, _ = take(made, bare, "tuned-lens", tmp_path / "c")
+    for A, B in zip(maps, whole, strict=True):
+        assert A.equal(torch.cat([B[:, :D], torch.zeros(D, 1)], 1))
+    (bare.parent / "config.json").write_bytes(store.dump_json(config_))
+    with pytest.raises(Problem, match=rf"has NoneType, expected finite numbers \[{D}\]"):
+        take(made, bare, "tuned-lens", tmp_path / "d")

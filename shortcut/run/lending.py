@@ -5,7 +5,6 @@ by layer: a range check would not see that half precision ruins a map of large g
 hardly have (see `quality`).
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 
 from shortcut import Problem, linear, metrics, one_line, representations
 from shortcut.files import formats, store
-from shortcut.files.lenses import FORMATS, Maps
+from shortcut.files.lenses import FORMATS, Maps, only
 from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
@@ -65,7 +64,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     with tempfile.TemporaryDirectory() as there:
         for name, content in written.items():
             Path(there, name).write_bytes(content)
-        again = of.read(Path(there), d, L, files.model_name)
+        again, _ = of.read(Path(there, of.files[0]), d, L, files.model_name)
     own, its = judge(loaded, tokenized, maps), judge(loaded, tokenized, again)
     _check(own, its, of.first, to)
     whose = {"model": model if not Path(model).is_dir() else files.model_name, "n": len(tokenized)}
@@ -145,23 +144,22 @@ Licence: not chosen yet. That of the model, and of the text that it was fitted o
 
 
 def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Put a lens of another tool, a folder or its file, in place as maps of its kind.
+    """Put a lens of another tool in place as maps of its kind: the file named, or the only .pt file of a folder.
 
-    Raises Problem: it is damaged, of another shape, not finite, or of another model.
+    Raises Problem: it is damaged, of another shape, not finite, or of another model or target layer.
     """
-    of_format = FORMATS[of]
-    folder = source.parent if source.is_file() else source
+    of_format, named = FORMATS[of], source.is_file() or source.suffix == ".pt"
+    path = source if named else source / only(source, [path.name for path in source.glob("*.pt")])
     loaded = loading.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
-    for name in of_format.files:
-        if not (folder / name).is_file():
-            raise Problem(f"{folder} holds no {name}: expected a {of} folder ({', '.join(of_format.files)})")
-    maps = of_format.read(folder, d, L, files.model_name)
+    maps, origin = of_format.read(path, d, L, files.model_name)
+    for key, value in origin.items():
+        notice(f"  the file has {key} {value}")
     if of_format.first:
         notice("  a Jacobian lens has nothing of the embeddings: at layer 0 the state stands as it is")
     targets = [files.matrix(l, L) for l in range(L)]
-    settings = {"map": of_format.kind, "imported": {name: sha256(folder / name) for name in of_format.files}}
-    settings |= checkpoint.fingerprints(model)
+    hashes = {name: sha256(path.with_name(name)) for name in (path.name, *of_format.files[1:])}
+    settings = {"map": of_format.kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
     more = {"settings": settings, "notice": notice, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
         for path, A in zip(targets, maps, strict=True):
@@ -171,15 +169,21 @@ def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, for
 
 
 def fetch(source: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Download a lens from the hub and take it; `source` is [spaces/]OWNER/NAME[/FOLDER]."""
+    """Download a lens from the hub and take it; `source` is [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
     kind_of, rest = ("space", source.removeprefix("spaces/")) if source.startswith("spaces/") else ("model", source)
-    owner, name, *folder = rest.split("/")
-    with tempfile.TemporaryDirectory() as there:
-        for wanted in FORMATS[of].files:
-            path = "/".join([*folder, wanted])
-            try:
-                got = huggingface_hub.hf_hub_download(f"{owner}/{name}", path, repo_type=kind_of)
-            except Exception as error:  # of many kinds
-                raise Problem(f"cannot fetch {path} of {owner}/{name} on the hub ({one_line(error, 120)})") from error
-            shutil.copy(got, there)
-        take(Path(there), model, files, of, notice, force=force)
+    owner, name, *inside = rest.split("/")
+    what, on = "/".join(inside), {"repo_id": f"{owner}/{name}", "repo_type": kind_of}
+    try:
+        if not what.endswith(".pt"):
+            listed = [path.rpartition("/") for path in huggingface_hub.list_repo_files(**on)]
+            inside.append(only(f"{source} on the hub", [file for folder, _, file in listed if folder == what]))
+        for file in (*FORMATS[of].files[1:], inside[-1]):
+            what = "/".join([*inside[:-1], file])
+            path = huggingface_hub.hf_hub_download(filename=what, **on)
+    except Problem:
+        raise
+    except Exception as error:  # of many kinds
+        raise Problem(
+            f"cannot fetch {what or 'files'} of {owner}/{name} on the hub ({one_line(error, 120)})"
+        ) from error
+    take(Path(path), model, files, of, notice, force=force)
