@@ -1,6 +1,6 @@
 """What the scripts have made, in Python: `shortcut.Lens`."""
 
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ class Lens:
         self.model, self.tokenizer, self.files = model, tokenizer, files
         self.kind = files.kind or LEAST_SQUARES
         self._provenance = Provenance(files)
+        self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
         self._maps: dict[tuple[int, int], torch.Tensor] = {}
 
     @classmethod
@@ -46,21 +47,20 @@ class Lens:
         loaded = loading.load(found, masked=files.masked, device=device)
         return cls(loaded, loading.load_tokenizer(found, masked=files.masked), files)
 
-    @cached_property
-    def _fingerprints(self) -> dict[str, str | None]:  # reading the weights can take seconds
-        return checkpoint.fingerprints(self.model.name)
-
     def map(self, source: int, target: int) -> torch.Tensor:
         """A from layer `source` to `target`, float32 [d, d], or [d, d + 1] with an intercept.
 
-        Raises Problem: it was not fitted, or for another model; the command to run is named.
+        Raises Problem: it was not fitted, or for another model (the command to run is named), or its kind has none.
         """
         key = source, target
         if key not in self._maps:
-            path = self.files.matrix(*key)
+            path, L = self.files.matrix(*key), self.model.n_layers
+            if KINDS[self.kind].last_only and target < L:
+                only = f"{self.kind} maps lead into the last layer only"
+                raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
-            self._provenance.behind([path], self._fingerprints, lambda _: None)
+            self._provenance.behind([path], self._fingerprints(), lambda _: None)
             intercept = KINDS[self.kind].intercept
             self._maps[key] = formats.load_matrix(path, self.model.d, intercept=intercept).to(self.model.device)
         return self._maps[key]
