@@ -6,6 +6,7 @@ from pathlib import Path
 from shortcut import Problem
 from shortcut.files import exchange
 from shortcut.files.lenses import FORMATS
+from shortcut.files.manifest import Provenance
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.run import checkpoint, cli, kind
@@ -17,11 +18,10 @@ def main(argv: list[str] | None = None) -> None:
     of = getattr(args, "lens", None)
     if of is None and args.command == "fetch":
         exchange.fetch(
-            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress,
-            expects=_fingerprints(args.model),
-        )  # fmt: skip
+            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress
+        )
     elif of is None:
-        exchange.export(_names(args), cli.say, _progress, _fingerprints(args.model))
+        exchange.export(_names(args), cli.say, _progress)
     else:
         from shortcut.run import lending  # noqa: PLC0415  (loads models)
 
@@ -41,13 +41,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _names(args: argparse.Namespace) -> Names:
+    """The files of a model. Raises Problem if --model is a folder, and the maps were fitted on another model."""
     of_kind = _named(getattr(args, "map", LEAST_SQUARES))
-    return Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
-
-
-def _fingerprints(model: str) -> dict[str, str | None]:
-    """The fingerprints of a model's folder; none of a name under linreg/."""
-    return checkpoint.fingerprints(model) if checkpoint.is_model_folder(model) else {}
+    files = Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
+    if checkpoint.is_model_folder(args.model) and not getattr(args, "force", False):
+        maps = sorted(files.matrices.glob("*.pickle"))
+        Provenance(files).behind(maps, checkpoint.fingerprints(args.model), lambda _: None)
+    return files
 
 
 def _named(kind_of_maps: str) -> str:
@@ -80,7 +80,7 @@ def _options() -> argparse.ArgumentParser:
     told = (
         f"Write all matrices in linreg/<model>/<dataset>/ to {hub.SAFETENSORS} there, named as their files are. With"
         " --to, write the maps into the last layer to a folder there in another tool's format, with a model card; what"
-        " was written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
+        " was written is loaded again and judged on the validation sentences, and refused where it loses by rounding."
     )
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=told)
     export.add_argument("--map", type=cli.map_kind, metavar="KIND", default=LEAST_SQUARES, help="kind of maps")

@@ -1,9 +1,10 @@
-"""Lenses in the formats of other tools: there and back, and refused where they do not fit or rounding ruins them."""
+"""Lenses in the formats of other tools: there and back, and refused where they do not fit or lose by rounding."""
 
 import shutil
 from dataclasses import replace
 
 import pytest
+import sklearn.metrics
 import torch
 from conftest import LAYERS, D, changed, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
@@ -83,10 +84,55 @@ def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
     maps = [torch.eye(D) for _ in range(LAYERS)]
     maps[1] = maps[1] + 10_000 * torch.outer(torch.ones(D), normal)
     own, its = (lending.judge(gpt2, tokenized, of) for of in (maps, [A.half().float() for A in maps]))
-    assert own.r2[1] == pytest.approx(lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS).r2[1], abs=0.02)
-    with pytest.raises(Problem, match=r"^not exported: as jlens has numbers, .* ruined at layers 1 \(r2 [^,]*, [^,]*$"):
+    identity = lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS)
+    assert own.r2[1].mean().item() == pytest.approx(identity.r2[1].mean().item(), abs=0.02)
+    with pytest.raises(Problem, match=r"^not exported: .* jlens, the lens loses at layers 1 \(r2 [^,]*, [^,]*$"):
         lending._check(own, its, 0, "jlens")
     lending._check(own, own, 0, "jlens")
+
+
+def losing(r2, hits, groups=None):
+    """Maps of two layers; the second is judged so by 100 positions."""
+    ones = torch.ones(100, dtype=torch.float64)
+    return lending.Judged([ones, ones - torch.as_tensor(r2)], [ones, ones - torch.as_tensor(hits)], groups)
+
+
+def first(n, value=1.0):
+    """100 losses, of which the first n are not zero."""
+    return torch.tensor([value] * n + [0.0] * (100 - n), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("r2", "hits", "groups", "refused"),
+    [
+        (0, first(1), None, False),  # one flips: 1 point, 95% interval -1 to 3
+        (0, first(6), None, True),  # 1.3 to 10.7
+        (0, first(6), torch.arange(100) // 10, False),  # all of them in one sentence of ten
+        (0, first(6) - first(5), None, False),  # as many flip back
+        (first(1, 2.0), 0, None, False),
+        (first(100, 0.01), 0, None, True),
+        (first(100, 0.004), 0, None, False),  # surely lost, but less than half a point
+        (first(1, torch.nan), 0, None, True),
+    ],
+)
+def test_a_lens_is_refused_where_its_loss_is_beyond_chance_and_half_a_point(r2, hits, groups, refused):
+    own, its = losing(0, 0, groups), losing(r2, hits, groups)
+    if refused:
+        with pytest.raises(Problem, match=r"the lens loses at layers 1 \(r2 1.000 to "):
+            lending._check(own, its, 0, "jlens")
+        lending._check(own, its, 2, "jlens")
+    else:
+        lending._check(own, its, 0, "jlens")
+
+
+def test_r2_is_the_mean_over_positions_of_their_shares():
+    g = torch.Generator().manual_seed(0)
+    states, target = torch.randn(2, 30, D, generator=g).double()
+    expected = sklearn.metrics.r2_score(target, states)
+    assert lending._r2(states, target).mean().item() == pytest.approx(expected, abs=1e-12)
+    still = torch.ones(30, 1)
+    with_still = lending._r2(torch.cat([states, 0 * still], 1), torch.cat([target, still], 1))
+    assert with_still.mean().item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, capsys):

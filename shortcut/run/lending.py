@@ -1,8 +1,8 @@
 """Lenses passed on and taken over: `python -m shortcut export --to`, `import`, `fetch --from`.
 
 What is exported is loaded again and judged on the validation sentences beside the float32 maps it was made of, layer
-by layer: a range check would not see that half precision ruins a map of large gain along a direction that the states
-hardly have (see `quality`).
+by layer: a range check would not see what half precision does to a map of large gain along a direction that the
+states hardly have (see `quality`).
 """
 
 import tempfile
@@ -14,35 +14,37 @@ from typing import Any
 import huggingface_hub
 import torch
 
-from shortcut import Problem, linear, metrics, one_line, representations
+from shortcut import Problem, linear, one_line, representations
 from shortcut.files import formats, store
+from shortcut.files.exchange import HUB_ERRORS
 from shortcut.files.lenses import FORMATS, Maps, only
 from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
-from shortcut.intervals import Estimate, proportion
+from shortcut.intervals import average, proportion
 from shortcut.models import Model
 from shortcut.run import checkpoint, loading
 from shortcut.tokens import Tokenized
 
-WORSE = 0.005  # r2 and Precision@1 that a layer may lose
+WORSE = 0.005  # r2 and Precision@1 that a layer may lose, if the interval of the loss excludes zero
 Notice = Callable[[str], None]
 PUBLISHED = {"tuned-lens": "spaces/AlignmentResearch/tuned-lens/lens"}  # a folder a model
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Maps on the validation sentences, a value a layer 0 ... L - 1."""
+    """Maps on n validation positions, for each layer 0 ... L - 1."""
 
-    r2: list[float]
-    precision: list[Estimate]  # @1
+    r2: list[torch.Tensor]  # float64 [n], the share of each position in r2, which is their mean
+    hits: list[torch.Tensor]  # float64 [n], 1 where the best token is that of the model
+    groups: torch.Tensor | None  # int64 [n], the sentence of each position; None: one each
 
 
 def export(model: str, files: Names, to: str, notice: Notice) -> None:
     """Write the maps into layer L as a lens of another tool, with a card, if it is as good as they are.
 
     Raises Problem: one is missing; a tuned lens of a masked model, which that tool does not know; or a layer at which
-        r2 or Precision@1 is more than `WORSE` below that of the maps in float32; or maps of another model.
+        r2 or Precision@1 is lower than that of the maps in float32 (see `_check`); or maps of another model.
     """
     if files.masked and to == "tuned-lens":
         raise Problem("tuned-lens knows no masked model: export --to jlens, or safetensors without --to")
@@ -84,10 +86,17 @@ def judge(model: Model, tokenized: Tokenized, maps: Maps) -> Judged:
     for batch in representations.batches(model, tokenized, 1024):
         h[:, batch.rows] = representations.run(model, batch).h.cpu()
     best = _best(model, h[-1])
-    of = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
+    groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
     made = [linear.apply(A, h[l]) for l, A in enumerate(maps)]
-    r2 = [metrics.r2_score(states, h[-1]).mean for states in made]
-    return Judged(r2, [proportion(_best(model, states) == best, of) for states in made])
+    hits = [(_best(model, states) == best).double() for states in made]
+    return Judged([_r2(states, h[-1]) for states in made], hits, groups)
+
+
+def _r2(states: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """r2 over coordinates c that vary as a mean over positions s: 1 - n mean_c((target_sc - states_sc)^2 / sst_c)."""
+    states, target = states.double(), target.double()
+    sst = (target - target.mean(0)).square().sum(0)
+    return 1 - len(target) * ((target - states).square() / sst)[:, sst > 0].mean(1)
 
 
 def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
@@ -95,15 +104,17 @@ def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
 
 
 def _check(own: Judged, its: Judged, first: int, to: str) -> None:
-    """Raise Problem, naming the layers, where what was written is worse than what it was made of."""
+    """Raise Problem, naming the layers, at a loss above `WORSE` whose paired 95% interval excludes zero."""
     worse = []
     for l in range(first, len(own.r2)):
-        (a, p), (b, q) = ((judged.r2[l], judged.precision[l].mean) for judged in (own, its))
-        if not (a - b <= WORSE and p - q <= WORSE):
+        (a, p), (b, q) = ((judged.r2[l], judged.hits[l]) for judged in (own, its))
+        losses = [average(before - after, own.groups) for before, after in ((a, b), (p, q))]
+        if not all(loss.mean <= WORSE or loss.low <= 0 for loss in losses):
+            a, p, b, q = (x.mean() for x in (a, p, b, q))
             worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")
     if worse:
         told = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
-        raise Problem(f"not exported: as {to} has numbers, these maps are ruined at layers {told}")
+        raise Problem(f"not exported: rounded to the numbers of {to}, the lens loses at layers {told}")
 
 
 def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
@@ -113,8 +124,8 @@ def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
     told = "\n".join(f"- {name}: {made[name]}" for name in asked if name in made)
     used = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     rows = "\n".join(
-        f"| {l} | {r2:.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
-        for l, (r2, p) in enumerate(zip(own.r2, own.precision, strict=True))
+        f"| {l} | {own.r2[l].mean():.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
+        for l, p in enumerate(proportion(hits, own.groups) for hits in own.hits)
     )
     return f"""---
 base_model: {made["model"]}
@@ -180,10 +191,6 @@ def fetch(source: str, model: str, files: Names, of: str, notice: Notice, *, for
         for file in (*FORMATS[of].files[1:], inside[-1]):
             what = "/".join([*inside[:-1], file])
             path = huggingface_hub.hf_hub_download(filename=what, **on)
-    except Problem:
-        raise
-    except Exception as error:  # of many kinds
-        raise Problem(
-            f"cannot fetch {what or 'files'} of {owner}/{name} on the hub ({one_line(error, 120)})"
-        ) from error
+    except HUB_ERRORS as error:
+        raise Problem(f"cannot fetch {what} of {owner}/{name} on the hub ({one_line(error, 120)})") from error
     take(Path(path), model, files, of, notice, force=force)
