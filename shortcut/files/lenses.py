@@ -55,7 +55,7 @@ def _read_tuned(path: Path, d: int, L: int, model: str) -> tuple[Maps, Origin]:
         whole = isinstance(config, dict) and isinstance(state, dict)
         expect(whole, f"holds no tuned lens: expected config.json and {path.name}, a dict each")
         of = {name: config.get(name) for name in ("d_model", "num_hidden_layers", "base_model_name_or_path")}
-        same = (of["d_model"], of["num_hidden_layers"], _last(of["base_model_name_or_path"])) == (d, L, model)
+        same = (of["d_model"], of["num_hidden_layers"], Path(str(of["base_model_name_or_path"])).name) == (d, L, model)
         found = f"{of['base_model_name_or_path']} ({of['num_hidden_layers']} layers of width {of['d_model']})"
         expect(same, f"is a lens of {found}, expected one of {model} ({L} layers of width {d})")
         state, maps = {str(key).removeprefix("layer_translators."): x for key, x in state.items()}, []  # older files
@@ -88,7 +88,10 @@ def _read_jacobian(path: Path, d: int, L: int, model: str) -> tuple[Maps, Origin
             if key.endswith("target_layer"):
                 expect(x in (None, L - 1), f"has {key} {x!r}, expected {L - 1}: maps into the last block")
             if key.endswith("model_name"):
-                expect(x is None or _last(x) == model, f"has {key} {x!r}, expected {model}: a lens of another model")
+                expect(
+                    x is None or Path(str(x)).name == model,
+                    f"has {key} {x!r}, expected {model}: a lens of another model",
+                )
         lacks = [l for l in range(L - 1) if l not in J]
         more = [l for l in J if type(l) is not int or not 0 <= l < L]
         what = f"has layers {_few([*J])}, expected 0 to {L - 2}: a lens of another model, or of some layers alone"
@@ -112,10 +115,6 @@ def only(place: object, names: list[str]) -> str:
 
 def _origin(said: dict[str, Any]) -> Origin:
     return {key: str(x) for key, x in said.items() if key.endswith(("estimator", "revision")) and x is not None}
-
-
-def _last(name: Any) -> str:
-    return str(name).rstrip("/").rpartition("/")[2]
 
 
 def _matrix(value: Any, shape: tuple[int, ...]) -> torch.Tensor:

@@ -35,7 +35,7 @@ def look_inside(work: Work) -> None:
     jumps = [of.require(of.files.matrix(l, work.L)) for of in of_kinds.values() for l in range(work.L)]
     sentences = None if work.args.words else asked(work.args.sentence)
     fingerprints = {kind: work.fingerprint(kind) for kind in MODEL_FILES}
-    work.provenance.behind(jumps, fingerprints, work.say)  # the maps were fitted for this model
+    work.provenance.behind(jumps, fingerprints, work.say)
     model = steps.load_model(work)
     tokenizer = loading.load_tokenizer(name, masked=work.masked)
     maps = {kind: [steps.load_map(of, l, work.L, model.d) for l in range(work.L)] for kind, of in of_kinds.items()}
@@ -47,8 +47,7 @@ def look_inside(work: Work) -> None:
     for sentence, grid in zip(sentences, grids, strict=True):
         figure = f"sentence_{slug(sentence)}{others}"
         made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}
-        plots_of = work.files.own_kind.plots(figure)
-        with work.outputs(jumps, plots_of, **made_with, **fingerprints) as outputs:
+        with work.outputs(jumps, work.files.own_kind.plots(figure), **made_with, **fingerprints) as outputs:
             showing.draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.own_kind.title)})
         work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 
