@@ -154,12 +154,13 @@ def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized,
 def load_matrix(path: Path, d: int | None, *, intercept: bool = False) -> torch.Tensor:
     """A fitted matrix A, float32 [d, d], finite; of any d if that is None. With an `intercept`, [d, d + 1]."""
     value = load(path)
-    size = d if d is not None else rows(value)
+    size = rows(value)
     more = " + 1" * intercept
     expected = f"[{d}, {d}{more}] for this model" if d is not None else f"[d, d{more}]"
     with inside(path):
         fits = is_tensor(value, torch.float32, (size, size + intercept)) and size
-        expect(fits, f"holds {got(value)}, expected a float32 matrix {expected}")
+        other = ": it was fitted for another model" if fits else ""
+        expect(fits and d in (None, size), f"holds {got(value)}, expected a float32 matrix {expected}{other}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shortcut import Problem, one_line, structure
+from shortcut.files.manifest import MODEL_FILES
 from shortcut.predictions import TOP
 
 # What a model's fingerprint is taken of; of the weights, the first that is there.
@@ -90,6 +91,11 @@ def fingerprint(name: str, kind: str) -> str | None:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def fingerprints(name: str) -> dict[str, str | None]:
+    """By kind of file, the fingerprints that a manifest records for maps fitted on a model."""
+    return {kind: fingerprint(name, kind) for kind in MODEL_FILES}
 
 
 def find(name: str, cached: bool, *files: str, most: int | None = None) -> list[str]:

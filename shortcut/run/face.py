@@ -1,16 +1,18 @@
 """What the scripts have made, in Python: `shortcut.Lens`."""
 
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from shortcut import Problem, lens, representations, tokens
 from shortcut.files import formats
+from shortcut.files.manifest import Provenance
 from shortcut.files.names import PROJECT, Names
 from shortcut.lens import Grid
 from shortcut.linear import KINDS, LEAST_SQUARES, apply
 from shortcut.models import Model
-from shortcut.run import kind, loading
+from shortcut.run import checkpoint, kind, loading
 
 
 class Lens:
@@ -24,6 +26,8 @@ class Lens:
     def __init__(self, model: Model, tokenizer, files: Names):
         self.model, self.tokenizer, self.files = model, tokenizer, files
         self.kind = files.kind or LEAST_SQUARES
+        self._provenance = Provenance(files)
+        self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
         self._maps: dict[tuple[int, int], torch.Tensor] = {}
 
     @classmethod
@@ -46,13 +50,17 @@ class Lens:
     def map(self, source: int, target: int) -> torch.Tensor:
         """A from layer `source` to `target`, float32 [d, d], or [d, d + 1] with an intercept.
 
-        Raises Problem: it was not fitted; it names the command.
+        Raises Problem: it was not fitted, or for another model (the command to run is named), or its kind has none.
         """
         key = source, target
         if key not in self._maps:
-            path = self.files.matrix(*key)
+            path, L = self.files.matrix(*key), self.model.n_layers
+            if KINDS[self.kind].last_only and target < L:
+                only = f"{self.kind} maps lead into the last layer only"
+                raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
+            self._provenance.behind([path], self._fingerprints(), lambda _: None)
             intercept = KINDS[self.kind].intercept
             self._maps[key] = formats.load_matrix(path, self.model.d, intercept=intercept).to(self.model.device)
         return self._maps[key]
@@ -60,7 +68,7 @@ class Lens:
     def transport(self, h: torch.Tensor, source: int, target: int | None = None) -> torch.Tensor:
         """What states h [..., d] of layer `source` are expected to be at layer `target`, by default the last.
 
-        Raises Problem: the map was not fitted. Raises ValueError: the target lies before the source.
+        Raises Problem as `map`. Raises ValueError: the target lies before the source.
         """
         target = self.model.n_layers if target is None else target
         if not 0 <= source <= target <= self.model.n_layers:

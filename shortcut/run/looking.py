@@ -16,6 +16,7 @@ import torch
 from shortcut import Problem, lens, words
 from shortcut.corpus.texts import HEAD, lines_of, refuse_utf16, text_of
 from shortcut.files import store
+from shortcut.files.manifest import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES
 from shortcut.models import Model
 from shortcut.run import loading, showing, steps
@@ -33,6 +34,8 @@ def look_inside(work: Work) -> None:
     of_kinds = {kind: work.of_kind(kind) for kind in work.args.map}
     jumps = [of.require(of.files.matrix(l, work.L)) for of in of_kinds.values() for l in range(work.L)]
     sentences = None if work.args.words else asked(work.args.sentence)
+    fingerprints = {kind: work.fingerprint(kind) for kind in MODEL_FILES}
+    work.provenance.behind(jumps, fingerprints, work.say)
     model = steps.load_model(work)
     tokenizer = loading.load_tokenizer(name, masked=work.masked)
     maps = {kind: [steps.load_map(of, l, work.L, model.d) for l in range(work.L)] for kind, of in of_kinds.items()}
@@ -44,8 +47,7 @@ def look_inside(work: Work) -> None:
     for sentence, grid in zip(sentences, grids, strict=True):
         figure = f"sentence_{slug(sentence)}{others}"
         made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}
-        made_with |= {kind: work.fingerprint(kind) for kind in ("weights", "tokenizer")}
-        with work.outputs(jumps, work.files.own_kind.plots(figure), **made_with) as outputs:
+        with work.outputs(jumps, work.files.own_kind.plots(figure), **made_with, **fingerprints) as outputs:
             showing.draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.own_kind.title)})
         work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 
