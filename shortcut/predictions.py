@@ -86,7 +86,10 @@ def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tenso
 
 @torch.no_grad()
 def costs(model: Model, tokenized: Tokenized) -> Costs:
-    """What blocks, read-out and a jump of the model cost, counted as one token runs; `tokenized`: what runs here."""
+    """What blocks, read-out and a jump of the model cost, counted as one token runs; `tokenized`: what runs here.
+
+    Each chosen position counts as run alone, where a sentence has several.
+    """
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     def grouped(a: list[int], b: list[int], *_: object, out_shape: list[int], **__: object) -> int:
@@ -98,6 +101,5 @@ def costs(model: Model, tokenized: Tokenized) -> Costs:
     with counters[1]:
         model.read_out(torch.zeros(1, model.d, device=model.device))
     blocks, read_out = (counter.get_total_flops() / 2 for counter in counters)
-    positions = tokenized.positions.double() + 1
-    tokens = sum(map(len, tokenized.sentences)) / len(tokenized) if model.masked else positions.mean().item()
+    tokens = torch.tensor([*map(len, tokenized.sentences)]) if model.masked else tokenized.positions + 1
     return Costs(blocks / model.n_layers, read_out, float(model.d**2), tokens)

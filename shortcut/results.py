@@ -16,7 +16,7 @@ import torch
 
 from shortcut import Problem, early_exit, metrics
 from shortcut.approximation import MODES, mode_of
-from shortcut.early_exit import Costs, Exits
+from shortcut.early_exit import Cost, Costs, Exits
 from shortcut.intervals import Estimate, average, proportion
 from shortcut.predictions import Predictions
 
@@ -103,6 +103,7 @@ class Results:
     alternation: Sequence[Any] = ()  # schedules, as `alternation.judge` has them
     lenses: Any = None  # kinds of maps side by side, as `comparison.Comparison`, where they were judged as lenses
     costs: Costs | None = None  # of what early exit adds, where it is known
+    masked: bool = False  # True for a masked model, which runs no token alone
 
     @property
     def sample(self) -> str:
@@ -161,19 +162,22 @@ class Results:
     @cached_property
     def saved(self) -> dict[str, dict[float, Estimate]]:
         """By mode and share the blocks that early exit saves, and of "mat - id" the difference; {} without the gaps."""
-        return self._saved(dict.fromkeys(self.early, (0.0, 0.0)))
+        return self._saved(dict.fromkeys(self.early, Cost()))
 
     @cached_property
     def net(self) -> dict[str, dict[str, dict[float, Estimate]]]:
-        """By unit ("token", "sentence") what `saved` has, less read-outs and matrices; {} where costs are unknown."""
+        """By unit what `saved` has, less read-outs and maps; {} where costs are unknown.
+
+        The units: "token", for causal models, which may cache the prefix, and "sentence" (see `Costs.of`).
+        """
         if not self.costs:
             return {}
+        units = ("sentence",) if self.masked else ("token", "sentence")
         return {
-            unit: self._saved({mode: self.costs.of(mode, unit) for mode in self.early})
-            for unit in ("token", "sentence")
+            unit: self._saved({mode: self.costs.of(MODES[mode].maps, unit) for mode in self.early}) for unit in units
         }
 
-    def _saved(self, costs: dict[str, tuple[float, float]]) -> dict[str, dict[float, Estimate]]:
+    def _saved(self, costs: dict[str, Cost]) -> dict[str, dict[float, Estimate]]:
         exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
         return early_exit.saved(exits, SHARES, costs, self.of) if exits else {}
 

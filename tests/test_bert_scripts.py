@@ -1,5 +1,6 @@
 """The four scripts of BERT, in order, on a tiny random model."""
 
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -16,7 +17,7 @@ from played_device import PLAYED, Device
 
 import config
 from shortcut import Problem, results
-from shortcut.files import formats, manifest, store
+from shortcut.files import beside, formats, manifest, store
 from shortcut.files.names import Names
 from shortcut.run import loading, stages
 from shortcut.tokens import Tokenized
@@ -67,6 +68,17 @@ def test_every_file_of_the_design_is_there(made):
     assert data == expected
     listed = [stages.paths(stage.writes, made, LAYERS, config) for stage in stages.of(masked=True)]
     assert data == {path for paths in listed for path in paths}
+
+
+def test_net_saving_is_for_whole_sentences_alone(made):
+    """No token of a masked model runs by itself, with what stands before it cached."""
+    *_, costs = beside.load_gaps(made.gaps, 40, LAYERS)
+    sentences = formats.load_states(made.states("val"), LAYERS)[0].sentences
+    assert costs["tokens"].tolist() == [len(ids) for ids in sentences]
+    assert json.loads(made.summary.read_bytes())["layers_saved_net"].keys() == {"sentence"}
+    page = made.report.read_text(encoding="utf-8")
+    assert "for all tokens that run" in page
+    assert "for one token" not in page
 
 
 def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_path, capsys):

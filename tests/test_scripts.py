@@ -14,9 +14,9 @@ from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import early_exit, predictions, representations, results
+from shortcut import Problem, early_exit, predictions, representations, results
 from shortcut.approximation import MODES
-from shortcut.files import beside, formats, manifest, unpickle
+from shortcut.files import beside, formats, manifest, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
 from shortcut.run import gathering, stages
@@ -538,3 +538,33 @@ def test_the_curve_over_all_lambda_passes_through_the_records_of_the_grid(made):
             k = int((lambdas <= lam).sum()) - 1
             assert layers[k].item() == pytest.approx(processed, abs=1e-9)
             assert precision[k].item() == pytest.approx(hits.double().mean().item(), abs=1e-9)
+
+
+def test_net_saving_is_for_one_token_and_for_all_and_files_without_the_tokens_of_each_sentence_have_none(
+    made, gpt2_folder, tmp_path, capsys
+):
+    """Such files were written before, with the mean of the tokens."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    there = Names(tmp_path, made.model, "words")
+    *_, costs = beside.load_gaps(there.gaps, 40, LAYERS)
+    assert costs["tokens"].equal(formats.load_tokenized(there.tokenized("val")).positions + 1)
+    assert json.loads(there.summary.read_bytes())["layers_saved_net"].keys() == {"token", "sentence"}
+    mean = costs["tokens"].double().mean().item()
+    assert json.loads(there.summary.read_bytes())["costs"]["tokens"] == pytest.approx(mean)
+    value = formats.load(there.gaps)
+    with store.replacing(there.gaps) as file:
+        store.dump(file, value | {"costs": costs | {"tokens": mean}})
+    entries = manifest.load(there.experiment)
+    entries[there.gaps.name]["sha256"] = manifest.sha256(there.gaps)
+    manifest.save(there.experiment, entries)
+    capsys.readouterr()
+    run("plot_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--force")
+    said = capsys.readouterr().out
+    assert "gaps.pickle lacks the tokens of each sentence: run {add,bert_add}_results.py --force" in said
+    assert "saved net" not in said
+    assert "over all lambda, with 95% intervals" in said
+    for costs in ({**value["costs"], "block": 0.0}, {**value["costs"], "tokens": torch.zeros(40, dtype=torch.int64)}):
+        with store.replacing(there.gaps) as file:
+            store.dump(file, value | {"costs": costs})
+        with pytest.raises(Problem, match=r"gaps.pickle: costs are .*, expected numbers above 0 and tokens, int64"):
+            beside.load_gaps(there.gaps, 40, LAYERS)

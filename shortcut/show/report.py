@@ -44,7 +44,7 @@ def summary(
         },
         "layers_saved_intervals": _saved(r.saved) or None,
         "layers_saved_net": {unit: _saved(of) for unit, of in r.net.items()} or None,
-        "costs": r.costs and vars(r.costs),
+        "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
         "alternation": [
             {
                 **{"first": j.first, "schedule": j.name, "blocks": j.k, "jumps": [list(jump) for jump in j.schedule]},

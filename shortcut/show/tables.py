@@ -109,8 +109,11 @@ def _net(r: Results) -> list[Table]:
             ]
             for share in SHARES
         ]
-        what = {"token": "for one token, as with a cache", "sentence": f"for all {r.costs.tokens:.1f} tokens that run"}
-        cost = "a read-out costs {:.2f} blocks, a matrix {:.3f}".format(*r.costs.of("mat", unit))
+        T = {"token": 1.0, "sentence": r.costs.tokens.double().mean().item()}[unit]
+        what = {"token": "for one token, as with a cache", "sentence": f"for all tokens that run, {T:.1f} on average"}
+        cost = "a read-out costs {:.2f} blocks, a matrix {:.3f}".format(
+            *(x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))
+        )
         title = f"Blocks (of {r.n_layers}) saved net of read-outs and matrices, {what[unit]}: {cost}"
         tables.append(Table(title, ["Precision@1", *of], rows))
     return tables
