@@ -10,9 +10,9 @@ A sentence leaves at the first l with v_l > lambda, v_l = (gap_l - 0.1 exp(-tau 
 maxima of v matter, and the curve over all lambda, between which the original's grid has points, is exact (`Exits`).
 
 The paper counts the blocks that are not run, L - e_s for sentence s that leaves at layer e_s. On the way the head was
-read at layers 1 ... e_s, and the mode's maps applied at each of them below L (`Costs`). The read-out of the token itself
-is the whole model's too, and not charged. With B, R and M the multiplications of a block for one token, of a read-out
-and of the maps, and T_s the tokens that are run for sentence s, the share of all work that is saved, in blocks, is
+read at layers 1 ... e_s, and the mode's maps applied at each of them below L (`Costs`). The read-out of the token
+itself is the whole model's too, and not charged. With B, R and M the multiplications of a block for one token, of a
+read-out and of the maps, and T_s the tokens that are run for sentence s, the share of all work saved, in blocks, is
 
     net = sum_s [ B T_s (L - e_s) - R (e_s - 1) - M min(e_s, L - 1) ] / (B sum_s T_s)
 
@@ -153,8 +153,8 @@ def saved(
 ) -> dict[str, dict[float, Estimate]]:  # fmt: skip
     """By mode and share L less what is needed at these `costs` (see `Exits.needed`); also of "mat - id".
 
-    The intervals are from samples of the sentences, which `of` [n] numbers where they have several positions, drawn
-    with replacement, the thresholds kept.
+    The 95% intervals are the quantiles over samples of the sentences drawn with replacement (the bootstrap), the
+    thresholds kept; `of` [n] numbers the sentences where they have several positions.
     """
     L, n = (size - k for k, size in zip((1, 0), next(iter(exits.values())).hits.shape, strict=True))
     of = torch.arange(n) if of is None else of

@@ -81,6 +81,16 @@ def test_net_saving_is_for_whole_sentences_alone(made):
     assert "for one token" not in page
 
 
+@pytest.mark.parametrize("val", [2, 3])
+def test_the_fewest_sentences_of_several_positions_go_all_the_way(tmp_path, bert_folder, monkeypatch, val):
+    for name, value in {"TRAIN": 1, "VAL": val, "POSITIONS": 3}.items():
+        monkeypatch.setattr(config, name, value)
+    files = with_sentences(tmp_path)
+    run_all(tmp_path, bert_folder)
+    summary = json.loads(files.summary.read_bytes())
+    assert (summary["sentences"], summary["positions"]) == (val, 3 * val)
+
+
 def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_path, capsys):
     """Beyond the paper: without them the pipeline is the paper's, with them its results are made anew."""
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)

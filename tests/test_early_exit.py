@@ -160,7 +160,8 @@ def test_what_is_saved_net_charges_every_readout_but_the_last_and_every_matrix_b
     gaps[1:, 0] = gaps[3:, 1] = 2.0
     exits = early_exit.exits(gaps, torch.tensor([50, 50, 50]), 4.0, torch.ones(5, 3, dtype=torch.bool))
     costs = early_exit.Costs(block=10.0, read_out=20.0, matrix=5.0, tokens=torch.tensor([2, 4, 6]))
-    assert costs.of(1, "token") == (cost := early_exit.Cost(2.0, 0.5))
+    cost = costs.of(1, "token")
+    assert cost == early_exit.Cost(2.0, 0.5)
     assert costs.of(0, "token") == early_exit.Cost(2.0, 0.0)
     lambdas, layers, _, whole = exits.along()
     k = int((lambdas <= 1).sum()) - 1

@@ -75,12 +75,17 @@ def made(tmp_path_factory, gpt2_folder, source):
     return Names(out, "tiny-gpt2", "words")
 
 
-def test_the_fewest_sentences_one_at_a_time_go_all_the_way(tmp_path, gpt2_folder, source, monkeypatch):
-    for name, value in {"SENTENCES": 3, "TRAIN": 1, "VAL": 2, "BATCH_SIZE": 1}.items():
+@pytest.mark.parametrize(("val", "positions"), [(2, 1), (2, 3), (3, 2)])
+def test_the_fewest_sentences_one_at_a_time_go_all_the_way(tmp_path, gpt2_folder, source, monkeypatch, val, positions):
+    """Of two or three sentences one is in the half on which schedules are shown, whatever its positions."""
+    sizes = {"SENTENCES": val + 1, "TRAIN": 1, "VAL": val, "BATCH_SIZE": 1, "POSITIONS": positions}
+    for name, value in sizes.items():
         monkeypatch.setattr(config, name, value)
     run_all(tmp_path, gpt2_folder, source)
     there = Names(tmp_path, "tiny-gpt2", "words")
-    assert results.summarize(formats.load_results(there.results)).n == 2
+    assert results.summarize(formats.load_results(there.results)).n == val * positions
+    summary = json.loads(there.summary.read_bytes())
+    assert (summary["sentences"], summary["positions"]) == (val, val * positions)
     assert there.report.exists()
 
 

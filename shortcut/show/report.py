@@ -26,7 +26,7 @@ def summary(
     layers = sorted({layer for by_layer in r.differences.values() for layer in by_layer})
     return {
         **{"model": model, "dataset": dataset, "matrices_from": matrices_from},
-        **{"layers": r.n_layers, "sentences": r.n, "confidence": 0.95},
+        **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "confidence": 0.95},
         "fixed_exit": {mode: _points(curve, "layer") for mode, curve in r.fixed.items()},
         "mat_minus_id": [
             {"layer": layer, **{metric: tables.interval(of[layer]) for metric, of in r.differences.items()}}

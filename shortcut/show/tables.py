@@ -212,14 +212,15 @@ def grids(grid: Grid) -> list[Table]:
     return tables
 
 
-def interval(estimate: Estimate) -> dict[str, float]:
+def interval(estimate: Estimate) -> dict[str, float | None]:
     """A mean with its interval, as JSON has it."""
-    return {name: round(value, 6) for name, value in estimate._asdict().items()}
+    return {name: None if value is None else round(value, 6) for name, value in estimate._asdict().items()}
 
 
 def estimate(value: Estimate | None, metric: str = "precision@1", sign: str = "") -> str:
-    """A mean and half the width of its interval: Precision@k in percent, surprisal in nats."""
+    """A mean and half the width of its interval, if it has one: Precision@k in percent, surprisal in nats."""
     if value is None:
         return "-"
     scale, digits = (1, 3) if metric == "surprisal" else (100, 1)
-    return f"{scale * value.mean:{sign}.{digits}f} ±{scale * (value.high - value.low) / 2:.{digits}f}"
+    half = "" if value.low is None else f" ±{scale * (value.high - value.low) / 2:.{digits}f}"
+    return f"{scale * value.mean:{sign}.{digits}f}{half}"
