@@ -46,6 +46,7 @@ def judge(
 
     That is read out of `final`, h_L [b, d], whose row comes last in the tables; `sentences` [b] are numbers for
     a problem's line. With the tokens that are `actual`ly there, int64 [b] (see `tokens.actual`), also as a lens.
+    Logits of a model that runs in half precision have its rounding; the best two tokens tie in some of the sentences.
 
     Raises Problem: logits that are not finite; it names the model, the layer and the sentence.
     """
