@@ -48,10 +48,8 @@ class Comparison:
     def estimates(self) -> dict[str, dict[str, list[Estimate]]]:
         """By metric and lens, its mean at layers 0 ... L, and at last that over layers 0 ... L - 1."""
         constants = ("kl", *(f"precision@{k}" for k in PRECISIONS))
-        return {
-            metric: {lens: self._along(of[metric], constant=metric in constants) for lens, of in self.values.items()}
-            for metric in self.metrics
-        }
+        return {name: {lens: self._along(of[name], constant=name in constants) for lens, of in self.values.items()}
+                for name in self.metrics}  # fmt: skip
 
     @cached_property
     def differences(self) -> dict[str, dict[str, list[Estimate]]]:

@@ -16,7 +16,7 @@ read-out and of the maps, and T_s the tokens that are run for sentence s, the sh
 
     net = sum_s [ B T_s (L - e_s) - R (e_s - 1) - M min(e_s, L - 1) ] / (B sum_s T_s)
 
-so that blocks saved for a long sentence count more than those for a short one. T_s = 1 where the prefix is cached.
+so that long sentences count more than short ones; T_s = 1 where the prefix is cached.
 
 Departure: the original runs the model again for every lambda and sentence; the exits are the same.
 
@@ -26,7 +26,7 @@ formula has the position, and so does this.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -60,30 +60,18 @@ def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Cost of the early exits of one mode."""
-
-    read_out: float = 0.0  # R / B
-    maps: float = 0.0  # M / B
-    tokens: torch.Tensor | None = None  # T_s, int64 [n]; None: one token for every sentence
-
-
-@dataclass(frozen=True)
 class Costs:
     """Multiplications of matrices for one token, without attention's own, which grow with the length of the prefix."""
 
     block: float  # B, mean over the blocks
     read_out: float  # R
-    matrix: float  # of one map
+    matrix: float  # of one map; M of a mode
     tokens: torch.Tensor  # T_s, int64 [n]: a causal model's prefix, a masked model's whole sentence
 
-    def of(self, maps: int, unit: str) -> Cost:
-        """The cost in a mode that applies so many `maps` before a read-out.
-
-        The unit is the one "token" that a model with a cache runs, or the "sentence" that runs here.
-        """
-        tokens = {"token": None, "sentence": self.tokens}[unit]
-        return Cost(self.read_out / self.block, maps * self.matrix / self.block, tokens)
+    def of(self, maps: int, unit: str) -> "Costs":
+        """Costs of a mode that applies so many `maps` before a read-out, for one "token" or for the "sentence"."""
+        tokens = {"token": torch.ones_like(self.tokens), "sentence": self.tokens}[unit]
+        return replace(self, matrix=maps * self.matrix, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -115,20 +103,23 @@ class Exits:
         last = torch.cat([lambdas[1:] > lambdas[:-1], torch.tensor([True])])  # of equal ones all have moved
         return lambdas[last], *(x[..., last] for x in found)
 
-    def needed(self, shares: Sequence[float], weights: torch.Tensor | None = None, cost: Cost = Cost()) -> torch.Tensor:
+    def needed(
+        self, shares: Sequence[float], weights: torch.Tensor | None = None, costs: Costs | None = None
+    ) -> torch.Tensor:
         """Layers processed [..., S] at the first point, as lambda rises, that reaches each share of Precision@1.
 
-        With a `cost` the blocks run for a sentence count as often as it has tokens, and read-outs and maps are added:
-        L minus the net saving. In Precision@1 all sentences count alike.
+        With `costs` L minus the net saving: the blocks run for a sentence count as often as it has tokens, and
+        read-outs and maps are added. In Precision@1 all sentences count alike.
         """
         _, layers, precision, whole = self.along(weights)
         first = torch.cat([(precision >= share - 1e-9).int().argmax(-1, keepdim=True) for share in shares], -1)
-        e, whole, blocks, T = layers.gather(-1, first), whole.gather(-1, first), layers, 1.0
-        if cost.tokens is not None:
-            of = cost.tokens.double() if weights is None else cost.tokens * weights.double()
-            T = of.mean(-1, keepdim=True)
-            blocks = self.along(of / T)[1]
-        return blocks.gather(-1, first) + (cost.read_out * (e - 1) + cost.maps * (e - whole)) / T
+        e, whole = layers.gather(-1, first), whole.gather(-1, first)
+        if costs is None:
+            return e
+        T = costs.tokens.double() * (1.0 if weights is None else weights)
+        mean = T.mean(-1, keepdim=True)
+        blocks = self.along(T / mean)[1].gather(-1, first)
+        return blocks + (costs.read_out * (e - 1) + costs.matrix * (e - whole)) / (costs.block * mean)
 
 
 def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.Tensor) -> Exits:
@@ -148,7 +139,7 @@ def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.T
 
 
 def saved(
-    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Cost],
+    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Costs | None],
     of: torch.Tensor | None = None,
 ) -> dict[str, dict[float, Estimate]]:  # fmt: skip
     """By mode and share L less what is needed at these `costs` (see `Exits.needed`); also of "mat - id".

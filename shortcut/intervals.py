@@ -1,9 +1,8 @@
 """Means over validation sentences with 95% confidence intervals.
 
-An interval is for the mean over all sentences that could have been drawn, with these maps: it covers that mean in 95%
-of the draws (the mean of another draw, which varies too, lies in it in 83%). The draw of the training sentences is not
-in it. Wilson's interval for a share, the normal one for other means; by sentence, where sentences have several
-positions. A mean that is the same for any sentences, such as Precision@k at layer L, has none.
+An interval is for the mean over all sentences that could have been drawn, with these maps: the draw of the training
+sentences is not in it. The mean of another draw, which varies too, lies in it in 83%. Wilson's for a share, the normal
+one for other means; by sentence, where sentences have several positions; none for a mean that any sentences have.
 """
 
 from math import sqrt

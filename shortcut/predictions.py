@@ -87,10 +87,7 @@ def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tenso
 
 @torch.no_grad()
 def costs(model: Model, tokenized: Tokenized) -> Costs:
-    """What blocks, read-out and a jump of the model cost, counted as one token runs; `tokenized`: what runs here.
-
-    Each chosen position counts as run alone, where a sentence has several.
-    """
+    """Costs of the model, counted as one token runs; each chosen position of `tokenized` counts as run alone."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     def grouped(a: list[int], b: list[int], *_: object, out_shape: list[int], **__: object) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from shortcut import Problem, early_exit, metrics
 from shortcut.approximation import MODES, mode_of
-from shortcut.early_exit import Cost, Costs, Exits
+from shortcut.early_exit import Costs, Exits
 from shortcut.intervals import Estimate, average, estimate, proportion
 from shortcut.predictions import Predictions
 
@@ -72,12 +72,10 @@ class Curve:
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """By metric, its estimate at each point: fractions, or nats."""
+        last = [layers == self.n_layers for layers in self.layers]
         return {
-            metric: [
-                estimate(row, self.of, constant=layers == self.n_layers and metric != "surprisal")
-                for layers, row in zip(self.layers, values, strict=True)
-            ]
-            for metric, values in self.values.items()
+            metric: [estimate(x, self.of, constant=c and x.dtype == torch.bool) for x, c in zip(xs, last, strict=True)]
+            for metric, xs in self.values.items()
         }
 
     def layers_needed(self, share: float) -> float | None:
@@ -173,7 +171,7 @@ class Results:
     @cached_property
     def saved(self) -> dict[str, dict[float, Estimate]]:
         """By mode and share the blocks that early exit saves, and of "mat - id" the difference; {} without the gaps."""
-        return self._saved(dict.fromkeys(self.early, Cost()))
+        return self._saved(dict.fromkeys(self.early))
 
     @cached_property
     def net(self) -> dict[str, dict[str, dict[float, Estimate]]]:
@@ -188,7 +186,7 @@ class Results:
             unit: self._saved({mode: self.costs.of(MODES[mode].maps, unit) for mode in self.early}) for unit in units
         }
 
-    def _saved(self, costs: dict[str, Cost]) -> dict[str, dict[float, Estimate]]:
+    def _saved(self, costs: dict[str, Costs | None]) -> dict[str, dict[float, Estimate]]:
         exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
         return early_exit.saved(exits, SHARES, costs, self.of) if exits else {}
 

@@ -1,7 +1,6 @@
 """The table of gaps against the literal loop, and the ends of the grid."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -104,7 +103,7 @@ def test_sentences_that_count_twice_are_there_twice(random_exits):
     T = torch.randint(1, 40, (400,), generator=torch.Generator().manual_seed(1))
     for share in (0.5, 0.95):
         assert exits.needed([share], weights).item() == pytest.approx(again.needed([share]).item(), abs=1e-6)
-        net, net_again = early_exit.Cost(0.7, 0.05, T), early_exit.Cost(0.7, 0.05, T[twice])
+        net, net_again = (early_exit.Costs(10.0, 7.0, 0.5, tokens) for tokens in (T, T[twice]))
         expected = again.needed([share], None, net_again).item()
         assert exits.needed([share], weights, net).item() == pytest.approx(expected, abs=1e-6)
 
@@ -126,7 +125,7 @@ def test_sentences_whose_gaps_tie_move_on_together():
 
 def test_the_interval_of_what_is_saved_is_95_percent_wide():
     """Sentences that leave at layers 1 and 4 whatever is drawn: the normal interval of their mean, up to the draws."""
-    told = early_exit.saved({"mat": alone([1, 4] * 200)}, [0.9], {"mat": early_exit.Cost()})["mat"][0.9]
+    told = early_exit.saved({"mat": alone([1, 4] * 200)}, [0.9], {"mat": None})["mat"][0.9]
     half = 1.96 * 1.5 / 20
     assert (told.mean, told.low, told.high) == pytest.approx((1.5, 1.5 - half, 1.5 + half), abs=0.1 * half)
 
@@ -136,11 +135,13 @@ def test_samples_are_of_sentences_not_of_positions(random_exits):
     gaps, positions, hits, exits = random_exits
     of = torch.arange(400).repeat_interleave(3)
     thrice = early_exit.exits(*(x[..., of] for x in (gaps, positions)), config.TAU, hits[:, of])
-    cost = {"mat": early_exit.Cost(0.7, 0.05)}
-    one, three = early_exit.saved({"mat": exits}, [0.9], cost), early_exit.saved({"mat": thrice}, [0.9], cost, of)
-    assert three["mat"][0.9] == pytest.approx(one["mat"][0.9])
+    T = torch.randint(1, 40, (400,), generator=torch.Generator().manual_seed(1))
+    for once, again in ((None, None), (early_exit.Costs(10.0, 7.0, 0.5, tokens) for tokens in (T, T[of]))):
+        one = early_exit.saved({"mat": exits}, [0.9], {"mat": once})
+        three = early_exit.saved({"mat": thrice}, [0.9], {"mat": again}, of)
+        assert three["mat"][0.9] == pytest.approx(one["mat"][0.9])
     uneven = torch.arange(4).repeat_interleave(torch.tensor([1, 2, 3, 9]))
-    constant = early_exit.saved({"mat": alone([2] * 15)}, [0.9], {"mat": early_exit.Cost()}, uneven)["mat"][0.9]
+    constant = early_exit.saved({"mat": alone([2] * 15)}, [0.9], {"mat": None}, uneven)["mat"][0.9]
     assert constant == pytest.approx((2, 2, 2))
 
 
@@ -160,16 +161,15 @@ def test_what_is_saved_net_charges_every_readout_but_the_last_and_every_matrix_b
     gaps[1:, 0] = gaps[3:, 1] = 2.0
     exits = early_exit.exits(gaps, torch.tensor([50, 50, 50]), 4.0, torch.ones(5, 3, dtype=torch.bool))
     costs = early_exit.Costs(block=10.0, read_out=20.0, matrix=5.0, tokens=torch.tensor([2, 4, 6]))
-    cost = costs.of(1, "token")
-    assert cost == early_exit.Cost(2.0, 0.5)
-    assert costs.of(0, "token") == early_exit.Cost(2.0, 0.0)
     lambdas, layers, _, whole = exits.along()
     k = int((lambdas <= 1).sum()) - 1
     assert (layers[k].item(), whole[k].item()) == pytest.approx((8 / 3, 1 / 3))
-    r, m = cost.read_out, cost.maps
+    r, m = 2.0, 0.5
     by_hand = [4 - 1 - m * 1, 4 - 3 - r * 2 - m * 3, 4 - 4 - r * 3 - m * 3]
     net = 4 - (layers[k] + r * (layers[k] - 1) + m * (layers[k] - whole[k]))
     assert net.item() == pytest.approx(sum(by_hand) / 3)
+    assert costs.of(0, "token").matrix == 0
+    assert 4 - exits.needed([0.0], None, costs.of(1, "token")).item() == pytest.approx(3 - m)  # all leave at layer 1
 
 
 def alone(layers, L=4):
@@ -224,9 +224,10 @@ def test_net_and_plain_saving_are_at_the_same_lambda(random_exits):
             t = 1 if tokens is None else tokens
             saved = t * (L - e) - r * (e - 1) - m * e.clamp_max(L - 1)
             literal = saved.sum().item() / (len(e) if tokens is None else t.sum().item())
-            cost = early_exit.Cost(r, m, tokens)
+            unit = "token" if tokens is None else "sentence"
+            cost, free = (early_exit.Costs(10.0, 10 * r, 10 * m, T).of(maps, unit) for maps in (1, 0))
             assert L - exits.needed([share], None, cost).item() == pytest.approx(literal, abs=1e-9)
-            told = early_exit.saved({"mat": exits, "id": exits}, [share], {"mat": cost, "id": replace(cost, maps=0.0)})
+            told = early_exit.saved({"mat": exits, "id": exits}, [share], {"mat": cost, "id": free})
             assert told["mat"][share].mean == pytest.approx(literal, abs=1e-9)
             assert told["mat"][share].low < literal < told["mat"][share].high
             apart = -m * e.clamp_max(L - 1).sum().item() / (len(e) if tokens is None else t.sum().item())

@@ -19,7 +19,7 @@ from shortcut.approximation import MODES
 from shortcut.files import beside, formats, manifest, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import gathering, stages
+from shortcut.run import gathering, stages, steps
 from shortcut.show import report, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -545,6 +545,24 @@ def test_the_curve_over_all_lambda_passes_through_the_records_of_the_grid(made):
             assert precision[k].item() == pytest.approx(hits.double().mean().item(), abs=1e-9)
 
 
+@pytest.mark.parametrize(("ties", "told"), [(1, None), (2, "up to 1.0% of the sentences"), (200, "up to 100.0%")])
+def test_the_share_of_sentences_whose_best_two_tokens_tie_is_told_of_above_half_a_percent(monkeypatch, ties, told):
+    """Of 200 sentences, at the layer and in the mode that have most."""
+    said, gap = [], torch.rand(LAYERS + 1, 200) + 0.1
+    gap[1, :ties] = 0
+    topk, surprisal = torch.zeros(LAYERS + 1, 200, 10, dtype=torch.int64), torch.zeros(LAYERS + 1, 200)
+    found = {
+        "id": predictions.Predictions(topk, surprisal, gap + 1),
+        "mat": predictions.Predictions(topk, surprisal, gap),
+    }
+    held = type("Held", (), {"__init__": lambda self, x: setattr(self, "tensor", lambda: x)})
+    gathered = lambda work, model, tokenized, compute, of: {name: held(x) for name, x in compute(None).items()}  # noqa: E731
+    monkeypatch.setattr(steps, "_gather", gathered)
+    steps.judged(type("Work", (), {"say": said.append}), None, None, lambda _: found)
+    assert len(said) == (told is not None)
+    assert told is None or told in said[0]
+
+
 def test_net_saving_is_for_one_token_and_for_all_and_files_without_the_tokens_of_each_sentence_have_none(
     made, gpt2_folder, tmp_path, capsys
 ):
@@ -565,11 +583,11 @@ def test_net_saving_is_for_one_token_and_for_all_and_files_without_the_tokens_of
     capsys.readouterr()
     run("plot_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--force")
     said = capsys.readouterr().out
-    assert "gaps.pickle lacks the tokens of each sentence: run {add,bert_add}_results.py --force" in said
+    assert "gaps.pickle lacks the tokens of each sentence, for net saving: {add,bert_add}_results.py --force" in said
     assert "saved net" not in said
     assert "over all lambda, with 95% intervals" in said
     for costs in ({**value["costs"], "block": 0.0}, {**value["costs"], "tokens": torch.zeros(40, dtype=torch.int64)}):
         with store.replacing(there.gaps) as file:
             store.dump(file, value | {"costs": costs})
-        with pytest.raises(Problem, match=r"gaps.pickle: costs are .*, expected numbers above 0 and tokens, int64"):
+        with pytest.raises(Problem, match=r"gaps.pickle: costs are not block, .* numbers above 0 and int64"):
             beside.load_gaps(there.gaps, 40, LAYERS)

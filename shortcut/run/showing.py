@@ -71,8 +71,7 @@ def with_gaps(work: Work, r: Results) -> Results:
     exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
     early = {mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()}
     if not costs:
-        lacks = f"{work.files.relative(path)} lacks the tokens of each sentence"
-        work.say(f"no net saving, {lacks}: run {{add,bert_add}}_results.py --force")
+        work.say(f"{path.name} lacks the tokens of each sentence, for net saving: {{add,bert_add}}_results.py --force")
     return replace(r, early=early, costs=costs and early_exit.Costs(**costs), masked=work.masked)
 
 

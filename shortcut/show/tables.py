@@ -109,11 +109,10 @@ def _net(r: Results) -> list[Table]:
             ]
             for share in SHARES
         ]
-        T = {"token": 1.0, "sentence": r.costs.tokens.double().mean().item()}[unit]
+        T = r.costs.of(1, unit).tokens.double().mean().item()
         what = {"token": "for one token, as with a cache", "sentence": f"for all tokens that run, {T:.1f} on average"}
-        cost = "a read-out costs {:.2f} blocks, a matrix {:.3f}".format(
-            *(x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))
-        )
+        read_out, matrix = (x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))
+        cost = f"a read-out costs {read_out:.2f} blocks, a matrix {matrix:.3f}"
         title = f"Blocks (of {r.n_layers}) saved net of read-outs and matrices, {what[unit]}: {cost}"
         tables.append(Table(title, ["Precision@1", *of], rows))
     return tables
