@@ -1,8 +1,9 @@
 """Means over validation sentences with 95% confidence intervals.
 
 An interval is for the mean over all sentences that could have been drawn, with these maps: the draw of the training
-sentences is not in it. The mean of another draw, which varies too, lies in it in 83%. Wilson's for a share, the normal
-one for other means; by sentence, where sentences have several positions; none for a mean that any sentences have.
+sentences is not in it. It holds the mean of another draw, which varies too, in 83% of cases. Wilson's interval is for
+shares, the normal one for other means; both are by sentence, where sentences have several positions. A mean that is
+the same for any sentences has none.
 """
 
 from math import sqrt
