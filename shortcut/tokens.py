@@ -5,7 +5,7 @@ The paper takes one token of each sentence, uniformly; what it leaves open follo
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class Tokenized:
     sentences: list[torch.Tensor]  # n int64 tensors [T], of any lengths
     positions: torch.Tensor  # int64 [n], 0-based, within each sentence
     numbers: torch.Tensor | None = None  # int64 [n], which sentence each is, where one has several positions
-    masked: torch.Tensor | None = None  # int64 [n], the tokens that [MASK] stands for, where they are known
+    masked: torch.Tensor | None = None  # int64 [n], the tokens that [MASK] stands for; -1: one that the tokenizer adds
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -79,7 +79,8 @@ def tokenize(
         chosen = [(k, of.pop(int(draw * len(of)))) for k, of in enumerate(free) for draw in draws[k][: len(of)]]
         numbers, positions = torch.tensor(chosen).T.contiguous()
         several = numbers if drawing.positions > 1 else None
-        result[name] = Tokenized([torch.tensor(ids[k]) for k in numbers.tolist()], positions, several)
+        hidden = torch.tensor([-1 if special[k][t] else ids[k][t] for k, t in chosen]) if drawing.added else None
+        result[name] = Tokenized([torch.tensor(ids[k]) for k in numbers.tolist()], positions, several, hidden)
     return result
 
 
@@ -133,14 +134,13 @@ def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
     sentences = [ids.clone() for ids in tokenized.sentences]
     for ids, position in zip(sentences, tokenized.positions.tolist(), strict=True):
         ids[position] = mask_token
-    hidden = [ids[t] for ids, t in zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)]
-    return Tokenized(sentences, tokenized.positions, tokenized.numbers, torch.stack(hidden))
+    return replace(tokenized, sentences=sentences)
 
 
 def actual(tokenized: Tokenized, *, masked: bool) -> torch.Tensor:
-    """What a model should predict at each position, int64 [n]: the token that follows, or that [MASK] stands for.
+    """The token that a model should predict at each position, int64 [n]: the next token, or the one under [MASK].
 
-    -1 where there is none, or where it is not known.
+    -1 where there is none, where the tokenizer adds it, as it does [CLS] and [SEP], and where it is not known.
     """
     if masked:
         return torch.full((len(tokenized),), -1) if tokenized.masked is None else tokenized.masked

@@ -1,6 +1,7 @@
 """Sentences as tokens: those of the tokenizer's file, what it does not know, and the positions drawn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import transformers
 from conftest import changed, make_sentences
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.pre_tokenizers import Whitespace, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from shortcut import Problem, tokens
@@ -115,6 +116,29 @@ def test_too_few_sentences_say_how_many_are_wanted():
     with pytest.raises(Problem, match="got 5, expected 4 to train and 2 to validate"):
         tokens.split(make_sentences(5), train=4, val=2)
     assert tokens.split(list("abcdefg"), train=4, val=2) == {"train": list("abcd"), "val": list("ef")}
+
+
+@pytest.mark.parametrize(("first", "last"), [("[CLS]", "[SEP]"), ("<s>", "</s>")])
+@pytest.mark.parametrize("positions", [1, 9])
+def test_the_token_under_the_mask_is_known_but_where_the_tokenizer_adds_it(first, last, positions):
+    """In whatever style it adds tokens; one that the text itself holds is a token of the sentence."""
+    words = [first, last, "[PAD]", "[MASK]", "[UNK]", "the", "model", "reads"]
+    made = Tokenizer(WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = WhitespaceSplit()
+    made.post_processor = TemplateProcessing(single=f"{first} $A {last}", special_tokens=[(first, 0), (last, 1)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="[UNK]", cls_token=first, sep_token=last, mask_token="[MASK]"
+    )
+    text, sizes = f"the model {last} reads {first}", {"train": 40, "val": 10}
+    drawing = tokens.Drawing(48, 0, added=True, positions=positions)
+    whole = tokenizer(text)["input_ids"]
+    for found in tokens.tokenize([text] * 50, sizes, tokenizer, drawing, lambda _: None).values():
+        masked = tokens.mask(found, 3)
+        assert all(int(ids[t]) == 3 for ids, t in zip(masked.sentences, masked.positions, strict=True))
+        expected = [-1 if t in (0, len(whole) - 1) else whole[t] for t in masked.positions.tolist()]
+        assert tokens.actual(masked, masked=True).tolist() == expected
+        assert {-1, 0, 1} <= {*expected}
+    assert tokens.tokenize([text] * 50, sizes, tokenizer, replace(drawing, added=False), print)["val"].masked is None
 
 
 def test_mask_replaces_exactly_the_chosen_token(tokenized):

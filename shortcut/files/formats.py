@@ -48,7 +48,7 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
     Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is;
-    `masked_tokens` are those that [MASK] stands for.
+    `masked_tokens` are those that [MASK] stands for, -1 where the tokenizer adds them.
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()}
@@ -91,9 +91,9 @@ def _tokenized(value: Any) -> Tokenized:
 
 
 def _more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
-    numbers = tensor(value[name])
-    fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= 0
-    expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below 0")
+    numbers, least = tensor(value[name]), 0 if name == NUMBERS else -1  # -1: no token of the sentence
+    fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= least
+    expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below {least}")
     return numbers
 
 

@@ -78,7 +78,9 @@ def with_gaps(work: Work, r: Results) -> Results:
     hits = {mode: curve.values["precision@1"] for mode, curve in r.fixed.items() if len(curve.layers) == r.n_layers + 1}
     exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
     early = {mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()}
-    return replace(r, early=early, costs=costs and early_exit.Costs(**costs))
+    if not costs:
+        work.say(f"{path.name} lacks the tokens of each sentence, for net saving: {{add,bert_add}}_results.py --force")
+    return replace(r, early=early, costs=costs and early_exit.Costs(**costs), masked=work.masked)
 
 
 def with_schedules(work: Work, r: Results) -> Results:

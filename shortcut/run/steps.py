@@ -21,6 +21,7 @@ from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
 FEW_PROBES = 10  # times the width of the states
+TIES = 0.005  # share of sentences whose best two tokens have equal logits, above which it is printed
 SCHEDULES = "schedules"  # what the predictions of all schedules together go by, beside the modes
 
 
@@ -86,7 +87,12 @@ def judged(
     fields = Predictions.__dataclass_fields__
     modes = [mode for mode in (*MODES, SCHEDULES) if f"{mode} topk" in found]
     names = {mode: [name for name in fields if f"{mode} {name}" in found] for mode in modes}
-    return {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in names[mode]}) for mode in modes}
+    made = {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in names[mode]}) for mode in modes}
+    if (share := max(of.gap.eq(0).double().mean(1).max().item() for of in made.values())) > TIES:
+        work.say(
+            f"  the best two tokens tie in up to {share:.1%} of the sentences: logits in half precision are rounded"
+        )
+    return made
 
 
 def _gather(
