@@ -25,6 +25,7 @@ class Batch:
     ids: torch.Tensor  # [b, T], padded on the right
     mask: torch.Tensor | None  # [b, T], 1 at tokens and 0 at padding; None where a causal model makes it needless
     last: torch.Tensor  # [b], the chosen position of each
+    head: int = 0  # tokens that the tokenizer puts at the head of every sentence (`tokens.Tokenized.added`)
 
     def at_chosen(self, h: torch.Tensor) -> torch.Tensor:
         """The states [..., b, d] at the chosen positions of h [..., b, T, d]."""
@@ -55,7 +56,7 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
             mask = None
             if model.masked and lengths[order[start]] < ids.shape[1]:
                 mask = pad_sequence([torch.ones_like(s) for s in together], batch_first=True).to(model.device)
-            result.append(Batch(rows, ids, mask, tokenized.positions[rows]))
+            result.append(Batch(rows, ids, mask, tokenized.positions[rows], len(tokenized.added)))
             start = end
     return result
 

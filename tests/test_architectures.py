@@ -376,3 +376,9 @@ def test_added_tokens_are_never_chosen_of_a_causal_model(gpt2_folder):
     assert all(ids[0] == plain.eos_token_id for ids in causal.sentences)
     assert (masked.positions == 0).any()
     assert drawn(plain, True).positions.equal(without.positions)
+    assert causal.added == (plain.eos_token_id,)
+    assert without.added == masked.added == ()  # a masked model's are tokens like any other
+    two = f"{end} {plain.convert_ids_to_tokens(7)}"
+    special = [(token, plain.convert_tokens_to_ids(token)) for token in two.split()]
+    with_head.backend_tokenizer.post_processor = TemplateProcessing(f"{two} $A {end}", None, special)
+    assert drawn(with_head, False).added == (plain.eos_token_id, 7)  # what is added at the end is in no prefix

@@ -23,6 +23,7 @@ MOST_LAYERS = 1_000  # that scores may be of
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
+ADDED = "added_tokens"  # beyond them, a list of ids: the `Tokenized.added`, where there are any
 MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
 
 Scores = dict[tuple[int, int], float]
@@ -48,10 +49,11 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
     Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is;
-    `masked_tokens` are those that [MASK] stands for.
+    `masked_tokens` are those that [MASK] stands for, `added_tokens` those that the tokenizer puts at the head.
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()}
+    more |= {ADDED: [*tokenized.added] or None}
     return found | {name: x for name, x in more.items() if x is not None}
 
 
@@ -81,8 +83,14 @@ def _tokenized(value: Any) -> Tokenized:
             lowest[key] = int(ids.min())
         within = 0 <= position < len(ids) and lowest[key] >= 0
         expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+    added = value.get(ADDED, [])
+    head = type(added) is list and all(type(i) is int for i in added)
+    expect(head, f"{ADDED} is {got(added)}, expected a list of ids (int)")
+    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True) if added else ()):
+        begins = position >= len(added) and ids[: len(added)].tolist() == added
+        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
     more = {field: _more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
-    return Tokenized(sentences, positions.long(), **more)
+    return Tokenized(sentences, positions.long(), **more, added=tuple(added))
 
 
 def _more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
