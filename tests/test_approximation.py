@@ -144,7 +144,8 @@ def with_head(request, tmp_path_factory, gpt2):
     """A model (OPT's blocks work on [b T, d] inside, GPT-2's maps go into weights), and sentences behind two tokens."""
     kind = request.param
     folder = tmp_path_factory.mktemp("head") / kind
-    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, folder), masked=False)
+    large = {"init_std": 0.3} if kind == "opt" else {}
+    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, folder, **large), masked=False)
     plain, head = make_tokenized(12, 320, longest=7), (5, 9)
     sentences = [torch.tensor([*head, *ids.tolist()]) for ids in plain.sentences]
     return model, Tokenized(sentences, plain.positions + len(head), added=head)
@@ -158,13 +159,17 @@ def own_states(model, ids):
     return seen
 
 
-def but_at_the_head(A, k):
-    """A hook: A x for what a module makes of x, but at the first k positions of a sentence that runs alone."""
+def but_at_the_head(part, A, k):
+    """Hooks: A x for what a part makes of x, but at the first k positions of a sentence that runs alone."""
+    taken = []
 
-    def hook(module, args, out):
-        return torch.cat([out.reshape(-1, D)[:k], args[0].reshape(-1, D)[k:] @ A.T]).view(out.shape)
+    def made(module, args, out):
+        return torch.cat([out.reshape(-1, D)[:k], taken.pop().reshape(-1, D)[k:] @ A.T]).view(out.shape)
 
-    return hook
+    return [
+        part.first.register_forward_pre_hook(lambda module, args: taken.append(args[0].clone())),
+        part.last.register_forward_hook(made),
+    ]
 
 
 @pytest.mark.parametrize("kind", [NORM, FEED_FORWARD])
@@ -174,8 +179,6 @@ def test_added_tokens_at_the_head_keep_the_models_own_sub_modules(with_head, kin
     model, tokenized = with_head
     k, g = len(tokenized.added), torch.Generator().manual_seed(4)
     of_kind = {key: model._numbered[0][key[0]].made[key[1]][0] for key, (of, _) in model.parts.items() if of == kind}
-    if any(part.first is not part.last for part in of_kind.values()):
-        pytest.skip("OPT's feed-forward is no single module")
     maps = {key: torch.randn(D, D, generator=g) / 4 for key in of_kind}
     mode = next(mode for mode in MODES.values() if mode.replaces == kind)
     go_on, found = mode.start(model, Maps({}, maps)), torch.empty(LAYERS, len(tokenized), D)
@@ -187,7 +190,7 @@ def test_added_tokens_at_the_head_keep_the_models_own_sub_modules(with_head, kin
         seen = own_states(model, ids)
         for layer in range(LAYERS):
             later = {key: part for key, part in of_kind.items() if key[0] >= layer}
-            hooks = [part.last.register_forward_hook(but_at_the_head(maps[key], k)) for key, part in later.items()]
+            hooks = [hook for key, part in later.items() for hook in but_at_the_head(part, maps[key], k)]
             try:
                 with torch.no_grad():
                     final = model.go_on(layer, seen[layer], ids[None], None)[0, t]
