@@ -12,7 +12,7 @@ kept, and it is replaced in every block from l on, at every position of the pref
 the tokenizer puts at the head (<s>) are never chosen, and their states are outliers. They are the same in every
 sentence and see only themselves, so what each sub-module makes of them is constant. It is computed once and kept
 there, as are their true states h_j after a jump (`alternate`). A masked model's maps are fitted at [MASK] and act at
-every position, [CLS] and [SEP] included.
+every position, [CLS] and [SEP] included, by convention.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ import torch
 from shortcut import linear
 from shortcut.models import Model
 from shortcut.representations import Batch, Pass
-from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Act, Swap, swapped
+from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
 
@@ -101,16 +101,13 @@ def _but_for_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor], ba
     with model.watch(points, lambda k, x: own.update({k: x.reshape(-1, model.d).clone()})):
         model.run(batch.ids[:1, : batch.head], None)
 
-    def acts(part: tuple[int, int], A: torch.Tensor) -> Act:
-        def act(x: torch.Tensor) -> torch.Tensor:
-            y = x.to(A.dtype) @ A.T
-            if y.shape[:-1].numel() == batch.ids.numel():  # of all positions (some work on [b T, d]), not the chosen
-                y.view(*batch.ids.shape, -1)[:, : batch.head] = own[place[part]].to(y)
-            return y
+    def act(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        y = x.to(A.dtype) @ A.T
+        if y.shape[:-1].numel() == batch.ids.numel():  # of all positions (some work on [b T, d]), not the chosen ones
+            y.view(*batch.ids.shape, -1)[:, : batch.head] = own[place[part]].to(y)
+        return y
 
-        return act
-
-    return model.swaps(maps, acts)
+    return model.swaps(maps, act)
 
 
 @torch.no_grad()

@@ -17,13 +17,13 @@ models work between blocks), h_L what leaves the last one, before any final norm
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import nn
 
 from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of
-from shortcut.submodules import SUM, Act, Call, Numbering, Part, Swap, numbered
+from shortcut.submodules import SUM, Call, Numbering, Part, Swap, numbered
 
 
 @dataclass(frozen=True)
@@ -220,11 +220,11 @@ class Model:
                 hooks.callback(module.register_forward_hook(widen).remove)
             yield
 
-    def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], acts: Callable[..., Act] | None = None) -> list[Swap]:
+    def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
         """What makes the part of block i that makes state a into x -> A x, for every {(i, a): A}.
 
         Where a linear layer alone reads state a, and is not replaced itself, the map goes into its weights, W A for W,
-        which saves the product. With `acts` the part does acts((i, a), A) instead, and no map goes into weights.
+        which saves the product. With `act` the part does x -> act((i, a), A, x) instead, and no map goes into weights.
         """
         swaps = []
         for (i, a), A in maps.items():
@@ -233,10 +233,10 @@ class Model:
             follower = self.blocks[i].get_submodule(self.row.followers.get(a, ""))
             own = next(follower.parameters())  # of another precision, or on the disk, it is left as it is
             alike = (own.dtype, own.device) == (A.dtype, A.device)
-            if a in self.row.followers and (i, a + 1) not in maps and alike and not acts:
+            if a in self.row.followers and (i, a + 1) not in maps and alike and not act:
                 swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
             else:
-                swaps += part.acting(acts((i, a), A) if acts else lambda x, A=A: x.to(A.dtype) @ A.T)
+                swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
         return swaps
 
 
