@@ -87,6 +87,11 @@ def tokenize(
     return result
 
 
+def longest(context: int, tokenizer) -> int:
+    """The longest sequence, in tokens, that a model of this context and its tokenizer both allow."""
+    return min(context, tokenizer.model_max_length)
+
+
 def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
     """The `input_ids` of texts, and the `special_tokens_mask` of what the tokenizer adds.
 

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import json
 import shutil
+import types
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -14,12 +16,13 @@ from pipeline import problem, run
 from tokenizers.processors import TemplateProcessing
 
 import config
-from shortcut import Problem, approximation, jacobian, representations, results, tokens
+from shortcut import Problem, approximation, jacobian, representations, results, structure, tokens
 from shortcut.approximation import MODES
 from shortcut.files import formats
 from shortcut.files.names import Names
 from shortcut.models import Model
 from shortcut.run import checkpoint, loading
+from shortcut.tokens import Tokenized
 
 L, D, CONTEXT = 3, 16, 64
 SMALL = {  # by the names that configs have for them
@@ -357,6 +360,34 @@ def test_sentences_are_cut_at_the_models_context_and_never_above_the_tokenizers(
     assert min(CONTEXT, tokenizer.model_max_length) == longest
     roberta = make("roberta", True, tmp_path / "roberta")
     assert checkpoint.limits(roberta, masked=True)[0] == CONTEXT - 1  # whose padding token is 0; RoBERTa's own is 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [
+        ({"max_position_embeddings": 9, "n_ctx": 5}, 9),
+        ({"max_position_embeddings": None, "n_positions": 7}, 7),
+        ({"max_position_embeddings": -1, "max_seq_len": 7}, 7),
+        ({"seq_length": 7}, 7),
+        ({"max_sequence_length": 7}, 7),
+        ({}, structure.UNLIMITED),
+    ],
+)
+def test_the_context_length_goes_by_several_names(settings, longest):
+    config = types.SimpleNamespace(model_type="x", pad_token_id=1, **settings)
+    assert structure.context(config) == longest
+
+
+def test_the_context_of_mpt_and_bloom_is_in_their_configs(tmp_path):
+    """Under max_seq_len, and seq_length, which transformers has no field for."""
+    for kind, name in (("mpt", "max_seq_len"), ("bloom", "seq_length")):
+        folder = make(kind, False, tmp_path / kind)
+        settings = Path(folder, "config.json")
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {name: 10}), encoding="utf-8")
+        assert checkpoint.limits(folder, masked=False)[0] == 10
+        model = loading.load(folder, masked=False)
+        with pytest.raises(Problem, match="11 tokens to run, the model takes 10"):
+            representations.batches(model, Tokenized([torch.full((11,), 7)], torch.tensor([10])), 100)
 
 
 def test_added_tokens_are_never_chosen_of_a_causal_model(gpt2_folder):
