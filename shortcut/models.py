@@ -22,7 +22,7 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
-from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of
+from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of, rotary_limits
 from shortcut.submodules import SUM, Call, Numbering, Part, Swap, numbered
 
 
@@ -64,7 +64,7 @@ class Model:
         self.padding = int(not masked and pad_of(config) == 0)
         self.blocks, self._forms = find_blocks(net, depth(config), self.dummy(2))  # L of them
         self.n_layers = len(self.blocks)
-        self.context = context(config)  # the longest sequence it takes, in tokens
+        self.context, self.rotary_limits = context(config), rotary_limits(config)  # lengths, in tokens
         self.d = self._forms[0].width  # of the states
 
     def sample(self) -> torch.Tensor:

@@ -43,6 +43,16 @@ def context(config) -> int:
     return longest - (pad_of(config) or 0) - 1 if tabled and config.model_type in OFFSET else longest
 
 
+def rotary_limits(config) -> set[int]:
+    """Lengths in tokens above which a whole batch has other rotary frequencies ("longrope"; most models: none).
+
+    The longest sequence of a batch decides. "dynamic" ones change only above the context, where nothing runs.
+    """
+    whole = getattr(config, "rope_parameters", None) or {}
+    rows = [row for row in (whole, *whole.values()) if isinstance(row, dict)]  # some have a row for each type of block
+    return {row["original_max_position_embeddings"] for row in rows if row.get("rope_type") == "longrope"}
+
+
 def pad_of(config) -> int | None:
     """The token called padding, if one is."""
     return getattr(config, "pad_token_id", None)

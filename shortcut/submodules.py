@@ -211,10 +211,7 @@ def prove(call: Call, numbering: Numbering) -> str | None:
 
 
 def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
-    """The states of all blocks; of none, and why, where the parts of one cannot be replaced one by one.
-
-    A proof that raises fails: some forward passes take nothing of another width or type than their own.
-    """
+    """The states of all blocks; of none, and why, where the parts of one cannot be replaced one by one."""
     found = []
     for call in calls:
         try:
@@ -222,7 +219,7 @@ def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
             why = prove(call, numbering) if numbering.made else "none is found"
         except _Odd as odd:
             why = str(odd)
-        except Exception as error:  # whatever a block raises when its parts are replaced
+        except Exception as error:  # whatever a block raises when its parts are replaced: a proof that raises fails
             why = f"with some of them replaced a block does not run ({one_line(error)})"
         if why:
             return [], why

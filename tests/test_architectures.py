@@ -390,6 +390,54 @@ def test_the_context_of_mpt_and_bloom_is_in_their_configs(tmp_path):
             representations.batches(model, Tokenized([torch.full((11,), 7)], torch.tensor([10])), 100)
 
 
+def longrope(original, **more):
+    factors = {"short_factor": [1.0, 1.0], "long_factor": [20.0, 60.0]}
+    return {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": original,
+            **factors, **more}  # fmt: skip
+
+
+def test_one_long_sentence_changes_no_other_where_rotary_embeddings_depend_on_the_longest(tmp_path):
+    """Phi-3's: states, in batches of any size, are those of each sentence that runs alone."""
+    changes = {"rope_parameters": longrope(8), "original_max_position_embeddings": 8, "max_position_embeddings": 32}
+    model = loading.load(make("phi3", False, tmp_path / "phi3", **changes), masked=False)
+    assert model.rotary_limits == {8}
+    g = torch.Generator().manual_seed(0)
+    lengths = [5, 6, 7, 8, 8, 9, 9, 12, 20]
+    sentences = [torch.randint(5, 320, (length,), generator=g) for length in lengths]
+    tokenized = Tokenized(sentences, torch.tensor(lengths) - 1)
+    h = torch.empty(L + 1, len(lengths), D)
+    batches = representations.batches(model, tokenized, 10_000)
+    for batch in batches:
+        h[:, batch.rows] = representations.run(model, batch).h
+    assert [len(batch.rows) for batch in batches] == [5, 4]
+    apart = []
+    for s, ids in enumerate(sentences):
+        seen = {}
+        with torch.no_grad(), model.watch(model.layer_points(), seen.__setitem__):
+            model.net(input_ids=ids[None])
+        torch.testing.assert_close(h[:, s], torch.stack([seen[l][0, -1] for l in range(L + 1)]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(representations.whole(model, ids)[L][-1], seen[L][0, -1], rtol=1e-4, atol=1e-4)
+        with torch.no_grad(), model.watch(model.layer_points(), seen.__setitem__):
+            model.net(input_ids=torch.nn.functional.pad(ids, (0, 20 - len(ids)), value=7)[None])
+        apart.append((h[L, s] - seen[L][0, len(ids) - 1]).abs().max().item())
+    assert max(apart[5:]) < 1e-3 < min(apart[:5])  # beside the longest the short ones would be others
+
+
+@pytest.mark.parametrize(
+    ("rope", "limits"),
+    [
+        (None, set()),
+        ({"rope_type": "default", "rope_theta": 1.0}, set()),
+        ({"rope_type": "yarn", "original_max_position_embeddings": 8}, set()),  # the same at any length
+        ({"rope_type": "dynamic", "factor": 2.0}, set()),
+        ({"full_attention": longrope(8), "sliding_attention": {"rope_type": "default"}}, {8}),
+        ({"full_attention": longrope(8), "sliding_attention": longrope(4)}, {4, 8}),
+    ],
+)
+def test_rotary_limits_are_those_of_every_type_of_block(rope, limits):
+    assert structure.rotary_limits(types.SimpleNamespace(rope_parameters=rope)) == limits
+
+
 def test_added_tokens_are_never_chosen_of_a_causal_model(gpt2_folder):
     """They stay in the prefix; of a masked model [CLS] and [SEP] may be drawn, as in the paper."""
     plain = transformers.AutoTokenizer.from_pretrained(gpt2_folder)
