@@ -7,7 +7,8 @@ A_ij, it runs the block. Of its L - sum (j - i) = k executed blocks two families
     round-robin   run a blocks, jump b layers, and so on, for every a + b that divides L, either first
 
 A schedule never jumps twice in a row: without that rule chains of one-layer jumps win the product, and no long
-jump is ever taken. Jumps act at every position of the prefix, since blocks follow.
+jump is ever taken. Jumps act at every position of the prefix, since blocks follow; tokens that the tokenizer puts at
+the head, where no map was fitted, keep their true states.
 
 "Linear Shortcut for Language Modeling", its alternation schemes, in the paper; the original's code has none.
 """

@@ -77,7 +77,8 @@ def look(
     if 0 not in encoded["special_tokens_mask"][0]:
         raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
     tokens.check([ids], model.vocabulary)
-    longest = model.context if model.masked else min(model.context, WIDEST)
+    context = tokens.longest(model.context, tokenizer)
+    longest = context if model.masked else min(context, WIDEST)
     if len(ids) > longest:
         raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
     chosen, best = torch.arange(len(ids)), 1

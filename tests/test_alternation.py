@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LAYERS, D
+from conftest import LAYERS, D, make_tokenized
+from test_architectures import make
 
 from shortcut import alternation, approximation, representations, results
 from shortcut.approximation import MODES, Maps
+from shortcut.run import loading
 from shortcut.structure import Form
+from shortcut.tokens import Tokenized
 
 
 def every_schedule(L):
@@ -83,6 +86,36 @@ def test_every_schedule_is_blocks_and_products_one_after_another(setting):
                 h = h @ maps[jump].T if jump else model.blocks[layer](h)
             layer = jump[1] if jump else layer + 1
         torch.testing.assert_close(final, batch.at_chosen(h), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@torch.no_grad()
+def test_after_a_jump_added_tokens_have_their_true_states(setting, kind, gpt2, tmp_path):
+    """Every schedule, one sentence at a time: what stands at the head never leaves the model's own way."""
+    *_, maps = setting
+    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, tmp_path / kind), masked=False)
+    plain, head = make_tokenized(6, 320, longest=7), (5, 9)
+    sentences = [torch.tensor([*head, *ids.tolist()]) for ids in plain.sentences]
+    tokenized = Tokenized(sentences, plain.positions + len(head), added=head)
+    (batch,) = representations.batches(model, tokenized, 10_000)
+    schedules = every_schedule(LAYERS)
+    finals = approximation.alternate(model, representations.run(model, batch), schedules, maps)
+    for row, s in enumerate(batch.rows.tolist()):
+        t = int(tokenized.positions[s])
+        ids, h = tokenized.sentences[s][None, : t + 1], []
+        with model.watch(model.layer_points(), lambda _, x, h=h: h.append(x.clone())):
+            model.net(input_ids=ids)
+        named = {}
+        if kind == "llama":
+            named["position_embeddings"] = model.net.model.rotary_emb(h[0], torch.arange(t + 1)[None])
+        for schedule, final in zip(schedules, finals, strict=True):
+            x, layer = h[0], 0
+            while layer < LAYERS:
+                jump = next((jump for jump in schedule if jump[0] == layer), None)
+                layer = jump[1] if jump else layer + 1
+                x = x @ maps[jump].T if jump else model.blocks[layer - 1](x, **named)
+                x = torch.cat([h[layer][:, : len(head)], x[:, len(head) :]], 1)
+            torch.testing.assert_close(final[row], x[0, t], rtol=1e-4, atol=1e-4)
 
 
 def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(setting):

@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 import config
 import shortcut
-from shortcut import Problem, linear, words
+from shortcut import Problem, linear, structure, words
 from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.run import loading
@@ -84,6 +84,47 @@ def test_a_long_text_runs_in_windows_that_overlap_by_half(gpt2, tokenizer):
         start, done = end - C // 2, end
     surprisal = torch.stack([token.surprisal[0, LAYERS] for token in found])
     torch.testing.assert_close(surprisal, torch.cat(expected), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("context", "limit", "window"),
+    [
+        (10, 10**30, 10),
+        (48, 12, 12),
+        (structure.UNLIMITED, 12, 12),
+        (structure.UNLIMITED, 10**30, words.WINDOW),
+    ],
+)
+def test_windows_of_words_are_the_shorter_of_both_contexts_else_2_048_tokens(
+    gpt2, tokenizer, monkeypatch, context, limit, window
+):
+    """Without a limit a line of 45,000 tokens would run at once, and attention takes the square of it."""
+    ran = []
+
+    def whole(model, ids):
+        ran.append(len(ids))
+        return [torch.zeros(len(ids), D)] * (LAYERS + 1)
+
+    monkeypatch.setattr(gpt2, "context", context)
+    monkeypatch.setattr(tokenizer, "model_max_length", limit)
+    monkeypatch.setattr(words.representations, "whole", whole)
+    text = "the model reads layers " * (40 if window < 100 else 600)
+    n = len(tokenizer(text, verbose=False)["input_ids"])
+    assert len([*words.along(gpt2, tokenizer, text, {"id": []})]) == n
+    assert max(ran) == window < n
+    assert words.WINDOW == 2_048
+
+
+def test_a_text_longer_than_the_tokenizer_allows_is_refused(fitted, tmp_path):
+    """By Lens and by the grid of a sentence, though the model would take it."""
+    lens = shortcut.Lens.load(fitted[1], "words", out=tmp_path)
+    lens.tokenizer.model_max_length = 3
+    with pytest.raises(Problem, match="tokens, expected 1 to 3"):
+        lens.states("the model reads layers")
+    with pytest.raises(Problem, match="tokens, expected at most 3"):
+        lens.predict("the model reads layers")
+    lens.tokenizer.model_max_length = 10**30
+    assert len(lens.states("the model reads layers")[0]) > 3
 
 
 def test_without_a_token_to_begin_with_the_first_has_no_surprisal(gpt2, tokenizer):

@@ -18,11 +18,13 @@ from shortcut.files.unpickle import load_all
 from shortcut.predictions import TOP
 from shortcut.tokens import Tokenized
 
+TOO_FEW = "holds {} sentence, expected at least {}: raise VAL in config.py"
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 MOST_LAYERS = 1_000  # that scores may be of
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
+ADDED = "added_tokens"  # beyond them, a list of ids: the `Tokenized.added`, where there are any
 MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
 
 Scores = dict[tuple[int, int], float]
@@ -48,10 +50,12 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
     Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is;
-    `masked_tokens` are those that [MASK] stands for, -1 where the tokenizer adds them.
+    `masked_tokens` are those that [MASK] stands for (-1: one that the tokenizer adds), `added_tokens` those that the
+    tokenizer puts at the head.
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()}
+    more |= {ADDED: [*tokenized.added] or None}
     return found | {name: x for name, x in more.items() if x is not None}
 
 
@@ -59,15 +63,10 @@ def load_tokenized(path: Path, least: int = 1) -> Tokenized:
     """Read a file of `tokenized_dict`; raises Problem if it has fewer than `least` sentences."""
     value = load(path)
     with inside(path):
-        return _at_least(least, _tokenized(value))
+        return _tokenized(value, least)
 
 
-def _at_least(least: int, found: Tokenized) -> Tokenized:
-    expect(len(found) >= least, f"holds {len(found)} sentence, expected at least {least}: raise VAL in config.py")
-    return found
-
-
-def _tokenized(value: Any) -> Tokenized:
+def _tokenized(value: Any, least: int = 1) -> Tokenized:
     whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions"} <= value.keys()
     expect(whole, f"holds {got(value)}, expected a dict with tokenized_sentences and token_positions")
     sentences, positions = value["tokenized_sentences"], value["token_positions"]
@@ -78,6 +77,7 @@ def _tokenized(value: Any) -> Tokenized:
     expect(whole_numbers, f"token_positions is {got(positions)}, expected an int64 tensor")
     as_many = type(sentences) is list and sentences and positions.shape == (len(sentences),)
     expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
+    expect(len(positions) >= least, TOO_FEW.format(len(positions), least))
     lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
         row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
@@ -86,8 +86,14 @@ def _tokenized(value: Any) -> Tokenized:
             lowest[key] = int(ids.min())
         within = 0 <= position < len(ids) and lowest[key] >= 0
         expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+    added = value.get(ADDED, [])
+    head = type(added) is list and all(type(i) is int for i in added)
+    expect(head, f"{ADDED} is {got(added)}, expected a list of ids (int)")
+    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True) if added else ()):
+        begins = position >= len(added) and ids[: len(added)].tolist() == added
+        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
     more = {field: _more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
-    return Tokenized(sentences, positions.long(), **more)
+    return Tokenized(sentences, positions.long(), **more, added=tuple(added))
 
 
 def _more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
@@ -131,8 +137,8 @@ def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, t
         whole = len(more[field]) in (0, len(states))
         expect(whole, f"{path} has {name} in some of its batches, expected all or none")
     known = {field: torch.cat(of_all) for field, of_all in more.items() if of_all}
-    with inside(path):
-        return _at_least(least, Tokenized(sentences, torch.cat(positions), **known)), h
+    expect(len(sentences) >= least, f"{path}: {TOO_FEW.format(len(sentences), least)}")
+    return Tokenized(sentences, torch.cat(positions), **known), h
 
 
 def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized, list[torch.Tensor]]:

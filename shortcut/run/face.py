@@ -83,13 +83,14 @@ class Lens:
         return self.model.read_out(h.to(self.model.device))
 
     def states(self, text: str) -> torch.Tensor:
-        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d].
+        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; its T decides about "longrope" embeddings.
 
-        Raises Problem: more tokens than the model takes, or none.
+        Raises Problem: more tokens than the model or its tokenizer takes, or none.
         """
+        longest = tokens.longest(self.model.context, self.tokenizer)
         ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
-        if not 0 < len(ids) <= self.model.context:
-            raise Problem(f"the text has {len(ids)} tokens, expected 1 to {self.model.context}")
+        if not 0 < len(ids) <= longest:
+            raise Problem(f"the text has {len(ids)} tokens, expected 1 to {longest}")
         tokens.check([ids], self.model.vocabulary)
         return torch.stack([h.to(self.model.device) for h in representations.whole(self.model, ids)])
 

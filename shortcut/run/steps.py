@@ -41,7 +41,7 @@ def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """The sentences of every split as tokens, with a position each; for a masked model, masked there."""
     tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
     context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
-    longest, several = min(context, tokenizer.model_max_length), work.config.POSITIONS
+    longest, several = tokens.longest(context, tokenizer), work.config.POSITIONS
     drawing = tokens.Drawing(longest, work.args.seed, added=work.masked, positions=several)
     tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, drawing, work.say)
     for found in tokenized.values():
