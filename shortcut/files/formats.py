@@ -26,7 +26,6 @@ SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  #
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
 ADDED = "added_tokens"  # beyond them, a list of ids: the `Tokenized.added`, where there are any
 MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
-
 Scores = dict[tuple[int, int], float]
 
 
