@@ -20,7 +20,7 @@ from shortcut.run.stages import pairs
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
-    tokenized, model = formats.load_tokenized(work.files.tokenized("val")), steps.load_model(work)
+    tokenized, model = formats.load_tokenized(work.files.tokenized("val"), least=2), steps.load_model(work)
     h = steps.states(work, model, tokenized, model.layer_points(), "val").tensor()
     work.save_missing(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config, work.files.kind)))
     work.save_json(work.files.quality, steps.quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))

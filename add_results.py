@@ -29,7 +29,7 @@ from shortcut.run.script import Work, script, shell
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
-    model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"))
+    model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"), least=2)
     maps, (schedules, jumps) = steps.maps(work, model), steps.schedules(work, model)
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
     actual = tokens.actual(tokenized, masked=work.masked)

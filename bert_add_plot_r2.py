@@ -20,7 +20,7 @@ from shortcut.run.stages import pairs
 
 @script(config, "model", "map", "matrices-from", "device", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
-    _, h = formats.load_states(work.files.states("val"), work.L)
+    _, h = formats.load_states(work.files.states("val"), work.L, least=2)
     work.save_missing(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config, work.files.kind)))
     work.save_json(work.files.quality, steps.quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))
 

@@ -26,7 +26,7 @@ from shortcut.run.script import Work, script, shell
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
 def main(work: Work) -> None:
-    model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L)
+    model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L, least=2)
     maps = steps.maps(work, model)
     go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")

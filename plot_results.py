@@ -31,7 +31,7 @@ def main(work: Work) -> None:
     figures |= showing.draw_lenses(work, r)
     told = [*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r), *tables.alternation(r)]
     told += lenses.in_short(r.lenses) if r.lenses else []
-    work.say(tables.text(told))
+    work.say("\n".join([tables.text(told), *showing.warnings(work, r)]))
     showing.save_page(work, r, figures)
     showing.show_change(work)
     work.say(f"every figure and table on one page: {work.files.relative(work.files.report)}")

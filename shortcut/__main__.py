@@ -6,6 +6,7 @@ from pathlib import Path
 from shortcut import Problem
 from shortcut.files import exchange
 from shortcut.files.lenses import FORMATS
+from shortcut.files.manifest import Provenance
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.run import checkpoint, cli, kind
@@ -18,11 +19,10 @@ def main(argv: list[str] | None = None) -> None:
     of = getattr(args, "lens", None)
     if of is None and args.command == "fetch":
         exchange.fetch(
-            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress,
-            expects=_fingerprints(args.model),
-        )  # fmt: skip
+            args.repository or exchange.REPOSITORY, _names(args), force=args.force, notice=cli.say, progress=_progress
+        )
     elif of is None:
-        exchange.export(_names(args), cli.say, _progress, _fingerprints(args.model))
+        exchange.export(_names(args), cli.say, _progress)
     else:
         from shortcut.run import lending  # noqa: PLC0415  (loads models)
 
@@ -37,18 +37,19 @@ def main(argv: list[str] | None = None) -> None:
             default = f"{lending.PUBLISHED[of]}/{name}" if of in lending.PUBLISHED else None
             source = args.repository or default
             if source is None or source.removeprefix("spaces/").count("/") < 1:
-                raise Problem(f"fetch --from {of} takes [spaces/]OWNER/NAME[/FOLDER], got {source}")
+                raise Problem(f"fetch --from {of} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source}")
             lending.fetch(source, model, files, of, cli.say, force=args.force)
 
 
 def _names(args: argparse.Namespace) -> Names:
+    """The files of a model. Raises Problem if --model is a folder, and the maps were fitted on another model."""
     of_kind = _named(getattr(args, "map", LEAST_SQUARES))
-    return Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
-
-
-def _fingerprints(model: str) -> dict[str, str | None]:
-    """The fingerprints of a model's folder; none of a name under linreg/."""
-    return checkpoint.fingerprints(model) if checkpoint.is_model_folder(model) else {}
+    files = Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
+    if checkpoint.is_model_folder(args.model) and not getattr(args, "force", False):
+        maps = sorted(files.matrices.glob("*.pickle"))
+        fingerprints = checkpoint.fingerprints(args.model)
+        Provenance(files, lambda script, path: fingerprints).check(maps, lambda _: None)
+    return files
 
 
 def _named(kind_of_maps: str) -> str:
@@ -70,18 +71,18 @@ def _options() -> argparse.ArgumentParser:
         " With --from, a lens of another tool, as import takes one."
     )
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=told)
-    of_hub = f"OWNER/NAME (default: {hub.REPOSITORY}); of a lens [spaces/]OWNER/NAME[/FOLDER]"
+    of_hub = f"OWNER/NAME (default: {hub.REPOSITORY}); of a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("repository", nargs="?", help=of_hub)
     told = (
         "Take a lens of another tool as maps into the last layer, in linreg/<m>/<d>@<kind>/: a tuned-lens folder as"
-        " kind tuned, a Jacobian lens as kind jacobian. It is checked for shape, finite numbers and the model it is of."
+        " kind tuned, a Jacobian lens as kind jacobian. Shape, finite numbers, model and target layer are checked."
     )
     take = commands.add_parser("import", help="take a lens of another tool", description=told)
-    take.add_argument("source", type=Path, metavar="FOLDER", help="that holds it")
+    take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help="its .pt file, or a folder that holds one")
     told = (
         f"Write all matrices in linreg/<model>/<dataset>/ to {hub.SAFETENSORS} there, named as their files are. With"
         " --to, write the maps into the last layer to a folder there in another tool's format, with a model card; what"
-        " was written is loaded again and judged on the validation sentences, and refused where rounding ruins it."
+        " was written is loaded again and judged on the validation sentences, and refused where it loses by rounding."
     )
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=told)
     export.add_argument("--map", type=map_kind, metavar="KIND", default=LEAST_SQUARES, help="kind of maps")

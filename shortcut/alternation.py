@@ -7,7 +7,8 @@ A_ij, it runs the block. Of its L - sum (j - i) = k executed blocks two families
     round-robin   run a blocks, jump b layers, and so on, for every a + b that divides L, either first
 
 A schedule never jumps twice in a row: without that rule chains of one-layer jumps win the product, and no long
-jump is ever taken. Jumps act at every position of the prefix, since blocks follow.
+jump is ever taken. Jumps act at every position of the prefix, since blocks follow; tokens that the tokenizer puts at
+the head, where no map was fitted, keep their true states.
 
 "Linear Shortcut for Language Modeling", its alternation schemes, in the paper; the original's code has none.
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from shortcut import metrics
-from shortcut.intervals import Estimate, average, proportion
+from shortcut.intervals import Estimate, average, estimate, proportion
 from shortcut.results import Record
 
 Schedule = tuple[tuple[int, int], ...]
@@ -117,13 +118,14 @@ def judge(kept: list[Record], full: torch.Tensor, direct: torch.Tensor, of: torc
         first, a, b = info["first"], info["blocks"], info["jumps"]
         name = {"r2": "r2", "blocks": f"blocks {a}, jumps {b}", "jumps": f"jumps {b}, blocks {a}"}[first]
         hit = hits[name, k] = metrics.hits_at_k(record["topk"], full, 1)
-        apart = average(hit.double() - direct[k].double(), of)
-        found.append(Judged(name, first, k, info["schedule"], proportion(hit, of), apart))
-    odd = (torch.arange(n) if of is None else of) % 2 == 1
+        judged = (estimate(x, of, constant=k == L) for x in (hit, hit.double() - direct[k].double()))
+        found.append(Judged(name, first, k, info["schedule"], *judged))
+    sentence = torch.arange(n) if of is None else of
+    odd = sentence % 2 == 1
     of_odd = None if of is None else of[odd] // 2
     for k in range(1, L):
         rivals = [judged for judged in found if judged.first in ("blocks", "jumps") and judged.k == k]
-        if len(rivals) > 1 and int(odd.sum()) > 1:
+        if len(rivals) > 1 and len(sentence[odd].unique()) > 1:
             best = max(rivals, key=lambda judged: hits[judged.name, judged.k][~odd].double().mean())
             hit = hits[best.name, k][odd]
             apart = average(hit.double() - direct[k, odd].double(), of_odd)

@@ -8,7 +8,11 @@
 
 Shapes: b sentences that have run together; the approximations from layers 0 ... L - 1 are [L, b, d].
 From layer L there is nothing left to approximate. Where a sub-module is linear the residual sums are
-kept, and it is replaced at every position of the prefix, in every block from l on.
+kept, and it is replaced in every block from l on, at every position of the prefix where maps were fitted: tokens that
+the tokenizer puts at the head (<s>) are never chosen, and their states are outliers. They are the same in every
+sentence and see only themselves, so what each sub-module makes of them is constant. It is computed once and kept
+there, as are their true states h_j after a jump (`alternate`). A masked model's maps are fitted at [MASK] and act at
+every position, [CLS] and [SEP] included, by convention.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +25,7 @@ import torch
 
 from shortcut import linear
 from shortcut.models import Model
-from shortcut.representations import Pass
+from shortcut.representations import Batch, Pass
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
@@ -48,6 +52,7 @@ class Mode:
     others: tuple[Any, ...] = ()  # keys that stand for it in records of other code
     jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the (i, j) that it needs, of L layers
     replaces: str = ""  # the kind of sub-module that is linear in it, whose maps it needs
+    maps: int = 0  # how many maps early exit applies before it reads out a layer
 
 
 def _stay(model: Model, maps: Maps) -> GoOn:
@@ -68,8 +73,11 @@ def _replaced(name: str, kind: str, key: set[int], *, alone: bool = False) -> Mo
     """
 
     def start(model: Model, maps: Maps) -> GoOn:
-        swaps = model.swaps({part: A for part, A in maps.parts.items() if model.parts[part][0] == kind})
-        return partial(_go_on_alone if alone and model.is_chain else _go_on, model, swaps)
+        replaced = {part: A for part, A in maps.parts.items() if model.parts[part][0] == kind}
+        swaps = model.swaps(replaced)
+        if alone and model.is_chain:
+            return partial(_go_on_alone, model, swaps)
+        return lambda seen: _go_on(model, _but_for_head(model, replaced, seen.batch) or swaps, seen)
 
     return Mode(name, ("blk_mat", {"what_to_mat": key}), start, replaces=kind)
 
@@ -85,6 +93,25 @@ def _go_on_alone(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
 
 
 @torch.no_grad()
+def _but_for_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor], batch: Batch) -> list[Swap]:
+    """What makes sub-modules linear but at the head of the sentences; [] where the tokenizer adds nothing there."""
+    if not batch.head:
+        return []
+    points, place = model.part_points()
+    own: dict[int, torch.Tensor] = {}
+    with model.watch(points, lambda k, x: own.update({k: x.reshape(-1, model.d).clone()})):
+        model.run(batch.ids[:1, : batch.head], None)
+
+    def act(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        y = x.to(A.dtype) @ A.T
+        if y.shape[:-1].numel() == batch.ids.numel():  # of all positions (some work on [b T, d]), not the chosen ones
+            y.view(*batch.ids.shape, -1)[:, : batch.head] = own[place[part]].to(y)
+        return y
+
+    return model.swaps(maps, act)
+
+
+@torch.no_grad()
 def _go_on(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
     batch = seen.batch
     with swapped(swaps), model.narrowed(batch.last):
@@ -94,7 +121,7 @@ def _go_on(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
 
 MODES = {mode.name: mode for mode in (
     Mode("id", "idln", _stay, others=("id",)),
-    Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)]),
+    Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)], maps=1),
     _replaced("mat_ln1_ln2", NORM, {1, 4}),
     _replaced("mat_attn", ATTENTION, {2}, alone=True),
     _replaced("mat_ffn", FEED_FORWARD, {5}),
@@ -148,7 +175,9 @@ def alternate(
             if jump[1] == L:
                 keep(after, linear.apply(A, batch.at_chosen(h).to(precision)))
             else:
-                go(jump[1], linear.apply(A, h.to(precision)), after, taken + 1)
+                landed = linear.apply(A, h.to(precision))
+                landed[:, : batch.head] = seen.entering[jump[1]][:, : batch.head]  # where no map was fitted
+                go(jump[1], landed, after, taken + 1)
         if not (stay := [s for s in which if s not in here]):
             return
         ends = layer + 1 == L or all(schedules[s][taken:] == ((layer + 1, L),) for s in stay)

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import torch
 
-from shortcut.intervals import Estimate, average, proportion
+from shortcut.intervals import Estimate, estimate
 from shortcut.linear import LEAST_SQUARES
 from shortcut.predictions import LENS
-from shortcut.results import METRICS
+from shortcut.results import METRICS, PRECISIONS
 
 LENS_METRICS = (*METRICS, *LENS)  # fractions, then nats
 Values = Mapping[str, torch.Tensor]  # by metric [L + 1, n]; nan where a cross-entropy has no token
@@ -39,31 +39,38 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics there are; no cross-entropy where too few sentences have a token."""
-        return [metric for metric in LENS_METRICS if metric != LENS[-1] or self.with_token > 1]
+        """The metrics there are; no cross-entropy where fewer than two sentences have a token."""
+        there = next(iter(self.values.values()))[LENS[-1]][0].isfinite()
+        sentences = self.with_token if self.of is None else len(self.of[there].unique())
+        return [metric for metric in LENS_METRICS if metric != LENS[-1] or sentences > 1]
 
     @cached_property
     def estimates(self) -> dict[str, dict[str, list[Estimate]]]:
         """By metric and lens, its mean at layers 0 ... L, and at last that over layers 0 ... L - 1."""
-        return {metric: {lens: self._along(metric, of[metric]) for lens, of in self.values.items()}
-                for metric in self.metrics}  # fmt: skip
+        constants = ("kl", *(f"precision@{k}" for k in PRECISIONS))
+        return {name: {lens: self._along(of[name], constant=name in constants) for lens, of in self.values.items()}
+                for name in self.metrics}  # fmt: skip
 
     @cached_property
     def differences(self) -> dict[str, dict[str, list[Estimate]]]:
-        """The same of what each lens has beyond least squares, paired over the sentences; {} without that."""
+        """The same of what each lens has beyond least squares, paired over the sentences; {} without that.
+
+        At layer L every lens is the model itself, so that differences are constants there, as Precision@k and KL are.
+        """
         if (own := self.values.get(LEAST_SQUARES)) is None:
             return {}
         return {
             metric: {
-                lens: self._along(metric, of[metric].double() - own[metric].double())
+                lens: self._along(of[metric].double() - own[metric].double(), constant=True)
                 for lens, of in self.values.items()
                 if lens != LEAST_SQUARES
             }
             for metric in self.metrics
         }
 
-    def _along(self, metric: str, values: torch.Tensor) -> list[Estimate]:
+    def _along(self, values: torch.Tensor, *, constant: bool) -> list[Estimate]:
         there = values[0].isfinite() if values.is_floating_point() else torch.ones(values.shape[1], dtype=torch.bool)
         of = None if self.of is None else self.of[there].unique(return_inverse=True)[1]
-        rows = [*values[:, there], values[:-1, there].double().mean(0)]
-        return [(proportion if row.dtype == torch.bool else average)(row, of) for row in rows]
+        below = [*values[:-1, there], values[:-1, there].double().mean(0)]
+        *points, mean = (estimate(row, of) for row in below)
+        return [*points, estimate(values[-1, there], of, constant=constant), mean]

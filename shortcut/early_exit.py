@@ -9,11 +9,14 @@ any case. The gaps of all layers come from one pass, so a lambda costs a compari
 A sentence leaves at the first l with v_l > lambda, v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9: only the running
 maxima of v matter, and the curve over all lambda, between which the original's grid has points, is exact (`Exits`).
 
-The paper counts the blocks that are not run, L - e for a sentence that leaves at layer e. On the way the head was
-read at layers 1 ... e, and a matrix applied at each of them below L (`Costs`). The read-out of the token itself is
-the whole model's too, and not charged. In blocks, with r that a read-out costs and m that a matrix does (0 for id):
+The paper counts the blocks that are not run, L - e_s for sentence s that leaves at layer e_s. On the way the head was
+read at layers 1 ... e_s, and the mode's maps applied at each of them below L (`Costs`). The read-out of the token
+itself is the whole model's too, and not charged. With B, R and M the multiplications of a block for one token, of a
+read-out and of the maps, and T_s the tokens that are run for sentence s, the share of all work saved, in blocks, is
 
-    net = mean over sentences of  L - e - r (e - 1) - m min(e, L - 1)
+    net = sum_s [ B T_s (L - e_s) - R (e_s - 1) - M min(e_s, L - 1) ] / (B sum_s T_s)
+
+so that long sentences count more than short ones; T_s = 1 where the prefix is cached.
 
 Departure: the original runs the model again for every lambda and sentence; the exits are the same.
 
@@ -23,7 +26,7 @@ formula has the position, and so does this.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -58,20 +61,17 @@ def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Costs:
-    """Multiplications of matrices for one token, but for attention's own, which grow with what stands before it."""
+    """Multiplications of matrices for one token, without attention's own, which grow with the length of the prefix."""
 
-    block: float  # mean over the blocks
-    read_out: float
-    matrix: float  # of a jump
-    tokens: float  # that a sentence runs, on average
+    block: float  # B, mean over the blocks
+    read_out: float  # R
+    matrix: float  # of one map; M of a mode
+    tokens: torch.Tensor  # T_s, int64 [n]: a causal model's prefix, a masked model's whole sentence
 
-    def of(self, mode: str, unit: str) -> tuple[float, float]:
-        """r and m in blocks: of the one "token" that a model with a cache runs, or of the "sentence" that runs here.
-
-        The head is read at one token in either, so that it weighs less beside blocks that run on all of them.
-        """
-        block = self.block * {"token": 1, "sentence": self.tokens}[unit]
-        return self.read_out / block, self.matrix / block if mode == "mat" else 0.0
+    def of(self, maps: int, unit: str) -> "Costs":
+        """Costs of a mode that applies so many `maps` before a read-out, for one "token" or for the "sentence"."""
+        tokens = {"token": torch.ones_like(self.tokens), "sentence": self.tokens}[unit]
+        return replace(self, matrix=maps * self.matrix, tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,22 @@ class Exits:
         return lambdas[last], *(x[..., last] for x in found)
 
     def needed(
-        self, shares: Sequence[float], weights: torch.Tensor | None = None, cost: tuple[float, float] = (0.0, 0.0)
+        self, shares: Sequence[float], weights: torch.Tensor | None = None, costs: Costs | None = None
     ) -> torch.Tensor:
         """Layers processed [..., S] at the first point, as lambda rises, that reaches each share of Precision@1.
 
-        With the `cost` r and m of read-outs and matrices (see `Costs.of`) these come on top.
+        With `costs` L minus the net saving: the blocks run for a sentence count as often as it has tokens, and
+        read-outs and maps are added. In Precision@1 all sentences count alike.
         """
         _, layers, precision, whole = self.along(weights)
         first = torch.cat([(precision >= share - 1e-9).int().argmax(-1, keepdim=True) for share in shares], -1)
         e, whole = layers.gather(-1, first), whole.gather(-1, first)
-        return e + cost[0] * (e - 1) + cost[1] * (e - whole)
+        if costs is None:
+            return e
+        T = costs.tokens.double() * (1.0 if weights is None else weights)
+        mean = T.mean(-1, keepdim=True)
+        blocks = self.along(T / mean)[1].gather(-1, first)
+        return blocks + (costs.read_out * (e - 1) + costs.matrix * (e - whole)) / (costs.block * mean)
 
 
 def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.Tensor) -> Exits:
@@ -133,13 +139,13 @@ def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.T
 
 
 def saved(
-    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, tuple[float, float]],
+    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Costs | None],
     of: torch.Tensor | None = None,
 ) -> dict[str, dict[float, Estimate]]:  # fmt: skip
     """By mode and share L less what is needed at these `costs` (see `Exits.needed`); also of "mat - id".
 
-    The intervals are from samples of the sentences, which `of` [n] numbers where they have several positions, drawn
-    with replacement, the thresholds kept.
+    The 95% intervals are the quantiles over samples of the sentences drawn with replacement (the bootstrap), the
+    thresholds kept; `of` [n] numbers the sentences where they have several positions.
     """
     L, n = (size - k for k, size in zip((1, 0), next(iter(exits.values())).hits.shape, strict=True))
     of = torch.arange(n) if of is None else of

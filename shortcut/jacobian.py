@@ -4,8 +4,8 @@
 
 For a probe v with E[v v^T] = I the gradient g of v . h_L by h_l has E[v g^T] = J_l, and one backward pass gives it for
 every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that a linear
-network leaves nothing to chance where n P is a multiple of d. Other lenses of this name also average over what a
-position does to later ones.
+network leaves nothing to chance. A block is d / P sentences with all their probes: blocks are independent draws. Other
+lenses of this name also average over what a position does to later ones.
 
 Shapes: P probes a sentence, V [P, n, d]; gradients [P L, n, d], those of a probe by layer.
 """
@@ -18,12 +18,12 @@ from shortcut.representations import Batch
 
 
 def probes(d: int, n: int, several: int, seed: int) -> torch.Tensor:
-    """V [several, n, d], float32: rows of random rotations times the root of d, one after another."""
+    """V [several, n, d], float32: rows of random rotations times the root of d, sentence after sentence."""
     generator, blocks = torch.Generator().manual_seed(seed), []
     for _ in range(-(-several * n // d)):
         q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))
         blocks.append(q * r.diagonal().sign() * d**0.5)  # the signs make it uniform among rotations
-    return torch.cat(blocks)[: several * n].view(several, n, d)
+    return torch.cat(blocks)[: n * several].view(n, several, d).transpose(0, 1)
 
 
 @torch.enable_grad()
@@ -55,15 +55,26 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The estimate J [d, d] from V [P, n, d] and the gradients of a layer, P times [n, d], and that of either half.
+def average(
+    V: torch.Tensor, gradients: list[torch.Tensor]
+) -> tuple[torch.Tensor, float | None, tuple[torch.Tensor, torch.Tensor] | None]:
+    """J [d, d], float64, its standard error, and J from either half of the blocks; the last two are None for G < 2.
 
-    Float64; the halves are of the sentences, first and second.
+        J = mean of M_g        error = sqrt( sum over g of || M_g - J ||^2 / (G (G - 1)) )
+
+    M_g is the mean of v g^T over block g: d rows of V [P, n, d] and of the gradients of one layer, P times [n, d].
+    G = floor(n P / d). Rows beyond the last whole block are left out: they are not orthogonal and add more chance than
+    they take away. For G = 0 all rows are one block. The error is that over draws of sentences and probes.
     """
-    P, n, _ = V.shape
-    half = n // 2
-    first, second = (
-        sum(v[rows].double().T @ g[rows].double() for v, g in zip(V, gradients, strict=True))
-        for rows in (slice(half), slice(half, None))
-    )
-    return (first + second) / (n * P), first / (max(half, 1) * P), second / ((n - half) * P)
+    v, g, d = V.transpose(0, 1).flatten(0, 1), torch.stack(gradients, 1).flatten(0, 1), V.shape[2]
+    G, sums, squares = len(v) // d, torch.zeros(2, d, d, dtype=torch.float64), 0.0
+    for k in range(max(G, 1)):
+        rows, theirs = (x[k * d : (k + 1) * d].double() for x in (v, g))
+        M = rows.T @ theirs / len(rows)
+        sums[int(k >= G // 2)] += M
+        squares += M.square().sum().item()
+    J = sums.sum(0) / max(G, 1)
+    if G < 2:
+        return J, None, None
+    error = (max(0.0, squares / G - J.square().sum().item()) / (G - 1)) ** 0.5
+    return J, error, (sums[0] / (G // 2), sums[1] / (G - G // 2))

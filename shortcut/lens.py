@@ -24,7 +24,8 @@ class Grid:
     sentence: str  # the sentence
     column: str  # what a column is: a token of the sentence ("token"), or a rank ("rank", masked models)
     columns: list[str]  # [C], the tokens, or the ranks from 1
-    predicted: dict[str, list[list[str]]]  # by mode ("id", "mat", other kinds of maps), [L + 1][C], tokens as text
+    ids: dict[str, list[list[int]]]  # predicted tokens by mode ("id", "mat", other map kinds), [L + 1][C]
+    predicted: dict[str, list[list[str]]]  # the same tokens as text, which several ids may share
     probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
     mask: str = ""  # what stands for the token that a masked model predicts, in the sentence
 
@@ -42,13 +43,13 @@ class Grid:
 
     def is_final(self, mode: str, layer: int, k: int) -> bool:
         """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
-        rows = self.predicted[mode]
+        rows = self.ids[mode]
         return rows[layer][k] == rows[-1][0 if self.masked else k]
 
     def in_words(self) -> str:
         """What the model predicts at the end (masked: best), and from which layer on each mode does."""
         k = 0 if self.masked else -1
-        others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.predicted.items()}
+        others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.ids.items()}
         since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
         where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
         return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
@@ -76,7 +77,8 @@ def look(
     if 0 not in encoded["special_tokens_mask"][0]:
         raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
     tokens.check([ids], model.vocabulary)
-    longest = model.context if model.masked else min(model.context, WIDEST)
+    context = tokens.longest(model.context, tokenizer)
+    longest = context if model.masked else min(context, WIDEST)
     if len(ids) > longest:
         raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
     chosen, best = torch.arange(len(ids)), 1
@@ -91,17 +93,25 @@ def look(
     read = {"id": states}
     for mode, jumps in maps.items():
         read[mode] = [*(linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)), states[-1]]
-    predicted, probabilities = {}, {}
+    predicted, best_ids, probabilities = {}, {}, {}
     for mode, finals in read.items():
         top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
-        predicted[mode] = [[tokenizer.decode([token]) for token in t.indices.flatten().tolist()] for t in top]
+        best_ids[mode] = [t.indices.flatten().tolist() for t in top]
+        predicted[mode] = [[text_of(tokenizer, token) for token in row] for row in best_ids[mode]]
         probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = int(finite.logical_not().nonzero()[0])
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
+    found = best_ids, predicted, probabilities
     if model.masked:
-        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], predicted, probabilities, tokenizer.mask_token)
-    return Grid(sentence, "token", [tokenizer.decode([i]) for i in ids.tolist()], predicted, probabilities)
+        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], *found, tokenizer.mask_token)
+    return Grid(sentence, "token", [text_of(tokenizer, token) for token in ids.tolist()], *found)
+
+
+def text_of(tokenizer, token: int) -> str:
+    """The text of one token; some tokenizers drop a blank at the start of a text, so blanks are decoded twice."""
+    text = tokenizer.decode([token])
+    return text if text.strip() else tokenizer.decode([token, token])[len(text) :]
 
 
 def shown(token: str, longest: int = 10) -> str:

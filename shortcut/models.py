@@ -17,12 +17,12 @@ models work between blocks), h_L what leaves the last one, before any final norm
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import nn
 
-from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of
+from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of, rotary_limits
 from shortcut.submodules import SUM, Call, Numbering, Part, Swap, numbered
 
 
@@ -64,7 +64,7 @@ class Model:
         self.padding = int(not masked and pad_of(config) == 0)
         self.blocks, self._forms = find_blocks(net, depth(config), self.dummy(2))  # L of them
         self.n_layers = len(self.blocks)
-        self.context = context(config)  # the longest sequence it takes, in tokens
+        self.context, self.rotary_limits = context(config), rotary_limits(config)  # lengths, in tokens
         self.d = self._forms[0].width  # of the states
 
     def sample(self) -> torch.Tensor:
@@ -220,11 +220,11 @@ class Model:
                 hooks.callback(module.register_forward_hook(widen).remove)
             yield
 
-    def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor]) -> list[Swap]:
+    def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
         """What makes the part of block i that makes state a into x -> A x, for every {(i, a): A}.
 
-        Where a linear layer alone reads state a, and is not replaced itself, the map goes into its
-        weights, W A for W, which saves the product.
+        Where a linear layer alone reads state a, and is not replaced itself, the map goes into its weights, W A for W,
+        which saves the product. With `act` the part does x -> act((i, a), A, x) instead, and no map goes into weights.
         """
         swaps = []
         for (i, a), A in maps.items():
@@ -233,10 +233,10 @@ class Model:
             follower = self.blocks[i].get_submodule(self.row.followers.get(a, ""))
             own = next(follower.parameters())  # of another precision, or on the disk, it is left as it is
             alike = (own.dtype, own.device) == (A.dtype, A.device)
-            if a in self.row.followers and (i, a + 1) not in maps and alike:
+            if a in self.row.followers and (i, a + 1) not in maps and alike and not act:
                 swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
             else:
-                swaps += part.acting(lambda x, A=A: x.to(A.dtype) @ A.T)
+                swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
         return swaps
 
 

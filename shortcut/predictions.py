@@ -46,6 +46,7 @@ def judge(
 
     That is read out of `final`, h_L [b, d], whose row comes last in the tables; `sentences` [b] are numbers for
     a problem's line. With the tokens that are `actual`ly there, int64 [b] (see `tokens.actual`), also as a lens.
+    Logits of a model that runs in half precision have its rounding; the best two tokens tie in some of the sentences.
 
     Raises Problem: logits that are not finite; it names the model, the layer and the sentence.
     """
@@ -86,7 +87,7 @@ def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tenso
 
 @torch.no_grad()
 def costs(model: Model, tokenized: Tokenized) -> Costs:
-    """What blocks, read-out and a jump of the model cost, counted as one token runs; `tokenized`: what runs here."""
+    """Costs of the model, counted as one token runs; each chosen position of `tokenized` counts as run alone."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     def grouped(a: list[int], b: list[int], *_: object, out_shape: list[int], **__: object) -> int:
@@ -98,6 +99,5 @@ def costs(model: Model, tokenized: Tokenized) -> Costs:
     with counters[1]:
         model.read_out(torch.zeros(1, model.d, device=model.device))
     blocks, read_out = (counter.get_total_flops() / 2 for counter in counters)
-    positions = tokenized.positions.double() + 1
-    tokens = sum(map(len, tokenized.sentences)) / len(tokenized) if model.masked else positions.mean().item()
+    tokens = torch.tensor([*map(len, tokenized.sentences)]) if model.masked else tokenized.positions + 1
     return Costs(blocks / model.n_layers, read_out, float(model.d**2), tokens)

@@ -24,7 +24,7 @@ def agreement(A: torch.Tensor, B: torch.Tensor, X: torch.Tensor) -> float:
 def split_half(
     X: torch.Tensor, Y: torch.Tensor, rcond: float, kind: linear.Kind = linear.KINDS[linear.LEAST_SQUARES]
 ) -> float:
-    """Agreement of the maps that the first and the second half of the sentences give."""
+    """Agreement, on the training states X, of the maps that the first and the second n/2 of these give."""
     half = len(X) // 2
     A, B = (
         kind.fit(linear.factorize(kind.sources(X[rows]), rcond), X[rows], Y[rows])[0]
@@ -53,7 +53,7 @@ class Directions(NamedTuple):
     V: torch.Tensor  # [d, d], a direction a column
 
     def spectrum(self, A: torch.Tensor) -> torch.Tensor:
-        """The singular values of A C^(1/2), descending: how much of what varies in x is in A x, by direction."""
+        """The singular values of A C^(1/2), descending: standard deviations of A x along its principal directions."""
         return torch.linalg.svdvals(A[:, : len(self.V)].double() @ self.V * self.sd)
 
     def gain(self, A: torch.Tensor) -> float:

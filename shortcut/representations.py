@@ -4,7 +4,9 @@ Shapes: n sentences; states [k, n, d], float32, k the points watched (layers 0 .
 every block, see `models.Model.part_points`), in the order the sentences were given.
 
 A causal model sees only the prefix that ends in the chosen token. Sentences of like length share a batch,
-padded on the right; neither the size of a batch nor its padding changes a state beyond rounding.
+padded on the right; neither the size of a batch nor its padding changes a state beyond rounding. Some rotary
+embeddings have other frequencies where the longest sequence that runs is above a length ("longrope": Phi-3): sentences
+on both sides of it never share a batch, so what runs of a sentence, a causal model's prefix, decides by its own length.
 """
 
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ class Batch:
     ids: torch.Tensor  # [b, T], padded on the right
     mask: torch.Tensor | None  # [b, T], 1 at tokens and 0 at padding; None where a causal model makes it needless
     last: torch.Tensor  # [b], the chosen position of each
+    head: int = 0  # tokens that the tokenizer puts at the head of every sentence (`tokens.Tokenized.added`)
 
     def at_chosen(self, h: torch.Tensor) -> torch.Tensor:
         """The states [..., b, d] at the chosen positions of h [..., b, T, d]."""
@@ -49,13 +52,15 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
         raise Problem(f"{what}: tokenize with this model's own tokenizer")
     result, start = [], 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or lengths[order[end]] * (end + 1 - start) > batch_tokens:
+        first, last = lengths[order[start]], lengths[order[min(end, len(order) - 1)]]
+        mixed = any(first <= limit < last for limit in model.rotary_limits)
+        if end == len(order) or mixed or last * (end + 1 - start) > batch_tokens:
             rows, together = torch.tensor(order[start:end]), [sequences[k] for k in order[start:end]]
             ids = pad_sequence(together, batch_first=True, padding_value=model.padding).to(model.device)
             mask = None
             if model.masked and lengths[order[start]] < ids.shape[1]:
                 mask = pad_sequence([torch.ones_like(s) for s in together], batch_first=True).to(model.device)
-            result.append(Batch(rows, ids, mask, tokenized.positions[rows]))
+            result.append(Batch(rows, ids, mask, tokenized.positions[rows], len(tokenized.added)))
             start = end
     return result
 

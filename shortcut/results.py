@@ -3,7 +3,8 @@
 A record is a dict as the original code wrote it: `info` (`type`, `mode`, `layer` or `lambda`),
 `layers_processed`, `topk`, `surprisal`. There a mode goes by its `key`, elsewhere by its name.
 
-Every number is a mean over the validation sentences, and comes with a 95% interval (see `intervals`).
+Every number is a mean over the validation sentences, and comes with a 95% interval (see `intervals`), but for
+constants: at layer L every approximation is the model itself, so that Precision@k is 1 and mat - id is 0.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ import torch
 from shortcut import Problem, early_exit, metrics
 from shortcut.approximation import MODES, mode_of
 from shortcut.early_exit import Costs, Exits
-from shortcut.intervals import Estimate, average, proportion
+from shortcut.intervals import Estimate, average, estimate, proportion
 from shortcut.predictions import Predictions
 
 PRECISIONS = (1, 5, 10)
@@ -66,12 +67,16 @@ class Curve:
     values: dict[str, torch.Tensor]
     of: torch.Tensor | None = None  # int64 [n], which sentence each is of, where sentences have several positions
     exits: Exits | None = None  # of an early exit, the curve over all lambda, where the gaps are known
+    n_layers: int | None = None  # L: where every sentence runs so many blocks, the best tokens are the model's own
 
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """By metric, its estimate at each point: fractions, or nats."""
-        by = {metric: average if metric == "surprisal" else proportion for metric in self.values}
-        return {metric: [by[metric](row, self.of) for row in values] for metric, values in self.values.items()}
+        last = [layers == self.n_layers for layers in self.layers]
+        return {
+            metric: [estimate(x, self.of, constant=c and x.dtype == torch.bool) for x, c in zip(xs, last, strict=True)]
+            for metric, xs in self.values.items()
+        }
 
     def layers_needed(self, share: float) -> float | None:
         """The blocks run at the first point of the curve over all lambda with Precision@1 >= `share`.
@@ -103,12 +108,17 @@ class Results:
     alternation: Sequence[Any] = ()  # schedules, as `alternation.judge` has them
     lenses: Any = None  # kinds of maps side by side, as `comparison.Comparison`, where they were judged as lenses
     costs: Costs | None = None  # of what early exit adds, where it is known
+    masked: bool = False  # True for a masked model, which runs no token alone
+
+    @property
+    def sentences(self) -> int:
+        """Number of validation sentences."""
+        return self.n if self.of is None else int(self.of.max()) + 1
 
     @property
     def sample(self) -> str:
         """What the numbers are means over."""
-        of = "" if self.of is None else f"positions of {int(self.of.max()) + 1} "
-        return f"{self.n} {of}sentences"
+        return f"{self.n} sentences" if self.of is None else f"{self.n} positions of {self.sentences} sentences"
 
     @cached_property
     def differences(self) -> dict[str, dict[int, Estimate]]:
@@ -120,7 +130,7 @@ class Results:
         if not (mat and identity and metric in mat.values and metric in identity.values):
             return {}
         a, b = (dict(zip(map(int, c.layers), c.values[metric].double(), strict=True)) for c in (mat, identity))
-        return {layer: average(a[layer] - b[layer], self.of) for layer in a if layer in b}
+        return {l: estimate(a[l] - b[l], self.of, constant=l == self.n_layers) for l in a if l in b}
 
     @cached_property
     def mean_over_layers(self) -> dict[str, Estimate]:
@@ -161,19 +171,22 @@ class Results:
     @cached_property
     def saved(self) -> dict[str, dict[float, Estimate]]:
         """By mode and share the blocks that early exit saves, and of "mat - id" the difference; {} without the gaps."""
-        return self._saved(dict.fromkeys(self.early, (0.0, 0.0)))
+        return self._saved(dict.fromkeys(self.early))
 
     @cached_property
     def net(self) -> dict[str, dict[str, dict[float, Estimate]]]:
-        """By unit ("token", "sentence") what `saved` has, less read-outs and matrices; {} where costs are unknown."""
+        """By unit what `saved` has, less read-outs and maps; {} where costs are unknown.
+
+        The units: "token", for causal models, which may cache the prefix, and "sentence" (see `Costs.of`).
+        """
         if not self.costs:
             return {}
+        units = ("sentence",) if self.masked else ("token", "sentence")
         return {
-            unit: self._saved({mode: self.costs.of(mode, unit) for mode in self.early})
-            for unit in ("token", "sentence")
+            unit: self._saved({mode: self.costs.of(MODES[mode].maps, unit) for mode in self.early}) for unit in units
         }
 
-    def _saved(self, costs: dict[str, tuple[float, float]]) -> dict[str, dict[float, Estimate]]:
+    def _saved(self, costs: dict[str, Costs | None]) -> dict[str, dict[float, Estimate]]:
         exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
         return early_exit.saved(exits, SHARES, costs, self.of) if exits else {}
 
@@ -201,8 +214,11 @@ def summarize(records: list[Record]) -> Results:
     if not any(layers):
         raise Problem("the results hold no jumps of several layers: run add_results.py --force")
     full = next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
-    if len(full) < 2:
-        raise Problem(f"the results are of {len(full)} sentence, expected at least 2: raise VAL in config.py")
+    numbers = next((record["sentence_numbers"] for record in records if "sentence_numbers" in record), None)
+    if numbers is not None:
+        numbers = numbers.unique(return_inverse=True)[1]
+    if (len(full) if numbers is None else int(numbers.max()) + 1) < 2:
+        raise Problem("the results are of 1 sentence, expected at least 2: raise VAL in config.py")
     of: dict[tuple[str, str], dict[float, Record]] = {}
     for record in records:
         info, mode = record["info"], mode_of(record["info"]["mode"])
@@ -210,21 +226,18 @@ def summarize(records: list[Record]) -> Results:
         first = of.setdefault((kind, mode), {}).setdefault(place, record)
         if not first["topk"].equal(record["topk"]):
             raise Problem(f"the results hold two {kind}s of {mode} at {place} that differ: keep the file of one run")
-    numbers = next((record["sentence_numbers"] for record in records if "sentence_numbers" in record), None)
-    if numbers is not None:
-        numbers = numbers.unique(return_inverse=True)[1]
     fixed, early = (
-        {mode: _curve([*of[kind, mode].values()], full, numbers) for mode in MODES if (kind, mode) in of}
+        {mode: _curve([*of[kind, mode].values()], full, numbers, max(layers)) for mode in MODES if (kind, mode) in of}
         for kind in ("jump", "early_exit")
     )
     return Results(max(layers), len(full), full[:, 0], fixed, early, numbers, full)
 
 
-def _curve(records: list[Record], full: torch.Tensor, numbers: torch.Tensor | None) -> Curve:
+def _curve(records: list[Record], full: torch.Tensor, numbers: torch.Tensor | None, L: int) -> Curve:
     records = sorted(records, key=lambda r: (r["layers_processed"], r["info"].get("lambda", 0)))
     hits = {k: torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for k in PRECISIONS}
     values = {f"precision@{k}": found for k, found in hits.items()}
     if all("surprisal" in r for r in records):
         values["surprisal"] = torch.stack([r["surprisal"] for r in records])
     lambdas = [r["info"]["lambda"] for r in records if "lambda" in r["info"]]
-    return Curve([r["layers_processed"] for r in records], lambdas, values, numbers)
+    return Curve([r["layers_processed"] for r in records], lambdas, values, numbers, n_layers=L)

@@ -14,6 +14,11 @@ from shortcut import Problem
 OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text", "esm",
           "ibert", "xmod", "luke", "longformer", "mpnet", "mra"}  # fmt: skip
 
+# The context length by the names that configs have for it, the first that is there.
+CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_seq_length",
+           "seq_length", "seq_len", "n_ctx", "context_length", "model_max_length")  # fmt: skip
+UNLIMITED = 2**31 - 1
+
 
 def tensor_of(output) -> torch.Tensor:
     """What a module put out: attention returns its weights beside it."""
@@ -32,12 +37,20 @@ def depth(config) -> int:
 
 
 def context(config) -> int:
-    """The longest sequence that a config allows, in tokens; 2^31 - 1 where it has no limit."""
-    longest = getattr(config, "max_position_embeddings", None)
-    if longest is None or longest == -1:
-        return 2**31 - 1
+    """The longest sequence that a config allows, in tokens; `UNLIMITED` where it has no limit."""
+    longest = next((n for name in CONTEXT if (n := getattr(config, name, None)) not in (None, -1)), UNLIMITED)
     tabled = getattr(config, "position_embedding_type", "absolute") == "absolute"
     return longest - (pad_of(config) or 0) - 1 if tabled and config.model_type in OFFSET else longest
+
+
+def rotary_limits(config) -> set[int]:
+    """Lengths in tokens above which a whole batch has other rotary frequencies ("longrope"; most models: none).
+
+    The longest sequence of a batch decides. "dynamic" ones change only above the context, where nothing runs.
+    """
+    whole = getattr(config, "rope_parameters", None) or {}
+    rows = [row for row in (whole, *whole.values()) if isinstance(row, dict)]  # some have a row for each type of block
+    return {row["original_max_position_embeddings"] for row in rows if row.get("rope_type") == "longrope"}
 
 
 def pad_of(config) -> int | None:

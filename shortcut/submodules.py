@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shortcut import one_line
 from shortcut.structure import Form, entering, exchanged, tensor_of
 
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
@@ -79,7 +80,7 @@ def find_parts(module: nn.Module) -> Iterator[Part]:
     if dense is not None and "self" in children:  # likewise
         yield Part(ATTENTION, children["self"], dense)
     for name, child in children.items():
-        if type(child).__name__.endswith("Norm"):
+        if _is_norm(child):
             yield Part(NORM, child, child)
         elif name in ("intermediate", "self") and dense is not None:
             continue
@@ -91,13 +92,19 @@ def find_parts(module: nn.Module) -> Iterator[Part]:
             yield from find_parts(child)
 
 
+def _is_norm(module: nn.Module) -> bool:
+    """True if its class is called "...Norm", or has Norm elsewhere in its name ("LayerNorm1P") and no children."""
+    name = type(module).__name__
+    return name.endswith("Norm") or ("Norm" in name and next(module.children(), None) is None)
+
+
 def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
 def _holds_attention(module: nn.Module) -> bool:
     """Whether the attention itself is a child, beside its residual sum or norm."""
-    named = [name for name, child in module.named_children() if not type(child).__name__.endswith("Norm")]
+    named = [name for name, child in module.named_children() if not _is_norm(child)]
     return {"self", "output"} <= {*named} or any(name in ("attn", "attention") for name in named)
 
 
@@ -212,6 +219,8 @@ def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
             why = prove(call, numbering) if numbering.made else "none is found"
         except _Odd as odd:
             why = str(odd)
+        except Exception as error:  # whatever a block raises when its parts are replaced: a proof that raises fails
+            why = f"with some of them replaced a block does not run ({one_line(error)})"
         if why:
             return [], why
         found.append(numbering)

@@ -5,7 +5,7 @@ The paper takes one token of each sentence, uniformly; what it leaves open follo
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ class Tokenized:
     sentences: list[torch.Tensor]  # n int64 tensors [T], of any lengths
     positions: torch.Tensor  # int64 [n], 0-based, within each sentence
     numbers: torch.Tensor | None = None  # int64 [n], which sentence each is, where one has several positions
-    masked: torch.Tensor | None = None  # int64 [n], the tokens that [MASK] stands for, where they are known
+    masked: torch.Tensor | None = None  # int64 [n], the tokens that [MASK] stands for; -1: one that the tokenizer adds
+    added: tuple[int, ...] = ()  # of a causal model: tokens that the tokenizer puts at the head of every sentence
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -53,8 +54,9 @@ def tokenize(
     Positions are uniform, first and last included (for BERT [CLS] and [SEP] too), drawn from one seeded
     generator, split after split; a sentence of which several are drawn stands once for each. A causal model's are
     no tokens that the tokenizer adds: the one at the head is a sink of attention, whose states are like no other's
-    and would rule the fit. What is longer than the context is truncated, with one notice, and a sentence without a
-    token is left out, with another.
+    and would rule the fit. Those at the head of all sentences are `added`: there the model's own states and
+    sub-modules stay (see `approximation`). What is longer than the context is truncated, with one notice, and a
+    sentence without a token is left out, with another.
     Departure: the original's GPT-2 tokenizer has '.' for padding, which splits at every period and
     swallows the white space beside it; this is the stock tokenizer, which would make the newline a
     token, so trailing white space is stripped first.
@@ -66,6 +68,8 @@ def tokenize(
     whole = [k for k, special in enumerate(encoded["special_tokens_mask"]) if 0 in special]
     if len(whole) < len(sentences):
         notice(f"{len(sentences) - len(whole)} of {len(sentences)} sentences hold no token: left out")
+    heads = [encoded["input_ids"][k][: encoded["special_tokens_mask"][k].index(0)] for k in whole]
+    head = () if drawing.added else tuple(min(heads, key=len, default=()))
     generator, result, context = torch.Generator().manual_seed(drawing.seed), {}, drawing.context
     for name, rows in split(whole, **sizes).items():
         ids, special = ([encoded[of][k] for k in rows] for of in ("input_ids", "special_tokens_mask"))
@@ -74,13 +78,21 @@ def tokenize(
             for k in long:
                 cut = tokenizer(stripped[rows[k]], truncation=True, max_length=context, return_special_tokens_mask=True)
                 ids[k], special[k] = cut["input_ids"], cut["special_tokens_mask"]
+        if not drawing.added:  # what is added at the end follows no token of the text
+            ids = [of[: len(added) - added[::-1].index(0)] for of, added in zip(ids, special, strict=True)]
         free = [[t for t, added in enumerate(of) if drawing.added or not added] for of in special]
         draws = torch.rand(len(ids), drawing.positions, generator=generator, dtype=torch.float64).tolist()
         chosen = [(k, of.pop(int(draw * len(of)))) for k, of in enumerate(free) for draw in draws[k][: len(of)]]
         numbers, positions = torch.tensor(chosen).T.contiguous()
         several = numbers if drawing.positions > 1 else None
-        result[name] = Tokenized([torch.tensor(ids[k]) for k in numbers.tolist()], positions, several)
+        hidden = torch.tensor([-1 if special[k][t] else ids[k][t] for k, t in chosen]) if drawing.added else None
+        result[name] = Tokenized([torch.tensor(ids[k]) for k in numbers.tolist()], positions, several, hidden, head)
     return result
+
+
+def longest(context: int, tokenizer) -> int:
+    """The longest sequence, in tokens, that a model of this context and its tokenizer both allow."""
+    return min(context, tokenizer.model_max_length)
 
 
 def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
@@ -133,14 +145,13 @@ def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
     sentences = [ids.clone() for ids in tokenized.sentences]
     for ids, position in zip(sentences, tokenized.positions.tolist(), strict=True):
         ids[position] = mask_token
-    hidden = [ids[t] for ids, t in zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)]
-    return Tokenized(sentences, tokenized.positions, tokenized.numbers, torch.stack(hidden))
+    return replace(tokenized, sentences=sentences)
 
 
 def actual(tokenized: Tokenized, *, masked: bool) -> torch.Tensor:
-    """What a model should predict at each position, int64 [n]: the token that follows, or that [MASK] stands for.
+    """The token that a model should predict at each position, int64 [n]: the next token, or the one under [MASK].
 
-    -1 where there is none, or where it is not known.
+    -1 where there is none, where the tokenizer adds it, as it does [CLS] and [SEP], and where it is not known.
     """
     if masked:
         return torch.full((len(tokenized),), -1) if tokenized.masked is None else tokenized.masked

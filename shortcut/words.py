@@ -3,8 +3,9 @@
 q_l is what is read out of the state before the token at layer l, as it stands (id) or after a map into layer L; at
 layer L it is the model's own. A word is what white space surrounds, and its surprisal the sum of its tokens'. Before
 a text stands what its tokenizer puts there, else the token that begins a text, if it has one; without either the
-first token has no surprisal. What is longer than the context runs in windows that overlap by half, so that a token
-has half a context before it at least.
+first token has no surprisal. What is longer than the context, the model's or its tokenizer's, runs in windows that
+overlap by half, so that a token has half a context before it at least; without a limit windows are of `WINDOW` tokens.
+Rotary embeddings that depend on the length of what runs ("longrope") have that of the window.
 
 Shapes: K lenses, L + 1 layers, T tokens.
 """
@@ -19,8 +20,11 @@ import torch
 
 from shortcut import Problem, linear, representations, tokens
 from shortcut.models import Model
+from shortcut.structure import UNLIMITED
 
+Lenses = Mapping[str, list[torch.Tensor]]  # of each its maps A_lL for l = 0 ... L - 1, or []
 ROWS = 256  # states that are read out together
+WINDOW = 2_048  # tokens that run together where nothing limits them: attention takes the square of it
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def words(text: str) -> list[tuple[int, int]]:
     return [found.span() for found in re.finditer(r"\S+", text)]
 
 
-def along(model: Model, tokenizer, text: str, lenses: Mapping[str, list[torch.Tensor]]) -> Iterator[Token]:
+def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]:
     """The tokens of a text with their surprisal under each lens: its maps A_lL for l = 0 ... L - 1, or [] for none.
 
     White space goes with the word behind it, and at the end with the last.
@@ -56,22 +60,20 @@ def along(model: Model, tokenizer, text: str, lenses: Mapping[str, list[torch.Te
     head = [] if own[0] or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     sequence = torch.tensor([*head, *ids[: own[-1] + 1]])
     tokens.check([sequence], model.vocabulary)
-    before = len(sequence) - len(own)
+    before, window = len(sequence) - len(own), tokens.longest(model.context, tokenizer)
+    surprisals = _surprisals(model, sequence, lenses, WINDOW if window == UNLIMITED else window)
     nothing = torch.full((len(lenses), model.n_layers + 1), torch.nan)
-    surprisals = chain(
-        [] if before else [nothing], islice(_surprisals(model, sequence, lenses), max(0, before - 1), None)
-    )
+    surprisals = chain([] if before else [nothing], islice(surprisals, max(0, before - 1), None))
     for (start, end), surprisal in zip(spans, surprisals, strict=True):
-        begins = end - len(text[start:end].lstrip())
-        yield Token(text[start:end], start, end, min(bisect_right(ends, begins), len(ends) - 1), surprisal)
+        yield Token(text[start:end], start, end, min(bisect_right(ends, start), len(ends) - 1), surprisal)
 
 
 @torch.no_grad()
-def _surprisals(model: Model, ids: torch.Tensor, lenses: Mapping[str, list[torch.Tensor]]) -> Iterator[torch.Tensor]:
-    """[K, L + 1] of every token but the first, in their order."""
+def _surprisals(model: Model, ids: torch.Tensor, lenses: Lenses, window: int) -> Iterator[torch.Tensor]:
+    """[K, L + 1] of every token but the first, in their order, of which a `window` of tokens runs together."""
     T, start, done = len(ids), 0, 1
     while done < T:
-        end = min(start + model.context, T)
+        end = min(start + window, T)
         states = representations.whole(model, ids[start:end])
         for chosen in torch.arange(done, end).split(ROWS):
             found = torch.empty(len(chosen), len(lenses), model.n_layers + 1)
@@ -83,4 +85,4 @@ def _surprisals(model: Model, ids: torch.Tensor, lenses: Mapping[str, list[torch
             if not found.isfinite().all():
                 raise Problem(f"{model.name}: the logits for a word of the text are not finite")
             yield from found
-        start, done = end - max(1, model.context // 2), end
+        start, done = end - max(1, window // 2), end

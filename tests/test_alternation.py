@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LAYERS, D
+from conftest import LAYERS, D, make_tokenized
+from test_architectures import make
 
 from shortcut import alternation, approximation, representations, results
 from shortcut.approximation import MODES, Maps
+from shortcut.run import loading
 from shortcut.structure import Form
+from shortcut.tokens import Tokenized
 
 
 def every_schedule(L):
@@ -85,6 +88,36 @@ def test_every_schedule_is_blocks_and_products_one_after_another(setting):
         torch.testing.assert_close(final, batch.at_chosen(h), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@torch.no_grad()
+def test_after_a_jump_added_tokens_have_their_true_states(setting, kind, gpt2, tmp_path):
+    """Every schedule, one sentence at a time: what stands at the head never leaves the model's own way."""
+    *_, maps = setting
+    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, tmp_path / kind), masked=False)
+    plain, head = make_tokenized(6, 320, longest=7), (5, 9)
+    sentences = [torch.tensor([*head, *ids.tolist()]) for ids in plain.sentences]
+    tokenized = Tokenized(sentences, plain.positions + len(head), added=head)
+    (batch,) = representations.batches(model, tokenized, 10_000)
+    schedules = every_schedule(LAYERS)
+    finals = approximation.alternate(model, representations.run(model, batch), schedules, maps)
+    for row, s in enumerate(batch.rows.tolist()):
+        t = int(tokenized.positions[s])
+        ids, h = tokenized.sentences[s][None, : t + 1], []
+        with model.watch(model.layer_points(), lambda _, x, h=h: h.append(x.clone())):
+            model.net(input_ids=ids)
+        named = {}
+        if kind == "llama":
+            named["position_embeddings"] = model.net.model.rotary_emb(h[0], torch.arange(t + 1)[None])
+        for schedule, final in zip(schedules, finals, strict=True):
+            x, layer = h[0], 0
+            while layer < LAYERS:
+                jump = next((jump for jump in schedule if jump[0] == layer), None)
+                layer = jump[1] if jump else layer + 1
+                x = x @ maps[jump].T if jump else model.blocks[layer - 1](x, **named)
+                x = torch.cat([h[layer][:, : len(head)], x[:, len(head) :]], 1)
+            torch.testing.assert_close(final[row], x[0, t], rtol=1e-4, atol=1e-4)
+
+
 def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(setting):
     model, _, seen, maps = setting
     found = alternation.round_robin(LAYERS)
@@ -149,3 +182,33 @@ def test_what_was_chosen_on_half_of_the_sentences_is_shown_on_the_other():
     hits = topk[[*of].index(("blocks", 1, 2)), :, 0] == 0
     assert (one.k, one.schedule) == (4, ((1, 3), (4, 6), (7, 9), (10, 12)))
     assert one.difference == results.average(hits.double() - direct[4].double())
+
+
+def same(judged, other):
+    """Equal up to rounding."""
+    assert (judged.name, judged.first, judged.k, judged.schedule) == (other.name, other.first, other.k, other.schedule)
+    assert judged.precision == pytest.approx(other.precision, abs=1e-12)
+    assert judged.difference == pytest.approx(other.difference, abs=1e-12)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_position_repeated_within_its_sentence_changes_no_number(shuffled):
+    """Halves are halves of the sentences, and intervals count sentences; also where these are not in order."""
+    L, n, g = 6, 90, torch.Generator().manual_seed(1)
+    full = torch.zeros(n, 10, dtype=torch.int64)
+    direct = torch.rand(L + 1, n, generator=g) < 0.5
+    schedules = alternation.round_robin(L)
+    topk = (torch.rand(len(schedules), n, 10, generator=g) < 0.5).long()
+    numbers = torch.arange(n).repeat_interleave(2)
+    if shuffled:
+        numbers = numbers[torch.randperm(2 * n, generator=g)]
+
+    def judged(rows, groups):
+        kept = alternation.records(schedules, L, topk[:, rows], torch.zeros(len(schedules), len(rows)))
+        return alternation.judge(kept, full[rows], direct[:, rows], groups)
+
+    once, twice = judged(torch.arange(n), torch.arange(n)), judged(numbers, numbers)
+    assert len(once) == len(twice)
+    assert {"chosen", "blocks", "jumps"} == {j.first for j in once}
+    for one, two in zip(once, twice, strict=True):
+        same(one, two)

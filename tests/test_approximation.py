@@ -6,10 +6,14 @@ import direct
 import in_memory
 import pytest
 import torch
-from conftest import LAYERS, D
+from conftest import LAYERS, D, make_tokenized
+from test_architectures import make
 
 from shortcut import approximation, predictions, representations, results
 from shortcut.approximation import MODES, Maps
+from shortcut.run import loading
+from shortcut.submodules import FEED_FORWARD, NORM
+from shortcut.tokens import Tokenized
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +137,74 @@ def test_early_exit_from_the_table_equals_running_the_model_for_every_sentence(s
         assert record["layers_processed"] == pytest.approx(sum(layers) / len(layers))
         exited.update(layers)
     assert exited == set(range(1, LAYERS + 1))  # the grid reaches every layer
+
+
+@pytest.fixture(scope="module", params=["llama", "opt", "gpt2"])
+def with_head(request, tmp_path_factory, gpt2):
+    """A model (OPT's blocks work on [b T, d] inside, GPT-2's maps go into weights), and sentences behind two tokens."""
+    kind = request.param
+    folder = tmp_path_factory.mktemp("head") / kind
+    large = {"init_std": 0.3} if kind == "opt" else {}
+    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, folder, **large), masked=False)
+    plain, head = make_tokenized(12, 320, longest=7), (5, 9)
+    sentences = [torch.tensor([*head, *ids.tolist()]) for ids in plain.sentences]
+    return model, Tokenized(sentences, plain.positions + len(head), added=head)
+
+
+def own_states(model, ids):
+    """h_0 ... h_L at all positions of one sentence, [1, T, d] each, by the model's own forward pass."""
+    seen = {}
+    with torch.no_grad(), model.watch(model.layer_points(), lambda k, h: seen.update({k: h.clone()})):
+        model.net(input_ids=ids[None])
+    return seen
+
+
+def but_at_the_head(part, A, k):
+    """Hooks: A x for what a part makes of x, but at the first k positions of a sentence that runs alone."""
+    taken = []
+
+    def made(module, args, out):
+        return torch.cat([out.reshape(-1, D)[:k], taken.pop().reshape(-1, D)[k:] @ A.T]).view(out.shape)
+
+    return [
+        part.first.register_forward_pre_hook(lambda module, args: taken.append(args[0].clone())),
+        part.last.register_forward_hook(made),
+    ]
+
+
+@pytest.mark.parametrize("kind", [NORM, FEED_FORWARD])
+@pytest.mark.parametrize("budget", [500, 20])
+def test_added_tokens_at_the_head_keep_the_models_own_sub_modules(with_head, kind, budget):
+    """Against one sentence at a time whose own modules run everywhere, their outputs exchanged behind the head."""
+    model, tokenized = with_head
+    k, g = len(tokenized.added), torch.Generator().manual_seed(4)
+    of_kind = {key: model._numbered[0][key[0]].made[key[1]][0] for key, (of, _) in model.parts.items() if of == kind}
+    maps = {key: torch.randn(D, D, generator=g) / 4 for key in of_kind}
+    mode = next(mode for mode in MODES.values() if mode.replaces == kind)
+    go_on, found = mode.start(model, Maps({}, maps)), torch.empty(LAYERS, len(tokenized), D)
+    for batch in representations.batches(model, tokenized, budget):
+        found[:, batch.rows] = go_on(representations.run(model, batch))
+    for s in range(len(tokenized)):
+        t = int(tokenized.positions[s])
+        ids = tokenized.sentences[s][: t + 1]
+        seen = own_states(model, ids)
+        for layer in range(LAYERS):
+            later = {key: part for key, part in of_kind.items() if key[0] >= layer}
+            hooks = [hook for key, part in later.items() for hook in but_at_the_head(part, maps[key], k)]
+            try:
+                with torch.no_grad():
+                    final = model.go_on(layer, seen[layer], ids[None], None)[0, t]
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            torch.testing.assert_close(found[layer, s], final, rtol=1e-4, atol=1e-4)
+
+
+def test_without_added_tokens_the_maps_act_at_every_position(with_head):
+    """The same sentences from a file that does not name them: other numbers."""
+    model, tokenized = with_head
+    unnamed = Tokenized(tokenized.sentences, tokenized.positions)
+    maps = {key: torch.eye(D) / 2 for key, (of, _) in model.parts.items() if of == NORM}
+    go_on = MODES["mat_ln1_ln2"].start(model, Maps({}, maps))
+    (a,), (b,) = (representations.batches(model, found, 10_000) for found in (tokenized, unnamed))
+    assert (go_on(representations.run(model, a)) - go_on(representations.run(model, b))).abs().max() > 1e-3

@@ -1,5 +1,6 @@
 """The four scripts of BERT, in order, on a tiny random model."""
 
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -16,7 +17,7 @@ from played_device import PLAYED, Device
 
 import config
 from shortcut import Problem, results
-from shortcut.files import formats, manifest, store
+from shortcut.files import beside, formats, manifest, store
 from shortcut.files.names import Names
 from shortcut.run import loading, stages
 from shortcut.tokens import Tokenized
@@ -69,6 +70,27 @@ def test_every_file_of_the_design_is_there(made):
     assert data == {path for paths in listed for path in paths}
 
 
+def test_net_saving_is_for_whole_sentences_alone(made):
+    """No token of a masked model runs by itself, with what stands before it cached."""
+    *_, costs = beside.load_gaps(made.gaps, 40, LAYERS)
+    sentences = formats.load_states(made.states("val"), LAYERS)[0].sentences
+    assert costs["tokens"].tolist() == [len(ids) for ids in sentences]
+    assert json.loads(made.summary.read_bytes())["layers_saved_net"].keys() == {"sentence"}
+    page = made.report.read_text(encoding="utf-8")
+    assert "for all tokens that run" in page
+    assert "for one token" not in page
+
+
+@pytest.mark.parametrize("val", [2, 3])
+def test_the_fewest_sentences_of_several_positions_go_all_the_way(tmp_path, bert_folder, monkeypatch, val):
+    for name, value in {"TRAIN": 1, "VAL": val, "POSITIONS": 3}.items():
+        monkeypatch.setattr(config, name, value)
+    files = with_sentences(tmp_path)
+    run_all(tmp_path, bert_folder)
+    summary = json.loads(files.summary.read_bytes())
+    assert (summary["sentences"], summary["positions"]) == (val, 3 * val)
+
+
 def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_path, capsys):
     """Beyond the paper: without them the pipeline is the paper's, with them its results are made anew."""
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
@@ -110,7 +132,8 @@ def test_batches_are_those_of_the_original_code(made, bert_folder):
             whole = tokenizer(sentences[16 * k + b].rstrip())["input_ids"]
             differing = [t for t, (a, c) in enumerate(zip(whole, ids.tolist(), strict=True)) if a != c]
             assert differing in ([int(batch["token_positions"][b])], [])
-            assert batch["masked_tokens"][b] == whole[int(batch["token_positions"][b])]
+            t = int(batch["token_positions"][b])
+            assert batch["masked_tokens"][b] == (-1 if t in (0, len(whole) - 1) else whole[t])
             assert ids[batch["token_positions"][b]] == tokenizer.mask_token_id
             assert (ids == tokenizer.mask_token_id).sum() == 1
         assert all(batch[layer].shape == (16, D) and batch[layer].dtype == torch.float32 for layer in range(LAYERS + 1))

@@ -131,6 +131,24 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
     )
 
 
+def test_what_is_shown_does_not_depend_on_the_clock(made, tmp_path):
+    """Shown anew from files that took other times on another day: page, summary and figures are the same."""
+    folder, names = made
+    shutil.copytree(names.root, tmp_path / "out")
+    there, shown = replace(names, root=tmp_path / "out"), []
+    for seconds, day in ((7, "2001-01-01T00:00:00+00:00"), (123456, "2030-12-31T23:59:59+00:00")):
+        for path in there.root.rglob("manifest.json"):
+            content = json.loads(path.read_bytes())
+            for entry in content["files"].values():
+                entry |= {"seconds": seconds, "made": day}
+            path.write_text(json.dumps(content), encoding="utf-8")
+        run("plot_results", "--model", folder, "--dataset", "words", "--out", there.root, "--force")
+        paths = [there.summary, there.report, *(there.report.parent / "plots").rglob("*.*")]
+        shown.append({path: path.read_bytes() for path in paths if path.name != "manifest.json"})
+    assert len(shown[0]) > 20
+    assert shown[0] == shown[1]
+
+
 def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     a, b = torch.rand(3, 20), torch.rand(3, 20)
     a[:, :5] = b[:, :5] = torch.nan
@@ -142,6 +160,64 @@ def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     assert made.differences["cross-entropy"]["id"][1] == pytest.approx(average((a - b)[1, 5:].double()))
     assert made.estimates["kl"]["id"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
     assert "of the 15 that have one" in lenses.tables(made, ["cross-entropy"])[0].title
+
+
+def a_comparison(values, of=None, **metrics):
+    """Lenses by name, with these values of the cross-entropy [L + 1, n] and of `metrics` (for all lenses)."""
+    shape = next(iter(values.values())).shape
+    others = dict.fromkeys(("precision@1", "precision@5", "precision@10"), torch.ones(shape, dtype=torch.bool))
+    others |= dict.fromkeys(("surprisal", "kl", "entropy"), torch.rand(shape)) | metrics
+    return Comparison({name: others | {"cross-entropy": x} for name, x in values.items()}, {}, of)
+
+
+def test_the_mean_over_layers_leaves_out_the_last_one():
+    x = torch.tensor([[1.0, 3.0, 5.0], [2.0, 2.0, 8.0], [90.0, 60.0, 30.0]])
+    made = a_comparison({"id": x, "least-squares": 2 * x})
+    *_, mean = made.estimates["cross-entropy"]["id"]
+    assert mean == pytest.approx(average(torch.tensor([1.5, 2.5, 6.5])))
+    assert made.differences["cross-entropy"]["id"][-1].mean == pytest.approx(-3.5)
+
+
+def test_lenses_are_compared_by_sentence_where_sentences_have_several_positions():
+    """Positions without a token left out: those that remain, three a sentence and alike, count as one."""
+    x = torch.rand(3, 20)
+    thrice = torch.cat([x.repeat_interleave(3, 1), torch.full((3, 20), torch.nan)], 1)
+    of = torch.cat([torch.arange(20).repeat_interleave(3), torch.arange(20)])
+    made = a_comparison({"id": thrice, "least-squares": torch.zeros_like(thrice)}, of)
+    assert made.estimates["cross-entropy"]["id"][1] == pytest.approx(average(x[1]), abs=1e-6)
+    assert made.differences["cross-entropy"]["id"][1] == pytest.approx(average(x[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("with_token", "of", "there"),
+    [([], None, False), ([3], None, False), ([2, 3], None, True), ([2, 3], [0, 0, 1, 1, 2, 2], False),
+     ([1, 2], [0, 0, 1, 1, 2, 2], True)],
+)  # fmt: skip
+def test_a_cross_entropy_takes_two_sentences_with_a_token(with_token, of, there):
+    """Two positions of one sentence are not two sentences."""
+    x = torch.full((2, 6), torch.nan)
+    x[:, with_token] = torch.rand(2, len(with_token))
+    made = a_comparison({"id": x}, None if of is None else torch.tensor(of))
+    assert ("cross-entropy" in made.metrics) == there
+    assert made.estimates.keys() == {*made.metrics}
+
+
+def test_what_is_the_same_for_any_sentences_at_the_last_layer_has_no_interval():
+    """Precision@k and KL there, and differences of all metrics; entropy and cross-entropy of the model have one."""
+    kl = torch.rand(3, 20)
+    kl[-1] = 1e-8
+    made = a_comparison({lens: torch.rand(3, 20) for lens in ("id", "ridge", "least-squares")}, kl=kl)
+    for metric, of in made.estimates.items():
+        *below, at_last, mean = of["ridge"]
+        assert (at_last.low is None) == (metric == "kl" or metric.startswith("precision"))
+        assert all(point.low <= point.mean <= point.high for point in (*below, mean))
+    for of in made.differences.values():
+        *below, at_last, mean = of["ridge"]
+        assert at_last[1:] == (None, None)
+        assert None not in (*mean, *below[0])
+    assert ["±" in row[1] for row in lenses.tables(made, ["kl"])[0].rows] == [True, True, False, True]
+    drawn = lenses.figures(made, 2, "t")["lenses_kl_2"].draw().axes[0]
+    assert {x for band in drawn.collections for x, _ in band.get_paths()[0].vertices} == {0, 1}
 
 
 def test_a_kind_that_comes_later_is_added(made, tmp_path, capsys):
@@ -224,6 +300,10 @@ def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path):
         ["import", str(there), "--from", "tuned-lens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
     )
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
+    run("add_plot_r2", "--map", "tuned", *on)  # of their fit nothing is known, and nothing is shown
+    maps = beside.load_quality(replace(names, root=tmp_path, kind="tuned").quality)
+    assert maps["spectrum"] == maps["effective_rank"] == {}
+    assert len(maps["gain"]) == LAYERS
     run("add_results", "--map", "tuned", *on)
     run("plot_results", *on)
     found = json.loads(replace(names, root=tmp_path).summary.read_bytes())["lenses"]

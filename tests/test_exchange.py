@@ -96,6 +96,12 @@ def played(tmp_path_factory):
     lens.mkdir(parents=True)
     for name, content in FORMATS["tuned-lens"].write([matrix(l) for l in range(LAYERS)], "tiny-gpt2", 0).items():
         (lens / name).write_bytes(content)
+    for k, name in enumerate(("one/tiny_jacobian_lens.pt", "two/lens.pt", "two/other.pt")):
+        (lens.parent / name).parent.mkdir(exist_ok=True)
+        J = {l: matrix(10 * k + l).half() for l in range(LAYERS - 1)}
+        torch.save({"J": J, "n_prompts": 1, "source_layers": [*J], "d_model": D}, lens.parent / name)
+    shutil.copytree(lens, lens.parent / "renamed")
+    (lens.parent / "renamed" / "params.pt").rename(lens.parent / "renamed" / "best.pt")
     repositories = {PUBLISHED: root / "published", "some/empty": root / "empty", "some/lenses": root / "lenses"}
     with hub.serving(repositories) as playing:
         yield playing
@@ -371,6 +377,29 @@ def test_a_lens_of_another_tool_is_fetched_from_a_folder_of_a_repository(child, 
         )
         torch.testing.assert_close(A, torch.cat([matrix(l), torch.zeros(D, 1)], 1))
     child.ask("fetch", "some/lenses", *on)
-    assert "cannot fetch params.pt of some/lenses on the hub" in child.answer()[0]
+    assert child.answer()[0] == "some/lenses on the hub holds 0 .pt files (none), expected one lens: name its file"
+    child.ask("fetch", "some/lenses/of/tiny-gpt2/best.pt", *on)
+    assert "cannot fetch of/tiny-gpt2/best.pt of some/lenses on the hub" in child.answer()[0]
     child.ask("fetch", "nothing", *on)
-    assert child.answer()[0] == "fetch --from tuned-lens takes [spaces/]OWNER/NAME[/FOLDER], got nothing"
+    assert child.answer()[0] == "fetch --from tuned-lens takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got nothing"
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "first"),
+    [("one/tiny_jacobian_lens.pt", "jlens", 0), ("one", "jlens", 0), ("two/other.pt", "jlens", 20),
+     ("renamed/best.pt", "tuned-lens", 1), ("renamed", "tuned-lens", 1)],
+)  # fmt: skip
+def test_the_file_named_on_the_hub_is_the_file_fetched(child, gpt2_folder, tmp_path, source, to, first):
+    on = ("--from", to, "--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)
+    child.ask("fetch", f"some/lenses/of/{source}", *on)
+    assert child.answer()[0] is None
+    kind = FORMATS[to].kind
+    path = Names(tmp_path, "tiny-gpt2", "words", kind=kind).matrix(1, LAYERS)
+    A = formats.load_matrix(path, D, intercept=kind == "tuned")
+    torch.testing.assert_close(A[:, :D], matrix(first), rtol=1e-3, atol=1e-3)
+
+
+def test_several_lenses_in_a_folder_of_the_hub_are_named(child, gpt2_folder, tmp_path):
+    on = ("--from", "jlens", "--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)
+    child.ask("fetch", "some/lenses/of/two", *on)
+    assert "of/two on the hub holds 2 .pt files (lens.pt, other.pt), expected one lens" in child.answer()[0]

@@ -399,3 +399,26 @@ def test_tokenized_files_that_make_no_sense_are_named(tmp_path, ids, positions, 
     path = write(tmp_path / "x.pickle", formats.tokenized_dict(Tokenized(ids, positions)))
     with pytest.raises(Problem, match=message):
         formats.load_tokenized(path)
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ((5,), "added_tokens is tuple, expected a list of ids"),
+        ([5.0], "expected a list of ids"),
+        (5, "added_tokens is 5, expected a list of ids"),
+        ([6], r"sentence 0 does not begin with the added_tokens \[6\]"),
+        ([5, 6], r"sentence 1 does not begin with the added_tokens \[5, 6\], or its chosen position is one of them"),
+        ([5, 6, 7], r"sentence 0 does not begin with .*, or its chosen position is one of them"),
+    ],
+)
+def test_added_tokens_are_the_head_of_every_sentence_before_its_position(tmp_path, added, message):
+    sentences, positions = [torch.tensor([5, 6, 7]), torch.tensor([5, 8])], torch.tensor([2, 1])
+    given = formats.tokenized_dict(Tokenized(sentences, positions, added=(5,)))
+    assert given["added_tokens"] == [5]
+    assert formats.load_tokenized(write(tmp_path / "x.pickle", given)).added == (5,)
+    with pytest.raises(Problem, match=message):
+        formats.load_tokenized(write(tmp_path / "x.pickle", given | {"added_tokens": added}))
+    without = formats.tokenized_dict(Tokenized(sentences, positions))
+    assert without.keys() == {"tokenized_sentences", "token_positions"}  # as the original's
+    assert formats.load_tokenized(write(tmp_path / "x.pickle", without)).added == ()

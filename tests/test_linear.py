@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from shortcut import linear, metrics
+from shortcut import linear, metrics, quality
 from shortcut.files import store
 
 RCOND = 1.19e-7
@@ -71,20 +71,58 @@ def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
     h, lines = torch.stack([states(4, 9), states(4, 9, seed=1)]), []
     ((_, A, numbers),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
     torch.testing.assert_close(linear.apply(A, h[0]), h[1], rtol=0, atol=1e-5)
-    assert "4 sentences for states of width 9" in lines[0]
+    assert "4 training states of width 9: expect a squared error on new sentences any number of times" in lines[0]
     assert "4 to 4 of 9; below 9, of 1 of 1 sources, the solution is the one of minimum norm" in lines[1]
     assert numbers["rank"] == 4
 
 
+def told(kind, n, d):
+    """The lines that fits of a kind print, but for the ranks."""
+    h, lines = torch.stack([states(n, d), states(n, d, seed=1)]), []
+    list(linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append, linear.KINDS[kind].of_rank(2)))
+    assert lines[-1].startswith("  ranks of the sources")
+    return lines[:-1], lines[-1]
+
+
+INFINITE = "any number of times"
+
+
 @pytest.mark.parametrize(
-    ("n", "told"),
-    [(5, "any number of times"), (6, "any number of times"), (12, "83% above"), (25, "26% above"), (26, "")],
+    ("kind", "n", "above"),
+    [
+        *(("least-squares", n, INFINITE) for n in (2, 4, 5, 6)),
+        *(("least-squares", n, above) for n, above in ((12, "83% above"), (25, "26% above"), (26, ""))),
+        *(("affine", n, INFINITE) for n in (5, 6, 7)),
+        *(("affine", n, above) for n, above in ((8, "600% above"), (30, "26% above"), (31, ""))),
+        *(("low-rank", n, INFINITE) for n in (2, 5, 6)),
+        *(("low-rank", n, "") for n in (7, 12)),
+        *(("ridge", n, "") for n in (2, 5, 6, 7, 12)),
+    ],
 )
-def test_what_too_few_sentences_cost_is_told_of_when_it_is_over_a_quarter(n, told):
-    lines = []
-    list(linear.fit_pairs(torch.stack([states(n, 5), states(n, 5, seed=1)]), [(0, 1)], RCOND, "cpu", lines.append))
-    expected = f"  {n} sentences for states of width 5: expect an error on new ones {told} the best map's"
-    assert lines[:-1] == ([expected] if told else [])
+def test_too_few_sentences_are_warned_of_the_more_the_fewer_they_are_and_ridge_is_the_way_out(kind, n, above):
+    """p / (n - p - 1) above, with p = 5 parameters, or 6 with the intercept; without bound for n <= p + 1."""
+    lines, _ = told(kind, n, 5)
+    expected = f"  {n} training states of width 5: expect a squared error on new sentences {above} the best map's."
+    assert [line[: len(expected)] for line in lines] == ([expected] if above else [])
+    assert all("--map ridge" in line for line in lines)
+
+
+@pytest.mark.parametrize(("kind", "parameters"), [("least-squares", 5), ("affine", 6)])
+def test_that_two_jumps_lose_nothing_has_no_meaning_where_a_fit_is_exact(kind, parameters):
+    """Two maps in a row go through every training state then, as the direct one does, whatever the model is."""
+    of = linear.KINDS[kind]
+    for n in (parameters - 1, parameters, parameters + 1):
+        h = [states(n, 5, seed=seed).double() for seed in range(3)]
+        A = {(i, j): linear.factorize(of.sources(h[i]), RCOND).fit(h[j]) for i, j in ((0, 1), (1, 2), (0, 2))}
+        lost = [(linear.apply(B, h[0]) - h[2]).norm() for B in (A[0, 2], quality.composed(A[1, 2], A[0, 1]))]
+        assert (max(lost) < 1e-6) == of.is_exact(n, 5) == (n <= parameters)
+        assert ("has no meaning" in of.warning(n, 5)) == (n <= parameters)
+    assert not any(linear.KINDS[name].of_rank(2).is_exact(2, 5) for name in ("ridge", "low-rank"))
+
+
+@pytest.mark.parametrize("kind", ["least-squares", "affine", "ridge", "low-rank"])
+def test_only_least_squares_is_said_to_be_of_minimum_norm(kind):
+    assert ("minimum norm" in told(kind, 3, 5)[1]) == (kind in ("least-squares", "affine"))
 
 
 def test_the_error_on_new_sentences_is_as_much_above_as_is_told():
@@ -112,9 +150,13 @@ def test_sources_of_rank_0_have_no_condition_that_json_could_not_hold():
     assert json.loads(store.dump_json(numbers))["condition"] is None
 
 
-def test_numbers_of_a_fit():
+@pytest.mark.parametrize("intercept", [None, 0.0, 100.0])
+def test_numbers_of_a_fit_leave_the_intercept_out(intercept):
     factors = linear.factorize(torch.diag(torch.tensor([2.0, 1, 1, 1])), RCOND)
-    assert linear.numbers(torch.eye(4) * 3, factors) == {
+    A = torch.eye(4) * 3
+    A = A if intercept is None else torch.cat([A, torch.full((4, 1), intercept)], 1)
+    assert linear.numbers(A, factors) == {
+        "states": 4,
         "rank": 4,
         "condition": 2.0,
         "norm": 6.0,

@@ -55,6 +55,23 @@ def test_r2_of_ordinary_states_misleads_nobody(scale):
         assert not metrics.r2_score(prediction, target).misleads
 
 
+@pytest.mark.parametrize("hardly", [1, 25, 35])
+def test_coordinates_that_hardly_vary_are_found_though_most_are_such(hardly):
+    """What varies as a tenth of the coordinates do is usual, not what half of them do."""
+    target = torch.randn(200, 40, generator=torch.Generator().manual_seed(0))
+    target[:, :hardly] *= 1e-5
+    assert metrics.r2_score(target, target).flat == hardly
+
+
+@pytest.mark.parametrize(
+    ("mean", "weighted", "misleads"), [(-4, -1, False), (-18.9, -1, False), (-19.1, -1, True), (-0.9, 0.99, False),
+                                       (-1.1, 0.99, True), (-1.1, 0.5, False)],
+)  # fmt: skip
+def test_a_map_that_is_bad_everywhere_does_not_mislead_and_one_that_only_seems_so_does(mean, weighted, misleads):
+    """Below -1 the plain mean misleads where its error is ten times that weighted by variance."""
+    assert metrics.R2(mean, weighted, 0).misleads == misleads
+
+
 def test_r2_wants_equal_shapes_and_two_rows():
     with pytest.raises(ValueError, match="expected one"):
         metrics.r2_score(torch.zeros(3, 2), torch.zeros(3, 1))

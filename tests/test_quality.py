@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shortcut import linear, metrics, quality
+from shortcut import linear, quality
 
 RCOND = 1.19e-7
 
@@ -76,4 +76,31 @@ def test_states_near_a_plane_make_maps_of_large_gain_which_half_precision_ruins(
     assert quality.r2(A, X, Y) > 0.99
     assert quality.r2(A.half().float(), X, Y) < 0.9
     assert quality.directions(states(300, 8)).gain(A[:8, :8]) == 0
-    assert metrics.FLAT > 0
+
+
+@pytest.mark.parametrize(("sd", "counts"), [(1e-5, True), (4e-4, True), (4e-3, False)])
+def test_gain_is_the_largest_over_all_directions_that_have_a_thousandth_of_the_usual_deviation(sd, counts):
+    """Five of 20 directions have `sd`, in a rotated basis; A takes two orthogonal ones of them to 3 and 5 times itself.
+
+    The largest gain within their span is 5, neither the root of 9 + 25 nor what A does elsewhere, 100.
+    """
+    Q = torch.linalg.qr(states(20, 20, 3)).Q
+    X = states(4000, 20) * torch.cat([torch.ones(15), torch.full((5,), sd)]) @ Q.T
+    stretch = torch.tensor([100.0] * 15 + [3, 5, 0, 0, 0]).double()
+    gain = quality.directions(X).gain(Q * stretch @ Q.T)
+    assert gain == (pytest.approx(5, rel=0.02) if counts else 0)
+
+
+@pytest.mark.parametrize("intercepts", [0, 1])
+def test_a_composed_map_does_what_its_two_maps_do_one_after_the_other(intercepts):
+    A, B, x = states(5, 5 + intercepts), states(5, 5 + intercepts, 1), states(7, 5, 2)
+    made = quality.composed(A, B)
+    torch.testing.assert_close(linear.apply(made, x), linear.apply(A, linear.apply(B, x)))
+
+
+def test_effective_rank_of_many_directions_needs_as_many_states():
+    """That of validation states is below their number, whatever the map is."""
+    X, A = states(2000, 60), torch.eye(60).double()
+    ranks = {n: quality.effective_rank(quality.directions(X[:n]).spectrum(A)) for n in (20, 2000)}
+    assert ranks[20] <= 19.01
+    assert ranks[2000] > 59

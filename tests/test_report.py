@@ -138,7 +138,8 @@ def test_page_shows_the_numbers_of_the_summary(made):
     for mode, points in summary["fixed_exit"].items():
         for point in points:
             p = point["precision@5"]
-            assert f"{100 * p['mean']:.1f} ±{50 * (p['high'] - p['low']):.1f}" in page.cells, mode
+            half = "" if point["layer"] == L else f" ±{50 * (p['high'] - p['low']):.1f}"
+            assert f"{100 * p['mean']:.1f}{half}" in page.cells, mode
     assert f"{4 - summary['layers_saved']['mat']['0.95']:.2f}" in page.cells
     assert f"{summary['r2']['mat']['0_4']:.3f}" in page.cells
 
@@ -159,7 +160,13 @@ def test_summary_holds_the_numbers_of_the_records(made):
         assert point["precision@5"]["mean"] == pytest.approx(np.mean(hits[0]), abs=1e-6)
         assert apart["precision@5"]["mean"] == pytest.approx(np.mean(hits[0]) - np.mean(hits[1]), abs=1e-6)
         assert point["surprisal"]["mean"] == pytest.approx(float(mat[layer]["surprisal"].mean()), abs=1e-5)
-        assert all(p["low"] <= p["mean"] <= p["high"] for k, p in point.items() if k != "layer")
+        known = {k: p for k, p in point.items() if k == "surprisal" or (k != "layer" and layer < L)}
+        assert all(p["low"] <= p["mean"] <= p["high"] for p in known.values())
+        constant = [
+            *(p for k, p in point.items() if k not in (*known, "layer")),
+            *([apart["surprisal"]] * (layer == L)),
+        ]
+        assert [(p["low"], p["high"]) for p in constant] == [(None, None)] * (4 if layer == L else 0)
 
 
 def test_paper_is_quoted_for_the_models_it_names_alone(made):
@@ -183,7 +190,8 @@ def test_csv_holds_the_curves_with_their_intervals(made):
     early = [row for row in rows if row["exit"] == "early" and row["mode"] == "mat"]
     assert [float(row["lambda"]) for row in early] == [0, 0.5, 1]
     for row, point in zip(early, r.early["mat"].estimates["precision@1"], strict=True):
-        assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(point, abs=1e-5)
+        numbers = [float(row[name]) if row[name] else None for name in ("value", "low", "high")]
+        assert numbers == (pytest.approx(point, abs=1e-5) if float(row["layers"]) < L else [1, None, None])
     assert {row["metric"] for row in read(made.plot(f"pre_{L}", "csv"))} == set(results.METRICS[:3])
 
 
@@ -293,7 +301,7 @@ def test_the_originals_results_reach_what_a_person_reads(written, tmp_path, caps
     assert told.count("no manifest entry") == 2  # of the results, and of the scores
     table = told[told.index("Precision@1 at each layer") :].splitlines()
     at, names = (
-        {row.split()[0]: row.split() for row in table[2 : 3 + L]},
+        {row.split()[0]: [cell for cell in row.split() if cell[0] != "±"] for row in table[2 : 3 + L]},
         [name for name in MODES if name in table[1].split()],
     )
     full = next(r["topk"] for r in records if r["info"].get("layer") == L)
@@ -305,7 +313,7 @@ def test_the_originals_results_reach_what_a_person_reads(written, tmp_path, caps
             row = [r for r in rows if (r["metric"], r["mode"], float(r["layers"])) == ("precision@1", mode, layer)]
             assert [float(r["value"]) for r in row] == [pytest.approx(share)]
             assert summary["fixed_exit"][mode][layer]["precision@1"]["mean"] == pytest.approx(share)
-            assert at[str(layer)][1 + 2 * names.index(mode)] == f"{100 * share:.1f}"
+            assert at[str(layer)][1 + names.index(mode)] == f"{100 * share:.1f}"
         assert [point["lambda"] for point in summary["early_exit"][mode]] == [0, 0.5, 1]
         assert f"Early exit with {mode}" in told
     assert summary["r2"]["id"]["0_4"] == -0.5
@@ -417,7 +425,10 @@ def test_curves_have_the_papers_colours_and_bands(made):
     assert floor.get_label() == "best constant"
     assert {*floor.get_ydata()} == {r.floor["precision@1"].mean}
     low = ax.collections[0].get_paths()[0].vertices[:, 1].min()
-    assert low == pytest.approx(min(p.low for p in r.fixed["mat"].estimates["precision@1"]))
+    *below, at_last = r.fixed["mat"].estimates["precision@1"]
+    assert low == pytest.approx(min(p.low for p in below))
+    assert at_last == (1, None, None)
+    assert ax.collections[0].get_paths()[0].vertices[:, 0].max() == L - 1  # the band ends before it
 
 
 def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):

@@ -5,12 +5,12 @@ import pytest
 import scipy.stats
 import torch
 
-from shortcut import Problem, intervals, results
+from shortcut import Problem, alternation, intervals, results
 from shortcut.results import Curve
 
 
-def curve(layers, hits):
-    return Curve(layers, [], {"precision@1": torch.tensor(hits, dtype=torch.bool)})
+def curve(layers, hits, **more):
+    return Curve(layers, [], {"precision@1": torch.tensor(hits, dtype=torch.bool)}, **more)
 
 
 def records(hits, surprisals):
@@ -50,7 +50,7 @@ def test_difference_is_paired_over_the_sentences():
     d = np.array([1, 1, 0, 0, 1, 0])
     half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
     assert r.differences["precision@1"][0] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
-    assert r.differences["precision@1"][2] == (0, 0, 0)
+    assert r.differences["precision@1"][2] == (0, None, None)
     d = surprisals["mat"].double().numpy() - surprisals["id"].double().numpy()
     half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
     assert r.differences["surprisal"][1] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
@@ -84,10 +84,31 @@ def test_a_mode_that_lacks_layers_has_no_mean_over_them_and_one_layer_alone_is_n
         results.summarize(made[:1])
 
 
+def test_a_change_is_that_of_other_maps_minus_own_paired_over_the_sentences():
+    ones = dict.fromkeys(("mat", "id"), torch.ones(4))
+    own = results.summarize(records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, ones))
+    other = results.summarize(records({"mat": [1, 0, 0, 0], "id": [0, 0, 1, 0]}, ones))
+    (mode, change), *more = other.change_from(own).items()
+    d = np.array([0, -1, -1, 0])
+    half = 1.959964 * d.std(ddof=1) / np.sqrt(4)
+    assert (mode, more) == ("mat", [])
+    assert change == pytest.approx((-0.5, -0.5 - half, -0.5 + half))
+    assert own.change_from(other)["mat"].mean == 0.5
+
+
+def test_layers_saved_are_those_that_are_not_needed():
+    early = {"mat": curve([1, 3], [[0, 1], [1, 1]]), "id": curve([1, 3], [[0, 0], [0, 1]])}
+    saved = results.Results(8, 2, torch.zeros(2), {}, early).layers_saved
+    assert saved["mat"] == pytest.approx({share: 8 - (1 + 2 * (share - 0.5) / 0.5) for share in results.SHARES})
+    assert [*saved["id"].values()] == [None] * 3
+
+
 def test_layers_needed_by_interpolation():
     half = curve([0, 2, 4], [[0, 0], [0, 1], [1, 1]])
     assert half.layers_needed(0.75) == 3
     assert half.layers_needed(0.5) == 2
+    assert curve([0, 2], [[0, 0], [0, 1]]).layers_needed(0.5) == 2  # reached by the last point, and by one before a dip
+    assert curve([0, 1, 3, 4], [[0, 0], [0, 1], [0, 0], [1, 1]]).layers_needed(0.5) == 1
     assert curve([1, 2], [[0, 0], [0, 1]]).layers_needed(0.9) is None
     assert curve([1, 2], [[1, 1], [1, 1]]).layers_needed(0.9) == 1
 
@@ -95,6 +116,57 @@ def test_layers_needed_by_interpolation():
 def test_one_sentence_has_no_interval():
     with pytest.raises(Problem, match="1 sentence, expected at least 2"):
         results.summarize(records({"mat": [1], "id": [0]}, dict.fromkeys(("mat", "id"), torch.ones(1))))
+    of_one = records({"mat": [1, 0, 1], "id": [0, 0, 1]}, dict.fromkeys(("mat", "id"), torch.ones(3)))
+    with pytest.raises(Problem, match="1 sentence, expected at least 2"):  # whatever the number of its positions
+        results.summarize(results.of_sentences(of_one, torch.tensor([7, 7, 7])))
+    of_two = results.summarize(results.of_sentences(of_one, torch.tensor([7, 7, 9])))
+    assert all(mean.low < mean.high for mean in of_two.mean_over_layers.values())
+
+
+def test_means_that_are_the_same_for_any_sentences_have_no_interval():
+    """At layer L: Precision@k, which is 1, and every difference of two approximations; the surprisal is none of them.
+
+    So has an early exit at which all run to L none, and a point below L has one, even if it happens to be 1.
+    """
+    nats = torch.rand(4, generator=torch.Generator().manual_seed(0))
+    made = records({"mat": [1, 1, 1, 1], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), nats))
+    for of in (made[0], made[2]):
+        info = {"type": "early_exit", "mode": "mat", "lambda": of["layers_processed"]}
+        made.append({**of, "info": info})
+    r = results.summarize(made)
+    for metric in ("precision@1", "precision@5", "precision@10"):
+        *below, at_last = r.fixed["mat"].estimates[metric]
+        assert at_last == (1, None, None)
+        assert [point.mean for point in below] == [1, 1]
+        assert all(point.low < point.high for point in below)
+    assert all(point.low < nats.mean() < point.high for point in r.fixed["id"].estimates["surprisal"])
+    first, all_run = r.early["mat"].estimates["precision@1"]
+    assert first.low < first.high
+    assert all_run == (1, None, None)
+    assert {metric: apart[2] for metric, apart in r.differences.items()} == dict.fromkeys(
+        results.METRICS, (0, None, None)
+    )
+    assert r.differences["precision@1"][0].low < r.differences["precision@1"][0].high
+
+
+def test_of_one_sentence_in_the_half_that_is_shown_no_schedule_is_chosen():
+    """Of three sentences the second; of its two positions there is no more to say than of one."""
+    n, of = 6, torch.arange(3).repeat_interleave(2)
+    full = torch.arange(n)[:, None] * 100 + torch.arange(10)
+    made = [
+        {"info": {"type": "schedule", "first": first, "blocks": 1, "jumps": 1, "schedule": ((0, 1),)},
+         "layers_processed": 1.0, "topk": full, "surprisal": torch.ones(n)}
+        for first in ("blocks", "jumps")
+    ]  # fmt: skip
+    direct = torch.ones(3, n, dtype=torch.bool)
+    assert [j.first for j in alternation.judge(made, full, direct, of)] == ["blocks", "jumps"]
+    five = torch.arange(5).repeat_interleave(2)[:n]
+    assert [j.first for j in alternation.judge(made, full, direct, five)] == ["blocks", "jumps"]
+    four = torch.tensor([0, 1, 1, 2, 3, 3])
+    assert [j.first for j in alternation.judge(made, full, direct, four)] == ["blocks", "jumps", "chosen"]
+    whole = [{**made[0], "info": {**made[0]["info"], "schedule": ()}, "layers_processed": 2.0}]
+    (all_blocks,) = alternation.judge(whole, full, direct, of)
+    assert (all_blocks.precision, all_blocks.difference) == ((1, None, None), (0, None, None))
 
 
 def test_intervals_with_several_positions_a_sentence_are_by_sentence():
@@ -109,15 +181,20 @@ def test_intervals_with_several_positions_a_sentence_are_by_sentence():
     of = torch.arange(4000).repeat_interleave(3)
     ours, single = results.average(free, of), results.average(free)
     assert ours.high - ours.low == pytest.approx(single.high - single.low, rel=0.05)
+    third = results.proportion(torch.tensor([True, False, False] * 39), torch.arange(39).repeat_interleave(3))
+    assert third == pytest.approx(results.proportion(torch.arange(39) < 13))  # the same in each tells no more than that
     nothing = results.proportion(torch.ones(30, dtype=torch.bool), torch.arange(10).repeat_interleave(3))
     assert nothing == results.proportion(torch.ones(10, dtype=torch.bool))
 
 
-def test_intervals_hold_what_another_draw_of_sentences_gives():
-    """The standard error by sentence against the spread of means over draws whose positions are alike within one."""
+def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
+    """The standard error by sentence against the spread of means over draws whose positions are alike within one.
+
+    So the interval holds the mean over all, which is 0, in 95% of the draws, and that of another draw in 83%.
+    """
     g = torch.Generator().manual_seed(1)
     means, widths = [], []
-    for _ in range(400):
+    for _ in range(1500):
         sizes = torch.randint(1, 5, (150,), generator=g)
         of = torch.arange(150).repeat_interleave(sizes)
         values = torch.randn(150, generator=g)[of] + 0.5 * torch.randn(len(of), generator=g)
@@ -125,6 +202,16 @@ def test_intervals_hold_what_another_draw_of_sentences_gives():
         means.append(found.mean)
         widths.append((found.high - found.low) / 2 / intervals.Z)
     assert np.mean(widths) == pytest.approx(np.std(means), rel=0.1)
+    half = intervals.Z * np.array(widths)
+    assert np.mean(np.abs(means) < half) == pytest.approx(0.95, abs=0.02)
+    assert np.mean(np.abs(np.diff(means)) < half[1:]) == pytest.approx(0.83, abs=0.03)
+
+
+def test_the_interval_by_sentence_is_that_of_the_sentences_means():
+    """Three sentences of two positions, by SciPy."""
+    values, of = torch.tensor([1.0, 3.0, 4.0, 4.0, 9.0, 11.0]), torch.arange(3).repeat_interleave(2)
+    found, error = results.average(values, of), scipy.stats.sem([2.0, 4.0, 10.0])
+    assert (found.low, found.high) == pytest.approx((found.mean - 1.959964 * error, found.mean + 1.959964 * error))
 
 
 def test_the_best_constant_is_chosen_on_the_other_half_of_the_sentences():

@@ -14,12 +14,12 @@ from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import early_exit, predictions, representations, results
+from shortcut import Problem, early_exit, predictions, representations, results
 from shortcut.approximation import MODES
-from shortcut.files import beside, formats, manifest, unpickle
+from shortcut.files import beside, formats, manifest, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import gathering, stages
+from shortcut.run import gathering, stages, steps
 from shortcut.show import report, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,12 +75,17 @@ def made(tmp_path_factory, gpt2_folder, source):
     return Names(out, "tiny-gpt2", "words")
 
 
-def test_the_fewest_sentences_one_at_a_time_go_all_the_way(tmp_path, gpt2_folder, source, monkeypatch):
-    for name, value in {"SENTENCES": 3, "TRAIN": 1, "VAL": 2, "BATCH_SIZE": 1}.items():
+@pytest.mark.parametrize(("val", "positions"), [(2, 1), (2, 3), (3, 2)])
+def test_the_fewest_sentences_one_at_a_time_go_all_the_way(tmp_path, gpt2_folder, source, monkeypatch, val, positions):
+    """Of two or three sentences one is in the half on which schedules are shown, whatever its positions."""
+    sizes = {"SENTENCES": val + 1, "TRAIN": 1, "VAL": val, "BATCH_SIZE": 1, "POSITIONS": positions}
+    for name, value in sizes.items():
         monkeypatch.setattr(config, name, value)
     run_all(tmp_path, gpt2_folder, source)
     there = Names(tmp_path, "tiny-gpt2", "words")
-    assert results.summarize(formats.load_results(there.results)).n == 2
+    assert results.summarize(formats.load_results(there.results)).n == val * positions
+    summary = json.loads(there.summary.read_bytes())
+    assert (summary["sentences"], summary["positions"]) == (val, val * positions)
     assert there.report.exists()
 
 
@@ -538,3 +543,51 @@ def test_the_curve_over_all_lambda_passes_through_the_records_of_the_grid(made):
             k = int((lambdas <= lam).sum()) - 1
             assert layers[k].item() == pytest.approx(processed, abs=1e-9)
             assert precision[k].item() == pytest.approx(hits.double().mean().item(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("ties", "told"), [(1, None), (2, "up to 1.0% of the sentences"), (200, "up to 100.0%")])
+def test_the_share_of_sentences_whose_best_two_tokens_tie_is_told_of_above_half_a_percent(monkeypatch, ties, told):
+    """Of 200 sentences, at the layer and in the mode that have most."""
+    said, gap = [], torch.rand(LAYERS + 1, 200) + 0.1
+    gap[1, :ties] = 0
+    topk, surprisal = torch.zeros(LAYERS + 1, 200, 10, dtype=torch.int64), torch.zeros(LAYERS + 1, 200)
+    found = {
+        "id": predictions.Predictions(topk, surprisal, gap + 1),
+        "mat": predictions.Predictions(topk, surprisal, gap),
+    }
+    held = type("Held", (), {"__init__": lambda self, x: setattr(self, "tensor", lambda: x)})
+    gathered = lambda work, model, tokenized, compute, of: {name: held(x) for name, x in compute(None).items()}  # noqa: E731
+    monkeypatch.setattr(steps, "_gather", gathered)
+    steps.judged(type("Work", (), {"say": said.append}), None, None, lambda _: found)
+    assert len(said) == (told is not None)
+    assert told is None or told in said[0]
+
+
+def test_net_saving_is_for_one_token_and_for_all_and_files_without_the_tokens_of_each_sentence_have_none(
+    made, gpt2_folder, tmp_path, capsys
+):
+    """Such files were written before, with the mean of the tokens."""
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    there = Names(tmp_path, made.model, "words")
+    *_, costs = beside.load_gaps(there.gaps, 40, LAYERS)
+    assert costs["tokens"].equal(formats.load_tokenized(there.tokenized("val")).positions + 1)
+    assert json.loads(there.summary.read_bytes())["layers_saved_net"].keys() == {"token", "sentence"}
+    mean = costs["tokens"].double().mean().item()
+    assert json.loads(there.summary.read_bytes())["costs"]["tokens"] == pytest.approx(mean)
+    value = formats.load(there.gaps)
+    with store.replacing(there.gaps) as file:
+        store.dump(file, value | {"costs": costs | {"tokens": mean}})
+    entries = manifest.load(there.experiment)
+    entries[there.gaps.name]["sha256"] = manifest.sha256(there.gaps)
+    manifest.save(there.experiment, entries)
+    capsys.readouterr()
+    run("plot_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--force")
+    said = capsys.readouterr().out
+    assert "gaps.pickle lacks the tokens of each sentence, for net saving: {add,bert_add}_results.py --force" in said
+    assert "saved net" not in said
+    assert "over all lambda, with 95% intervals" in said
+    for costs in ({**value["costs"], "block": 0.0}, {**value["costs"], "tokens": torch.zeros(40, dtype=torch.int64)}):
+        with store.replacing(there.gaps) as file:
+            store.dump(file, value | {"costs": costs})
+        with pytest.raises(Problem, match=r"gaps.pickle: costs are not block, .* numbers above 0 and int64"):
+            beside.load_gaps(there.gaps, 40, LAYERS)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_architectures import D, L, make
+from test_architectures import GEMMA4, D, L, make
 
 from shortcut import approximation, representations, structure, submodules
 from shortcut.approximation import MODES, Maps
@@ -21,17 +21,22 @@ FOUND = {  # by architecture, what makes each state of its second block, and fro
     "gpt2": SERIAL | {3: (SUM, 2), 6: (SUM, 5)},
     **dict.fromkeys(
         "biogpt bloom gemma gpt_bigcode granite llama mistral mixtral mpt olmo olmoe opt phi3 qwen2 qwen2_moe qwen3"
-        " smollm3 stablelm starcoder2 xglm esm megatron-bert modernbert".split(),
+        " smollm3 stablelm starcoder2 xglm esm megatron-bert modernbert nemotron".split(),
         SERIAL,
     ),
     **dict.fromkeys("gemma2 gemma3_text glm4".split(), SANDWICH),
     **dict.fromkeys("bert camembert deberta-v2 distilbert electra mpnet rembert roberta".split(), AFTER),
+    "roberta-prelayernorm": {1: (NORM, 0), 2: (ATTENTION, 1), 4: (FEED_FORWARD, 3)},  # its second norm is in the latter
     "bart": {1: (ATTENTION, 0), 3: (NORM, 2), 4: (FEED_FORWARD, 3), 6: (NORM, 5)},
     "olmo2": {1: (ATTENTION, 0), 2: (NORM, 1), 4: (FEED_FORWARD, 3), 5: (NORM, 4)},
     "gpt_neox": {1: (NORM, 0), 2: (ATTENTION, 1), 3: (NORM, 0), 4: (FEED_FORWARD, 3)},
     **dict.fromkeys("cohere falcon gptj phi".split(), PARALLEL),
 }
-MASKED = "bert camembert deberta-v2 distilbert electra esm megatron-bert modernbert mpnet rembert roberta".split()
+MASKED = """bert camembert deberta-v2 distilbert electra esm megatron-bert modernbert mpnet rembert roberta
+    roberta-prelayernorm""".split()
+
+
+MIXER = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
 
 
 def load(kind, folder):
@@ -58,11 +63,16 @@ def test_parts_are_found_in_every_order_of_states(kind, tmp_path):
         ("rwkv", False, "with its attention linear a block still mixes positions", {}),  # its feed-forward does
         ("mobilebert", True, "what passes its norm is of another width",
          {"embedding_size": 8, "intra_bottleneck_size": 8}),
+        # what stands beside their attention raises on states of width d
+        ("gemma4_text", False, "with some of them replaced a block does not run (RuntimeError: ", GEMMA4),
+        ("falcon_h1", False, "with some of them replaced a block does not run (RuntimeError: ",
+         {"mamba_d_ssm": 32, **MIXER}),
+        ("bamba", False, "what passes its norm is of another width", {"attn_layer_indices": [1], **MIXER}),
     ],
 )  # fmt: skip
 def test_where_parts_do_not_stand_alone_there_are_none(kind, masked, why, changes, tmp_path):
     model = loading.load(make(kind, masked, tmp_path / kind, **changes), masked=masked)
-    assert model.why_no_parts == why
+    assert model.why_no_parts.startswith(why)
     assert not model.parts
     assert model.part_points() == ([], {})
     assert approximation.modes_of(model.parts) == ["id", "mat"]

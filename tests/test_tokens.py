@@ -1,6 +1,7 @@
 """Sentences as tokens: those of the tokenizer's file, what it does not know, and the positions drawn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import transformers
 from conftest import changed, make_sentences
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.pre_tokenizers import Whitespace, WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 
 from shortcut import Problem, tokens
 from shortcut.run import checkpoint, loading
@@ -114,6 +116,29 @@ def test_too_few_sentences_say_how_many_are_wanted():
     with pytest.raises(Problem, match="got 5, expected 4 to train and 2 to validate"):
         tokens.split(make_sentences(5), train=4, val=2)
     assert tokens.split(list("abcdefg"), train=4, val=2) == {"train": list("abcd"), "val": list("ef")}
+
+
+@pytest.mark.parametrize(("first", "last"), [("[CLS]", "[SEP]"), ("<s>", "</s>")])
+@pytest.mark.parametrize("positions", [1, 9])
+def test_the_token_under_the_mask_is_known_but_where_the_tokenizer_adds_it(first, last, positions):
+    """In whatever style it adds tokens; one that the text itself holds is a token of the sentence."""
+    words = [first, last, "[PAD]", "[MASK]", "[UNK]", "the", "model", "reads"]
+    made = Tokenizer(WordLevel({word: k for k, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = WhitespaceSplit()
+    made.post_processor = TemplateProcessing(single=f"{first} $A {last}", special_tokens=[(first, 0), (last, 1)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="[UNK]", cls_token=first, sep_token=last, mask_token="[MASK]"
+    )
+    text, sizes = f"the model {last} reads {first}", {"train": 40, "val": 10}
+    drawing = tokens.Drawing(48, 0, added=True, positions=positions)
+    whole = tokenizer(text)["input_ids"]
+    for found in tokens.tokenize([text] * 50, sizes, tokenizer, drawing, lambda _: None).values():
+        masked = tokens.mask(found, 3)
+        assert all(int(ids[t]) == 3 for ids, t in zip(masked.sentences, masked.positions, strict=True))
+        expected = [-1 if t in (0, len(whole) - 1) else whole[t] for t in masked.positions.tolist()]
+        assert tokens.actual(masked, masked=True).tolist() == expected
+        assert {-1, 0, 1} <= {*expected}
+    assert tokens.tokenize([text] * 50, sizes, tokenizer, replace(drawing, added=False), print)["val"].masked is None
 
 
 def test_mask_replaces_exactly_the_chosen_token(tokenized):
@@ -221,7 +246,7 @@ def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2
         loading.load_tokenizer(str(tmp_path), masked=False)
 
 
-def test_several_positions_of_a_sentence_are_distinct_and_the_first_is_the_one_there_was(tokenizer):
+def test_several_positions_of_a_sentence_are_distinct_and_a_shorter_sentence_has_all_of_its_own(tokenizer):
     sentences, sizes = ["the model reads state and token.\n", "a\n"] * 40, {"train": 60, "val": 20}
 
     def drawn(k, seed=0):
@@ -240,3 +265,36 @@ def test_several_positions_of_a_sentence_are_distinct_and_the_first_is_the_one_t
     masked = tokens.mask(three, 0)
     assert masked.numbers is three.numbers
     assert all(int((ids == 0).sum()) == 1 for ids in masked.sentences)
+
+
+@pytest.mark.parametrize("template", ["E $A", "$A E", "E E $A E"])
+def test_tokens_that_the_tokenizer_adds_are_drawn_only_where_they_may_be(gpt2_folder, template):
+    """As at [CLS] and [SEP]; elsewhere the same draw falls on the same token of the text."""
+    plain, framed = (transformers.AutoTokenizer.from_pretrained(gpt2_folder) for _ in range(2))
+    end = plain.eos_token
+    framed.backend_tokenizer.post_processor = TemplateProcessing(
+        template.replace("E", end), None, [(end, plain.eos_token_id)]
+    )
+    head, sentences = template.split("$A")[0].count("E"), make_sentences(300)
+
+    def drawn(tokenizer, added):
+        drawing = tokens.Drawing(48, 0, added=added)
+        return tokens.tokenize(sentences, {"train": 299, "val": 1}, tokenizer, drawing, lambda _: None)["train"]
+
+    def chosen(tokenized):
+        pairs = zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)
+        return torch.stack([ids[t] for ids, t in pairs])
+
+    never, may = drawn(framed, False), drawn(framed, True)
+    assert never.positions.equal(drawn(plain, True).positions + head)
+    assert not (chosen(never) == plain.eos_token_id).any()
+    assert (chosen(may) == plain.eos_token_id).any()
+
+
+def test_a_causal_model_should_predict_the_token_that_follows():
+    """And nothing behind the last one; a masked model the token that [MASK] replaced, where it is known."""
+    sentences = [torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([5])]
+    tokenized = tokens.Tokenized(sentences, torch.tensor([0, 1, 2, 0]))
+    assert tokens.actual(tokenized, masked=False).tolist() == [8, 9, -1, -1]
+    assert tokens.actual(tokens.mask(tokenized, 4), masked=True).tolist() == [7, 8, 9, 5]
+    assert tokens.actual(tokenized, masked=True).tolist() == [-1] * 4

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import LAYERS, D
 from pipeline import SIZES, problem, run
+from tokenizers.processors import TemplateProcessing
 
 import config
 import shortcut
-from shortcut import Problem, linear, words
+from shortcut import Problem, linear, structure, words
 from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.run import loading
@@ -85,6 +86,47 @@ def test_a_long_text_runs_in_windows_that_overlap_by_half(gpt2, tokenizer):
     torch.testing.assert_close(surprisal, torch.cat(expected), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("context", "limit", "window"),
+    [
+        (10, 10**30, 10),
+        (48, 12, 12),
+        (structure.UNLIMITED, 12, 12),
+        (structure.UNLIMITED, 10**30, words.WINDOW),
+    ],
+)
+def test_windows_of_words_are_the_shorter_of_both_contexts_else_2_048_tokens(
+    gpt2, tokenizer, monkeypatch, context, limit, window
+):
+    """Without a limit a line of 45,000 tokens would run at once, and attention takes the square of it."""
+    ran = []
+
+    def whole(model, ids):
+        ran.append(len(ids))
+        return [torch.zeros(len(ids), D)] * (LAYERS + 1)
+
+    monkeypatch.setattr(gpt2, "context", context)
+    monkeypatch.setattr(tokenizer, "model_max_length", limit)
+    monkeypatch.setattr(words.representations, "whole", whole)
+    text = "the model reads layers " * (40 if window < 100 else 600)
+    n = len(tokenizer(text, verbose=False)["input_ids"])
+    assert len([*words.along(gpt2, tokenizer, text, {"id": []})]) == n
+    assert max(ran) == window < n
+    assert words.WINDOW == 2_048
+
+
+def test_a_text_longer_than_the_tokenizer_allows_is_refused(fitted, tmp_path):
+    """By Lens and by the grid of a sentence, though the model would take it."""
+    lens = shortcut.Lens.load(fitted[1], "words", out=tmp_path)
+    lens.tokenizer.model_max_length = 3
+    with pytest.raises(Problem, match="tokens, expected 1 to 3"):
+        lens.states("the model reads layers")
+    with pytest.raises(Problem, match="tokens, expected at most 3"):
+        lens.predict("the model reads layers")
+    lens.tokenizer.model_max_length = 10**30
+    assert len(lens.states("the model reads layers")[0]) > 3
+
+
 def test_without_a_token_to_begin_with_the_first_has_no_surprisal(gpt2, tokenizer):
     tokenizer.bos_token = None
     found = [*words.along(gpt2, tokenizer, TEXT, {"id": []})]
@@ -95,6 +137,42 @@ def test_without_a_token_to_begin_with_the_first_has_no_surprisal(gpt2, tokenize
     (alone,) = words.along(gpt2, tokenizer, "a", {"id": []})
     assert alone.surprisal.isnan().all()
     assert [*words.along(gpt2, tokenizer, "   ", {"id": []})] == []
+
+
+@pytest.mark.parametrize("template", ["E $A", "E E $A", "$A E", "E $A E", "E E E $A E E"])
+def test_tokens_that_the_tokenizer_adds_are_context_in_front_and_left_out_behind(gpt2, tokenizer, template):
+    """The tokenizer's own head replaces the token that begins a text; only tokens of the text have a surprisal."""
+    plain, end = tokenizer(TEXT)["input_ids"], tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        template.replace("E", end), None, [(end, tokenizer.eos_token_id)]
+    )
+    head = template.split("$A")[0].count("E")
+    found = [*words.along(gpt2, tokenizer, TEXT, {"id": []})]
+    assert [token.text for token in found] == [tokenizer.decode([token]) for token in plain]
+    ids = torch.tensor([tokenizer.eos_token_id] * max(head, 1) + plain)  # GPT-2 has one token for both ends of a text
+    surprisal = torch.stack([token.surprisal[0, LAYERS] for token in found])
+    torch.testing.assert_close(surprisal, own_surprisal(gpt2, ids)[max(head, 1) - 1 :], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "expected"),
+    [
+        ("ab  cd", [(0, 2), (2, 4), (4, 6)], [0, 1, 1]),  # a token of blanks alone
+        ("ab  cd", [(0, 1), (1, 2), (2, 6)], [0, 0, 1]),
+        (" ab cd ", [(0, 1), (1, 3), (4, 6), (6, 7)], [0, 0, 1, 1]),  # offsets without the blank, as RoBERTa's
+        ("ab cd", [(0, 2), (2, 2), (3, 5)], [0, 1, 1]),  # a token of no character, behind a word
+        ("\u00e9 \u00e8", [(0, 1), (0, 1), (1, 3), (2, 3)], [0, 0, 1, 1]),  # halves of a character
+    ],
+)
+def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text, spans, expected):
+    class Stub:
+        is_fast, bos_token_id = True, 0
+
+        def __call__(self, text, **_):
+            n = len(spans)
+            return {"input_ids": [5] * n, "special_tokens_mask": [0] * n, "offset_mapping": spans}
+
+    assert [token.word for token in words.along(gpt2, Stub(), text, {"id": []})] == expected
 
 
 @pytest.fixture
@@ -183,6 +261,9 @@ def test_what_a_lens_lacks_is_said_in_one_line(fitted, bert_folder, tmp_path):
     lens = shortcut.Lens.load(fitted[1], "words", "jacobian", out=tmp_path)
     with pytest.raises(Problem, match=r"words@jacobian/1_3.pickle not found: run add_linreg.py --map jacobian first"):
         lens.transport(torch.ones(D), 1)
+    for kind in ("jacobian", "tuned"):  # no command would make a map of theirs into a layer before the last
+        with pytest.raises(Problem, match=f"^{kind} maps lead into the last layer only: take {LAYERS} as target, or"):
+            shortcut.Lens.load(fitted[1], "words", kind, out=tmp_path).transport(torch.ones(D), 0, 2)
     with pytest.raises(Problem, match="not found: run bert_add_linreg.py first"):
         shortcut.Lens.load(bert_folder, "words", out=tmp_path).transport(torch.ones(D), 0)
     with pytest.raises(Problem, match="not found: run python -m shortcut import first"):

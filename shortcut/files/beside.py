@@ -14,7 +14,7 @@ from shortcut.predictions import LENS, TOP, Predictions
 
 LENSES = ("id", "mat")  # the modes that read out a state as it is or after one map: they exit early, and are lenses
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
-COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`
+COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`, `tokens` last
 
 
 def load_schedules(path: Path, n: int, L: int) -> list[dict[str, Any]]:
@@ -41,19 +41,17 @@ def load_schedules(path: Path, n: int, L: int) -> list[dict[str, Any]]:
 
 
 def gaps_dict(
-    judged: dict[str, Predictions], positions: torch.Tensor, tau: float, costs: dict[str, float]
+    judged: dict[str, Predictions], positions: torch.Tensor, tau: float, costs: dict[str, Any]
 ) -> dict[str, Any]:
     """What is kept of early exits: `tau`, `positions` int64 [n], `costs`, and by mode the gaps, float32 [L + 1, n]."""
     of = {mode: judged[mode].gap for mode in LENSES if mode in judged}
     return {"tau": tau, "positions": positions, "costs": costs, **of}
 
 
-def load_gaps(
-    path: Path, n: int, L: int
-) -> tuple[float, torch.Tensor, dict[str, torch.Tensor], dict[str, float] | None]:
+def load_gaps(path: Path, n: int, L: int) -> tuple[float, torch.Tensor, dict[str, torch.Tensor], dict[str, Any] | None]:
     """Read a file of `gaps_dict`: tau, positions, the gaps by mode, of n sentences and L layers, and the costs.
 
-    These are None in files of before that lack them.
+    The costs are None in files of before, which lack them or the tokens of each sentence.
     """
     value = load(path)
     with inside(path):
@@ -66,8 +64,13 @@ def load_gaps(
             fits = is_tensor(gaps, torch.float32, (L + 1, n)) and gaps.isfinite().all()
             expect(fits, f"{mode} is {got(gaps)}, expected float32 [{L + 1}, {n}], all of it finite")
         costs = value.get("costs")
-        fits = isinstance(costs, dict) and costs.keys() == {*COSTS} and all(map(is_finite, costs.values()))
-        expect(costs is None or (fits and min(costs.values()) > 0), f"costs is {got(costs)}, expected those of {COSTS}")
+        if costs is not None:
+            fits = isinstance(costs, dict) and costs.keys() == {*COSTS}
+            *numbers, tokens = (tensor(costs[name]) for name in COSTS) if fits else [None]
+            fits = fits and all(is_finite(x) and x > 0 for x in numbers)
+            fits = fits and (is_finite(tokens) or (is_tensor(tokens, torch.int64, (n,)) and int(tokens.min()) > 0))
+            expect(fits, f"costs are not {', '.join(COSTS)}: numbers above 0 and int64 [{n}]")
+            costs = None if is_finite(tokens) else costs | {"tokens": tokens}  # of before: their mean
     return float(value["tau"]), positions, of, costs
 
 

@@ -6,9 +6,8 @@
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RepositoryNotFoundError
@@ -30,14 +29,10 @@ HUB_ERRORS = (OSError, HTTPError, EntryNotFoundError, HFValidationError)
 Progress = Callable[[list], Iterable]  # the same items, shown as they are dealt with
 
 
-def fetch(
-    repository: str, files: Names, *, force: bool, notice: Callable[[str], None], progress: Progress,
-    expects: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+def fetch(repository: str, files: Names, *, force: bool, notice: Callable[[str], None], progress: Progress) -> None:
     """Download a repository's matrices of a model and dataset; they get no entries in the manifest.
 
-    What is there is kept, unless `force`, if it was fitted on the model of the fingerprints `expects`; what is no
-    matrix is not put in place.
+    What is there is kept, unless `force`; what is no matrix is not put in place.
     """
     disable_progress_bars()  # ours counts matrices
     revision, names = _listing(repository, files)
@@ -46,9 +41,6 @@ def fetch(
         there = [name for name in names if (folder / name).exists() and not force]
         missing = [name for name in names if name not in there]
         if there:
-            Provenance(files, lambda script, path: expects or {}).check(
-                [folder / name for name in there], lambda _: None
-            )
             notice(f"kept {len(there)} matrices that are in {shown} already (--force replaces them)")
         d = len(formats.load_matrix(folder / there[0], None)) if there else None
         for name in progress(missing):
@@ -100,13 +92,8 @@ def _fetch_one(repository: str, revision: str, files: Names, name: str, d: int |
     return len(A)
 
 
-def export(
-    files: Names, notice: Callable[[str], None], progress: Progress, expects: Mapping[str, Any] | None = None
-) -> None:
-    """Write every matrix of a model and dataset, by its name, to one safetensors file.
-
-    Raises Problem: a matrix was fitted on another model than that of the fingerprints `expects`.
-    """
+def export(files: Names, notice: Callable[[str], None], progress: Progress) -> None:
+    """Write every matrix of a model and dataset, by its name, to one safetensors file."""
     folder = files.matrices
     paths = sorted((p for p in folder.glob("*.pickle") if MATRIX.fullmatch(p.name)), key=lambda p: _order(p.name))
     if not paths:
@@ -114,7 +101,7 @@ def export(
         raise Problem(f"{files.relative(folder)} holds no matrix: run {first} first, or fetch published ones")
     target, more = folder / SAFETENSORS, KINDS[files.kind or LEAST_SQUARES].intercept
     made = {"reads": paths, "writes": [target], "settings": {}, "notice": notice, "force": True}
-    with Outputs(Provenance(files, lambda script, path: expects or {}), "shortcut export", **made) as outputs:
+    with Outputs(Provenance(files), "shortcut export", **made) as outputs:
         d = len(formats.load_matrix(paths[0], None, intercept=more))
         for path in paths:  # before the old file goes
             formats.load_matrix(path, d, intercept=more)

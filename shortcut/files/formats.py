@@ -18,13 +18,14 @@ from shortcut.files.unpickle import load_all
 from shortcut.predictions import TOP
 from shortcut.tokens import Tokenized
 
+TOO_FEW = "holds {} sentence, expected at least {}: raise VAL in config.py"
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 MOST_LAYERS = 1_000  # that scores may be of
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
+ADDED = "added_tokens"  # beyond them, a list of ids: the `Tokenized.added`, where there are any
 MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
-
 Scores = dict[tuple[int, int], float]
 
 
@@ -48,21 +49,23 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
     Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is;
-    `masked_tokens` are those that [MASK] stands for.
+    `masked_tokens` are those that [MASK] stands for (-1: one that the tokenizer adds), `added_tokens` those that the
+    tokenizer puts at the head.
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()}
+    more |= {ADDED: [*tokenized.added] or None}
     return found | {name: x for name, x in more.items() if x is not None}
 
 
-def load_tokenized(path: Path) -> Tokenized:
-    """Read a file of `tokenized_dict`."""
+def load_tokenized(path: Path, least: int = 1) -> Tokenized:
+    """Read a file of `tokenized_dict`; raises Problem if it has fewer than `least` sentences."""
     value = load(path)
     with inside(path):
-        return _tokenized(value)
+        return _tokenized(value, least)
 
 
-def _tokenized(value: Any) -> Tokenized:
+def _tokenized(value: Any, least: int = 1) -> Tokenized:
     whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions"} <= value.keys()
     expect(whole, f"holds {got(value)}, expected a dict with tokenized_sentences and token_positions")
     sentences, positions = value["tokenized_sentences"], value["token_positions"]
@@ -73,6 +76,7 @@ def _tokenized(value: Any) -> Tokenized:
     expect(whole_numbers, f"token_positions is {got(positions)}, expected an int64 tensor")
     as_many = type(sentences) is list and sentences and positions.shape == (len(sentences),)
     expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
+    expect(len(positions) >= least, TOO_FEW.format(len(positions), least))
     lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
         row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
@@ -81,14 +85,20 @@ def _tokenized(value: Any) -> Tokenized:
             lowest[key] = int(ids.min())
         within = 0 <= position < len(ids) and lowest[key] >= 0
         expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+    added = value.get(ADDED, [])
+    head = type(added) is list and all(type(i) is int for i in added)
+    expect(head, f"{ADDED} is {got(added)}, expected a list of ids (int)")
+    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True) if added else ()):
+        begins = position >= len(added) and ids[: len(added)].tolist() == added
+        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
     more = {field: _more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
-    return Tokenized(sentences, positions.long(), **more)
+    return Tokenized(sentences, positions.long(), **more, added=tuple(added))
 
 
 def _more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
-    numbers = tensor(value[name])
-    fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= 0
-    expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below 0")
+    numbers, least = tensor(value[name]), 0 if name == NUMBERS else -1  # -1: no token of the sentence
+    fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= least
+    expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below {least}")
     return numbers
 
 
@@ -105,8 +115,8 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
         yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
 
 
-def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
-    """Read a file of `state_batches`: the sentences, and their states [L + 1, n, d]."""
+def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, torch.Tensor]:
+    """Read a file of `state_batches`: the sentences, at least so many, and their states [L + 1, n, d]."""
     sentences, positions, states = [], [], []
     more: dict[str, list[torch.Tensor]] = {field: [] for field in MORE.values()}
     room = path.stat().st_size  # a pickle may name one tensor for all its layers
@@ -126,6 +136,7 @@ def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
         whole = len(more[field]) in (0, len(states))
         expect(whole, f"{path} has {name} in some of its batches, expected all or none")
     known = {field: torch.cat(of_all) for field, of_all in more.items() if of_all}
+    expect(len(sentences) >= least, f"{path}: {TOO_FEW.format(len(sentences), least)}")
     return Tokenized(sentences, torch.cat(positions), **known), h
 
 

@@ -4,6 +4,8 @@
     jlens        lens.pt, {"J": {l: A_(l+1)L, float16}, "n_prompts", "source_layers", "d_model"}; its layer l is what
                  leaves block l, counted from 0, so that it has no h_0
 
+Both are published under other file names too. A file that names another model or target layer is refused.
+
 Read with `weights_only`, so that nothing in them is run.
 """
 
@@ -19,15 +21,18 @@ from shortcut.files import store
 from shortcut.files.checks import expect, got, inside, is_tensor
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
+Origin = dict[str, str]  # the estimator and the revision that a file names
 
 
 class Format(NamedTuple):
     """How a lens is written and read."""
 
     kind: str  # of the maps that it is read as, a row of `linear.KINDS`
-    files: tuple[str, ...]  # what lies in its folder
+    files: tuple[str, ...]  # that are written: its tensors, then what is read beside these
     write: Callable[[Maps, str, int], dict[str, bytes]]  # from the maps, the model's name and n sentences
-    read: Callable[[Path, int, int, str], Maps]  # from its folder, d, L and the model's name
+    read: Callable[
+        [Path, int, int, str], tuple[Maps, Origin]
+    ]  # from the file of its tensors, d, L and the model's name
     first: int  # the layer from which on it has maps
 
 
@@ -44,23 +49,21 @@ def _write_tuned(maps: Maps, model: str, n: int) -> dict[str, bytes]:
     return {"params.pt": _bytes(state), "config.json": store.dump_json(config)}
 
 
-def _read_tuned(folder: Path, d: int, L: int, model: str) -> Maps:
-    config, state = store.load_json(folder / "config.json"), _load(folder / "params.pt")
-    with inside(folder):
+def _read_tuned(path: Path, d: int, L: int, model: str) -> tuple[Maps, Origin]:
+    config, state = store.load_json(path.parent / "config.json"), _load(path)
+    with inside(path.parent):
         whole = isinstance(config, dict) and isinstance(state, dict)
-        expect(whole, "holds no tuned lens: expected config.json and params.pt, a dict each")
+        expect(whole, f"holds no tuned lens: expected config.json and {path.name}, a dict each")
         of = {name: config.get(name) for name in ("d_model", "num_hidden_layers", "base_model_name_or_path")}
-        name = str(of["base_model_name_or_path"]).rstrip("/").rpartition("/")[2]
-        same = (of["d_model"], of["num_hidden_layers"], name) == (d, L, model)
+        same = (of["d_model"], of["num_hidden_layers"], Path(str(of["base_model_name_or_path"])).name) == (d, L, model)
         found = f"{of['base_model_name_or_path']} ({of['num_hidden_layers']} layers of width {of['d_model']})"
         expect(same, f"is a lens of {found}, expected one of {model} ({L} layers of width {d})")
-        maps = []
+        state, maps = {str(key).removeprefix("layer_translators."): x for key, x in state.items()}, []  # older files
         for l in range(L):
-            weight, bias = (
-                _matrix(state.get(f"{l}.{part}"), size) for part, size in (("weight", (d, d)), ("bias", (d,)))
-            )
+            weight = _matrix(state.get(f"{l}.weight"), (d, d))
+            bias = torch.zeros(d) if config.get("bias") is False else _matrix(state.get(f"{l}.bias"), (d,))
             maps.append(torch.cat([weight + torch.eye(d), bias[:, None]], 1))
-    return maps
+    return maps, _origin(config)
 
 
 def _write_jacobian(maps: Maps, model: str, n: int) -> dict[str, bytes]:
@@ -72,24 +75,46 @@ def _write_jacobian(maps: Maps, model: str, n: int) -> dict[str, bytes]:
     return {"lens.pt": _bytes({"J": J, "n_prompts": n, "source_layers": [*J], "d_model": len(maps[0])})}
 
 
-def _read_jacobian(folder: Path, d: int, L: int, model: str) -> Maps:
-    lens = _load(folder / "lens.pt")
-    with inside(folder / "lens.pt"):
+def _read_jacobian(path: Path, d: int, L: int, model: str) -> tuple[Maps, Origin]:
+    lens = _load(path)
+    with inside(path):
         whole = isinstance(lens, dict) and isinstance(lens.get("J"), dict)
         expect(whole, f"holds {got(lens)}, expected a dict with J")
         J, of = lens["J"], lens.get("d_model")
         expect(of == d, f"is a lens of a model of width {of}, expected {d}")
+        parts = [("", lens), ("metadata.", lens.get("metadata"))]
+        said = {f"{place}{key}": x for place, of in parts if isinstance(of, dict) for key, x in of.items()}
+        for key, x in said.items():
+            if key.endswith("target_layer"):
+                expect(x in (None, L - 1), f"has {key} {x!r}, expected {L - 1}: maps into the last block")
+            if key.endswith("model_name"):
+                expect(
+                    x is None or Path(str(x)).name == model,
+                    f"has {key} {x!r}, expected {model}: a lens of another model",
+                )
         lacks = [l for l in range(L - 1) if l not in J]
         more = [l for l in J if type(l) is not int or not 0 <= l < L]
         what = f"has layers {_few([*J])}, expected 0 to {L - 2}: a lens of another model, or of some layers alone"
         expect(not (lacks or more), what)
-        return [torch.eye(d), *(_matrix(J[l], (d, d)) for l in range(L - 1))]
+        return [torch.eye(d), *(_matrix(J[l], (d, d)) for l in range(L - 1))], _origin(said)
 
 
 FORMATS = {
     "tuned-lens": Format("tuned", ("params.pt", "config.json"), _write_tuned, _read_tuned, 0),
     "jlens": Format("jacobian", ("lens.pt",), _write_jacobian, _read_jacobian, 1),
 }
+
+
+def only(place: object, names: list[str]) -> str:
+    """The only .pt file among the names in a folder; raises Problem if there is none, or several."""
+    found = sorted(name for name in names if name.endswith(".pt"))
+    if len(found) != 1:
+        raise Problem(f"{place} holds {len(found)} .pt files ({_few(found)}), expected one lens: name its file")
+    return found[0]
+
+
+def _origin(said: dict[str, Any]) -> Origin:
+    return {key: str(x) for key, x in said.items() if key.endswith(("estimator", "revision")) and x is not None}
 
 
 def _matrix(value: Any, shape: tuple[int, ...]) -> torch.Tensor:

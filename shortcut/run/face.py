@@ -1,6 +1,6 @@
 """What the scripts have made, in Python: `shortcut.Lens`."""
 
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -26,7 +26,8 @@ class Lens:
     def __init__(self, model: Model, tokenizer, files: Names):
         self.model, self.tokenizer, self.files = model, tokenizer, files
         self.kind = files.kind or LEAST_SQUARES
-        self._provenance = Provenance(files, lambda script, path: self._fingerprints)
+        self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
+        self._provenance = Provenance(files, lambda script, path: self._fingerprints())
         self._maps: dict[tuple[int, int], torch.Tensor] = {}
 
     @classmethod
@@ -46,18 +47,17 @@ class Lens:
         loaded = loading.load(found, masked=files.masked, device=device)
         return cls(loaded, loading.load_tokenizer(found, masked=files.masked), files)
 
-    @cached_property
-    def _fingerprints(self) -> dict[str, str | None]:  # reading the weights can take seconds
-        return checkpoint.fingerprints(self.model.name)
-
     def map(self, source: int, target: int) -> torch.Tensor:
         """A from layer `source` to `target`, float32 [d, d], or [d, d + 1] with an intercept.
 
-        Raises Problem: it was not fitted, or for another model; the command to run is named.
+        Raises Problem: it was not fitted, or for another model (the command to run is named), or its kind has none.
         """
         key = source, target
         if key not in self._maps:
-            path = self.files.matrix(*key)
+            path, L = self.files.matrix(*key), self.model.n_layers
+            if KINDS[self.kind].last_only and target < L:
+                only = f"{self.kind} maps lead into the last layer only"
+                raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
             self._provenance.check([path], lambda _: None)
@@ -83,13 +83,14 @@ class Lens:
         return self.model.read_out(h.to(self.model.device))
 
     def states(self, text: str) -> torch.Tensor:
-        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d].
+        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; its T decides about "longrope" embeddings.
 
-        Raises Problem: more tokens than the model takes, or none.
+        Raises Problem: more tokens than the model or its tokenizer takes, or none.
         """
+        longest = tokens.longest(self.model.context, self.tokenizer)
         ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
-        if not 0 < len(ids) <= self.model.context:
-            raise Problem(f"the text has {len(ids)} tokens, expected 1 to {self.model.context}")
+        if not 0 < len(ids) <= longest:
+            raise Problem(f"the text has {len(ids)} tokens, expected 1 to {longest}")
         tokens.check([ids], self.model.vocabulary)
         return torch.stack([h.to(self.model.device) for h in representations.whole(self.model, ids)])
 

@@ -1,11 +1,10 @@
 """Lenses passed on and taken over: `python -m shortcut export --to`, `import`, `fetch --from`.
 
 What is exported is loaded again and judged on the validation sentences beside the float32 maps it was made of, layer
-by layer: a range check would not see that half precision ruins a map of large gain along a direction that the states
-hardly have (see `quality`).
+by layer: a range check would not see what half precision does to a map of large gain along a direction that the
+states hardly have (see `quality`).
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,36 +14,38 @@ from typing import Any
 import huggingface_hub
 import torch
 
-from shortcut import Problem, linear, metrics, one_line, representations
+from shortcut import Problem, linear, one_line, representations
 from shortcut.files import formats, store
-from shortcut.files.lenses import FORMATS, Maps
+from shortcut.files.exchange import HUB_ERRORS
+from shortcut.files.lenses import FORMATS, Maps, only
 from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
-from shortcut.intervals import Estimate, proportion
+from shortcut.intervals import average, proportion
 from shortcut.models import Model
 from shortcut.run import checkpoint, loading
 from shortcut.run.options import SETTINGS
 from shortcut.tokens import Tokenized
 
-WORSE = 0.005  # r2 and Precision@1 that a layer may lose
+WORSE = 0.005  # r2 and Precision@1 that a layer may lose, if the interval of the loss excludes zero
 Notice = Callable[[str], None]
 PUBLISHED = {"tuned-lens": "spaces/AlignmentResearch/tuned-lens/lens"}  # a folder a model
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Maps on the validation sentences, a value a layer 0 ... L - 1."""
+    """Maps on n validation positions, for each layer 0 ... L - 1."""
 
-    r2: list[float]
-    precision: list[Estimate]  # @1
+    r2: list[torch.Tensor]  # float64 [n], the share of each position in r2, which is their mean
+    hits: list[torch.Tensor]  # float64 [n], 1 where the best token is that of the model
+    groups: torch.Tensor | None  # int64 [n], the sentence of each position; None: one each
 
 
 def export(model: str, files: Names, to: str, notice: Notice) -> None:
     """Write the maps into layer L as a lens of another tool, with a card, if it is as good as they are.
 
     Raises Problem: one is missing; a tuned lens of a masked model, which that tool does not know; or a layer at which
-        r2 or Precision@1 is more than `WORSE` below that of the maps in float32; or maps of another model.
+        r2 or Precision@1 is lower than that of the maps in float32 (see `_check`); or maps of another model.
     """
     if files.masked and to == "tuned-lens":
         raise Problem("tuned-lens knows no masked model: export --to jlens, or safetensors without --to")
@@ -67,7 +68,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     with tempfile.TemporaryDirectory() as there:
         for name, content in written.items():
             Path(there, name).write_bytes(content)
-        again = of.read(Path(there), d, L, files.model_name)
+        again, _ = of.read(Path(there, of.files[0]), d, L, files.model_name)
     own, its = judge(loaded, tokenized, maps), judge(loaded, tokenized, again)
     _check(own, its, of.first, to)
     whose = {"model": model if not Path(model).is_dir() else files.model_name, "n": len(tokenized)}
@@ -87,10 +88,17 @@ def judge(model: Model, tokenized: Tokenized, maps: Maps) -> Judged:
     for batch in representations.batches(model, tokenized, 1024):
         h[:, batch.rows] = representations.run(model, batch).h.cpu()
     best = _best(model, h[-1])
-    of = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
+    groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
     made = [linear.apply(A, h[l]) for l, A in enumerate(maps)]
-    r2 = [metrics.r2_score(states, h[-1]).mean for states in made]
-    return Judged(r2, [proportion(_best(model, states) == best, of) for states in made])
+    hits = [(_best(model, states) == best).double() for states in made]
+    return Judged([_r2(states, h[-1]) for states in made], hits, groups)
+
+
+def _r2(states: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """r2 over coordinates c that vary as a mean over positions s: 1 - n mean_c((target_sc - states_sc)^2 / sst_c)."""
+    states, target = states.double(), target.double()
+    sst = (target - target.mean(0)).square().sum(0)
+    return 1 - len(target) * ((target - states).square() / sst)[:, sst > 0].mean(1)
 
 
 def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
@@ -98,15 +106,17 @@ def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
 
 
 def _check(own: Judged, its: Judged, first: int, to: str) -> None:
-    """Raise Problem, naming the layers, where what was written is worse than what it was made of."""
+    """Raise Problem, naming the layers, at a loss above `WORSE` whose paired 95% interval excludes zero."""
     worse = []
     for l in range(first, len(own.r2)):
-        (a, p), (b, q) = ((judged.r2[l], judged.precision[l].mean) for judged in (own, its))
-        if not (a - b <= WORSE and p - q <= WORSE):
+        (a, p), (b, q) = ((judged.r2[l], judged.hits[l]) for judged in (own, its))
+        losses = [average(before - after, own.groups) for before, after in ((a, b), (p, q))]
+        if not all(loss.mean <= WORSE or loss.low <= 0 for loss in losses):
+            a, p, b, q = (x.mean() for x in (a, p, b, q))
             worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")
     if worse:
         told = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
-        raise Problem(f"not exported: as {to} has numbers, these maps are ruined at layers {told}")
+        raise Problem(f"not exported: rounded to the numbers of {to}, the lens loses at layers {told}")
 
 
 def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
@@ -115,8 +125,8 @@ def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
     told = "\n".join(f"- {name}: {made[name]}" for name in map(str.lower, SETTINGS) if name in made)
     used = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     rows = "\n".join(
-        f"| {l} | {r2:.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
-        for l, (r2, p) in enumerate(zip(own.r2, own.precision, strict=True))
+        f"| {l} | {own.r2[l].mean():.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
+        for l, p in enumerate(proportion(hits, own.groups) for hits in own.hits)
     )
     return f"""---
 base_model: {made["model"]}
@@ -146,23 +156,22 @@ Licence: not chosen yet. That of the model, and of the text that it was fitted o
 
 
 def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Put a lens of another tool, a folder or its file, in place as maps of its kind.
+    """Put a lens of another tool in place as maps of its kind: the file named, or the only .pt file of a folder.
 
-    Raises Problem: it is damaged, of another shape, not finite, or of another model.
+    Raises Problem: it is damaged, of another shape, not finite, or of another model or target layer.
     """
-    of_format = FORMATS[of]
-    folder = source.parent if source.is_file() else source
+    of_format, named = FORMATS[of], source.is_file() or source.suffix == ".pt"
+    path = source if named else source / only(source, [path.name for path in source.glob("*.pt")])
     loaded = loading.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
-    for name in of_format.files:
-        if not (folder / name).is_file():
-            raise Problem(f"{folder} holds no {name}: expected a {of} folder ({', '.join(of_format.files)})")
-    maps = of_format.read(folder, d, L, files.model_name)
+    maps, origin = of_format.read(path, d, L, files.model_name)
+    for key, value in origin.items():
+        notice(f"  the file has {key} {value}")
     if of_format.first:
         notice("  a Jacobian lens has nothing of the embeddings: at layer 0 the state stands as it is")
     targets = [files.matrix(l, L) for l in range(L)]
-    settings = {"map": of_format.kind, "imported": {name: sha256(folder / name) for name in of_format.files}}
-    settings |= checkpoint.fingerprints(model)
+    hashes = {name: sha256(path.with_name(name)) for name in (path.name, *of_format.files[1:])}
+    settings = {"map": of_format.kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
     more = {"settings": settings, "notice": notice, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
         for path, A in zip(targets, maps, strict=True):
@@ -172,15 +181,17 @@ def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, for
 
 
 def fetch(source: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Download a lens from the hub and take it; `source` is [spaces/]OWNER/NAME[/FOLDER]."""
+    """Download a lens from the hub and take it; `source` is [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
     kind_of, rest = ("space", source.removeprefix("spaces/")) if source.startswith("spaces/") else ("model", source)
-    owner, name, *folder = rest.split("/")
-    with tempfile.TemporaryDirectory() as there:
-        for wanted in FORMATS[of].files:
-            path = "/".join([*folder, wanted])
-            try:
-                got = huggingface_hub.hf_hub_download(f"{owner}/{name}", path, repo_type=kind_of)
-            except Exception as error:  # of many kinds
-                raise Problem(f"cannot fetch {path} of {owner}/{name} on the hub ({one_line(error, 120)})") from error
-            shutil.copy(got, there)
-        take(Path(there), model, files, of, notice, force=force)
+    owner, name, *inside = rest.split("/")
+    what, on = "/".join(inside), {"repo_id": f"{owner}/{name}", "repo_type": kind_of}
+    try:
+        if not what.endswith(".pt"):
+            listed = [path.rpartition("/") for path in huggingface_hub.list_repo_files(**on)]
+            inside.append(only(f"{source} on the hub", [file for folder, _, file in listed if folder == what]))
+        for file in (*FORMATS[of].files[1:], inside[-1]):
+            what = "/".join([*inside[:-1], file])
+            path = huggingface_hub.hf_hub_download(filename=what, **on)
+    except HUB_ERRORS as error:
+        raise Problem(f"cannot fetch {what} of {owner}/{name} on the hub ({one_line(error, 120)})") from error
+    take(Path(path), model, files, of, notice, force=force)

@@ -47,8 +47,7 @@ def look_inside(work: Work) -> None:
     for sentence, grid in zip(sentences, grids, strict=True):
         figure = f"sentence_{slug(sentence)}{others}"
         made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}
-        plots_of = work.files.own_kind.plots(figure)
-        with work.outputs(jumps, plots_of, **made_with, **fingerprints) as outputs:
+        with work.outputs(jumps, work.files.own_kind.plots(figure), **made_with, **fingerprints) as outputs:
             showing.draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.own_kind.title)})
         work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
 

@@ -40,7 +40,15 @@ def show_r2(work: Work, outputs: Outputs) -> None:
         f"maps_{work.L}": maps.quality_figure(quality, title),
     }
     draw(work, outputs, figures)
-    work.say(tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]))
+    work.say("\n".join([tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
+
+
+def warnings(work: Work, r: Results | None = None) -> list[str]:
+    """The warnings that the fits of the maps at work printed, and of the other kinds that the results show."""
+    others = [files for files in work.files.others("lens") if r and r.lenses and files.kind in r.lenses.costs]
+    found = [(f.kind, entry) for f in [work.files, *others] for entry in work.provenance.entries(f.matrices).values()]
+    told = [f"{kind or LEAST_SQUARES} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
+    return [*dict.fromkeys(told)]
 
 
 def load_results(work: Work) -> Results:
@@ -71,7 +79,9 @@ def with_gaps(work: Work, r: Results) -> Results:
     hits = {mode: curve.values["precision@1"] for mode, curve in r.fixed.items() if len(curve.layers) == r.n_layers + 1}
     exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
     early = {mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()}
-    return replace(r, early=early, costs=costs and early_exit.Costs(**costs))
+    if not costs:
+        work.say(f"{path.name} lacks the tokens of each sentence, for net saving: {{add,bert_add}}_results.py --force")
+    return replace(r, early=early, costs=costs and early_exit.Costs(**costs), masked=work.masked)
 
 
 def with_schedules(work: Work, r: Results) -> Results:
@@ -111,14 +121,13 @@ def with_lenses(work: Work, r: Results) -> Results:
 
 
 def _cost(work: Work, files: Names) -> str:
-    """What the maps took, in words: passes a sentence, and the time of their script."""
+    """The passes a sentence that the maps took, and how many maps; the time is in the manifest only."""
     entries = {path: entry for path, entry in work.provenance.entries(files.matrices).items() if path[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
     probes = {entry["probes"] for entry in entries.values() if "probes" in entry}
     passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
-    seconds = max(entry.get("seconds", 0) for entry in entries.values())
-    return f"{passes} a sentence, {seconds:.0f} s for {len(entries)} maps"
+    return f"{passes} a sentence for {len(entries)} maps"
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
@@ -183,6 +192,7 @@ def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
         told += maps.r2_tables(r2) if r2 else []
         told += [maps.quality_table(quality)] if quality else []
         numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
+        numbers["warnings"] = warnings(work, r) or None
         page = report.page(r, numbers, files.title, pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:

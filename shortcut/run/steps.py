@@ -21,6 +21,7 @@ from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
 FEW_PROBES = 10  # times the width of the states
+TIES = 0.005  # share of sentences whose best two tokens have equal logits, above which it is printed
 SCHEDULES = "schedules"  # what the predictions of all schedules together go by, beside the modes
 
 
@@ -40,7 +41,7 @@ def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """The sentences of every split as tokens, with a position each; for a masked model, masked there."""
     tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
     context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
-    longest, several = min(context, tokenizer.model_max_length), work.config.POSITIONS
+    longest, several = tokens.longest(context, tokenizer), work.config.POSITIONS
     drawing = tokens.Drawing(longest, work.args.seed, added=work.masked, positions=several)
     tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, drawing, work.say)
     for found in tokenized.values():
@@ -86,7 +87,12 @@ def judged(
     fields = Predictions.__dataclass_fields__
     modes = [mode for mode in (*MODES, SCHEDULES) if f"{mode} topk" in found]
     names = {mode: [name for name in fields if f"{mode} {name}" in found] for mode in modes}
-    return {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in names[mode]}) for mode in modes}
+    made = {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in names[mode]}) for mode in modes}
+    if (share := max(of.gap.eq(0).double().mean(1).max().item() for of in made.values())) > TIES:
+        work.say(
+            f"  the best two tokens tie in up to {share:.1%} of the sentences: logits in half precision are rounded"
+        )
+    return made
 
 
 def _gather(
@@ -103,15 +109,24 @@ def fits(
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:
     """(i, j), the fit of A from h[i] to h[j] and its numbers, for each of those wanted (see `linear.fit_pairs`).
 
-    Of those `into` a layer also how well those of either half of the sentences agree.
+    Those `into` a layer also have the agreement of halves, the spectrum and the warning of their fit.
     """
     rcond, kind = work.config.RCOND, linear.KINDS[work.kind].of_rank(work.config.RANK)
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
+    warning = {"warning": line} if (line := kind.warning(*h[0].shape)) else {}
     for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
         if j == into and len(h[i]) > 1:
-            halves = quality.split_half(h[i].to(work.device), h[j].to(work.device), rcond, kind)
-            numbers |= {"split_half_r2": _rounded(halves)}
-        yield (i, j), A, numbers
+            X, Y = h[i].to(work.device), h[j].to(work.device)
+            halves = {"split_half_r2": _rounded(quality.split_half(X, Y, rcond, kind))}
+            yield (i, j), A, numbers | halves | _spectrum(A.to(work.device), X) | warning
+        else:
+            yield (i, j), A, numbers
+
+
+def _spectrum(A: torch.Tensor, X: torch.Tensor) -> dict[str, Any]:
+    """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
+    values = quality.directions(X).spectrum(A)
+    return {"spectrum": [*map(_rounded, values.tolist())], "effective_rank": _rounded(quality.effective_rank(values))}
 
 
 def jacobians(
@@ -120,17 +135,19 @@ def jacobians(
     """(l, L), the mean derivative of h_L by h_l and its numbers, for each of those wanted (see `jacobian`)."""
     L, n, P = model.n_layers, len(tokenized), work.config.PROBES
     V = jacobian.probes(model.d, n, P, work.args.seed)
-    if n * P < FEW_PROBES * model.d:
-        work.say(f"  {n * P} probes for states of width {model.d}: a rough estimate, raise PROBES in config.py")
+    rough = f"{n * P} probes for states of width {model.d}: a rough estimate. Raise PROBES in config.py."
+    if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
+        work.say(f"  {rough}")
 
     def see(batch: Batch) -> gathering.Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
-    found = _gather(work, model, tokenized, see, "gradients")["found"]
+    found = _gather(work, model, tokenized, see, "probe gradients")["found"]
     for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
-        J, *halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        told = {"probes": P, "error": (halves[0] - halves[1]).norm().item(), "norm": J.norm().item()}
-        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if n > 1 else {}
+        J, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        told = {"states": n, "probes": P, "error": error, "norm": J.norm().item(), **warning}
+        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if halves else {}
+        told |= _spectrum(J, found[l]) if n > 1 else {}
         yield (l, j), J.float(), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
 
 
@@ -202,22 +219,20 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     found: dict[str, dict[str, Any]] = {name: {} for name in beside.QUALITY}
 
     last = [load_map(work, l, L, d).to(work.device) for l in range(L)]
+    entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
+    exact = [linear.KINDS[work.kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(cli.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
         of, direct = quality.directions(h[i]), quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
             A = last[i] if j == L else load_map(work, i, j, d).to(work.device)
             found["gain"][f"{i}_{j}"] = _rounded(of.gain(A))
-            if j < L:
+            if j < L and not exact[i]:
                 lost = direct - quality.r2(quality.composed(last[j], A), h[i], h[L])
                 found["composition_loss"][f"{i}_{j}"] = _rounded(lost)
-        spectrum = of.spectrum(last[i])
-        found["spectrum"][str(i)] = [_rounded(x) for x in spectrum.cpu().tolist()]
-        found["effective_rank"][str(i)] = _rounded(quality.effective_rank(spectrum))
-        entry = work.provenance.entry(work.files.matrix(i, L)) or {}
-        if "split_half_r2" in entry:
-            found["split_half_r2"][str(i)] = entry["split_half_r2"]
-        if "r2_by_rank" in entry:
-            found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entry["r2_by_rank"].items()]
+        for name in [name for name in ("split_half_r2", "spectrum", "effective_rank") if name in entries[i]]:
+            found[name][str(i)] = entries[i][name]
+        if "r2_by_rank" in entries[i]:
+            found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entries[i]["r2_by_rank"].items()]
     large = {name: gain for name, gain in found["gain"].items() if gain > quality.LARGE}
     if large:
         worst = max(large, key=large.get)

@@ -1,14 +1,16 @@
 """What every figure is drawn on: the one place that knows matplotlib. Each is written as PDF, PNG or CSV."""
 
 import contextlib
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shortcut import lens
+from shortcut.intervals import Estimate
 from shortcut.show import tables
 from shortcut.show.tables import Table
 
@@ -53,6 +55,11 @@ def figure(width: float, height: float, title: str, layout: str = "constrained")
     made = Figure(figsize=(width, height), layout=layout)
     made.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
     return made
+
+
+def ends(points: Sequence[Estimate]) -> list[list[float]]:
+    """The lower and the upper ends of the intervals, nan for a constant, which has none."""
+    return [[math.nan if x is None else x for x in of] for of in ([p.low for p in points], [p.high for p in points])]
 
 
 def count_in_integers(axis: Any) -> None:

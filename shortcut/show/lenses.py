@@ -86,12 +86,12 @@ def _draw(c: Comparison, metric: str, title: str) -> Any:
     ax = drawn.subplots()
     for lens, points in c.estimates[metric].items():
         colour, line = LENS_LOOKS[lens]
-        means, lows, highs = zip(*points[:-1], strict=True)
-        ax.fill_between(range(len(means)), lows, highs, color=colour, alpha=0.2, linewidth=0)
+        means = [point.mean for point in points[:-1]]
+        ax.fill_between(range(len(means)), *canvas.ends(points[:-1]), color=colour, alpha=0.2, linewidth=0)
         ax.plot(range(len(means)), means, color=colour, linestyle=line, label=lens)
     label = _name(c, metric).removesuffix(", %").split(", of the")[0].replace("that is there", "\nthat is there")
     ax.set(xlabel="layer", ylabel=label, xlim=(0, len(means) - 1))
-    highest = max(p.high for lens, of in c.estimates[metric].items() for p in of[lens == "id" : -1])
+    highest = max(p.high or p.mean for lens, of in c.estimates[metric].items() for p in of[lens == "id" : -1])
     ax.set_ylim(*((-0.02, 1.02) if metric.startswith("precision") else (0, 1.05 * highest)))  # id at 0 is far above
     count_in_integers(ax.xaxis)
     drawn.legend(loc="outside lower center", ncols=3)

@@ -81,20 +81,22 @@ def _number(value: float | None) -> str:
 
 
 def quality_table(of: Quality) -> Table:
-    """Of every map into the last layer, and of the worst way there by two maps."""
+    """Quality of the maps into the last layer, and the worst way there by two maps; "-" where there is no number."""
+    ranks = {l: f"{rank:.1f} of {len(of['spectrum'][l])}" for l, rank in of["effective_rank"].items()}
     worst = {
         i: max((x, k) for (a, k), x in of["composition_loss"].items() if a == i) for i, _ in of["composition_loss"]
     }
     rows = [
         [
-            str(l), _number(of["split_half_r2"].get(l)), f"{rank:.1f} of {len(of['spectrum'][l])}",
+            str(l), _number(of["split_half_r2"].get(l)), ranks.get(l, "-"),
             "{:.3f} by way of {}".format(*worst[l]) if l in worst else "-",
             f"{max(x for (i, _), x in of['gain'].items() if i == l):.3g}",
         ]
-        for l, rank in of["effective_rank"].items()
+        for l in sorted({i for i, _ in of["gain"]})
     ]  # fmt: skip
     header = ["layer", "halves agree, r2", "effective rank", "two jumps lose most r2", "gain, hardly there"]
-    return Table("How good the maps are, those into the last layer (gain: of any map of that source)", header, rows)
+    halves = "halves agree: r2 between two maps of n/2 training sentences each, on the training states"
+    return Table(f"How good the maps into the last layer are ({halves}; gain: of any map of that source)", header, rows)
 
 
 def quality_figure(of: Quality, title: str) -> Plot:
@@ -107,9 +109,10 @@ def quality_figure(of: Quality, title: str) -> Plot:
         told.append(f"The maps of two halves of the sentences agree with r² {min(halves):.2f} to {max(halves):.2f}")
     if lost:
         told.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one")
-    ranks = of["effective_rank"].values()
-    told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
-    return Plot(partial(_draw_quality, of, title), data, f"{data.title}. {'; '.join(told)}.")
+    if ranks := of["effective_rank"].values():
+        told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
+    told = "; ".join(told) or "Nothing is known of the fit of these maps"
+    return Plot(partial(_draw_quality, of, title), data, f"{data.title}. {told}.")
 
 
 def _key(key: Any) -> list[Any]:
@@ -126,17 +129,18 @@ def _values(xs: Any) -> list[tuple[int | None, float]]:
 def _draw_quality(of: Quality, title: str) -> Any:
     lost, ranks = of["composition_loss"], of["effective_rank"]
     drawn = figure(PAGE * (4 / 3 if of["r2_by_rank"] else 1), 2.7, title)
-    axes = [*drawn.subplots(1, 2 + bool(lost) + bool(of["r2_by_rank"]))]
-    L, d = max(ranks) + 1, len(next(iter(of["spectrum"].values())))
-    first = axes.pop(0)
-    first.plot(ranks.keys(), [rank / d for rank in ranks.values()], "--", color="gray", label=f"effective rank / {d}")
+    axes = [*drawn.subplots(1, 1 + bool(ranks) + bool(lost) + bool(of["r2_by_rank"]), squeeze=False)[0]]
+    L, first = max(i for i, _ in of["gain"]) + 1, axes.pop(0)
+    if ranks:
+        shares = [rank / len(of["spectrum"][l]) for l, rank in ranks.items()]
+        first.plot(ranks.keys(), shares, "--", color="gray", label="effective rank / d")
     if of["split_half_r2"]:
         first.plot(of["split_half_r2"].keys(), of["split_half_r2"].values(), color="blue", label="halves agree, $r^2$")
     lowest = min(0.0, *of["split_half_r2"].values()) if of["split_half_r2"] else 0.0
     first.set(
         title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(max(-1.0, lowest) - 0.02, 1.02)
     )
-    first.legend(loc="lower right")
+    first.legend(handles=[*first.lines], loc="lower right", title="" if first.lines else "not fitted here")
     count_in_integers(first.xaxis)
     if lost:
         ax, grid = axes.pop(0), np.full((L, L), np.nan)
@@ -154,12 +158,14 @@ def _draw_quality(of: Quality, title: str) -> Any:
         ax = axes.pop(0)
         for l, colour in chosen.items():
             ax.plot(*zip(*of["r2_by_rank"][l], strict=True), color=colour, linewidth=1)
-        ax.set(title="$r^2$ by rank (training)", xlabel="rank", xscale="symlog", xlim=(0, d), ylim=(None, 1.02))
+        ax.set(title="$r^2$ by rank (training)", xlabel="rank", xscale="symlog", xlim=(0, None), ylim=(None, 1.02))
+    if not ranks:
+        return drawn
     ax = axes.pop(0)
     for l, colour in chosen.items():
-        values = [x if x > 0 else np.nan for x in of["spectrum"][l]]
-        ax.plot(range(1, d + 1), values, color=colour, linewidth=1, label=f"layer {l}")
-    every = [x for l in range(L) for x in of["spectrum"][l] if x > 0] or [1.0]
+        values = [x if x > 0 else np.nan for x in of["spectrum"].get(l, [])]
+        ax.plot(range(1, len(values) + 1), values, color=colour, linewidth=1, label=f"layer {l}")
+    every = [x for spectrum in of["spectrum"].values() for x in spectrum if x > 0] or [1.0]
     lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
     ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
     ax.legend(loc="lower left", fontsize=6)

@@ -59,10 +59,10 @@ def _draw_alternation(r: Results, title: str) -> Any:
         for ax, points in ((above, [j.precision for j in of]), (below, [j.difference for j in of])):
             if ax is above and first == "chosen":  # of half of the sentences: no point beside the others
                 continue
-            y, low, high = ([getattr(point, end) for point in points] for end in ("mean", "low", "high"))
+            y = [point.mean for point in points]
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
             if ax is below or first == "r2":
-                ax.vlines(x, low, high, color=colour, linewidth=0.7)
+                ax.vlines(x, *canvas.ends(points), color=colour, linewidth=0.7)
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
@@ -113,13 +113,13 @@ def _draw_curves(
 def _line(ax, mode: str, curve: Curve, metric: str, **style) -> None:
     others = [other for other in MODES if other not in LOOKS]
     line, colour = LOOKS[mode][::-1] if mode in LOOKS else FREE[others.index(mode) % len(FREE)]
-    means, lows, highs = zip(*curve.estimates[metric], strict=True)
+    points = curve.estimates[metric]
     if curve.exits:  # all lambda as a line, those of the grid as points on it
         exact = curve.exits.along()[1:3]
         ax.plot(*exact, color=colour, linestyle=line, linewidth=1)
         line = ""
-    ax.fill_between(curve.layers, lows, highs, color=colour, alpha=0.25, linewidth=0)
-    ax.plot(curve.layers, means, color=colour, linestyle=line, **style)
+    ax.fill_between(curve.layers, *canvas.ends(points), color=colour, alpha=0.25, linewidth=0)
+    ax.plot(curve.layers, [point.mean for point in points], color=colour, linestyle=line, **style)
 
 
 def sentence_grid(grid: Grid, title: str) -> Plot:

@@ -26,7 +26,7 @@ def summary(
     layers = sorted({layer for by_layer in r.differences.values() for layer in by_layer})
     return {
         **{"model": model, "dataset": dataset, "matrices_from": matrices_from},
-        **{"layers": r.n_layers, "sentences": r.n, "confidence": 0.95},
+        **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "confidence": 0.95},
         "fixed_exit": {mode: _points(curve, "layer") for mode, curve in r.fixed.items()},
         "mat_minus_id": [
             {"layer": layer, **{metric: tables.interval(of[layer]) for metric, of in r.differences.items()}}
@@ -44,7 +44,7 @@ def summary(
         },
         "layers_saved_intervals": _saved(r.saved) or None,
         "layers_saved_net": {unit: _saved(of) for unit, of in r.net.items()} or None,
-        "costs": r.costs and vars(r.costs),
+        "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
         "alternation": [
             {
                 **{"first": j.first, "schedule": j.name, "blocks": j.k, "jumps": [list(jump) for jump in j.schedule]},
@@ -86,7 +86,8 @@ def page(r: Results, summary: dict[str, Any], title: str, figures: Iterable[tupl
     templates = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     return templates.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).render(
         r=r, title=title, estimate=tables.estimate, tables=told, figures=[_figure(*figure) for figure in figures],
-        claims=summary["paper"], data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
+        claims=summary["paper"], warnings=summary["warnings"],
+        data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
     )  # fmt: skip
 
 

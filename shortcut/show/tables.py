@@ -109,8 +109,10 @@ def _net(r: Results) -> list[Table]:
             ]
             for share in SHARES
         ]
-        what = {"token": "for one token, as with a cache", "sentence": f"for all {r.costs.tokens:.1f} tokens that run"}
-        cost = "a read-out costs {:.2f} blocks, a matrix {:.3f}".format(*r.costs.of("mat", unit))
+        T = r.costs.of(1, unit).tokens.double().mean().item()
+        what = {"token": "for one token, as with a cache", "sentence": f"for all tokens that run, {T:.1f} on average"}
+        read_out, matrix = (x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))
+        cost = f"a read-out costs {read_out:.2f} blocks, a matrix {matrix:.3f}"
         title = f"Blocks (of {r.n_layers}) saved net of read-outs and matrices, {what[unit]}: {cost}"
         tables.append(Table(title, ["Precision@1", *of], rows))
     return tables
@@ -186,12 +188,12 @@ def in_words(metric: str, kind: str, curves: Mapping[str, Curve]) -> str:
 def grid_points(grid: Grid) -> Table:
     """The cells of a grid, for CSV."""
     rows = [
-        [mode, layer, k, column, predicted[layer][k], grid.probabilities[mode][layer, k].item()]
-        for mode, predicted in grid.predicted.items()
-        for layer in range(len(predicted))
+        [mode, layer, k, column, texts[k], ids[k], grid.probabilities[mode][layer, k].item()]
+        for mode in grid.ids
+        for layer, (texts, ids) in enumerate(zip(grid.predicted[mode], grid.ids[mode], strict=True))
         for k, column in enumerate(grid.columns)
     ]
-    header = ["mode", "layer", "column", grid.column, "predicted", "probability"]
+    header = ["mode", "layer", "column", grid.column, "predicted", "predicted_id", "probability"]
     return Table(f"Predicted at each layer in “{grid.sentence}”", header, rows)
 
 
@@ -209,14 +211,15 @@ def grids(grid: Grid) -> list[Table]:
     return tables
 
 
-def interval(estimate: Estimate) -> dict[str, float]:
+def interval(estimate: Estimate) -> dict[str, float | None]:
     """A mean with its interval, as JSON has it."""
-    return {name: round(value, 6) for name, value in estimate._asdict().items()}
+    return {name: None if value is None else round(value, 6) for name, value in estimate._asdict().items()}
 
 
 def estimate(value: Estimate | None, metric: str = "precision@1", sign: str = "") -> str:
-    """A mean and half the width of its interval: Precision@k in percent, surprisal in nats."""
+    """A mean and half the width of its interval, if it has one: Precision@k in percent, surprisal in nats."""
     if value is None:
         return "-"
     scale, digits = (1, 3) if metric == "surprisal" else (100, 1)
-    return f"{scale * value.mean:{sign}.{digits}f} ±{scale * (value.high - value.low) / 2:.{digits}f}"
+    half = "" if value.low is None else f" ±{scale * (value.high - value.low) / 2:.{digits}f}"
+    return f"{scale * value.mean:{sign}.{digits}f}{half}"

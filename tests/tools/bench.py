@@ -4,13 +4,16 @@ The direct way is the obvious one, and in substance that of the original code: o
 time, one library fit a pair, the model run anew for every layer, mapping and lambda. Both ways work on
 the same input, random weights of gpt2's true shape and random tokens in sentences as long as
 Wikipedia's, and must give the same numbers before any time is printed. Each is measured on the sizes
-the table names and extrapolated to the paper's setting, 9,000 + 3,000 sentences, in proportion.
+the table names and extrapolated to the paper's setting, 9,000 + 3,000 sentences, in proportion. With
+--tiny the model and all sizes are small, which takes seconds and tells nothing but that both ways agree.
 """
 
+import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -31,18 +34,52 @@ from shortcut.predictions import Predictions
 from shortcut.run import loading
 from shortcut.tokens import Tokenized
 
-TRAIN, VAL = 9_000, 3_000
-L, D, V = 12, 768, 50_257  # gpt2
-PAIRS, PARTS = L * (L + 1) // 2, 6 * L
-FIELDS = Predictions.__dataclass_fields__
-BLOCK = 24 * D * D  # floating-point operations of a block for one token; a third of them in attention
-READ_OUT = 2 * D * V  # ... of the unembedding
+TRAIN, VAL = 9_000, 3_000  # the paper's setting, to which all times are extrapolated
+FIELDS = {f.name for f in fields(Predictions)} - {"lens"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The model, gpt2 unless it is tiny, and what is measured on it."""
+
+    L: int = 12
+    d: int = 768
+    v: int = 50_257
+    heads: int = 12
+    states: int = 1500  # sentences: as many as the batches need to be of like length, as they are at 9,000
+    states_directly: int = 200
+    fitted: int = TRAIN  # states of a fit
+    scored: int = VAL  # states of an r2
+    exits: int = 750  # sentences
+    exits_directly: int = 10
+
+    @property
+    def pairs(self) -> int:
+        return self.L * (self.L + 1) // 2
+
+    @property
+    def parts(self) -> int:
+        return 6 * self.L
+
+    @property
+    def block(self) -> int:
+        """Floating-point operations of a block for one token; a third of them in attention."""
+        return 24 * self.d**2
+
+    @property
+    def read_out(self) -> int:
+        """Floating-point operations of the unembedding for one token."""
+        return 2 * self.d * self.v
+
+
+TINY = Sizes(L=3, d=16, v=100, heads=4, states=40, states_directly=10, fitted=60, scored=40, exits=30, exits_directly=5)
 
 
 class Bench:
     """Measures, and collects the rows of the table."""
 
-    def __init__(self):
+    def __init__(self, sizes: Sizes):
+        self.sizes = sizes
         self.rows = []
         self.checks = []
 
@@ -64,14 +101,14 @@ class Bench:
 
     def row(self, stage: str, sizes: str, direct: float, ours: float, flops: float, dtype: torch.dtype, peak: float):
         """Seconds at the paper's setting; `flops` is the work that this code has to do there."""
-        share = f"{flops / ours / product_speed(dtype):.0%}" if flops else "-"
+        share = f"{flops / ours / product_speed(dtype, self.sizes.d):.0%}" if flops else "-"
         self.rows.append((stage, sizes, direct, ours, share, peak))
 
     def show(self) -> None:
         """Checks, then the table, in Markdown."""
         print("both ways give the same numbers:", *self.checks, sep="\n  ")
         speeds = " and ".join(
-            f"{product_speed(dtype) / 1e9:.0f} in {name}"
+            f"{product_speed(dtype, self.sizes.d) / 1e9:.0f} in {name}"
             for name, dtype in (("float32", torch.float32), ("float64", torch.float64))
         )
         print(f"\n{date.today()}, {torch.get_num_threads()} cores; GFLOP/s of the matrix product: {speeds}\n")
@@ -84,30 +121,32 @@ class Bench:
         print(f"| all | | {slow:,.0f} | {fast:,.0f} | {slow / fast:,.1f} | | {max(row[-1] for row in self.rows):.1f} |")
 
 
-def product_speed(dtype: torch.dtype) -> float:
+def product_speed(dtype: torch.dtype, d: int) -> float:
     """What this machine's matrix product reaches now, operations a second; the best of several."""
-    a, b = torch.ones(1024, D, dtype=dtype), torch.ones(D, 4 * D, dtype=dtype)
+    a, b = torch.ones(1024, d, dtype=dtype), torch.ones(d, 4 * d, dtype=dtype)
     best = float("inf")
     for _ in range(20):
         start = time.perf_counter()
         a @ b
         best = min(best, time.perf_counter() - start)
-    return 2 * 1024 * D * 4 * D / best
+    return 2 * 1024 * d * 4 * d / best
 
 
-def make_model() -> models.Model:
-    """Random weights of gpt2's true shape, loaded as any model is."""
+def make_model(sizes: Sizes) -> models.Model:
+    """Random weights of gpt2's true shape, or of the tiny one, loaded as any model is."""
     torch.manual_seed(0)
+    shape = {"n_layer": sizes.L, "n_embd": sizes.d, "n_head": sizes.heads, "vocab_size": sizes.v}
+    made = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0))
     with tempfile.TemporaryDirectory() as folder:
-        transformers.GPT2LMHeadModel(transformers.GPT2Config(bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+        made.save_pretrained(folder)
         return loading.load(folder, masked=False)
 
 
-def make_tokenized(n: int, seed: int = 0) -> Tokenized:
+def make_tokenized(n: int, v: int, seed: int = 0) -> Tokenized:
     """Random tokens; lengths about those of Wikipedia's sentences: 15 tokens to the chosen one on average."""
     g = torch.Generator().manual_seed(seed)
     lengths = (27 * torch.exp(0.5 * torch.randn(n, generator=g))).clamp(2, 200).long()
-    sentences = [torch.randint(V, (length,), generator=g) for length in lengths.tolist()]
+    sentences = [torch.randint(v, (length,), generator=g) for length in lengths.tolist()]
     return Tokenized(sentences, (torch.rand(n, generator=g) * lengths).long())
 
 
@@ -124,9 +163,10 @@ def one_at_a_time(model: models.Model, tokenized: Tokenized, points: list[models
 
 def states(bench: Bench, model: models.Model) -> None:
     """Hidden states of layers, and inside blocks."""
-    tokenized = make_tokenized(1500)  # as many as the batches need to be of like length, as they are at 9,000
-    few = Tokenized(tokenized.sentences[:200], tokenized.positions[:200])
-    flops = prefix_tokens(tokenized) * (L - 0.75) * BLOCK + len(tokenized) * 0.75 * BLOCK
+    sizes, k = bench.sizes, bench.sizes.states_directly
+    tokenized = make_tokenized(sizes.states, sizes.v)
+    few = Tokenized(tokenized.sentences[:k], tokenized.positions[:k])
+    flops = (prefix_tokens(tokenized) * (sizes.L - 0.75) + len(tokenized) * 0.75) * sizes.block
     for name, points, n in (
         ("states of the layers", model.layer_points(), TRAIN + 2 * VAL),
         ("states inside the blocks", model.part_points()[0], TRAIN),
@@ -134,50 +174,51 @@ def states(bench: Bench, model: models.Model) -> None:
         expected, seconds, _ = bench.time(lambda points=points: one_at_a_time(model, few, points))
         ours, own, peak = bench.time(lambda points=points: in_memory.collect(model, tokenized, points, 1024))
         bench.check(name, ours[:, : len(few)], expected, 1e-3)
-        sizes, scale = f"{len(few)}, {len(tokenized)} sentences", n / len(tokenized)
-        bench.row(name, sizes, seconds * n / len(few), own * scale, flops * scale, torch.float32, peak)
+        measured, scale = f"{len(few)}, {len(tokenized)} sentences", n / len(tokenized)
+        bench.row(name, measured, seconds * n / len(few), own * scale, flops * scale, torch.float32, peak)
 
 
 def fits(bench: Bench) -> None:
     """Least squares: the jumps, which share sources, and the sub-modules, which do not."""
-    g = torch.Generator().manual_seed(0)
-    h = torch.randn(L + 1, TRAIN, D, generator=g).cumsum(0)
+    sizes, g = bench.sizes, torch.Generator().manual_seed(0)
+    rows, d = sizes.fitted, sizes.d
+    h = torch.randn(sizes.L + 1, rows, d, generator=g).cumsum(0)
     expected, seconds, _ = bench.time(
         lambda: scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=config.RCOND)[0].T
     )
     # The twelve sources of the jumps have 6 or 7 targets on average; each sub-module has a source of its own.
     for name, wanted, n in (
-        ("fits of the jumps", [(i, j) for i in (0, 1) for j in range(i + 1, i + 8 - i)], PAIRS),
-        ("fits of the sub-modules", [(i, i + 1) for i in range(4)], PARTS),
+        ("fits of the jumps", [(i, j) for i in (0, 1) for j in range(i + 1, min(i + 8 - i, sizes.L + 1))], sizes.pairs),
+        ("fits of the sub-modules", [(i, i + 1) for i in range(min(4, sizes.L))], sizes.parts),
     ):
         found, own, peak = bench.time(lambda w=wanted: [*linear.fit_pairs(h, w, config.RCOND, "cpu", lambda _: None)])
         bench.check(name, found[0][1], torch.from_numpy(expected), 1e-5)
         scale = n / len(wanted)
         sources = scale * len({i for i, _ in wanted})
-        flops = sources * (4 * TRAIN * D * D + 20 * D**3) + n * (2 * TRAIN * D * D + 4 * D**3)
-        sizes = f"1, {len(wanted)} pairs of {TRAIN:,} states"
-        bench.row(name, sizes, seconds * n, own * scale, flops, torch.float64, peak)
+        flops = sources * (4 * TRAIN * d * d + 20 * d**3) + n * (2 * TRAIN * d * d + 4 * d**3)
+        measured = f"1, {len(wanted)} pairs of {rows:,} states"
+        bench.row(name, measured, seconds * n, own * scale, flops, torch.float64, peak)
 
 
 def scores(bench: Bench) -> None:
     """r2 of every jump."""
-    g = torch.Generator().manual_seed(0)
-    h, A = torch.randn(2, VAL, D, generator=g), torch.randn(D, D, generator=g) / D**0.5
+    rows, d, g = bench.sizes.scored, bench.sizes.d, torch.Generator().manual_seed(0)
+    h, A = torch.randn(2, rows, d, generator=g), torch.randn(d, d, generator=g) / d**0.5
     expected, seconds, _ = bench.time(lambda: sklearn.metrics.r2_score(h[1].numpy(), (A @ h[0].T).T.numpy()))
-    pairs = PAIRS
+    pairs = bench.sizes.pairs
     found, own, peak = bench.time(lambda: [metrics.r2_score(linear.apply(A, h[0]), h[1]).mean for _ in range(pairs)])
     bench.check("r2", torch.tensor(found), torch.full((pairs,), expected), 1e-5)
-    flops = PAIRS * 2 * VAL * D * D
-    bench.row("r2 of mat", f"1, {pairs} pairs of {VAL:,} states", seconds * PAIRS, own * PAIRS / pairs, flops,
-              torch.float32, peak)  # fmt: skip
+    measured = f"1, {pairs} pairs of {rows:,} states"
+    bench.row("r2 of mat", measured, seconds * pairs, own, pairs * 2 * rows * d * d, torch.float32, peak)
 
 
 def exits(bench: Bench, model: models.Model) -> None:
     """Fixed exits in the five modes, and early exits."""
-    g = torch.Generator().manual_seed(1)
-    tokenized = make_tokenized(750, seed=1)
-    jumps = [torch.eye(D) + 0.01 * torch.randn(D, D, generator=g) for _ in range(L)]
-    parts = {key: torch.randn(D, D, generator=g) / D**0.5 for key in needed(model.parts, L)[1]}
+    sizes, g = bench.sizes, torch.Generator().manual_seed(1)
+    L, d, count = sizes.L, sizes.d, sizes.exits_directly
+    tokenized = make_tokenized(sizes.exits, sizes.v, seed=1)
+    jumps = [torch.eye(d) + 0.01 * torch.randn(d, d, generator=g) for _ in range(L)]
+    parts = {key: torch.randn(d, d, generator=g) / d**0.5 for key in needed(model.parts, L)[1]}
 
     def all_modes() -> dict[str, Predictions]:
         maps = Maps({(l, L): A for l, A in enumerate(jumps)}, parts)
@@ -188,7 +229,9 @@ def exits(bench: Bench, model: models.Model) -> None:
             found.append({m: predictions.judge(model, go_on[m](seen), seen.h[-1], batch.rows) for m in MODES})
         order = torch.cat([batch.rows for batch in batches]).argsort()
         return {
-            mode: Predictions(*(torch.cat([getattr(f[mode], name) for f in found], 1)[:, order] for name in FIELDS))
+            mode: Predictions(
+                **{name: torch.cat([getattr(f[mode], name) for f in found], 1)[:, order] for name in FIELDS}
+            )
             for mode in MODES
         }
 
@@ -208,7 +251,6 @@ def exits(bench: Bench, model: models.Model) -> None:
                     found[mode][layer, s] = model.read_out(state).argmax()
         return found
 
-    count = 10
     judged, own, peak = bench.time(all_modes)
     expected, seconds, _ = bench.time(lambda: one_by_one(count))
     for mode, tokens in expected.items():
@@ -216,10 +258,12 @@ def exits(bench: Bench, model: models.Model) -> None:
     scale, n = VAL / len(tokenized), len(tokenized)
     blocks = L * (L + 1) / 2
     narrow = L * 0.75  # of a block is spared where the last one runs, once a start
-    prefix = prefix_tokens(tokenized) * BLOCK * (L - 0.75 + blocks - narrow + (5 / 12) * blocks)
-    flops = prefix + n * READ_OUT * len(judged) * (L + 1)
-    sizes = f"{count}, {n} sentences"
-    bench.row("fixed exits, five modes", sizes, seconds * VAL / count, own * scale, flops * scale, torch.float32, peak)
+    prefix = prefix_tokens(tokenized) * sizes.block * (L - 0.75 + blocks - narrow + (5 / 12) * blocks)
+    flops = prefix + n * sizes.read_out * len(judged) * (L + 1)
+    measured = f"{count}, {n} sentences"
+    bench.row(
+        "fixed exits, five modes", measured, seconds * VAL / count, own * scale, flops * scale, torch.float32, peak
+    )
 
     def table() -> dict[str, list]:
         return {
@@ -245,19 +289,20 @@ def exits(bench: Bench, model: models.Model) -> None:
         mode: [early_exit.thresholds(lam, tokenized.positions, config.TAU) for lam in lambdas]
         for mode, lambdas in config.LAMBDAS.items()
     }
-    count = 10
     found, own, peak = bench.time(table)
     expected, seconds, _ = bench.time(lambda: rerun(count))
     for mode, layers in expected.items():
         bench.check(f"exit layers of {mode}", torch.stack(found[mode])[:, :count], torch.stack(layers), 0)
-    sizes = f"{count}, {n} sentences"
-    bench.row("early exits, 35 lambdas", sizes, seconds * VAL / count, own * scale, 0, torch.float32, peak)
+    bench.row("early exits, 35 lambdas", measured, seconds * VAL / count, own * scale, 0, torch.float32, peak)
 
 
 def main() -> None:
     """Measure everything, then print the table."""
-    bench, model = Bench(), make_model()
-    in_memory.layer_states(model, make_tokenized(50), 1024)  # the first run of anything is slower
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="a tiny model and few sentences: seconds, not an hour")
+    sizes = TINY if parser.parse_args().tiny else Sizes()
+    bench, model = Bench(sizes), make_model(sizes)
+    in_memory.layer_states(model, make_tokenized(50, sizes.v), 1024)  # the first run of anything is slower
     for part in (
         partial(states, bench, model),
         partial(fits, bench),

@@ -52,3 +52,34 @@ def early_exit(
         if last or top.values[0] - top.values[1] > threshold:
             return layer, top.indices
     raise AssertionError("no blocks")
+
+
+@torch.no_grad()
+def alternation(model: Model, ids: torch.Tensor, t: int, schedule: tuple, maps: dict) -> torch.Tensor:
+    """h_L [d] by a schedule: the library's own forward pass, with A_ij h_i for what block j - 1 puts out."""
+    entered, last = {}, {}
+
+    def enters(i):
+        return lambda _, args, kwargs: entered.update({i: args[0] if args else kwargs["hidden_states"]})
+
+    def leaves(i, j):
+        def put(_, args, output):
+            h = entered[i].reshape(1, -1, model.d) @ maps[i, j].T
+            return (h, *output[1:]) if isinstance(output, (tuple, list)) else h
+
+        return put
+
+    def keep(_, args, output):
+        last[0] = output[0] if isinstance(output, (tuple, list)) else output
+
+    hooks = []
+    for i, j in schedule:
+        hooks.append(model.blocks[i].register_forward_pre_hook(enters(i), with_kwargs=True))
+        hooks.append(model.blocks[j - 1].register_forward_hook(leaves(i, j)))
+    hooks.append(model.blocks[-1].register_forward_hook(keep))
+    try:
+        model.net(input_ids=ids[None], use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return last[0].reshape(-1, model.d)[t]

@@ -63,7 +63,10 @@ def fits(kind, value):
         shapes = positions.shape == (3,) and all(
             x.shape == (L + 1, 3) and finite(x, torch.float32) for x in gaps.values()
         )
-        shapes = shapes and (costs is None or (len(costs) == 4 and all(0 < x < np.inf for x in costs.values())))
+        if costs is not None:
+            tokens = costs["tokens"]
+            shapes = shapes and tokens.shape == (3,) and tokens.dtype == torch.int64 and tokens.amin() > 0
+            shapes = shapes and len(costs) == 4 and all(0 < costs[x] < np.inf for x in ("block", "read_out", "matrix"))
         return np.isfinite(tau) and positions.dtype == torch.int64 and positions.amin() >= 0 and shapes
     return (
         lens_fits(*value)

@@ -71,7 +71,7 @@ def valid_files():
             {
                 "tau": 4.0,
                 "positions": torch.tensor([0, 1, 2]),
-                "costs": {"block": 8.0, "read_out": 9.0, "matrix": 4.0, "tokens": 2.5},
+                "costs": {"block": 8.0, "read_out": 9.0, "matrix": 4.0, "tokens": torch.tensor([1, 2, 3])},
                 "id": torch.rand(L + 1, 3),
                 "mat": torch.rand(L + 1, 3),
             }
