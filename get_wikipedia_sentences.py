@@ -8,7 +8,8 @@ Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after an
 """
 
 import config
-from shortcut.corpus import articles, docstrings
+from models import docstrings
+from shortcut.corpus import articles
 from shortcut.corpus.sentences import Wanted, splitter
 from shortcut.run.script import Work, script, shell
 

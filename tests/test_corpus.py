@@ -11,11 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import spacy
-from conftest import make_sentences
 
 from shortcut import Problem
 from shortcut.corpus import articles as articles_of
-from shortcut.corpus import docstrings, sentences
+from shortcut.corpus import sentences
 from shortcut.corpus.sentences import Wanted
 from shortcut.corpus.texts import LeftOut
 from shortcut.files.scratch import Scratch
@@ -338,35 +337,6 @@ def test_sources_that_cannot_be_read_are_one_line(tmp_path, name, content, messa
 def test_a_source_that_is_not_there_names_the_choices():
     with pytest.raises(Problem, match="expected hub, docstrings, or a file"):
         take("no/such/place", 5)
-
-
-def sources():
-    return docstrings.source_files(["sklearn"])[::4]
-
-
-def test_docstrings_give_plain_english_without_code_and_markup():
-    found = docstrings.sentences(sources(), SPLIT)
-    assert len(found) == len(set(found)) > 1_000
-    for sentence in found:
-        assert 5 <= len(sentence.split()) <= 60
-        assert not set(sentence) & set("`|\\<>{}=@~\n")
-        assert sentence[0].isupper()
-        assert sentence[-1] in ".?!"
-
-
-def test_held_out_is_a_quarter_by_the_sentence_alone():
-    sentences = make_sentences(4000)
-    share = sum(map(docstrings.is_held_out, sentences)) / len(sentences)
-    assert share == pytest.approx(docstrings.HELD_OUT, abs=0.03)
-    assert all(docstrings.is_held_out(s) == docstrings.is_held_out(s + "\n") for s in sentences[:100])
-
-
-def test_validation_sentences_are_held_out_and_training_ones_are_not():
-    found = docstrings.draw(sources(), Wanted(1_000, 0, 0, SPLIT), 600)
-    held_out = [docstrings.is_held_out(s) for s in found]
-    assert not any(held_out[:600])
-    assert all(held_out[600:800])
-    assert len(set(found)) == 1_000
 
 
 def test_more_texts_left_out_than_taken_are_an_error(tmp_path):

@@ -79,7 +79,8 @@ class Project:
         self.files = Names(folder, "gpt2", "wikipedia")
         for script in ROOT.glob("*.py"):
             shutil.copy(script, folder)
-        (folder / "shortcut").symlink_to(ROOT / "shortcut")
+        for package in ("shortcut", "models"):
+            (folder / package).symlink_to(ROOT / package)
         changes = {**SIZES, "READ_BYTES": 1}
         with open(folder / "config.py", "a", encoding="utf-8") as file:
             file.writelines(f"{name} = {value}\n" for name, value in changes.items())
