@@ -20,13 +20,13 @@ def main(work: Work) -> None:
     if work.args.source == "docstrings":
         files = docstrings.source_files(config.DOCSTRING_PACKAGES)
     elif work.args.source == "hub":
-        source = articles.hub(config.HUB_DATASET, config.HUB_CONFIG, work.scratch)
+        source = articles.hub(config.HUB_DATASET, config.HUB_CONFIG)
     else:
         source = articles.local(work.args.source)
     with work.bar("sentences", config.SENTENCES if source else None) as found:
         wanted = Wanted(config.SENTENCES, work.args.seed, config.READ_BYTES, split, found, work.say)
         if source:
-            sentences = articles.sentences(source, wanted, work.scratch)
+            sentences = articles.sentences(source, wanted)
         else:
             sentences = docstrings.draw(files, wanted, work.sizes["train"])
     work.save(work.files.sentences, *sentences, **({"revision": source.revision} if source else {}))

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import resource
-import tempfile
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -17,7 +15,6 @@ from shortcut.corpus import articles as articles_of
 from shortcut.corpus import sentences
 from shortcut.corpus.sentences import Wanted
 from shortcut.corpus.texts import LeftOut
-from shortcut.files.scratch import Scratch
 from shortcut.run.looking import asked
 
 
@@ -42,7 +39,7 @@ def test_articles_without_a_paragraph_to_draw_from_give_none(article):
 
 @pytest.mark.parametrize(
     "paragraph",
-    ["!" * 10_000, "😀" * 10_000, "a " + "'s" * 5_000, "(" * 99 + 90_000 * "漢", "1:" * 9_000, "a b. " * 250_000],
+    ["!" * 10_000, "😀" * 10_000, "_" * 10_000, "a b. " * 250_000],
 )
 def test_a_paragraph_that_would_take_minutes_is_left_out(paragraph):
     with pytest.raises(LeftOut, match=r"with a (long run of punctuation marks|paragraph of over 100,000 characters)"):
@@ -103,12 +100,11 @@ def write(folder, suffix, n):
     return str(folder)
 
 
-def take(source, n, seed=0, budget=10**9, folder=None):
-    """n sentences, and what was said."""
+def take(source, n, seed=0, budget=10**9):
+    """n sentences, and the notices."""
     lines, found = [], []
-    with tempfile.TemporaryDirectory() as other:
-        wanted = Wanted(n, seed, budget, SPLIT, found.append, lines.append)
-        taken = articles_of.sentences(articles_of.local(source), wanted, Scratch(folder or Path(other), "key"))
+    wanted = Wanted(n, seed, budget, SPLIT, found.append, lines.append)
+    taken = articles_of.sentences(articles_of.local(source), wanted)
     assert sum(found) == len(taken)
     return taken, lines
 
@@ -263,7 +259,7 @@ def test_byte_order_marks_are_dropped_wherever_they_stand(tmp_path, suffix):
 def test_utf16_is_named_though_its_bytes_may_be_utf8(tmp_path, code, word):
     for name in ("a.txt", "a.jsonl"):
         (tmp_path / name).write_bytes(f"{word} {word} {word} {word}.\n".encode(code) * 9)
-        with pytest.raises(Problem, match=rf"{name} is UTF-16 or UTF-32 text"):
+        with pytest.raises(Problem, match=rf"no sentence .*NULs, as UTF-16 and UTF-32 have \(first: .*{name}, line "):
             take(str(tmp_path / name), 5)
     with pytest.raises(Problem, match="UTF-16"):
         asked(str(tmp_path / "a.txt"))
@@ -291,29 +287,6 @@ def test_parquet_gives_all_there_is_where_a_few_groups_hold_the_articles(tmp_pat
     assert len(set(found)) == 20
 
 
-def test_a_stopped_run_over_parquet_ends_with_what_an_undisturbed_one_draws(tmp_path, monkeypatch):
-    source = write(tmp_path / "data", ".parquet", 900)
-    pyarrow.parquet.write_table(pyarrow.table({"text": [None] * 5 + articles(2)}), tmp_path / "data" / "a.parquet")
-    undisturbed, said = take(source, 300)
-    read = pyarrow.parquet.ParquetFile.read_row_group
-    numbers = []
-
-    def fails_once(file, k, **options):
-        numbers.append(k)
-        if len(numbers) == 50:
-            raise OSError("gone")
-        return read(file, k, **options)
-
-    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read_row_group", fails_once)
-    with pytest.raises(Problem, match=r"OSError: gone\); what was read so far is kept"):
-        take(source, 300, folder=tmp_path / "parts")
-    resumed, again = take(source, 300, folder=tmp_path / "parts")
-    assert resumed == undisturbed
-    assert again == said
-    assert "without a text" in said[-1]
-    assert len(numbers) == 130 + 1
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -323,7 +296,7 @@ def test_a_stopped_run_over_parquet_ends_with_what_an_undisturbed_one_draws(tmp_
             r'2 of 2 texts: 2 without a text \(.*x.jsonl, line [12]\)\).* \{"text": "..."\}',
         ),
         ("x.parquet", "not parquet", r"cannot read .*x.parquet \(ArrowInvalid"),
-        ("x.csv", "a,b", "no .parquet, .jsonl or .txt file"),
+        ("x.csv", "a,b", "no source .*: expected .* file or folder of .parquet, .jsonl or .txt"),
         ("x.txt", b"\xe9\n\xe9", r"no sentence \(left out 2 of 2 texts: 2 not UTF-8 \(first: .*x.txt, line 1\)\)"),
         ("x.txt", "\n\n", "holds no sentence"),
     ],
@@ -343,7 +316,7 @@ def test_more_texts_left_out_than_taken_are_an_error(tmp_path):
     lines = [b"caf\xe9 au lait"] * 6 + [b"a good line"] * 5
     (tmp_path / "latin.txt").write_bytes(b"\n".join(lines))
     with pytest.raises(Problem, match=r"holds hardly a sentence \(left out 6 of 11 texts: 6 not UTF-8"):
-        articles_of.sentences(articles_of.local(str(tmp_path / "latin.txt")), Wanted(5, 0, 1, SPLIT), None)
+        articles_of.sentences(articles_of.local(str(tmp_path / "latin.txt")), Wanted(5, 0, 1, SPLIT))
 
 
 def test_files_that_systems_leave_beside_others_are_no_source(tmp_path):

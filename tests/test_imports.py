@@ -15,7 +15,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FOLDERS = ("corpus", "files", "show", "run")
 MAY_IMPORT = {  # of the package: what the modules of a folder, and the ten beside the folders, may name
     "the ten": {"the ten"},
-    "corpus": {"corpus", "files.scratch"},
+    "corpus": {"corpus"},
     "files": {"files", "the ten"},
     "show": {"show", "the ten"},
     "run": {"run", "show", "files", "corpus", "the ten"},
