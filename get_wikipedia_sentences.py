@@ -1,11 +1,13 @@
 """Take the sentences: one from each of 20,000 Wikipedia articles, or those of another source.
 
-An article is split into paragraphs, one is drawn, and its last sentence taken, a newline behind it. Files of
-one sentence a line, and docstrings of packages, serve as well, under a name of their own (--dataset).
+An article is split into paragraphs, one is drawn, and its last sentence taken, with a newline at the end. Files
+of one sentence a line, and docstrings of packages, are sources as well; give these a name with --dataset.
 
 Reads   the hub, a file or folder of parquet, jsonl or txt, or docstrings (--source)
 Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after another
 """
+
+from typing import Any
 
 import config
 from models import docstrings
@@ -14,7 +16,17 @@ from shortcut.corpus.sentences import Wanted, splitter
 from shortcut.run.script import Work, script, shell
 
 
-@script(config, "source", "seed")
+def source_settings(work: Work) -> dict[str, Any]:
+    """The settings of the source, on which the sentences depend."""
+    if work.args.source == "docstrings":
+        packages = list(config.DOCSTRING_PACKAGES)
+        return {"source": "docstrings", "packages": packages, "train": work.sizes["train"]}
+    if work.args.source == "hub":
+        return {"source": "hub", "hub": [config.HUB_DATASET, config.HUB_CONFIG], "bytes": config.READ_BYTES}
+    return articles.identity(work.args.source, config.READ_BYTES)
+
+
+@script(config, "source", "seed", settings=source_settings)
 def main(work: Work) -> None:
     split, source = splitter(config.SPACY), None
     if work.args.source == "docstrings":

@@ -24,11 +24,17 @@ from shortcut.run.status import results_of
 
 Body = Callable[["Work"], None]
 Then = Callable[["Work", Outputs], None]
+Settings = Callable[["Work"], dict[str, Any]]
 Main = Callable[..., None]
 
 
-def script(config: ModuleType, *options: str, then: Then = lambda work, outputs: None) -> Callable[[Body], Main]:
-    """Make a function the main of its script; `then` shows what is there, whether it was made now or before."""
+def script(
+    config: ModuleType, *options: str, then: Then = lambda work, outputs: None, settings: Settings = lambda work: {}
+) -> Callable[[Body], Main]:
+    """Make a function the main of its script.
+
+    `then` shows the outputs, whether they were made now or before. `settings` are recorded beside those of the stage.
+    """
 
     def decorate(body: Body) -> Main:
         name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]
@@ -44,6 +50,7 @@ def script(config: ModuleType, *options: str, then: Then = lambda work, outputs:
             elif processes.is_superfluous():
                 return
             for work in works:
+                work.own_settings = settings
                 work.introduce(doc)
                 if work.kind == "tuned" and "jumps" in stage.writes:
                     work.say("  tuned maps are not fitted here, but imported: python -m shortcut import")
@@ -69,6 +76,8 @@ def shell(main: Main) -> None:
 
 class Work:
     """One stage at work, under a configuration and its options."""
+
+    own_settings: Settings = staticmethod(lambda work: {})  # those that only the script knows
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, kind_of_maps: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.kind = stage, config, args, kind_of_maps
@@ -153,17 +162,7 @@ class Work:
             own |= {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in self.stage.depends}}
         if self.files.kind and "jumps" in self.stage.writes:
             own |= {"map": self.kind, **{name: in_force[name] for name in KINDS[self.kind].settings}}
-        return own | (self._source() if "source" in self.args else {})
-
-    def _source(self) -> dict[str, Any]:
-        from shortcut.corpus import articles  # noqa: PLC0415
-
-        c, source = self.config, self.args.source
-        if source == "hub":
-            return {"source": "hub", "hub": [c.HUB_DATASET, c.HUB_CONFIG], "bytes": c.READ_BYTES}
-        if source == "docstrings":
-            return {"source": "docstrings", "packages": list(c.DOCSTRING_PACKAGES), "train": self.sizes["train"]}
-        return articles.identity(source, c.READ_BYTES)
+        return own | self.own_settings(self)
 
     def _expects(self) -> dict[str, Any]:
         """What its inputs must have been made with."""
