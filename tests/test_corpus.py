@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+from collections import Counter
 
 import pyarrow
 import pyarrow.parquet
@@ -120,6 +121,7 @@ def test_every_source_gives_one_sentence_an_article_seeded(tmp_path, suffix):
     assert len(set(numbers)) == len(first) == 40
     assert all(s.endswith("\n") for s in first)
     assert numbers != sorted(numbers, key=int)  # what trains and what validates is mixed
+    assert {int(number) % 3 for number in numbers} == {0, 1, 2}  # the files
 
 
 def test_a_source_with_too_few_articles_gives_all_and_says_so(tmp_path):
@@ -141,6 +143,25 @@ def test_stopping_early_leaves_out_some_of_every_file(tmp_path):
     found, _ = take(str(tmp_path / "data"), 1200)
     counts = [sum(int(s.split()[-1].rstrip(".\n")) % 3 == part for s in found if s[0] != "H") for part in range(3)]
     assert max(counts) < 1.3 * min(counts)
+
+
+def groups_drawn(path, n, **options):
+    """Of the row groups of ten articles each: from which of them sentences are drawn, and how many."""
+    found, _ = take(str(path), n, **options)
+    return Counter(int(s.split()[-1].rstrip(".\n")) // 10 for s in found)
+
+
+def test_every_row_group_gives_the_same_share_and_the_surplus_is_cut_from_all(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": articles(100)}), tmp_path / "a.parquet", row_group_size=10)
+    assert groups_drawn(tmp_path, 50) == dict.fromkeys(range(10), 5)
+    eleven = groups_drawn(tmp_path, 11)  # two of each, and nine too many
+    assert len(eleven) > 6
+    assert max(eleven.values()) == 2
+
+
+def test_the_row_groups_that_are_read_are_drawn_with_the_seed(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": articles(100)}), tmp_path / "a.parquet", row_group_size=10)
+    assert len({tuple(groups_drawn(tmp_path, 5, seed=seed, budget=1)) for seed in range(5)}) > 1
 
 
 JSON = [json.dumps({"text": article}).encode() for article in articles(9)]
@@ -172,6 +193,12 @@ def test_a_bad_line_of_txt_is_left_out_with_one_notice(tmp_path):
     found, lines = take(str(tmp_path), 2)
     assert sorted(found) == ["Café.\n", "One.\n"]
     assert lines == [f"left out 2 of 4 texts: 2 not UTF-8 (first: {tmp_path}/a.txt, line 3)"]
+
+
+def test_a_table_without_texts_is_one_line_that_names_its_columns(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"id": [1], "body": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(Problem, match="a.parquet has the columns id, body, expected one named 'text'"):
+        take(str(tmp_path), 1)
 
 
 def unchecked(*content):
@@ -323,4 +350,5 @@ def test_files_that_systems_leave_beside_others_are_no_source(tmp_path):
     for name in ("a.txt", "._a.txt", ".ipynb_checkpoints/a.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("one\n", encoding="utf-8")
+    (tmp_path / "folder.txt").mkdir()
     assert articles_of.local(str(tmp_path)).files == [str(tmp_path / "a.txt")]
