@@ -1,31 +1,44 @@
 """Take the sentences: one from each of 20,000 Wikipedia articles, or those of another source.
 
-An article is split into paragraphs, one is drawn, and its last sentence taken, a newline behind it. Files of
-one sentence a line, and docstrings of packages, serve as well, under a name of their own (--dataset).
+An article is split into paragraphs, one is drawn, and its last sentence taken, with a newline at the end. Files
+of one sentence a line, and docstrings of packages, are sources as well; give these a name with --dataset.
 
 Reads   the hub, a file or folder of parquet, jsonl or txt, or docstrings (--source)
 Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after another
 """
 
+from typing import Any
+
 import config
-from shortcut.corpus import articles, docstrings
+from models import docstrings
+from shortcut.corpus import articles
 from shortcut.corpus.sentences import Wanted, splitter
 from shortcut.run.script import Work, script, shell
 
 
-@script(config, "source", "seed")
+def source_settings(work: Work) -> dict[str, Any]:
+    """The settings of the source, on which the sentences depend."""
+    if work.args.source == "docstrings":
+        packages = list(config.DOCSTRING_PACKAGES)
+        return {"source": "docstrings", "packages": packages, "train": work.sizes["train"]}
+    if work.args.source == "hub":
+        return {"source": "hub", "hub": [config.HUB_DATASET, config.HUB_CONFIG], "bytes": config.READ_BYTES}
+    return articles.identity(work.args.source, config.READ_BYTES)
+
+
+@script(config, "source", "seed", settings=source_settings)
 def main(work: Work) -> None:
     split, source = splitter(config.SPACY), None
     if work.args.source == "docstrings":
         files = docstrings.source_files(config.DOCSTRING_PACKAGES)
     elif work.args.source == "hub":
-        source = articles.hub(config.HUB_DATASET, config.HUB_CONFIG, work.scratch)
+        source = articles.hub(config.HUB_DATASET, config.HUB_CONFIG)
     else:
         source = articles.local(work.args.source)
     with work.bar("sentences", config.SENTENCES if source else None) as found:
         wanted = Wanted(config.SENTENCES, work.args.seed, config.READ_BYTES, split, found, work.say)
         if source:
-            sentences = articles.sentences(source, wanted, work.scratch)
+            sentences = articles.sentences(source, wanted)
         else:
             sentences = docstrings.draw(files, wanted, work.sizes["train"])
     work.save(work.files.sentences, *sentences, **({"revision": source.revision} if source else {}))

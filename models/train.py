@@ -1,6 +1,6 @@
 """Train the embedded models: `python models/train.py gpt2` and `python models/train.py bert`.
 
-Reads   the docstrings of the installed packages, without the held-out quarter (shortcut/corpus/docstrings.py)
+Reads   the docstrings of the installed packages, without the held-out quarter (models/docstrings.py)
 Writes  models/<family>-docstrings/: config.json, tokenizer.json, model.safetensors (half precision)
 
 One model of each family, small enough to lie in the tree and large enough that its layers do real
@@ -31,7 +31,7 @@ from transformers import (
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from shortcut.corpus import docstrings
+from models import docstrings
 from shortcut.corpus.sentences import splitter
 
 PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib", "pandas", "torch")

@@ -1,13 +1,14 @@
-"""The models in the tree: of the size promised, and language models."""
+"""The models in the tree have the size promised and are language models; the sentences they know."""
 
 import random
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_sentences
 
 import config
-from shortcut.corpus import docstrings
+from models import docstrings
 from shortcut.corpus.sentences import Wanted, splitter
 from shortcut.run import loading
 
@@ -77,6 +78,32 @@ def test_bert_finds_masked_tokens_three_times_as_often_as_the_most_frequent_one_
         baseline += int(frequent.argmax() == ids[t])
     assert baseline > 0
     assert hits >= 3 * baseline
+
+
+def test_docstrings_give_plain_english_without_code_and_markup(sentences):
+    found = sentences[True] + sentences[False]
+    assert len(found) == len(set(found)) > 1_000
+    for sentence in found:
+        assert 5 <= len(sentence.split()) <= 60
+        assert not set(sentence) & set("`|\\<>{}=@~\n")
+        assert sentence[0].isupper()
+        assert sentence[-1] in ".?!"
+
+
+def test_held_out_is_a_quarter_by_the_sentence_alone():
+    sentences = make_sentences(4000)
+    share = sum(map(docstrings.is_held_out, sentences)) / len(sentences)
+    assert share == pytest.approx(docstrings.HELD_OUT, abs=0.03)
+    assert all(docstrings.is_held_out(s) == docstrings.is_held_out(s + "\n") for s in sentences[:100])
+
+
+def test_validation_sentences_are_held_out_and_training_ones_are_not():
+    files = docstrings.source_files(["sklearn"])[::4]
+    found = docstrings.draw(files, Wanted(1_000, 0, 0, splitter()), 600)
+    held_out = [docstrings.is_held_out(s) for s in found]
+    assert not any(held_out[:600])
+    assert all(held_out[600:800])
+    assert len(set(found)) == 1_000
 
 
 def test_packages_of_the_default_hold_enough_sentences():

@@ -219,7 +219,8 @@ def test_the_words_of_a_file_as_csv(fitted, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "why"),
     [(b"\n  \n\t\n", "holds no word: give a text"), (b"", "holds no word"),
-     (b"a\n\xff\xff\xff", "line 2: expected UTF-8"), ("words".encode("utf-16"), "is UTF-16")],
+     (b"a\n\xff\xff\xff", "line 2: expected UTF-8"),
+     ("words".encode("utf-16"), "line 1: expected UTF-8 text (with NULs, as UTF-16")],
 )  # fmt: skip
 def test_a_text_without_words_is_one_line(content, why, fitted, tmp_path, capsys):
     (tmp_path / "text.txt").write_bytes(content)

@@ -1,42 +1,38 @@
-"""Which sentence of an article: the last of a paragraph. The only file that knows spaCy.
+"""Choose the sentence of an article: the last one of a paragraph. No other module imports spaCy.
 
 The paper takes one sentence of each article; what it leaves open follows its original code.
 """
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from shortcut import Problem, one_line
-from shortcut.corpus.texts import LeftOut, Tally
+from shortcut.corpus.texts import LeftOut
 
 Split = Callable[[str], list[str]]
 LONGEST = 100_000  # characters of a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
-
-# What spaCy's tokenizer takes off a word's ends one by one, reading the rest of the word anew each time; likewise
-# for each : and @ in it. A million characters so read take some 0.15 s.
-MARKS = re.compile(r"(?:[\W_]++|[A-Zs]{1,2}(?=[$'’]))*")
-REREAD = 1_000_000
+RUN = re.compile(r"[\W_]{1000}")  # spaCy's tokenizer takes quadratic time for a run of punctuation marks
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be drawn, and who is told."""
+    """Number and source of the sentences to draw, and callbacks for progress."""
 
     n: int  # sentences
     seed: int  # of every draw
-    budget: int  # bytes of parquet to read at the most, once that holds articles enough
+    budget: int  # bytes of parquet to read at most, once these hold enough articles
     split: Split
-    found: Callable[[int], object] = lambda _: None  # told of sentences found
-    notice: Callable[[str], object] = lambda _: None  # told what is read
+    found: Callable[[int], object] = lambda _: None  # called with the number of new sentences
+    notice: Callable[[str], object] = lambda _: None  # called with a line for the user
 
 
 def splitter(pipeline: str | None = None) -> Split:
-    """A function that splits a paragraph into sentences, stripped, empty ones left out.
+    """A function that splits a paragraph into sentences, stripped, without empty ones.
 
-    `pipeline` is a trained one of spaCy such as en_core_web_sm; None means the rule-based sentencizer.
+    `pipeline` is the name of a trained spaCy pipeline such as en_core_web_sm; None means the rule-based sentencizer.
     """
     import spacy  # noqa: PLC0415  (takes seconds)
 
@@ -55,43 +51,17 @@ def splitter(pipeline: str | None = None) -> Split:
 
 
 def draw_sentence(article: str, split: Split, rng: random.Random) -> str | None:
-    """The last sentence of a paragraph drawn from the article, newline appended; None if there is none.
+    """The last sentence of a random paragraph of the article, with a newline at the end; None if there is none.
 
-    Paragraphs are the non-empty lines, headings included; the last one is left out, as in the original
-    code. The sentencizer sees one paragraph only: it puts a newline at the head of the next sentence.
-    Raises LeftOut if it would take the sentencizer too long.
+    Paragraphs are the non-empty lines, headings included; the last one is left out, as in the original code. The
+    sentencizer sees one paragraph at a time, because it puts a newline at the head of the next sentence. Raises
+    LeftOut if splitting would take minutes.
     """
     paragraphs = [line for line in re.split(r"\r?\n", article) if line.strip()][:-1]
-    sentences = split(_bearable(rng.choice(paragraphs))) if paragraphs else []
-    return sentences[-1] + "\n" if sentences else None
-
-
-def _bearable(paragraph: str) -> str:
+    paragraph = rng.choice(paragraphs) if paragraphs else ""
     if len(paragraph) > LONGEST:
         raise LeftOut(f"with a paragraph of over {LONGEST:,} characters")
-    if sum(len(word) * _readings(word) for word in paragraph.split()) > REREAD:
+    if RUN.search(paragraph):
         raise LeftOut("with a long run of punctuation marks")
-    return paragraph
-
-
-def _readings(word: str) -> int:
-    at_ends = sum(MARKS.match(way).end() for way in (word, word[::-1]))
-    return at_ends + word.count(":") + word.count("@")
-
-
-def draw_sentences(
-    articles: Iterable[tuple[str, Callable[[], str]]], split: Split, rng: random.Random, tally: Tally
-) -> Iterator[str]:
-    """One sentence of each article that has one (`draw_sentence`).
-
-    An article is its place and what gives its text, or raises LeftOut; then it is in the tally.
-    """
-    for place, read in articles:
-        tally.read += 1
-        try:
-            sentence = draw_sentence(read(), split, rng)
-        except LeftOut as why:
-            tally.leave(str(why), place)
-            continue
-        if sentence:
-            yield sentence
+    sentences = split(paragraph)
+    return sentences[-1] + "\n" if sentences else None

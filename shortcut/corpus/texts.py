@@ -1,46 +1,48 @@
-"""Text as it stands in a file: UTF-8 under any locale, cut at the line ends of text files alone.
+"""Decode text as UTF-8 under any locale.
 
-One text that cannot be used stops no run: it is left out, and at the end one notice says how many, and why.
+A text that cannot be used stops no run: it is left out, and one notice at the end counts such texts by reason.
 """
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from shortcut import Problem
-
-MARK = "\ufeff"  # of byte order, which stays where files are joined
-HEAD = 65_536  # bytes of a file that tell UTF-16
+MARK = "\ufeff"  # byte order mark, which stays inside when files are joined
+LINE_END = re.compile(rb"\r\n?|\n")  # of text files; U+2028 and form feeds end no line
 
 
 class LeftOut(ValueError):  # noqa: N818  (it stops nothing)
-    """Why one text is left out, in words that follow a number: 3 not UTF-8."""
+    """The reason why a text is left out, in words that follow a number: 3 not UTF-8."""
 
 
 @dataclass
 class Tally:
-    """How many texts were read, and which of them were left out."""
+    """Number of texts read; reason and place of each text left out."""
 
     read: int = 0
-    left_out: dict[str, list] = field(default_factory=dict)  # by why: how many, and where the first one is
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
-    def leave(self, why: str, first: str, n: int = 1) -> None:
-        """Count n texts that are left out."""
-        self.left_out.setdefault(why, [0, first])[0] += n
-
-    def add(self, other: "Tally") -> None:
-        """Count what another counted."""
-        self.read += other.read
-        for why, (n, first) in other.left_out.items():
-            self.leave(why, first, n)
+    def each(self, use: Callable[[Any], Any], texts: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+        """Yield `use(text)` for each (place, text). A text is left out if `use` raises LeftOut."""
+        for place, text in texts:
+            self.read += 1
+            try:
+                yield use(text)
+            except LeftOut as why:
+                self.left_out.append((str(why), place))
 
     def __str__(self) -> str:
-        total = sum(n for n, _ in self.left_out.values())
-        reasons = ", ".join(f"{n} {why} (first: {first})" for why, (n, first) in self.left_out.items())
-        return f"left out {total} of {self.read} texts: {reasons}"
+        counts, first = Counter(why for why, _ in self.left_out), dict(reversed(self.left_out))
+        reasons = ", ".join(f"{n} {why} (first: {first[why]})" for why, n in counts.items())
+        return f"left out {len(self.left_out)} of {self.read} texts: {reasons}"
 
 
 def text_of(value: object) -> str:
-    """The value as text that UTF-8 can hold, byte order marks dropped. Raises LeftOut."""
+    """The value as text that UTF-8 can hold, without byte order marks. Raises LeftOut if it is no such text."""
+    if isinstance(value, bytes) and 0 in value:  # UTF-16 whose bytes may be valid UTF-8
+        raise LeftOut("with NULs, as UTF-16 and UTF-32 have")
     try:
         text = value.decode() if isinstance(value, bytes) else value
         if not isinstance(text, str):
@@ -51,15 +53,3 @@ def text_of(value: object) -> str:
     except UnicodeEncodeError as error:
         raise LeftOut("with half of a surrogate pair") from error
     return text.replace(MARK, "")
-
-
-def lines_of(content: bytes, name: str) -> list[bytes]:
-    r"""The lines of a text: they end at \n, \r\n, \r and nowhere else. Raises Problem as `refuse_utf16`."""
-    refuse_utf16(content[:HEAD], name)
-    return re.split(rb"\r\n?|\n", content)
-
-
-def refuse_utf16(head: bytes, name: str) -> None:
-    """Raise Problem if a text begins as UTF-16 or UTF-32 does, whose lines may be UTF-8 by chance, full of NULs."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or 50 * head.count(0) > len(head):
-        raise Problem(f"{name} is UTF-16 or UTF-32 text, or full of NULs: save it as UTF-8 text")

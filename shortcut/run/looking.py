@@ -14,7 +14,7 @@ from typing import BinaryIO
 import torch
 
 from shortcut import Problem, lens, words
-from shortcut.corpus.texts import HEAD, lines_of, refuse_utf16, text_of
+from shortcut.corpus.texts import LINE_END, text_of
 from shortcut.files import store
 from shortcut.files.manifest import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES
@@ -56,7 +56,7 @@ def asked(text_or_file: str) -> list[str]:
     """The sentence itself, or the lines of the file of that name, stripped on the right, empty ones left out."""
     with closing(_opened(text_or_file)) as file:
         try:
-            lines = [text_of(line) for line in lines_of(file.read(), text_or_file)]
+            lines = [text_of(line) for line in LINE_END.split(file.read())]
         except ValueError as error:
             raise Problem(f"--sentence {text_or_file!r}: expected UTF-8 text ({error})") from error
     found = [line.rstrip() for line in lines if line.strip()]
@@ -114,8 +114,6 @@ def write_words(work: Work, model: Model, tokenizer, maps: dict[str, list[torch.
 
 def _lines(content: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     """The lines of a text that hold something, one at a time, each with its number from 1."""
-    refuse_utf16(content.read(HEAD), name)
-    content.seek(0)
     lines = (piece for line in content for piece in re.split(rb"\r(?!\n)", line))
     for number, line in enumerate(lines, 1):
         try:

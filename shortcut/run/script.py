@@ -25,11 +25,17 @@ from shortcut.run.status import results_of
 
 Body = Callable[["Work"], None]
 Then = Callable[["Work", Outputs], None]
+Settings = Callable[["Work"], dict[str, Any]]
 Main = Callable[..., None]
 
 
-def script(config: ModuleType, *takes: str, then: Then = lambda work, outputs: None) -> Callable[[Body], Main]:
-    """Make a function the main of a script that `takes` options; `then` shows its outputs, made now or before."""
+def script(
+    config: ModuleType, *takes: str, then: Then = lambda work, outputs: None, settings: Settings = lambda work: {}
+) -> Callable[[Body], Main]:
+    """Make a function the main of a script that `takes` options.
+
+    `then` shows the outputs, whether they were made now or before. `settings` are recorded beside those of the stage.
+    """
 
     def decorate(body: Body) -> Main:
         name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]
@@ -45,6 +51,7 @@ def script(config: ModuleType, *takes: str, then: Then = lambda work, outputs: N
             elif processes.is_superfluous():
                 return
             for work in works:
+                work.own_settings = settings
                 work.introduce(doc)
                 if work.kind == "tuned" and "jumps" in stage.writes:
                     work.say("  tuned maps are not fitted here, but imported: python -m shortcut import")
@@ -70,6 +77,8 @@ def shell(main: Main) -> None:
 
 class Work:
     """One stage at work, under a configuration and its options."""
+
+    own_settings: Settings = staticmethod(lambda work: {})  # those that only the script knows
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, kind_of_maps: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.kind = stage, config, args, kind_of_maps
@@ -141,8 +150,7 @@ class Work:
         settings = stages.settings(self.stage, self.config, self.files) | self._of_this_run(self.stage) | more
         if "seed" in self.stage.settings:
             settings |= {"seed": self.args.seed}
-        if "source" in self.args:
-            settings |= self._source()
+        settings |= self.own_settings(self)
         return Outputs(
             self.provenance, self.stage.script, reads=reads, writes=writes, settings=settings, notice=self.say,
             force=self.args.force, renew=renew,
@@ -168,16 +176,6 @@ class Work:
         found = {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in stage.depends}}
         context = "context" in stage.settings
         return found | ({"context": checkpoint.limits(self.args.model, masked=self.masked)[0]} if context else {})
-
-    def _source(self) -> dict[str, Any]:
-        from shortcut.corpus import articles  # noqa: PLC0415
-
-        c, source = self.config, self.args.source
-        if source == "hub":
-            return {"source": "hub", "hub": [c.HUB_DATASET, c.HUB_CONFIG], "bytes": c.READ_BYTES}
-        if source == "docstrings":
-            return {"source": "docstrings", "packages": list(c.DOCSTRING_PACKAGES), "train": self.sizes["train"]}
-        return articles.identity(source, c.READ_BYTES)
 
     @cached_property
     def L(self) -> int:  # noqa: N802

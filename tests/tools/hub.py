@@ -3,7 +3,6 @@
 import hashlib
 import json
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,16 +18,12 @@ class Hub:
 
     Attributes:
         repositories: folders by name, "owner/model" or "datasets/owner/set".
-        commits: revisions it knows; main is the last.
-        wait: seconds before a range is answered.
         failing: which ranges, by their number among `requests` with one, are answered with an error.
         requests: method, path and range of every request.
         url: its HF_ENDPOINT.
     """
 
     repositories: dict[str, Path]
-    commits: list[str] = field(default_factory=lambda: [COMMIT])
-    wait: float = 0.0
     failing: range = range(0)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
@@ -53,7 +48,6 @@ def serving(repositories: dict[str, Path]):
 
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
-    commit = ""
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -66,16 +60,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(404, {"error": "Repository not found"}, "RepoNotFound")
         kind, _, rest = path[len(name) + 1 :].partition("/")
         revision, _, inside = rest.partition("/")
-        if revision not in ("", "main", *self.hub.commits):
+        if revision not in ("", "main", COMMIT):
             return self._json(404, {"error": "Revision not found"}, "RevisionNotFound")
-        self.commit = revision if revision in self.hub.commits else self.hub.commits[-1]
         folder = self.hub.repositories[name]
         if kind == "resolve":
             return self._file(folder / inside)
         if kind == "tree":
             return self._tree(folder, inside, "recursive=true" in self.path.lower())
         files = [{"rfilename": str(p.relative_to(folder))} for p in sorted(folder.rglob("*")) if p.is_file()]
-        self._json(200, {"id": name.removeprefix("datasets/"), "sha": self.commit, "siblings": files})
+        self._json(200, {"id": name.removeprefix("datasets/"), "sha": COMMIT, "siblings": files})
 
     do_HEAD = do_GET  # noqa: N815  (the name http.server calls)
 
@@ -96,10 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json(404, {"error": "Entry not found"}, "EntryNotFound")
         content = path.read_bytes()
         etag = hashlib.sha256(content).hexdigest()
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if (range_ := self.headers.get("Range")) is None:
             return self._answer(200, content, headers)
-        time.sleep(self.hub.wait)
         if len(self.hub.ranges()) - 1 in self.hub.failing:
             return self._json(503, {"error": "Try again"})
         first, last = (int(number) if number else None for number in range_.removeprefix("bytes=").split("-"))
@@ -108,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(206, content[first : last + 1], headers)
 
     def _json(self, status: int, value, code: str = ""):
-        headers = {"Content-Type": "application/json", "X-Repo-Commit": self.commit}
+        headers = {"Content-Type": "application/json", "X-Repo-Commit": COMMIT}
         self._answer(status, json.dumps(value).encode(), headers | ({"X-Error-Code": code} if code else {}))
 
     def _answer(self, status: int, content: bytes, headers: dict[str, str]):

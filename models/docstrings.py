@@ -1,8 +1,8 @@
 """English sentences from the docstrings of installed packages.
 
-The embedded models live on this text: it is on every machine that can run the project, and none of it has
-to be shipped. A sentence is held out by a hash of its own characters, so another version of a package adds
-and removes sentences but never moves one from one set to the other.
+The embedded models are trained and evaluated on these sentences: every machine that can run the project has
+them, so none are shipped. A hash of its characters decides whether a sentence is held out, so another version
+of a package adds and removes sentences but moves none between training and validation.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 from shortcut import Problem
 from shortcut.corpus.sentences import Split, Wanted
 
-HELD_OUT = 0.25  # share of the sentences that no embedded model was trained on
+HELD_OUT = 0.25  # share of the sentences on which no embedded model was trained
 
 MARKUP = (  # reStructuredText to plain text: pattern, what stays
     (re.compile(r":[\w:+-]+:`~?([^`<]+?)\s*(?:<[^`]*>)?`"), r"\1"),  # :func:`name <target>`
@@ -34,16 +34,16 @@ UNWANTED = re.compile(r"[`|\\<>{}=@~]|::|\.\.|https?:|__|\.py\b")
 
 
 def is_held_out(sentence: str) -> bool:
-    """Whether the sentence belongs to the part no embedded model was trained on (`HELD_OUT`)."""
+    """True if no embedded model was trained on the sentence: a share `HELD_OUT` of all sentences."""
     digest = hashlib.sha256(sentence.strip().encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
 
 
 def draw(files: list[Path], wanted: Wanted, n_train: int) -> list[str]:
-    """Sentences, newline at the end, in random order; after the first `n_train`, held-out ones before any other.
+    """`wanted.n` sentences in random order, each with a newline at the end.
 
-    The embedded models were trained on sentences that are not held out, so the validation
-    sentences, which follow the first `n_train`, are new to them.
+    The first `n_train` are not held out. Held-out sentences follow, so the validation sentences are new to the
+    embedded models. If these are too few, the rest is not held out.
     """
     everything = sentences(files, wanted.split, wanted.found)
     random.Random(wanted.seed).shuffle(everything)
@@ -53,7 +53,7 @@ def draw(files: list[Path], wanted: Wanted, n_train: int) -> list[str]:
 
 
 def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object] = lambda _: None) -> list[str]:
-    """Every distinct English sentence in the docstrings of Python sources, in their order; `told` how many."""
+    """Every distinct English sentence in the docstrings of Python files, in order; `told(k)` after each file: k new."""
     found: dict[str, None] = {}
     for path in files:
         before = len(found)
@@ -65,12 +65,12 @@ def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object]
 
 
 def source_files(packages: Iterable[str]) -> list[Path]:
-    """The Python sources of installed packages, their tests left out."""
+    """Python files of installed packages, without their tests."""
     files = []
     for package in packages:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise Problem(f"package {package!r} is not installed: see DOCSTRING_PACKAGES in config.py")
+            raise Problem(f"package {package!r} is not installed: install it or change DOCSTRING_PACKAGES in config.py")
         root = Path(next(iter(spec.submodule_search_locations)))
         files += sorted(p for p in root.rglob("*.py") if not {"tests", "test"} & set(p.relative_to(root).parts))
     return files
@@ -79,7 +79,7 @@ def source_files(packages: Iterable[str]) -> list[Path]:
 def _docstrings(path: Path) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # templates and deliberately broken files lie in packages too
+    except (SyntaxError, ValueError):  # packages also hold templates and files broken on purpose
         return
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
@@ -88,13 +88,13 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 
 def _paragraphs(docstring: str) -> Iterator[str]:
-    """Runs of lines of one indentation, as one line of plain text; code examples left out."""
+    """Each run of lines with one indentation, joined to a line of plain text; code examples are left out."""
     for block in re.split(r"\n[ \t]*\n", docstring):
         if ">>>" in block or "```" in block or block.lstrip().startswith(("..", "#", "$")):
             continue
         run, indent = [], None
         for line in block.split("\n"):
-            if UNDERLINE.fullmatch(line):  # the line above it is a section's title
+            if UNDERLINE.fullmatch(line):  # the line above is a section title
                 run, indent = [], None
                 continue
             depth = len(line) - len(line.lstrip())
