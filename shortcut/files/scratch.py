@@ -17,7 +17,6 @@ import safetensors
 import safetensors.torch
 import torch
 
-from shortcut import Problem
 from shortcut.files import store
 
 KEPT = "; what was read so far is kept: run it again to go on from there"  # the end of a problem's line
@@ -36,13 +35,6 @@ class Scratch:
         for path in [self.folder] if everything else self.folder.glob("*"):
             if everything or not path.name.startswith(_hash(self.key.encode(), 16)):
                 _remove(path)
-
-    def check_room(self, size: int) -> None:
-        """Raise Problem if there is no room on the disk for `size` bytes, counting what is there already."""
-        there = sum(path.stat().st_size for path in self.folder.glob("*") if path.is_file())
-        near = next(folder for folder in (self.folder, *self.folder.parents) if folder.is_dir())
-        if (free := shutil.disk_usage(near).free + there) < size:
-            raise Problem(f"no room for {size / 1e6:,.1f} MB of unfinished work in {self.folder}: {free / 1e6:,.1f} MB")
 
     def units(self, **what: Any) -> list[Path]:
         """The units of this kind."""
@@ -78,41 +70,6 @@ class Scratch:
         kind = json.dumps(what, sort_keys=True).encode()
         name = f"{_hash(self.key.encode(), 16)}.{_hash(kind, 16)}"
         return name if content is None else f"{name}.{_hash(kind + content, 32)}.safetensors"
-
-
-class Points:
-    """Tensors [K, n, ...] that lie in units of some sentences each; `points[k]` is [n, ...], read from the disk."""
-
-    def __init__(self, slices: list[Any], order: torch.Tensor):
-        """Of slices of files, [K, m, ...] each, whose sentences together are the numbers `order` [n]."""
-        self._slices, self._places = slices, torch.empty_like(order)
-        self._places[order] = torch.arange(len(order))
-
-    @classmethod
-    def of(cls, units: list[Path]) -> dict[str, "Points"]:
-        """All that the units hold, by its name; `rows` has the numbers of their sentences."""
-        files = [safetensors.safe_open(path, "pt") for path in units]
-        order = torch.cat([file.get_tensor("rows") for file in files])
-        names = {*files[0].keys()} - {"rows"}
-        return {name: cls([file.get_slice(name) for file in files], order) for name in names}
-
-    @staticmethod
-    def rows(units: list[Path]) -> set[int]:
-        """The numbers of all sentences in the units."""
-        return {row for path in units for row in safetensors.safe_open(path, "pt").get_tensor("rows").tolist()}
-
-    def __len__(self) -> int:
-        """K."""
-        return self._slices[0].get_shape()[0]
-
-    def __getitem__(self, k: int) -> torch.Tensor:
-        """What stands at point k, [n, ...], in the order of the sentences."""
-        k = range(len(self))[k]
-        return torch.cat([of_a_unit[k] for of_a_unit in self._slices])[self._places]
-
-    def tensor(self) -> torch.Tensor:
-        """All of it, [K, n, ...], in memory."""
-        return torch.stack([self[k] for k in range(len(self))])
 
 
 def _remove(path: Path) -> None:
