@@ -19,7 +19,7 @@ from shortcut.approximation import MODES
 from shortcut.files import beside, formats, manifest, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import gathering, stages, steps
+from shortcut.run import partial, stages, steps
 from shortcut.show import report, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -360,7 +360,7 @@ def test_states_collected_before_a_stop_are_not_collected_again(made, tmp_path, 
     shutil.copytree(made.root / "experiment", tmp_path / "experiment")
     there = Names(tmp_path, "tiny-gpt2", "words")
     here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--batch-size", 60)
-    monkeypatch.setattr(gathering, "SECONDS", 0)
+    monkeypatch.setattr(partial, "SECONDS", 0)
     compute, seen = representations.run, []
 
     def stopping(model, batch, points):
@@ -381,45 +381,12 @@ def test_states_collected_before_a_stop_are_not_collected_again(made, tmp_path, 
     torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)  # in other batches, so up to rounding
 
 
-def test_unfinished_results_that_were_damaged_are_made_again(made, tmp_path, gpt2_folder, capsys, monkeypatch):
-    """Stopped after some batches; then one unit takes another's place, and one loses a bit."""
-    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
-    there = Names(tmp_path, "tiny-gpt2", "words")
-    there.results.unlink()
-    here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--batch-size", 100)
-    monkeypatch.setattr(gathering, "SECONDS", 0)
-    judge, done = predictions.judge, []
-
-    def stopping(*args):
-        if len(done) == 3 * (len(MODES) + 1):  # every mode, and the schedules
-            raise KeyboardInterrupt
-        done.append(1)
-        return judge(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(predictions, "judge", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            run("add_results", *here)
-    first, second, third = there.scratch("add_results.py").glob("*.safetensors")
-    first.write_bytes(second.read_bytes())
-    content = bytearray(third.read_bytes())
-    content[-100] ^= 64
-    third.write_bytes(content)
-    capsys.readouterr()
-    run("add_results", *here)
-    assert capsys.readouterr().out.count("unfinished work is damaged, so it is done again") == 2
-    for ours, theirs in zip(*(formats.load_results(f.results) for f in (there, made)), strict=True):
-        assert ours["info"] == theirs["info"]
-        assert ours["topk"][:, 0].equal(theirs["topk"][:, 0])
-    assert not there.scratch("add_results.py").exists()
-
-
-def test_unfinished_work_serves_the_next_run_of_the_same_kind_and_no_other(
+def test_partial_results_serve_the_next_run_of_the_same_kind_and_no_other(
     made, tmp_path, gpt2_folder, capsys, monkeypatch
 ):
     shutil.copytree(made.root / "experiment", tmp_path / "experiment")
     here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--batch-size", 100)
-    monkeypatch.setattr(gathering, "SECONDS", 0)
+    monkeypatch.setattr(partial, "SECONDS", 0)
     compute, seen = representations.run, []
 
     def stopped(*more, rcond=config.RCOND):

@@ -95,8 +95,8 @@ class Names:
         """The figures in all their forms: for the paper, to look at, and as numbers."""
         return [self.plot(name, ending) for name in names for ending in ("pdf", "png", "csv")]
 
-    def scratch(self, script: str) -> Path:
-        """The folder of a script's unfinished work."""
+    def partial(self, script: str) -> Path:
+        """The folder of a script's partial results."""
         return self.experiment / f"{self.judged}_{script.removesuffix('.py')}.unfinished"
 
     def is_foreign(self, path: Path) -> bool:

@@ -1,6 +1,6 @@
 """What the scripts share: `@script` makes a function the main of one, `Work` is what it works with.
 
-A script's body runs where something of what it writes is not there yet. Skipping, locks, unfinished work,
+A script's body runs where something of what it writes is not there yet. Skipping, locks, partial results,
 --force and several processes are dealt with here.
 """
 
@@ -18,9 +18,9 @@ from shortcut.files import store
 from shortcut.files.manifest import Provenance, load_parts
 from shortcut.files.names import Names, model_folder
 from shortcut.files.outputs import Outputs
-from shortcut.files.scratch import Scratch
 from shortcut.linear import LEAST_SQUARES
-from shortcut.run import checkpoint, cli, gathering, kind, options, processes, stages
+from shortcut.run import checkpoint, cli, kind, options, processes, stages
+from shortcut.run.partial import Done, PartialResults
 from shortcut.run.status import results_of
 
 Body = Callable[["Work"], None]
@@ -57,7 +57,7 @@ def script(
                     work.say("  tuned maps are not fitted here, but imported: python -m shortcut import")
                     continue
                 try:
-                    with suppress(gathering.Done):
+                    with suppress(Done):
                         work.run(body, then)
                 except checkpoint.NotFound as problem:
                     raise Problem(f"{problem}{options.known_models(config, args.model, work.masked)}") from problem
@@ -136,12 +136,12 @@ class Work:
             told = processes.agree(told) if self.stage.shared else told
             self.todo = [path for path, missing in zip(writes, told[4:], strict=True) if missing]
             key = "".join(f"{number:08x}" for number in told[:4])
-            self._out, self.scratch = outputs, Scratch(self.files.scratch(self.stage.script), key, self.say)
-            if outputs:
-                self.scratch.tidy(everything=self.args.force or not self.todo)
+            self._out, self.partial = outputs, PartialResults(self.files.partial(self.stage.script), key, self.say)
+            if outputs and (self.args.force or not self.todo):
+                self.partial.discard()
             yield
             if outputs:
-                self.scratch.tidy(everything=True)
+                self.partial.discard()
 
     def outputs(self, reads: list[Path], writes: list[Path], *, renew: bool = False, **more: Any) -> Outputs:
         """Outputs of this script, to be entered; `more` are settings that they depend on beside those of the stage."""

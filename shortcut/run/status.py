@@ -132,7 +132,7 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
     files = provenance.files
     if not (there := [path for path in paths if path.exists()]):
-        return ("begun: goes on where it stopped" if _scratch(files, stage).exists() else "-"), False
+        return ("begun: goes on where it stopped" if _partial(files, stage).exists() else "-"), False
     entries = {path: entry for path in there if (entry := provenance.entry(path))}
     for path, entry in entries.items():
         if why := provenance.differs(path, entry):
@@ -144,6 +144,6 @@ def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tu
     return f"{when}, {files.relative(paths[0])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""), True
 
 
-def _scratch(files: Names, stage: stages.Stage) -> Path:
-    """Where a stage's unfinished work lies: of the sentences, beside them."""
-    return (replace(files, model="sentences") if "sentences" in stage.writes else files).scratch(stage.script)
+def _partial(files: Names, stage: stages.Stage) -> Path:
+    """The folder of a stage's partial results, for sentences beside them."""
+    return (replace(files, model="sentences") if "sentences" in stage.writes else files).partial(stage.script)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -12,11 +13,11 @@ from shortcut import Problem, alternation, approximation, jacobian, linear, metr
 from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps
 from shortcut.files import beside, formats
-from shortcut.files.scratch import Points
 from shortcut.models import Model, Point
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch
-from shortcut.run import checkpoint, cli, gathering, loading, stages
+from shortcut.run import checkpoint, cli, loading, stages
+from shortcut.run.partial import Done, Points, Tensors
 from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
@@ -61,7 +62,7 @@ def tokenized(work: Work, split: str) -> Tokenized:
 def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], of: str) -> Points:
     """What passes each of k points of the model at the chosen tokens, [k, n, d]; `of` names the sentences."""
 
-    def see(batch: Batch) -> gathering.Tensors:
+    def see(batch: Batch) -> Tensors:
         return {"states": representations.run(model, batch, points).h.cpu()}
 
     return _gather(work, model, tokenized, see, of)["states"]
@@ -70,7 +71,7 @@ def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
     """By split, h_0 ... h_L at the chosen tokens [L + 1, n, d], of those whose file is to do; all in the leader."""
     for (split,) in work.missing(work.files.states, [(split,) for split in tokenized]):
-        with suppress(gathering.Done):  # another process does its share of every split
+        with suppress(Done):  # another process does its share of every split
             yield split, states(work, model, tokenized[split], model.layer_points(), split).tensor()
 
 
@@ -79,7 +80,7 @@ def judged(
 ) -> dict[str, Predictions]:
     """By mode, what `judge` says of all sentences, a batch at a time."""
 
-    def compute(batch: Batch) -> gathering.Tensors:
+    def compute(batch: Batch) -> Tensors:
         of = {f"{mode} {name}": x for mode, found in judge(batch).items() for name, x in vars(found).items()}
         return {name: x for name, x in of.items() if x is not None}
 
@@ -96,12 +97,12 @@ def judged(
 
 
 def _gather(
-    work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], gathering.Tensors], of: str
+    work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], Tensors], of: str
 ) -> dict[str, Points]:
     batches = representations.batches(model, tokenized, work.args.batch_size)
-    key = {"of": of, "tokens": work.args.batch_size, "device": model.device.type}
+    results = replace(work.partial, key=f"{work.partial.key} {of} {work.args.batch_size} {model.device.type}")
     with work.bar(f"sentences ({of})", len(tokenized)) as advance:
-        return gathering.gather(batches, compute, work.scratch, advance, work.begin, **key)
+        return results.gather(batches, compute, advance, work.begin)
 
 
 def fits(
@@ -139,7 +140,7 @@ def jacobians(
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
         work.say(f"  {rough}")
 
-    def see(batch: Batch) -> gathering.Tensors:
+    def see(batch: Batch) -> Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
     found = _gather(work, model, tokenized, see, "probe gradients")["found"]

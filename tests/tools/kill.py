@@ -34,7 +34,8 @@ from pipeline import ACTS_ON
 
 import config
 from shortcut.files import store
-from shortcut.run import gathering, stages
+from shortcut.run import partial as partial_results
+from shortcut.run import stages
 
 STAGES = [stage.script.removesuffix(".py") for stage in (*stages.of(masked=False), *stages.STAGES)]
 STAGES = [*dict.fromkeys(STAGES)]  # plot_results.py once, after the stages of the causal model
@@ -81,7 +82,7 @@ def stage(
     """
 
     def work() -> None:
-        config.SENTENCES, config.TRAIN, config.VAL, gathering.SECONDS = SENTENCES, 80, 40, 0
+        config.SENTENCES, config.TRAIN, config.VAL, partial_results.SECONDS = SENTENCES, 80, 40, 0
         points = watch_the_writer(kill_at)
         model = folder / "models" / ("tiny-bert" if script.startswith("bert_") else "tiny-gpt2")
         options = ["--out", folder / "out", "--dataset", "words"]
@@ -99,7 +100,8 @@ def stage(
 def watch_the_writer(kill_at: int | None) -> list[None]:
     """Count the points of the writer as they are passed, and die at number `kill_at`.
 
-    Each file has four: half of its bytes written, all of them, before it takes its name, after.
+    Each file has four: half of its bytes written, all of them, before it takes its name, after. Partial results have
+    two a flush, before and after.
     """
     passed = []
 
@@ -150,6 +152,7 @@ def watch_the_writer(kill_at: int | None) -> list[None]:
     store.os.fdopen = lambda *args, **kwargs: Halting(fdopen(*args, **kwargs))
     store.os.fsync = around(os.fsync, before=False)
     store.os.replace = around(os.replace)
+    partial_results.np.memmap.flush = around(partial_results.np.memmap.flush)
     return passed
 
 
