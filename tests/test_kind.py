@@ -59,7 +59,7 @@ def test_known_names_downloads_and_damaged_configs(tmp_path, monkeypatch):
 
 
 def test_results_tell_by_their_manifest_else_by_their_name(tmp_path):
-    entry = {"sha256": "", "made": "", "settings": {}, "from": {}, "versions": {}}
+    entry = {"sha256": "", "made": "", "key": "", "settings": {}, "reads": {}, "versions": {}}
     made_by = {"a_mask": "add_results.py", "b": "bert_add_results.py", "c_mask": None, "d": "plot_results.py"}
     for folder, script in made_by.items():
         manifest = tmp_path / "experiment" / folder / "manifest.json"

@@ -296,5 +296,6 @@ def test_a_causal_model_should_predict_the_token_that_follows():
     sentences = [torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([5])]
     tokenized = tokens.Tokenized(sentences, torch.tensor([0, 1, 2, 0]))
     assert tokens.actual(tokenized, masked=False).tolist() == [8, 9, -1, -1]
-    assert tokens.actual(tokens.mask(tokenized, 4), masked=True).tolist() == [7, 8, 9, 5]
+    hidden = replace(tokenized, masked=torch.tensor([7, 8, -1, 5]))
+    assert tokens.actual(tokens.mask(hidden, 4), masked=True).tolist() == [7, 8, -1, 5]
     assert tokens.actual(tokenized, masked=True).tolist() == [-1] * 4

@@ -114,7 +114,7 @@ def fits(
     """
     rcond, kind = work.config.RCOND, linear.KINDS[work.kind].of_rank(work.config.RANK)
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
-    warning = {"warning": line} if (line := kind.warning(*h[0].shape)) else {}
+    warning = {"warning": line} if wanted and (line := kind.warning(*h[0].shape)) else {}
     for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
         if j == into and len(h[i]) > 1:
             X, Y = h[i].to(work.device), h[j].to(work.device)
@@ -127,7 +127,10 @@ def fits(
 def _spectrum(A: torch.Tensor, X: torch.Tensor) -> dict[str, Any]:
     """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
     values = quality.directions(X).spectrum(A)
-    return {"spectrum": [*map(_rounded, values.tolist())], "effective_rank": _rounded(quality.effective_rank(values))}
+    return {
+        "spectrum": [*map(_rounded, values.cpu().tolist())],
+        "effective_rank": _rounded(quality.effective_rank(values)),
+    }
 
 
 def jacobians(
