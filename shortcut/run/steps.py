@@ -127,10 +127,8 @@ def fits(
 def _spectrum(A: torch.Tensor, X: torch.Tensor) -> dict[str, Any]:
     """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
     values = quality.directions(X).spectrum(A)
-    return {
-        "spectrum": [*map(_rounded, values.cpu().tolist())],
-        "effective_rank": _rounded(quality.effective_rank(values)),
-    }
+    told = {"effective_rank": _rounded(quality.effective_rank(values))}
+    return {"spectrum": [*map(_rounded, values.cpu().tolist())], **told}
 
 
 def jacobians(
@@ -198,11 +196,10 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
-        A = load_map(work, i, j, h.shape[2]).to(work.device)
-        found["mat", i, j] = score = metrics.r2_score(linear.apply(A, h[i]), h[j])
-        if not math.isfinite(score.mean):
+        made = linear.apply(load_map(work, i, j, h.shape[2]).to(work.device), h[i])
+        if not made.isfinite().all():
             raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
-        found["id", i, j] = metrics.r2_score(h[i], h[j])
+        found["mat", i, j], found["id", i, j] = metrics.r2_score(made, h[j]), metrics.r2_score(h[i], h[j])
     if misleading := [jump for jump, score in found.items() if score.misleads]:
         mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
         work.say(
