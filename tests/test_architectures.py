@@ -406,7 +406,7 @@ def test_the_context_of_mpt_and_bloom_is_in_their_configs(tmp_path):
     for kind, name in (("mpt", "max_seq_len"), ("bloom", "seq_length")):
         folder = make(kind, False, tmp_path / kind)
         settings = Path(folder, "config.json")
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {name: 10}), encoding="utf-8")
+        settings.write_text(json.dumps(json.loads(settings.read_text(encoding="utf-8")) | {name: 10}), encoding="utf-8")
         assert checkpoint.limits(folder, masked=False)[0] == 10
         model = loading.load(folder, masked=False)
         with pytest.raises(Problem, match="11 tokens to run, the model takes 10"):
