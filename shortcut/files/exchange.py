@@ -68,24 +68,22 @@ def fetch(repository: str, files: Names, *, force: bool, notice: Callable[[str],
 
 
 def _listing(repository: str, files: Names) -> tuple[str, list[str]]:
-    """The repository's revision and the names of its matrices for this model and dataset, in order."""
+    """The repository's revision and the names of its matrices for this model and dataset."""
     where, wanted = f"{repository} on the Hugging Face hub", f"{files.model}/{files.dataset}"
     with asking(f"list {where}", f"give OWNER/NAME of a public repository, such as {REPOSITORY}. {OFFLINE}"):
         found = huggingface_hub.model_info(repository)
-    paths = [path.rpartition("/") for path in sorted(file.rfilename for file in found.siblings)]
-    folders = {folder: None for folder, _, name in paths if MATRIX.fullmatch(name)}
-    if wanted not in folders:
-        listed = f"; it has some in {', '.join(folders)[:200]}: use --model and --dataset" if folders else ""
-        raise Problem(f"{where} holds no matrices in {wanted}{listed}")
-    return found.sha, sorted(
-        (name for folder, _, name in paths if folder == wanted and MATRIX.fullmatch(name)), key=_order
-    )
+    paths = [Path(file.rfilename) for file in found.siblings if MATRIX.fullmatch(Path(file.rfilename).name)]
+    if names := sorted(path.name for path in paths if path.parent.as_posix() == wanted):
+        return found.sha, names
+    folders = ", ".join(sorted({path.parent.as_posix() for path in paths}))[:200]
+    listed = f"; it has some in {folders}: use --model and --dataset" if folders else ""
+    raise Problem(f"{where} holds no matrices in {wanted}{listed}")
 
 
 def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -> None:
     """Write all matrices of a model and dataset, [d, d] or [d, d + 1], to one safetensors file, under their names."""
     folder, more, d = files.matrices, KINDS[files.kind or LEAST_SQUARES].intercept, None
-    paths = sorted((p for p in folder.glob("*.pickle") if MATRIX.fullmatch(p.name)), key=lambda p: _order(p.name))
+    paths = sorted(path for path in folder.glob("*.pickle") if MATRIX.fullmatch(path.name))
     if not paths:
         first = files.fitted_by(folder / "0_1.pickle")
         raise Problem(f"{files.relative(folder)} holds no matrix: run {first} first, or fetch published ones")
@@ -94,19 +92,13 @@ def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -
         for path in paths:  # all are checked before the old file is removed
             d = len(formats.load_matrix(path, d, intercept=more))
         # The library's writers hold all tensors in memory, tens of GB for a large model: here one matrix at a time.
-        header, size = (
-            {"__metadata__": {"format": "pt", "model": files.model, "dataset": files.dataset}},
-            4 * d * (d + more),
-        )
+        header: dict[str, dict] = {"__metadata__": {"format": "pt", "model": files.model, "dataset": files.dataset}}
         for k, path in enumerate(paths):
-            header[path.stem] = {"dtype": "F32", "shape": [d, d + more], "data_offsets": [k * size, (k + 1) * size]}
+            at = [n * 4 * d * (d + more) for n in (k, k + 1)]
+            header[path.stem] = {"dtype": "F32", "shape": [d, d + more], "data_offsets": at}
         content = json.dumps(header).encode()
         content += b" " * (-len(content) % 8)
         with outputs.writing(folder / SAFETENSORS) as file:
             file.write(len(content).to_bytes(8, "little") + content)
             for path in progress(paths):
                 file.write(formats.load_matrix(path, d, intercept=more).contiguous().numpy())
-
-
-def _order(name: str) -> tuple[bool, list[int]]:  # jumps before parts, by their numbers
-    return name.startswith("p"), [int(number) for number in re.findall(r"\d+", name)]

@@ -40,16 +40,13 @@ def _read_tuned(path: Path, d: int, L: int, model: str) -> tuple[Maps, Origin]:
     with inside(path.parent):
         whole = isinstance(config, dict) and isinstance(state, dict)
         expect(whole, f"holds no tuned lens: expected config.json and {path.name}, a dict each")
-        named, layers, width = map(config.get, ("base_model_name_or_path", "num_hidden_layers", "d_model"))
-        found, expected = f"{named} ({layers} layers of width {width})", f"{model} ({L} layers of width {d})"
-        same = (Path(str(named)).name, layers, width) == (model, L, d)
-        expect(same, f"is a lens of {found}, expected one of {expected}")
+        origin = _origin(config, {"d_model": d, "num_hidden_layers": L, "base_model_name_or_path": model})
         state = {str(key).removeprefix("layer_translators."): x for key, x in state.items()}  # older files
         for l in range(L):
             weight = _tensor(state.get(f"{l}.weight"), (d, d))
             bias = torch.zeros(d) if config.get("bias") is False else _tensor(state.get(f"{l}.bias"), (d,))
             maps.append(torch.cat([weight + torch.eye(d), bias[:, None]], 1))
-    return maps, _origin(config)
+        return maps, origin
 
 
 def _write_jacobian(maps: Maps, model: str, n: int) -> dict[str, bytes]:
@@ -68,14 +65,10 @@ def _read_jacobian(path: Path, d: int, L: int, model: str) -> tuple[Maps, Origin
         expect(whole, f"holds {got(lens)}, expected a dict with J")
         more = lens["metadata"] if isinstance(lens.get("metadata"), dict) else {}
         said = {str(key): x for key, x in lens.items()} | {f"metadata.{key}": x for key, x in more.items()}
-        named = {"d_model": d, "target_layer": L - 1, "model_name": model}  # target: the last block, counted from 0
-        for key, x in said.items():
-            for name, expected in named.items():
-                same = not key.endswith(name) or x is None or Path(str(x)).name == str(expected)
-                expect(same, f"has {key} {x!r}, expected {expected}: a lens of another model or into another layer")
+        origin = _origin(said, {"d_model": d, "target_layer": L - 1, "model_name": model})  # blocks count from 0
         what = f"has layers {str([*J])[:60]}, expected 0 to {L - 2}: a lens of another model, or of some layers alone"
         expect({*range(L - 1)} <= J.keys() <= {*range(L)}, what)
-        return [torch.eye(d), *(_tensor(J[l], (d, d)) for l in range(L - 1))], _origin(said)
+        return [torch.eye(d), *(_tensor(J[l], (d, d)) for l in range(L - 1))], origin
 
 
 class Format(NamedTuple):
@@ -107,7 +100,12 @@ def only(place: object, names: list[str]) -> str:
     return found[0]
 
 
-def _origin(said: dict[str, Any]) -> Origin:
+def _origin(said: dict[str, Any], named: dict[str, Any]) -> Origin:
+    """Estimator and revision that a file names. Raises Problem if its model or layer is not the one `named`."""
+    for key, x in said.items():
+        for name, expected in named.items():
+            same = not key.endswith(name) or x is None or Path(str(x)).name == str(expected)
+            expect(same, f"has {key} {x!r}, expected {expected}: a lens of another model or into another layer")
     return {key: str(x) for key, x in said.items() if key.endswith(("estimator", "revision")) and x is not None}
 
 
