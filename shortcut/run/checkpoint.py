@@ -53,7 +53,7 @@ class NotFound(Problem):
 
 def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
     """Number of blocks, from the config alone. Raises as `config`, also if it is not the expected one."""
-    layers = structure.depth(text_config(name, masked))
+    layers = structure.depth(config(name, masked).get_text_config(decoder=True))
     if expected is not None and layers != expected:
         raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
     return layers
@@ -66,7 +66,7 @@ def is_model_folder(name: str) -> bool:
 
 def limits(name: str, *, masked: bool) -> tuple[int, int]:
     """Context length and vocabulary size, from the config alone. Raises as `config`."""
-    found = text_config(name, masked)
+    found = config(name, masked).get_text_config(decoder=True)
     return structure.context(found), found.vocab_size
 
 
@@ -160,11 +160,6 @@ def config(name: str, masked: bool) -> Any:
         raise Problem(f"{name} is a {found.model_type!r} model, of which transformers has no {wanted} language model")
     _check(name, found.get_text_config(decoder=True), masked)
     return found
-
-
-def text_config(name: str, masked: bool) -> Any:
-    """The text part of a model's config. Raises as `config`."""
-    return config(name, masked).get_text_config(decoder=True)
 
 
 def _check(name: str, found, masked: bool) -> None:

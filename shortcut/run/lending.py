@@ -8,6 +8,7 @@ hardly vary.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import torch
@@ -27,27 +28,7 @@ from shortcut.tokens import Tokenized
 
 WORSE = 0.005  # r2 and Precision@1 that a layer may lose even if the interval of the loss excludes zero
 Notice = Callable[[str], None]
-CARD = """---
-base_model: {model}
-tags: [interpretability, linear-shortcut, {to}]
----
-
-# {kind} maps into the last layer of {model}, as {to}
-
-A_lL maps a hidden state after l blocks to an estimate of the one after the last block, before the final layer norm
-("Jump to Conclusions: Short-Cutting Transformers With Linear Transformations", Yom Din et al. 2024). Fitted on
-sentences of `{dataset}`, at token positions sampled from all of each, the first included, with {versions}:
-
-{settings}
-
-Scores of the maps in float32 on {n} token positions in other sentences (Precision@1 in percent, with 95% interval):
-
-| layer | r2 | Precision@1 |
-|---|---|---|
-{rows}
-
-Licence: not chosen yet. Look at the licences of the model and of the text that the maps were fitted on.
-"""
+CARD = Path(__file__).with_name("card.md")  # template of the model card
 
 
 def export(model: str, files: Names, to: str, notice: Notice) -> None:
@@ -80,23 +61,30 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
     scores = judge(loaded, tokenized, maps)
     check(scores, judge(loaded, tokenized, again), groups, row.first, to)
-    precision = [proportion(hits, groups) for hits in scores[1]]
-    card = CARD.format(
+    card = CARD.read_text(encoding="utf-8").format(
         model=files.model_name if Path(model).is_dir() else model, to=to, kind=kind, dataset=files.dataset,
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made),
         versions=", ".join(map(" ".join, entry["versions"].items())) or "versions that are not recorded",
-        n=len(tokenized),
-        rows="\n".join(
-            f"| {l} | {r2.mean():.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
-            for l, (r2, p) in enumerate(zip(scores[0], precision, strict=True))
-        ),
+        n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
     )  # fmt: skip
-    contents = {files.matrices / to / name: x for name, x in (written | {"README.md": card.encode()}).items()}
-    more = {"settings": {}, "notice": notice, "force": True}
-    with Outputs(provenance, "shortcut export", reads=paths, writes=[*contents], **more) as outputs:
-        for path, content in contents.items():
+    contents = {files.matrices / to / name: x for name, x in {**written, "README.md": card.encode()}.items()}
+    _write(
+        Outputs(provenance, "shortcut export", reads=paths, writes=[*contents], settings={}, notice=notice, force=True),
+        contents,
+    )
+
+
+def _row(l: int, r2: torch.Tensor, hits: torch.Tensor, groups: torch.Tensor | None) -> str:
+    p, low, high = (100 * x for x in proportion(hits, groups))
+    return f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |"
+
+
+def _write(outputs: Outputs, contents: dict[Path, Any]) -> None:
+    """Write bytes as they are and matrices as pickles."""
+    with outputs:
+        for path in outputs.todo:
             with outputs.writing(path) as file:
-                file.write(content)
+                file.write(contents[path]) if isinstance(contents[path], bytes) else store.dump(file, contents[path])
 
 
 @torch.no_grad()
@@ -157,11 +145,8 @@ def take(source: Path, model: str, files: Names, name: str, notice: Notice, *, f
     hashes = {file: sha256(path.with_name(file)) for file in (path.name, *row.files[1:])}
     settings = {"map": row.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
     more = {"settings": settings, "notice": notice, "force": force}
-    with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
-        for target, A in zip(targets, maps, strict=True):
-            if target in outputs.todo:
-                with outputs.writing(target) as file:
-                    store.dump(file, A)
+    outputs = Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more)
+    _write(outputs, dict(zip(targets, maps, strict=True)))
 
 
 def download(source: str, name: str) -> Path:
