@@ -152,12 +152,10 @@ def config(name: str, masked: bool) -> Any:
     here, there = (auto_class(found.model_type, model_kind) is not None for model_kind in (masked, not masked))
     if here and there:  # the head decides
         here = ("ForCausalLM" if masked else "ForMaskedLM") not in str(found.architectures)
-    wanted, other = ("masked", "causal") if masked else ("causal", "masked")
-    if not here and there:
-        others = "the scripts without bert_" if masked else "the bert_ scripts"
-        raise Problem(f"{name} is a {other} language model ({found.model_type}): use {others}")
     if not here:
-        raise Problem(f"{name} is a {found.model_type!r} model, of which transformers has no {wanted} language model")
+        others = "the scripts without bert_" if masked else "the bert_ scripts"
+        what = f"{name} ({found.model_type}) is no {'masked' if masked else 'causal'} language model of transformers"
+        raise Problem(f"{what}{f': use {others}' if there else ''}")
     _check(name, found.get_text_config(decoder=True), masked)
     return found
 

@@ -84,8 +84,6 @@ def load_tokenizer(name: str, *, masked: bool):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
 
     checkpoint.config(name, masked)
-    if checkpoint.fingerprint(name, "tokenizer") is None:  # transformers would make an empty one
-        raise Problem(f"{name!r} holds no tokenizer: expected {', '.join(checkpoint.TOKENIZER)}")
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
         # Its class has its own rules for case, numbers and the like, and ignores those of the file.
@@ -96,8 +94,8 @@ def load_tokenizer(name: str, *, masked: bool):
             known = {role: token for role, token in names.items() if whole.token_to_id(str(token)) is not None}
             known["model_max_length"] = tokenizer.model_max_length
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise Problem(f"{name}: its tokenizer knows no word, expected a vocabulary (vocab.json, vocab.txt or the like)")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one even without files
+        raise Problem(f"{name}: its tokenizer knows no word, expected {', '.join(checkpoint.TOKENIZER)}")
     # a [MASK] that is not in the vocabulary would get a new id, with an untrained embedding
     if masked and (tokenizer.mask_token_id is None or (words and tokenizer.mask_token not in words)):
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected a masked model's own tokenizer")
