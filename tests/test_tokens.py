@@ -242,7 +242,7 @@ def test_fingerprint_covers_what_a_tokenizer_without_tokenizer_json_is_made_from
 def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2):
     gpt2.net.save_pretrained(tmp_path)
     assert checkpoint.fingerprint(str(tmp_path), "tokenizer") is None
-    with pytest.raises(Problem, match=r"holds no tokenizer: expected tokenizer\.json, "):
+    with pytest.raises(Problem, match=r"its tokenizer knows no word, expected tokenizer\.json, "):
         loading.load_tokenizer(str(tmp_path), masked=False)
 
 

@@ -1,18 +1,17 @@
-"""Whether a model is masked or causal, asked of its config and never of its name.
+"""True or false: a model is masked. Its config decides, never its name.
 
-Loads no library, so that it answers the Makefile before any is installed.
+Imports no library, so that the Makefile can ask before any is installed.
 """
 
 import json
 import os
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 from shortcut import Problem
 from shortcut.files.names import Names, find_model, model_folder
 
-MASKED_TYPES = (  # of those that are masked models where their config names no head
+MASKED_TYPES = (  # model types that are masked if their config names no head
     "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
     "ernie", "esm", "eurobert", "fnet", "ibert", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet",
     "mra", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
@@ -21,27 +20,25 @@ MASKED_TYPES = (  # of those that are masked models where their config names no 
 
 
 def is_masked(name: str, config: ModuleType) -> bool | None:
-    """Whether a model predicts masked tokens; None if it is no folder, unknown to config.py, and not downloaded."""
+    """True if a model predicts masked tokens; None if it is no folder, unknown to config.py, and not downloaded."""
     if name in config.LAYERS and not Path(name).is_dir():
         return name in config.MASKED
-    if (found := _load(name)) is None:
-        return None
-    heads = str(found.get("architectures"))
-    if "ForCausalLM" in heads or "LMHeadModel" in heads:
-        return False
-    return "ForMaskedLM" in heads or found.get("model_type") in MASKED_TYPES
+    return _is_masked(name)
 
 
-def _load(name: str) -> dict[str, Any] | None:
+def _is_masked(name: str) -> bool | None:
     try:
         found = json.loads(_config_file(name).read_bytes())
-    except (OSError, ValueError):
+        heads, model_type = str(found.get("architectures")), found.get("model_type")
+    except (OSError, ValueError, AttributeError):
         return None
-    return found if isinstance(found, dict) else None
+    if "ForCausalLM" in heads or "LMHeadModel" in heads:
+        return False
+    return "ForMaskedLM" in heads or model_type in MASKED_TYPES
 
 
 def _config_file(name: str) -> Path:
-    """A folder's config.json, or that of a download of the hub's, where it keeps them."""
+    """The config.json of a folder, or of a model in the hub's cache."""
     if Path(name).is_dir():
         return Path(name, "config.json")
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
@@ -51,11 +48,8 @@ def _config_file(name: str) -> Path:
 
 
 def files_of(model: str, dataset: str, out: Path, kind_of_maps: str = "") -> tuple[str, Names]:
-    """A model, found by its name or folder, and the files of its maps, of another kind than the paper's if so named.
-
-    Raises Problem: it is neither a folder nor downloaded, so that it is unknown whether it is masked.
-    """
+    """A model, found by its name or folder, and the files of its maps. Raises Problem: no folder, not downloaded."""
     found = find_model(model)
-    if (masked := is_masked(found, SimpleNamespace(LAYERS={}, MASKED=()))) is None:
+    if (masked := _is_masked(found)) is None:
         raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
     return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=kind_of_maps, masked=masked)

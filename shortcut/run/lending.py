@@ -1,22 +1,21 @@
-"""Lenses passed on and taken over: `python -m shortcut export --to`, `import`, `fetch --from`.
+"""Lenses of other tools: `python -m shortcut export --to`, `import --from`, `fetch --from`.
 
-What is exported is loaded again and judged on the validation sentences beside the float32 maps it was made of, layer
-by layer: a range check would not see what half precision does to a map of large gain along a direction that the
-states hardly have (see `quality`).
+An exported lens is loaded again and compared, layer by layer, with the float32 maps on the validation sentences. A
+check of the range would not find what half precision does to a map that amplifies a direction in which the states
+hardly vary.
 """
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import torch
 
-from shortcut import Problem, linear, one_line, representations
+from shortcut import Problem, linear, representations
 from shortcut.files import formats, store
-from shortcut.files.exchange import HUB_ERRORS
+from shortcut.files.exchange import asking
 from shortcut.files.lenses import FORMATS, Maps, only
 from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
@@ -27,171 +26,140 @@ from shortcut.run import checkpoint, loading
 from shortcut.run.options import SETTINGS
 from shortcut.tokens import Tokenized
 
-WORSE = 0.005  # r2 and Precision@1 that a layer may lose, if the interval of the loss excludes zero
+WORSE = 0.005  # r2 and Precision@1 that a layer may lose even if the interval of the loss excludes zero
 Notice = Callable[[str], None]
-PUBLISHED = {"tuned-lens": "spaces/AlignmentResearch/tuned-lens/lens"}  # a folder a model
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Maps on n validation positions, for each layer 0 ... L - 1."""
-
-    r2: list[torch.Tensor]  # float64 [n], the share of each position in r2, which is their mean
-    hits: list[torch.Tensor]  # float64 [n], 1 where the best token is that of the model
-    groups: torch.Tensor | None  # int64 [n], the sentence of each position; None: one each
+CARD = Path(__file__).with_name("card.md")  # template of the model card
 
 
 def export(model: str, files: Names, to: str, notice: Notice) -> None:
-    """Write the maps into layer L as a lens of another tool, with a card, if it is as good as they are.
+    """Write the maps into layer L in another tool's format, with a model card.
 
-    Raises Problem: one is missing; a tuned lens of a masked model, which that tool does not know; or a layer at which
-        r2 or Precision@1 is lower than that of the maps in float32 (see `_check`); or maps of another model.
+    Raises Problem: a map is missing or of another model; the tool knows no masked model; or the format's numbers lower
+        r2 or Precision@1 at a layer (see `check`).
     """
-    if files.masked and to == "tuned-lens":
-        raise Problem("tuned-lens knows no masked model: export --to jlens, or safetensors without --to")
-    of, of_kind = FORMATS[to], linear.KINDS[files.kind or linear.LEAST_SQUARES]
+    row, kind = FORMATS[to], files.kind or linear.LEAST_SQUARES
+    if files.masked and not row.masked:
+        raise Problem(f"{to} knows no masked model: export to another format, or to safetensors without --to")
     loaded = loading.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
-    paths = [files.matrix(l, L) for l in range(L)]
     val = files.states("val") if files.masked else files.tokenized("val")
-    for path, maker in (*((path, files.fitted_by(path)) for path in paths), (val, "the scripts up to add_linreg.py")):
-        if not path.exists():
-            raise Problem(f"{files.relative(path)} not found: run {maker} first")
+    paths = [*(files.matrix(l, L) for l in range(L)), val]
+    if missing := next((path for path in paths if not path.exists()), None):
+        maker = "the scripts up to add_linreg.py" if missing == val else files.fitted_by(missing)
+        raise Problem(f"{files.relative(missing)} not found: run {maker} first")
     fingerprints = checkpoint.fingerprints(model)
     provenance = Provenance(files, lambda script, path: fingerprints)
-    provenance.check([*paths, val], notice)
+    provenance.check(paths, notice)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
-    maps = [formats.load_matrix(path, d, intercept=of_kind.intercept) for path in paths]
-    folder = files.matrices / to
-    made, entry = provenance.settings(paths[-1]), provenance.entry(paths[-1])
-    written = of.write(maps, files.model_name, made.get("train", 0))
-    with tempfile.TemporaryDirectory() as there:
+    maps = [formats.load_matrix(path, d, intercept=linear.KINDS[kind].intercept) for path in paths[:-1]]
+    made, entry = provenance.settings(paths[0]), provenance.entry(paths[0]) or {"versions": {}}
+    written = row.write(maps, files.model_name, made.get("train", 0))
+    with tempfile.TemporaryDirectory() as folder:
         for name, content in written.items():
-            Path(there, name).write_bytes(content)
-        again, _ = of.read(Path(there, of.files[0]), d, L, files.model_name)
-    own, its = judge(loaded, tokenized, maps), judge(loaded, tokenized, again)
-    _check(own, its, of.first, to)
-    whose = {"model": model if not Path(model).is_dir() else files.model_name, "n": len(tokenized)}
-    card = _card(files, to, own, made | whose | {"versions": (entry and entry["versions"]) or {}})
-    targets = [folder / name for name in (*written, "README.md")]
-    more = {"settings": {}, "notice": notice, "force": True}
-    with Outputs(provenance, "shortcut export", reads=[*paths, val], writes=targets, **more) as outputs:
-        for path, content in zip(targets, [*written.values(), card.encode()], strict=True):
+            Path(folder, name).write_bytes(content)
+        again, _ = row.read(Path(folder, row.files[0]), d, L, files.model_name)
+    groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
+    scores = judge(loaded, tokenized, maps)
+    check(scores, judge(loaded, tokenized, again), groups, row.first, to)
+    card = CARD.read_text(encoding="utf-8").format(
+        model=files.model_name if Path(model).is_dir() else model, to=to, kind=kind, dataset=files.dataset,
+        settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
+        versions=", ".join(map(" ".join, entry["versions"].items())) or "unknown versions",
+        n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
+    )  # fmt: skip
+    contents = {files.matrices / to / name: x for name, x in {**written, "README.md": card.encode()}.items()}
+    _write(
+        Outputs(provenance, "shortcut export", reads=paths, writes=[*contents], settings={}, notice=notice, force=True),
+        contents,
+    )
+
+
+def _row(l: int, r2: torch.Tensor, hits: torch.Tensor, groups: torch.Tensor | None) -> str:
+    p, low, high = (100 * x for x in proportion(hits, groups))
+    return f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |"
+
+
+def _write(outputs: Outputs, contents: dict[Path, Any]) -> None:
+    """Write bytes as they are and matrices as pickles."""
+    with outputs:
+        for path in outputs.todo:
             with outputs.writing(path) as file:
-                file.write(content)
+                file.write(contents[path]) if isinstance(contents[path], bytes) else store.dump(file, contents[path])
 
 
 @torch.no_grad()
-def judge(model: Model, tokenized: Tokenized, maps: Maps) -> Judged:
-    """r2 and Precision@1 of maps into layer L on these sentences."""
+def judge(model: Model, tokenized: Tokenized, maps: Maps) -> torch.Tensor:
+    """Scores of maps into layer L at n token positions, float64 [2, L, n]; their means over n are r2 and Precision@1.
+
+    The part of position s in r2 is 1 - n mean_c((h_Lsc - (A h_l)_sc)^2 / sst_c), over coordinates c that vary.
+    """
     h = torch.empty(model.n_layers + 1, len(tokenized), model.d)
     for batch in representations.batches(model, tokenized, 1024):
         h[:, batch.rows] = representations.run(model, batch).h.cpu()
-    best = _best(model, h[-1])
-    groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
-    made = [linear.apply(A, h[l]) for l, A in enumerate(maps)]
-    hits = [(_best(model, states) == best).double() for states in made]
-    return Judged([_r2(states, h[-1]) for states in made], hits, groups)
+    states = [*(linear.apply(A, h[l]) for l, A in enumerate(maps)), h[-1]]
+    *best, own = (
+        torch.cat([model.read_out(part.to(model.device)).argmax(-1).cpu() for part in x.split(256)]) for x in states
+    )
+    parts = [r2_parts(x, h[-1]) for x in states[:-1]]
+    return torch.stack([torch.stack(parts), (torch.stack(best) == own).double()])
 
 
-def _r2(states: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """r2 over coordinates c that vary as a mean over positions s: 1 - n mean_c((target_sc - states_sc)^2 / sst_c)."""
+def r2_parts(states: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Part of each position in r2, float64 [n], for states and target [n, d]."""
     states, target = states.double(), target.double()
     sst = (target - target.mean(0)).square().sum(0)
     return 1 - len(target) * ((target - states).square() / sst)[:, sst > 0].mean(1)
 
 
-def _best(model: Model, states: torch.Tensor) -> torch.Tensor:
-    return torch.cat([model.read_out(part.to(model.device)).argmax(-1).cpu() for part in states.split(256)])
+def check(own: torch.Tensor, its: torch.Tensor, groups: torch.Tensor | None, first: int, to: str) -> None:
+    """Raise Problem, naming the layers, at a loss above `WORSE` whose paired 95% interval excludes zero.
 
-
-def _check(own: Judged, its: Judged, first: int, to: str) -> None:
-    """Raise Problem, naming the layers, at a loss above `WORSE` whose paired 95% interval excludes zero."""
+    `own` and `its` are scores of `judge` before and after; `groups` [n] is the sentence of each position.
+    """
     worse = []
-    for l in range(first, len(own.r2)):
-        (a, p), (b, q) = ((judged.r2[l], judged.hits[l]) for judged in (own, its))
-        losses = [average(before - after, own.groups) for before, after in ((a, b), (p, q))]
+    for l in range(first, own.shape[1]):
+        losses = [average(loss, groups) for loss in (own - its)[:, l]]
         if not all(loss.mean <= WORSE or loss.low <= 0 for loss in losses):
-            a, p, b, q = (x.mean() for x in (a, p, b, q))
+            (a, p), (b, q) = (scores[:, l].mean(-1) for scores in (own, its))
             worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")
     if worse:
         told = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
         raise Problem(f"not exported: rounded to the numbers of {to}, the lens loses at layers {told}")
 
 
-def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
-    """A model card: what it is, made from what with which versions, figures; the licence is the person's."""
-    kind_of_maps = files.kind or linear.LEAST_SQUARES
-    told = "\n".join(f"- {name}: {made[name]}" for name in map(str.lower, SETTINGS) if name in made)
-    used = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    rows = "\n".join(
-        f"| {l} | {own.r2[l].mean():.3f} | {100 * p.mean:.1f} [{100 * p.low:.1f}, {100 * p.high:.1f}] |"
-        for l, p in enumerate(proportion(hits, own.groups) for hits in own.hits)
-    )
-    return f"""---
-base_model: {made["model"]}
-tags: [interpretability, linear-shortcut, {to}]
----
-
-# {kind_of_maps} maps into the last layer of {made["model"]}, as {to}
-
-A_lL takes the state of a token after l blocks to what it is expected to be after the last one, before the final
-norm; what is read out of it is what the model already knows there. The kind of map is {kind_of_maps} ("Jump to
-Conclusions: Short-Cutting Transformers With Linear Transformations", Yom Din et al. 2024, has least-squares).
-
-Fitted on sentences of `{files.dataset}`, at positions drawn from all of each, the first included:
-
-{told or "- not recorded"}
-
-Made with {used or "versions that are not recorded"}.
-
-On {made["n"]} positions in other sentences, of the maps in float32 (Precision@1 in percent, with its 95% interval):
-
-| layer | r2 | Precision@1 |
-|---|---|---|
-{rows}
-
-Licence: not chosen yet. That of the model, and of the text that it was fitted on, are yours to look at.
-"""
-
-
-def take(source: Path, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Put a lens of another tool in place as maps of its kind: the file named, or the only .pt file of a folder.
+def take(source: Path, model: str, files: Names, name: str, notice: Notice, *, force: bool) -> None:
+    """Import a lens of another tool as maps of its kind: the file `source`, or the only .pt file of a folder.
 
     Raises Problem: it is damaged, of another shape, not finite, or of another model or target layer.
     """
-    of_format, named = FORMATS[of], source.is_file() or source.suffix == ".pt"
-    path = source if named else source / only(source, [path.name for path in source.glob("*.pt")])
+    row, is_file = FORMATS[name], source.is_file() or source.suffix == ".pt"
+    path = source if is_file else source / only(source, [path.name for path in source.glob("*.pt")])
     loaded = loading.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
-    maps, origin = of_format.read(path, d, L, files.model_name)
+    maps, origin = row.read(path, d, L, files.model_name)
     for key, value in origin.items():
         notice(f"  the file has {key} {value}")
-    if of_format.first:
-        notice("  a Jacobian lens has nothing of the embeddings: at layer 0 the state stands as it is")
+    if row.first:
+        notice(f"  {name} has no map from the embeddings: the state of layer 0 is used as it is")
     targets = [files.matrix(l, L) for l in range(L)]
-    hashes = {name: sha256(path.with_name(name)) for name in (path.name, *of_format.files[1:])}
-    settings = {"map": of_format.kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
+    hashes = {file: sha256(path.with_name(file)) for file in (path.name, *row.files[1:])}
+    settings = {"map": row.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
     more = {"settings": settings, "notice": notice, "force": force}
-    with Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more) as outputs:
-        for path, A in zip(targets, maps, strict=True):
-            if path in outputs.todo:
-                with outputs.writing(path) as file:
-                    store.dump(file, A)
+    outputs = Outputs(Provenance(files), "shortcut import", reads=[], writes=targets, **more)
+    _write(outputs, dict(zip(targets, maps, strict=True)))
 
 
-def fetch(source: str, model: str, files: Names, of: str, notice: Notice, *, force: bool) -> None:
-    """Download a lens from the hub and take it; `source` is [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
-    kind_of, rest = ("space", source.removeprefix("spaces/")) if source.startswith("spaces/") else ("model", source)
-    owner, name, *inside = rest.split("/")
-    what, on = "/".join(inside), {"repo_id": f"{owner}/{name}", "repo_type": kind_of}
-    try:
-        if not what.endswith(".pt"):
+def download(source: str, name: str) -> Path:
+    """The file of a lens, downloaded to the hub's cache; `source` is [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
+    place = source.removeprefix("spaces/")
+    if "/" not in place:
+        raise Problem(f"fetch --from {name} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source or None}")
+    owner, repository, *inside = place.split("/")
+    on = {"repo_id": f"{owner}/{repository}", "repo_type": "model" if place == source else "space"}
+    with asking(f"fetch {'/'.join(inside)} of {owner}/{repository} on the hub", "look at its files there"):
+        if not source.endswith(".pt"):
             listed = [path.rpartition("/") for path in huggingface_hub.list_repo_files(**on)]
-            inside.append(only(f"{source} on the hub", [file for folder, _, file in listed if folder == what]))
-        for file in (*FORMATS[of].files[1:], inside[-1]):
-            what = "/".join([*inside[:-1], file])
-            path = huggingface_hub.hf_hub_download(filename=what, **on)
-    except HUB_ERRORS as error:
-        raise Problem(f"cannot fetch {what} of {owner}/{name} on the hub ({one_line(error, 120)})") from error
-    take(Path(path), model, files, of, notice, force=force)
+            found = [file for folder, _, file in listed if folder == "/".join(inside)]
+            inside.append(only(f"{source} on the hub", found))
+        files = ["/".join([*inside[:-1], file]) for file in (*FORMATS[name].files[1:], inside[-1])]
+        return Path([huggingface_hub.hf_hub_download(filename=file, **on) for file in files][-1])

@@ -1,4 +1,4 @@
-"""Models and tokenizers by their names on the Hugging Face hub or their folders, each checked as it is loaded."""
+"""Load models and tokenizers, by their names on the Hugging Face hub or their folders, and check them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from shortcut import Problem, one_line
 from shortcut.models import Model
 from shortcut.run import checkpoint
 
-PLAIN = {  # settings that change how a forward pass is cut up or what it returns beside the logits, not its numbers
+PLAIN = {  # settings that change how a forward pass is chunked or what else it returns, not its numbers
     "chunk_size_feed_forward": 0, "use_cache": False, "return_dict": True, "output_attentions": False,
     "output_hidden_states": False,
 }  # fmt: skip
-# Weights of no consequence, wherever they are: what pools a sentence or judges the one that follows, and the
-# tables of constants that older versions of transformers saved.
+# Weights that change no prediction: heads that pool a sentence or judge the next one, and tables of constants that
+# older versions of transformers saved.
 SPARE = re.compile(
     r"\b(pooler|seq_relationship|masked_bias|(attn|attention)\.bias|position_ids|token_type_ids|inv_freq|version)\b"
 )
@@ -27,15 +27,15 @@ def load(
     name: str, *, masked: bool, device: str = "cpu", dtype: str = "float32", safetensors_only: bool = True,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Model:  # fmt: skip
-    """Load a pretrained model by its name on the hub or its folder, and check that it runs as it was saved.
+    """Load a pretrained model by its name on the hub or its folder, and prove that it runs as it was saved.
 
-    The device "spread" is all of them, block by block; the dtype "auto" is that of the checkpoint. With
-    `safetensors_only` checkpoints in pickle format, which can run code, are refused. `notice` is told of what the
-    checkpoint holds and nobody runs.
+    The device "spread" spreads the blocks over all devices; the dtype "auto" is that of the checkpoint.
+    `safetensors_only` refuses checkpoints in pickle format, which can run code. `notice` is called with a line for
+    parts of the checkpoint that are not run.
 
     Raises:
-        Problem: not to be found, no language model, masked where causal is wanted or the reverse, weights that are
-            missing, left over, twice there or of another shape or type, or a proof that fails (see `_prove`).
+        Problem: not found; no language model, or of the other model kind; weights that are missing, left over, stored
+            twice or of another shape or type; or a proof that fails (see `_prove`).
     """
     import transformers  # noqa: PLC0415
 
@@ -49,17 +49,17 @@ def load(
             pickles = f"{name} holds its weights as pickles ({Path(files[-1]).name}), and loading these can run code"
             raise Problem(f"{pickles}: if you trust them, set SAFETENSORS_ONLY = False in config.py")
         if checkpoint.find(name, cached, "adapter_config.json"):
-            beside = f"{name} holds an adapter (adapter_config.json) beside a base model, which would run without it"
+            beside = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
             raise Problem(f"{beside}: merge the two (peft: merge_and_unload), and save the result")
         with _quiet_loading():
             net, report = auto.from_pretrained(
                 name,
-                dtype=dtype,  # said explicitly: transformers 5 would run a half-precision checkpoint in half
+                dtype=dtype,  # explicit: transformers 5 runs a half-precision checkpoint in half by default
                 device_map="auto" if device == "spread" else None,
                 attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
                 use_safetensors=True if safetensors_only else None,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # which `_check_weights` tells of
+                ignore_mismatched_sizes=True,  # `_check_weights` refuses them
                 trust_remote_code=False,
                 local_files_only=cached,
                 **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
@@ -70,10 +70,8 @@ def load(
         if model.headless:
             notice(f"{name} is an encoder without a masked-LM head: it has states, maps and r2, and predicts nothing")
         if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
-            notice(
-                f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} of transformers is"
-            )
-        for module in net.modules():  # the same function, fused: a tenth faster
+            notice(f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} runs instead")
+        for module in net.modules():  # the same function, fused: 10% faster
             if type(module) is transformers.activations.NewGELUActivation:
                 module.forward = transformers.activations.GELUTanh().forward
         _prove(model)
@@ -81,29 +79,24 @@ def load(
 
 
 def load_tokenizer(name: str, *, masked: bool):
-    """A model's tokenizer: that of its tokenizer.json, if it has one; a masked model's knows its [MASK].
-
-    Raises as `load`, and if it knows no word.
-    """
+    """A model's tokenizer, from its tokenizer.json if it has one. Raises as `load`, or if the vocabulary is empty."""
     from tokenizers import Tokenizer  # noqa: PLC0415
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
 
     checkpoint.config(name, masked)
-    if checkpoint.fingerprint(name, "tokenizer") is None:  # transformers would make one that knows no word
-        raise Problem(f"{name!r} holds no tokenizer: expected {', '.join(checkpoint.TOKENIZER)}")
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
-        # Its class has rules of its own for case, numbers and the like, and follows them, not the file's.
+        # Its class has its own rules for case, numbers and the like, and ignores those of the file.
         file = (checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1) or [""])[0]
         words = Path(file).read_text(encoding="utf-8").split("\n") if file.endswith("vocab.txt") else None
         if file.endswith("tokenizer.json"):
             whole, names = Tokenizer.from_file(file), tokenizer.special_tokens_map
-            known = {of: token for of, token in names.items() if whole.token_to_id(str(token)) is not None}
+            known = {role: token for role, token in names.items() if whole.token_to_id(str(token)) is not None}
             known["model_max_length"] = tokenizer.model_max_length
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise Problem(f"{name}: its tokenizer knows no word, expected a vocabulary (vocab.json, vocab.txt or the like)")
-    # a [MASK] that is not in the list of words would get a number of its own, whose embedding nobody trained
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one even without files
+        raise Problem(f"{name}: its tokenizer knows no word, expected {', '.join(checkpoint.TOKENIZER)}")
+    # a [MASK] that is not in the vocabulary would get a new id, with an untrained embedding
     if masked and (tokenizer.mask_token_id is None or (words and tokenizer.mask_token not in words)):
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected a masked model's own tokenizer")
     return tokenizer
@@ -111,7 +104,7 @@ def load_tokenizer(name: str, *, masked: bool):
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Without a progress bar for a second's reading, and without the library's table of unused weights."""
+    """Hide the progress bar and the library's table of unused weights."""
     from transformers.utils import logging  # noqa: PLC0415
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -126,56 +119,50 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:
-    """What the model runs with is what the files hold, as far as `from_pretrained` has it reported."""
+    """Raise Problem unless the model runs with the weights in the files; `report` is that of `from_pretrained`."""
     from transformers.modeling_utils import load_state_dict  # noqa: PLC0415
 
-    net, base = model.net, model.net.base_model_prefix + "."
+    net, base, missing = model.net, model.net.base_model_prefix + ".", report["missing_keys"]
     weights = dict(net.named_parameters(remove_duplicate=False))
     for key, got, expected in sorted(report["mismatched_keys"]):
-        is_of = f"{key} is {list(got)}, expected {list(expected)} as config.json has it"
-        raise Problem(f"{model.name}: {is_of}: its config is another model's, or it was changed after training")
-    # the bias of BERT's head goes by two names, of which older files hold one
+        sizes = f"{key} is {list(got)}, expected {list(expected)} as config.json has it"
+        raise Problem(f"{model.name}: {sizes}: its config is another model's, or it was changed after training")
+    # the bias of BERT's head has two names; older files hold one
     for pair in (net._tied_weights_keys or {}).items():
         for here, there in (pair, pair[::-1]):
-            if here.endswith(".bias") and here in report["missing_keys"] and there not in report["missing_keys"]:
+            if here.endswith(".bias") and here in missing and there not in missing:
                 weights[here].data = weights[there].data
-                report["missing_keys"].remove(here)
-    if missing := sorted(key for key in report["missing_keys"] if not SPARE.search(key)):
-        model.headless = model.masked and not any(key.startswith(base) for key in missing)
-    if missing and not model.headless:
-        lacks = f"the checkpoint lacks {len(missing)} of the model's weights (first: {missing[0]})"
-        raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")
+                missing.remove(here)
+    if lost := sorted(key for key in missing if not SPARE.search(key)):
+        model.headless = model.masked and not any(key.startswith(base) for key in lost)
+        if not model.headless:
+            lacks = f"the checkpoint lacks {len(lost)} of the model's weights (first: {lost[0]})"
+            raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")
     if over := sorted(key for key in report["unexpected_keys"] if not SPARE.search(key)):
-        inside = {f"{name}." for name, _ in net.base_model.named_children()} | {base, *_heads(net)}
+        inside = [base, *(f"{name}." for part in (net, net.base_model) for name, _ in part.named_children())]
         used = [key for key in over if key.startswith(tuple(inside))]
         holds = f"{model.name} holds {len(used or over)} weights that its class has no place for"
         if used:
             raise Problem(f"{holds} (first: {used[0]}): what was saved is another model than what would run")
         notice(f"{holds}, outside of what is run (first: {over[0]})")
-    before: dict[str, str] = {}  # by a weight's own name, that in the file
-    for file in files:
-        for key, tensor in () if file.endswith(".json") else load_state_dict(file, map_location="meta").items():
+    names: dict[str, str] = {}  # names in the file, by the model's names
+    for file in (file for file in files if not file.endswith(".json")):
+        for key, tensor in load_state_dict(file, map_location="meta").items():
             name = key.removeprefix(base).replace(".gamma", ".weight").replace(".beta", ".bias")
-            if name in before:
-                raise Problem(f"{model.name} holds a weight twice, as {before[name]} and {key}: leave the right one")
-            before[name] = key
+            if (first := names.setdefault(name, key)) != key:
+                raise Problem(f"{model.name} holds a weight twice, as {first} and {key}: leave the right one")
             if not tensor.is_floating_point() and {key, base + key} & weights.keys():
                 holds = f"{model.name} holds {key} as {str(tensor.dtype).removeprefix('torch.')}"
                 raise Problem(f"{holds}, without the scales that make weights of it: expected floating point")
 
 
-def _heads(net) -> list[str]:
-    """The modules beside the base model, in which a model's head is."""
-    return [name for name, _ in net.named_children() if name != net.base_model_prefix]
-
-
 @torch.no_grad()
 def _prove(model: Model) -> None:
-    """On a dummy batch: what the method takes of a model for granted.
+    """Prove on a dummy batch what the method assumes about a model. Raises Problem.
 
-    The read-out of h_L gives the model's own logits, and so does going on from every h_l, at all positions.
-    Padding changes nothing. A causal model's states do not know the tokens that follow, a masked one's do: the
-    two sentences of the batch differ in their last token.
+    Reading out h_L and going on from every h_l give the model's own logits at all positions. Padding changes nothing.
+    The states of a causal model do not depend on the following tokens, those of a masked model do: the two sentences
+    of the batch differ in their last token.
     """
     ids = model.sample()
     T = ids.shape[1]
@@ -206,7 +193,7 @@ def _prove(model: Model) -> None:
             require(ours, logits, f"what it makes going on from layer {layer}")
     except Problem:
         raise
-    except Exception as error:  # whatever a model raises on states of another shape than [b, T, d], or on None beside
+    except Exception as error:  # for states of another shape than [b, T, d], or None beside them
         raise Problem(f"{model.name} cannot run with its blocks passed over ({one_line(error)})") from error
     seen = not near(*h[model.n_layers][:, :-1])
     if T > 1 and seen != model.masked:
