@@ -1,10 +1,10 @@
-"""manifest.json: beside the data of every folder, what made each file.
+"""manifest.json: in every folder with data, the record of how each file was made.
 
     {"files": {NAME: {"script", "made", "seconds", "sha256", "key", "settings", "reads", "versions", ...}}}
 
-`settings` are those of its stage. `reads` has each file that was read, by path from the root, with the key in that
-file's own entry (null without one) and its SHA-256. The `key` is a hash of script, settings and reads, so that two
-files of one key were made alike, from the sentences on. A file without an entry counts by its content.
+`settings` are the settings of the stage. `reads` has, by path from the root, the key in each input's entry (null
+without an entry) and its SHA-256. The `key` is a hash of script, settings and reads: two files with the same key were
+made from the same sentences in the same way. A file without an entry counts by its content.
 """
 
 import hashlib
@@ -21,10 +21,17 @@ from shortcut.files import store
 from shortcut.files.names import Names
 
 NAME = "manifest.json"
-MODEL_FILES = ("weights", "tokenizer")  # settings that all that is read together must share
-MAKERS = ("torch", "transformers")  # packages whose versions are told of where they differ in more than a patch
-FEW = 3  # inputs that are named one by one
-GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # what makes the states 1 ... 6 of its blocks
+MODEL_FILES = ("weights", "tokenizer")  # settings that all files read together must share
+MAKERS = ("torch", "transformers")  # packages whose other versions are reported, except patches
+FEW = 3  # inputs that a message names
+GPT2S = (
+    "norm",
+    "attention",
+    "sum",
+    "norm",
+    "feed-forward",
+    "sum",
+)  # the sub-modules that make states 1 ... 6 of its blocks
 FORM = {"script": str, "sha256": str, "made": str, "key": str, "settings": dict, "reads": dict, "versions": dict}
 
 version = cache(metadata.version)  # which reads a file each time
@@ -32,9 +39,9 @@ Entry = dict[str, Any]
 
 
 def load(folder: Path) -> dict[str, Entry]:
-    """The entries of a folder by the names of its files; raises Problem if its manifest is of another form.
+    """The entries in a folder's manifest, by file name. Raises Problem if the manifest has another form.
 
-    Files whose entry has no key, as earlier versions wrote them, count as files without an entry.
+    A file whose entry has no key, as earlier versions wrote it, counts as a file without an entry.
     """
     if not (path := folder / NAME).exists():
         return {}
@@ -48,15 +55,15 @@ def load(folder: Path) -> dict[str, Entry]:
 
 
 def save(folder: Path, entries: dict[str, Entry]) -> None:
-    """Write a folder's entries in order."""
+    """Write a folder's manifest, sorted by file name."""
     with store.replacing(folder / NAME) as file:
         file.write(store.dump_json({"files": dict(sorted(entries.items()))}))
 
 
 def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] | None:
-    """The sub-modules whose maps a folder of matrices has (see `Names.parts`); None if they were not fitted yet.
+    """The sub-modules whose maps were fitted (see `Names.parts`); None if none were.
 
-    The original code, which knows GPT-2 alone, does not write that down: its files have six states in every block.
+    The original code writes no such file. It knows only GPT-2, with six states after the input of every block.
     """
     if not files.submodules.exists():
         original = all(files.part(L - 1, a + 1).exists() for a in range(len(GPT2S)))
@@ -72,7 +79,7 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
 
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
-    """What `load_parts` reads: by block and state the kind of sub-module that makes it, and from which state."""
+    """The layout that `load_parts` reads: by block and state, the sub-module that makes the state, and its input."""
     blocks: dict[int, dict[int, dict[str, Any]]] = {}
     for (i, a), (kind, state) in parts.items():
         blocks.setdefault(i, {})[a] = {"kind": kind, "from": state}
@@ -80,64 +87,64 @@ def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, di
 
 
 class Provenance:
-    """The entries and hashes of the files under one root, each read once."""
+    """Manifest entries and hashes of the files under one root, each read once."""
 
     def __init__(
         self, files: Names, in_force: Callable[[str, Path], Mapping[str, Any]] = lambda *_: {}, *, hashing: bool = True
     ):
-        """`in_force(script, path)` gives the settings that a script would make a file with now, as far as known.
+        """`in_force(script, path)` returns the settings with which a script would make a file now, as far as known.
 
-        Without `hashing` the recorded hashes are trusted, and no data is read.
+        Without `hashing`, recorded hashes are trusted and no data is read.
         """
         self.files, self._in_force, self._hashing = files, in_force, hashing
         self._entries: dict[Path, dict[str, Entry]] = {}
         self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
         self._models: dict[str, tuple[str, Path]] = {}  # by kind of model file: the first fingerprint met, and where
-        self._checked: set[Path] = set()  # files that are what would be made now, with all behind them
-        self._told: set[Path | str] = set()  # files and versions that a notice has been given of
+        self._checked: set[Path] = set()  # files that are up to date, with all files behind them
+        self._told: set[Path | str] = set()  # files and versions that have been reported
 
     def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
-        """The entries of a folder; `again`: as they are now, since others may have written some."""
+        """The entries of a folder; with `again` they are read anew, since another process may have written some."""
         if again or folder not in self._entries:
             self._entries[folder] = load(folder)
         return self._entries[folder]
 
     def entry(self, path: Path) -> Entry | None:
-        """A file's entry; None if it has none."""
+        """The entry of a file, or None."""
         return self.entries(path.parent).get(path.name)
 
     def sha256(self, path: Path) -> str:
-        """The SHA-256 of a file, taken once."""
+        """The SHA-256 of a file, computed once."""
         if path not in self._hashes:
             before = _identity(path)
             self._hashes[path] = sha256(path), before
         return self._hashes[path][0]
 
     def check_unchanged(self, paths: list[Path]) -> None:
-        """Raise Problem if one was changed, replaced or removed since its hash was taken."""
+        """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
         for path in paths:
             if path in self._hashes and _identity(path) != self._hashes[path][1]:
                 raise Problem(f"{path} was changed while it was in use: run it again")
 
     def recorded(self, path: Path) -> list[str | None]:
-        """The key in a file's entry, None without one, and the file's SHA-256."""
+        """The key in a file's entry (None without an entry) and the file's SHA-256."""
         entry = self.entry(path) or {}
         return [entry.get("key"), self.sha256(path) if self._hashing else entry.get("sha256")]
 
     def settings(self, path: Path) -> dict[str, Any]:
-        """All settings behind a file; of one name, the setting of the stage nearest to it."""
+        """The settings of all stages behind a file; where two stages share a name, the later stage's setting."""
         entry = self.entry(path) or {"settings": {}, "reads": {}}
         behind = [self.settings(self.files.root / source) for source in entry["reads"]]
         return {name: value for settings in reversed(behind) for name, value in settings.items()} | entry["settings"]
 
     def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
-        """Raise Problem if a file, or one that it was made from, is not what would be made now.
+        """Raise Problem if a file, or a file behind it, differs from what would be made now.
 
-        `notice` is told, once in all calls, which files have no entry or were made with other versions of packages.
+        `notice` is called, once for all calls, for files without an entry or made with other versions of packages.
         """
         for path in paths:
             self._check(path)
-            self.sha256(path)  # which tells of what is no file
+            self.sha256(path)  # an error for anything but a regular file
         self._tell(paths, notice)
 
     def _check(self, path: Path) -> None:
@@ -149,9 +156,9 @@ class Provenance:
                 self._check(self.files.root / source)
 
     def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
-        """Why a file is not what its script would make of the same files now, and what to do; None if it is.
+        """How a file differs from what its script would make now, and what to do; None if it does not differ.
 
-        The settings behind matrices of another dataset are not compared, but for the model.
+        For matrices fitted on another dataset only the model is compared.
         """
         theirs, now, relative = entry["settings"], self._in_force(entry["script"], path), self.files.relative
         again = f"run {entry['script']}{self.files.options(path)} --force"
@@ -177,15 +184,13 @@ class Provenance:
         return None
 
     def _tell(self, paths: list[Path], notice: Callable[[str], None]) -> None:
-        """Tell, of each once, of files without an entry and of other versions of packages that numbers depend on."""
+        """Report, once each, files without an entry and other versions of packages that numbers depend on."""
         if unknown := [path for path in paths if not self.entry(path) and path not in self._told]:
-            shown = self.files.describe(unknown)
-            notice(f"no manifest entry (made by hand or by other code), read as it is: {shown}")
+            notice(f"no manifest entry (made by hand or by other code), read as it is: {self.files.describe(unknown)}")
         others: dict[str, list[Path]] = {}
         for path in paths:
             made = entry["versions"] if (entry := self.entry(path)) else {}
-            differing = [p for p in MAKERS if p in made and _minor(made[p]) != _minor(version(p))]
-            if differing:
+            if differing := [p for p in MAKERS if p in made and _minor(made[p]) != _minor(version(p))]:
                 how = " and ".join(f"{package} {made[package]} (here: {version(package)})" for package in differing)
                 others.setdefault(how, []).append(path)
         for how in [how for how in others if how not in self._told]:
@@ -214,12 +219,12 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def key(script: str, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
-    """32 hexadecimal digits that say all that what a script makes depends on."""
+    """A hash, 32 hexadecimal digits, of everything that a script's outputs depend on."""
     return hashlib.sha256(json.dumps([script, settings, reads], sort_keys=True).encode()).hexdigest()[:32]
 
 
 def differences(before: Entry, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
-    """Every setting in which an entry differs from those given, and the first few inputs, in words."""
+    """All settings and the first few inputs that differ from an entry, as text."""
     told, was = [*changes(before["settings"], settings)], before["reads"]
     others = [name for name in sorted({*was, *reads}) if was.get(name) != reads.get(name)]
     for name in others[:FEW]:
@@ -229,7 +234,7 @@ def differences(before: Entry, settings: Mapping[str, Any], reads: Mapping[str, 
 
 
 def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
-    """What makes two values differ: within dicts key by key, of lists what only one of them has."""
+    """The differences of two values as text: dicts key by key, lists by the items in only one of them."""
     if isinstance(was, dict) and isinstance(is_, dict):
         for key in sorted({*was, *is_}):
             yield from changes(was.get(key, "absent"), is_.get(key, "absent"), f"{name} {key}".strip())

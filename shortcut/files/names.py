@@ -1,4 +1,4 @@
-"""Where every file of the pipeline lies. Names are those of the original code."""
+"""The path of every file of the pipeline, with the names that the original code uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Names:
-    """The files of one model and one dataset."""
+    """The files for one model, dataset and map kind."""
 
     root: Path  # holds experiment/ and linreg/
     model: str  # name of the model's folder, <m>: the last part of its name or path, with _mask for a masked model
@@ -42,7 +42,7 @@ class Names:
 
     @property
     def title(self) -> str:
-        """What figures are headed with."""
+        """The title of figures."""
         maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
         return f"{self.model_name} on {self.dataset}{maps}{self.kind and f', {self.kind} maps'}"
 
@@ -53,7 +53,7 @@ class Names:
 
     @property
     def own(self) -> "Names":
-        """The same files where the dataset's own matrices are judged."""
+        """The same files for matrices that were fitted on the dataset itself."""
         return replace(self, matrices_from="")
 
     def others(self, name: str) -> list["Names"]:
@@ -67,11 +67,11 @@ class Names:
         return replace(self, kind="")
 
     def tokenized(self, split: str) -> Path:
-        """Tokens and chosen positions of "train" or "val"."""
+        """Tokens and chosen positions of the split "train" or "val"."""
         return self.experiment / f"{self.dataset}_tokenized_{split}.pickle"
 
     def states(self, split: str) -> Path:
-        """Masked sentences of "train" or "val" with the states at their [MASK], for masked models."""
+        """Masked sentences of the split "train" or "val", with the states at [MASK]."""
         return self.experiment / f"{self.dataset}_{split}.pickle"
 
     def matrix(self, i: int, j: int) -> Path:
@@ -80,7 +80,7 @@ class Names:
 
     @property
     def submodules(self) -> Path:
-        """Which sub-modules the blocks have, found in the model itself: of each map its kind and input state."""
+        """The sub-modules that were found in the model: for each map, the kind of sub-module and its input state."""
         return self.matrices / "submodules.json"
 
     def part(self, i: int, a: int) -> Path:
@@ -88,11 +88,11 @@ class Names:
         return self.matrices / f"p{i}_{a - 1}_{a}.pickle"
 
     def plot(self, name: str, ending: str = "pdf") -> Path:
-        """A figure, by its name without ending."""
+        """The file of a figure."""
         return self.experiment / "plots" / self.judged / f"{name}.{ending}"
 
     def plots(self, *names: str) -> list[Path]:
-        """The figures in all their forms: for the paper, to look at, and as numbers."""
+        """The files of figures, as PDF, PNG and CSV."""
         return [self.plot(name, ending) for name in names for ending in ("pdf", "png", "csv")]
 
     def partial(self, script: str) -> Path:
@@ -100,7 +100,7 @@ class Names:
         return self.experiment / f"{self.judged}_{script.removesuffix('.py')}.unfinished"
 
     def is_foreign(self, path: Path) -> bool:
-        """Whether it is a matrix of another dataset."""
+        """True for a matrix that was fitted on another dataset."""
         return bool(self.matrices_from) and path.parent == self.matrices
 
     def kind_of(self, path: Path) -> str:
@@ -110,7 +110,7 @@ class Names:
         return name.partition("@")[2].split("_")[0]
 
     def options(self, path: Path) -> str:
-        """What must stand behind the name of a file's maker: "", but for matrices of another dataset, or kind."""
+        """The options with which a file's script makes it: for matrices of another dataset or map kind."""
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
         return dataset + (f" --map {kind}" if (kind := self.kind_of(path)) else "")
 
@@ -121,18 +121,18 @@ class Names:
         return f"{'bert_' * self.masked}add_linreg.py{self.options(path)}"
 
     def relative(self, path: Path) -> str:
-        """A file's path from the root, as it is shown and recorded."""
+        """The path of a file from the root."""
         return path.relative_to(self.root).as_posix()
 
     def describe(self, paths: list[Path]) -> str:
-        """Files as one line shows them: one or two by name, more by their number."""
+        """Files as text for one line: one or two by name, more by their number."""
         if len(paths) <= 2:
             return ", ".join(map(self.relative, paths))
         return f"{len(paths)} files in {', '.join(sorted({self.relative(path.parent) for path in paths}))}"
 
 
 def find_model(name: str) -> str:
-    """A folder's path, if it is not one from here but one in the project, or of an embedded model; else the name."""
+    """The name, or the path of the project's folder or embedded model that it means."""
     if not Path(name).is_dir():
         for folder in (PROJECT / name, PROJECT / "models" / name):
             if (folder / "config.json").is_file():

@@ -1,12 +1,12 @@
-"""What a stage is to write, what of it is there, and that nobody else writes it meanwhile.
+"""A stage's output files: which exist, which are stale; the folders are locked against a second run.
 
-    output there, same settings and inputs    nothing to do
-    output there, others, or changed since    refused, naming what differs
-    output there, no entry                    refused: it is not ours to overwrite
-    input changed while the stage works       stopped, before another output takes its name
+    output exists, with the current key          nothing to do
+    output exists, with another key, or changed  refused; the message names what differs
+    output exists, without an entry              refused: this project did not write it
+    input changed while the stage runs           stopped before another output is renamed
 
-`force` removes what is there once all that the stage needs is checked. An entry is written before its file
-takes its name, so a killed run leaves an entry without a file (made again), never the reverse.
+`force` removes outputs once everything that the stage needs has been checked. An entry is written before its file is
+renamed, so a killed run leaves an entry without a file (made again), never a file without its entry.
 """
 
 import errno
@@ -28,18 +28,18 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matpl
 
 
 class Outputs:
-    """The outputs of one run of one script. Within its `with` block the folders are locked against a second run.
+    """The outputs of one run of a script, whose folders are locked within the `with` block.
 
-    Of these `todo` are not there yet, and the `key` says all that they depend on (see `manifest`).
+    `todo` are the missing outputs, and `key` names everything that they depend on (see `manifest`).
     """
 
     def __init__(
         self, provenance: Provenance, script: str, *, reads: list[Path], writes: list[Path],
         settings: Mapping[str, Any], notice: Callable[[str], None], force: bool = False, renew: bool = False,
     ):  # fmt: skip
-        """`settings` are those of the script; `notice` is told what a person should know.
+        """`settings` are those of the script; `notice` is called with lines for the person at the terminal.
 
-        With `force` what is there is made anew; with `renew` only what was made from other files or settings.
+        With `force` all outputs are made again; with `renew` only outputs with another key.
         """
         self.reads, self.writes, self.todo = reads, writes, []
         self._files, self._provenance, self._script = provenance.files, provenance, script
@@ -47,7 +47,7 @@ class Outputs:
         self._notice, self._force, self._renew, self._started = notice, force, renew, time.monotonic()
 
     def __enter__(self) -> "Outputs":
-        """Check the inputs, lock the folders, find out what is to do. Raises Problem as this module's table says."""
+        """Lock the folders, check the inputs and find the missing outputs. Raises Problem as in the table above."""
         folders = sorted({path.parent for path in self.writes})
         with ExitStack() as locks:
             for folder in folders:
@@ -65,13 +65,13 @@ class Outputs:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Unlock, and say what was written."""
+        """Unlock the folders and print what was written."""
         self._locks.close()
         if error[0] is None and self.todo:
             self._notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
 
     def add(self, writes: list[Path]) -> list[Path]:
-        """Further outputs, found only while at work; what is to do with them."""
+        """Add outputs that were unknown at the start; returns all missing outputs."""
         more = [path for path in writes if path not in self.writes]
         for path in more:
             store.remove_leftovers(path)
@@ -80,14 +80,14 @@ class Outputs:
         return self.todo
 
     def begin(self) -> None:
-        """All that the stage needs is checked: with `force`, remove what is to be made anew."""
+        """With `force`, remove the old outputs; call it once everything that the stage needs has been checked."""
         for path in self.todo if self._force else ():
             path.unlink(missing_ok=True)
         self._force = False
 
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
-        """A file that becomes output `path` when the block ends well; `numbers` go into its entry."""
+        """A file that becomes output `path` when the block ends without an error; `numbers` go into its entry."""
         if path not in self.todo:
             raise ValueError(f"{path} is not among the outputs to be made")
 
@@ -131,8 +131,8 @@ class Outputs:
 
 
 def forget(path: Path) -> None:
-    """Remove a file with its entry, so that one made elsewhere can take its name; its folder must be locked."""
-    path.unlink(missing_ok=True)  # first: an entry must never stand beside another run's file
+    """Remove a file and its entry, so that a file made elsewhere can replace it. The folder must be locked."""
+    path.unlink(missing_ok=True)  # first, so that no entry describes a file of another run
     entries = manifest.load(path.parent)
     if entries.pop(path.name, None):
         manifest.save(path.parent, entries)
@@ -140,7 +140,7 @@ def forget(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, script: str) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it when the process ends, however it does."""
+    """Lock the folder for this process. The system releases the lock when the process ends, even if it is killed."""
     from filelock import FileLock, Timeout  # noqa: PLC0415  (who only asks what is there does without)
 
     path = folder / ".lock"
@@ -154,10 +154,10 @@ def locked(folder: Path, script: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise Problem(f"cannot write to {folder}: {error.strerror}") from error
-        yield  # there to be read only, which matters if there is something to write
+        yield  # a read-only folder: an error only if something has to be written
         return
     try:
-        with suppress(OSError):  # who holds it is for people; a full disk is told of where it matters
+        with suppress(OSError):  # only people read this name; a full disk is reported elsewhere
             path.write_text(f"{script} (process {os.getpid()})\n", encoding="utf-8")
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Files are written here alone: to a temporary name in the same folder, flushed to the disk, renamed.
+"""Writing files: to a temporary name in the same folder, flushed to the disk, then renamed.
 
-A killed run leaves the old file or none. The same values give the same bytes: a view is pickled as its own
-values, a storage as a zip-format `torch.save`, which holds no memory address; a bare `pickle.load` reads both.
+A killed run leaves the old file or none. Equal values give equal bytes: a view is pickled without the rest of its
+storage, and a storage as a zip-format `torch.save`, which holds no memory address. A bare `pickle.load` reads both.
 """
 
 import glob
@@ -37,9 +37,9 @@ class _Pickler(pickle.Pickler):
 
 @contextmanager
 def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> Iterator[BinaryIO]:
-    """A file that takes the name `path` when its `with` block ends well, and is gone when it does not.
+    """A file that is renamed to `path` when the `with` block ends without an error, and removed otherwise.
 
-    `record` is called with the temporary name of the whole file, just before it is renamed.
+    `record` is called with the temporary name of the complete file, just before it is renamed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a killed run left of `path`: temporary files that never took its name."""
+    """Remove temporary files that a killed run left for `path`."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         leftover.unlink(missing_ok=True)
 
@@ -76,12 +76,12 @@ def dump(file: BinaryIO, *values: Any) -> None:
 
 
 def dump_json(value: Any) -> bytes:
-    """The value as indented JSON; raises ValueError for a number that is not finite, which JSON does not have."""
+    """The value as indented JSON. Raises ValueError for a number that is not finite, which JSON cannot hold."""
     return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def load_json(path: Path) -> Any:
-    """What a JSON file holds. Raises Problem if it cannot be read, or is damaged."""
+    """The value in a JSON file. Raises Problem if the file cannot be read or is damaged."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: progress, lines, and one line for a problem. Loads no library."""
+"""Output at the terminal: progress bars, lines, and one line for a problem. No library is imported at the head."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def device(name: str) -> str:
-    """The device that --device names, as torch has it; "spread" is of the model alone. Raises Problem: not there."""
+    """The torch device for --device; with "spread", for everything but the model. Raises Problem if there is none."""
     import torch  # noqa: PLC0415
 
     if name in ("auto", "spread"):
@@ -29,7 +29,7 @@ def device(name: str) -> str:
 
 
 def shell(main: Callable[[], Any], script: str = "") -> None:
-    """Run a script's main; a problem is one line and exit code 1, Ctrl-C one line and 130."""
+    """Run a script's main. A problem prints one line and exits with 1, Ctrl-C prints one line and exits with 130."""
     script = script or Path(sys.argv[0]).name
     replace_unprintable()
     try:
@@ -48,13 +48,13 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
 
 
 def replace_unprintable() -> None:
-    """Print ? for what the terminal's encoding does not have, such as ± in Latin scripts' older ones."""
+    """Print "?" for characters that the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
 
 
 def say(line: str) -> None:
-    """One line for the person at the terminal."""
+    """Print a line, without breaking a progress bar."""
     from tqdm import tqdm  # noqa: PLC0415
 
     try:
@@ -67,13 +67,13 @@ def say(line: str) -> None:
 
 
 def drop_output() -> None:
-    """From now on print to nowhere: who read our output has gone (`| head`), or its disk is full."""
+    """Discard all further output: its reader has gone (`| head`), or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def bar(title: str, total: int | None, unit: str, *, shown: bool = True) -> Iterator[Callable[[int], object]]:
-    """A progress bar with rate and time left; yields what is to be told of progress made."""
+    """A progress bar with rate and time left; yields a function to call with the number of items done."""
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(
@@ -85,7 +85,7 @@ def bar(title: str, total: int | None, unit: str, *, shown: bool = True) -> Iter
 
 
 def progress(title: str, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
-    """The items, with a bar that advances as each has been dealt with."""
+    """Iterate over the items with a progress bar."""
     with bar(title, total, unit) as advance:
         for item in items:
             yield item

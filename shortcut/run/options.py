@@ -1,6 +1,6 @@
-"""The settings of config.py and the options of the scripts: one table, asked by all that depends on them.
+"""One table for the settings of config.py and the options of the scripts.
 
-Loads no library, so that `python config.py` answers at once.
+No library is imported here, so that `python config.py` answers at once.
 """
 
 import argparse
@@ -16,14 +16,14 @@ DTYPES = ("float32", "auto")
 
 
 def dataset_name(text: str) -> str:
-    """A dataset's name, as an option."""
+    """Parse the name of a dataset."""
     if text in ("", "..") or Path(text).name != text or "@" in text:
         raise argparse.ArgumentTypeError(f"a dataset's name is part of file names, without @, got {text!r}")
     return text
 
 
 def map_kind(text: str) -> str:
-    """A kind of maps, as an option."""
+    """Parse a map kind."""
     from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
 
     if text not in KINDS:
@@ -38,13 +38,13 @@ def _positive(text: str) -> int:
 
 
 class Setting(NamedTuple):
-    """A setting of config.py, as far as more is to be known of it than its value."""
+    """How a setting of config.py is checked, replaced by an option, and recorded."""
 
-    help: str = ""  # of the option that replaces it for one run; "" if there is none
-    metavar: str = ""  # of that option
-    type: Callable[[str], Any] = str  # of that option
+    help: str = ""  # help text of the option that replaces it for one run; "" without an option
+    metavar: str = ""  # placeholder in --help
+    type: Callable[[str], Any] = str  # parses the option
     least: int | None = None  # the smallest value allowed
-    recorded: bool = False  # True if files depend on it: their manifest has it, by its name in small letters
+    recorded: bool = False  # True if files depend on it; manifests then hold it, with its name in lower case
 
 
 SETTINGS = {
@@ -67,7 +67,7 @@ SETTINGS = {
     "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread: over all there are", "DEVICE"),
     "BATCH_SIZE": Setting("tokens that run together", "TOKENS", _positive, least=1),
 }
-OTHERS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # options beside: type, metavar, help
+OTHERS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # options without a setting: type, placeholder, help
     "model": (str, "NAME_OR_FOLDER", "name or folder of the model"),
     "matrices-from": (dataset_name, "DATASET",
                       "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
@@ -101,24 +101,24 @@ def check(config: ModuleType) -> None:
 
 
 def known_models(config: ModuleType, model: str, masked: bool) -> str:
-    """To what is said of a model that is not found: the names that config.py knows, unless it is one of these."""
+    """A hint for a model that was not found: the names in config.py, unless the name is one of these."""
     known = [name for name in config.LAYERS if masked == (name in config.MASKED)]
     return "" if model in config.LAYERS or Path(model).is_dir() else f"; known names: {', '.join(known)}"
 
 
 def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
-    """How many sentences train and validate, by "train" and "val"."""
+    """The numbers of training and validation sentences, as "train" and "val"."""
     return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
 
 
 def recorded(config: ModuleType, dataset: str) -> dict[str, Any]:
-    """The settings that files depend on, by the names that a manifest has, as config.py has them for a dataset."""
+    """The settings that files of a dataset depend on, with their values in config.py and their names in manifests."""
     found = {name.lower(): getattr(config, name) for name in SETTINGS if SETTINGS[name].recorded}
     return found | sizes(config, dataset)
 
 
 def parser(script: str, doc: str, config: ModuleType, wanted: Iterable[str], model: str) -> argparse.ArgumentParser:
-    """The options `wanted` by a script, with their defaults from the configuration, and those of all scripts."""
+    """The parser of a script: the options that it takes, with their defaults, and the options of all scripts."""
     made = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     for name in wanted:
@@ -137,7 +137,7 @@ def parser(script: str, doc: str, config: ModuleType, wanted: Iterable[str], mod
 
 
 def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
-    """The options as given, checked; raises Problem for a source of other sentences without a name of its own."""
+    """Parse and check the options. Raises Problem if another source of sentences is given without a --dataset."""
     check(config)
     args = parser.parse_args(argv)
     source = getattr(args, "source", config.SOURCE)

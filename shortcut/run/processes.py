@@ -1,7 +1,7 @@
-"""Several processes on one job, as `torchrun` and `accelerate launch` start them; one where nobody did.
+"""Several processes that share a stage, as `torchrun` and `accelerate launch` start them; a single one otherwise.
 
-All see the same folders. Process 0 leads: it checks, fits and writes. Of the batches of sentences, which do
-not depend on each other, process r of W takes r, r + W, r + 2 W, ..., so that no file depends on W.
+All processes see the same folders. Process 0 leads: it checks, fits and writes. Batches of sentences do not depend on
+each other: process r of W takes batches r, r + W, r + 2 W, ..., so that no file depends on W.
 """
 
 import os
@@ -17,7 +17,7 @@ PATIENCE = timedelta(days=7)  # the others wait while the leader checks
 
 
 def join() -> None:
-    """Meet the other processes, if a launcher started several; raises Problem if it does not say where they meet."""
+    """Join the other processes, if a launcher started several. Raises Problem if it gave no address to meet at."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         try:
             distributed.init_process_group("gloo", timeout=PATIENCE)  # what is agreed on lies on the CPU
@@ -26,28 +26,28 @@ def join() -> None:
 
 
 def is_superfluous() -> bool:
-    """Whether a launcher started this process beside a first one, which does work that is not shared alone."""
+    """True for all processes but the first, in a stage whose work is not shared."""
     return int(os.environ.get("RANK", "0")) > 0
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Leave the group of processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def place() -> tuple[int, int]:
-    """The number of this process, 0 for the leader, and how many there are."""
+    """The rank of this process, 0 for the leader, and the number of processes."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def leads() -> bool:
-    """Whether this process is the leader, as it is where it is alone."""
+    """True if this process is the leader; a single process is."""
     return place()[0] == 0
 
 
 def agree(numbers: Sequence[int]) -> list[int]:
-    """The leader's numbers, in every process, once all are here; raises Problem if one has stopped."""
+    """Wait for all processes, then return the leader's numbers. Raises Problem if a process has stopped."""
     shared = torch.tensor(numbers, dtype=torch.int64)
     if distributed.is_initialized():
         try:

@@ -1,7 +1,7 @@
-"""What the scripts share: `@script` makes a function the main of one, `Work` is what it works with.
+"""The `@script` decorator, which makes a function the main of a script, and `Work`, the stage that it works on.
 
-A script's body runs where something of what it writes is not there yet. Skipping, locks, partial results,
---force and several processes are dealt with here.
+A script's body runs only if an output is missing. Skipping, locks, partial results, --force and several processes are
+handled here.
 """
 
 import json
@@ -34,7 +34,7 @@ def script(
 ) -> Callable[[Body], Main]:
     """Make a function the main of a script that `takes` options.
 
-    `then` shows the outputs, whether they were made now or before. `settings` are recorded beside those of the stage.
+    `then` shows the outputs, new or old. `settings(work)` gives settings that only the script knows.
     """
 
     def decorate(body: Body) -> Main:
@@ -76,9 +76,9 @@ def shell(main: Main) -> None:
 
 
 class Work:
-    """One stage at work, under a configuration and its options."""
+    """One stage that runs, with its configuration and options."""
 
-    own_settings: Settings = staticmethod(lambda work: {})  # those that only the script knows
+    own_settings: Settings = staticmethod(lambda work: {})  # settings that only the script knows
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, kind_of_maps: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.kind = stage, config, args, kind_of_maps
@@ -94,17 +94,19 @@ class Work:
         other_kind = "" if self.kind == LEAST_SQUARES else self.kind
         self.files = Names(root, folder, args.dataset, other_corpus, other_kind, bool(masked))
         self.masked = self.files.masked
-        self.sizes = options.sizes(config, args.dataset)  # how many sentences train and validate
+        self.sizes = options.sizes(config, args.dataset)  # numbers of sentences
         self.provenance = Provenance(self.files, self._in_force)
-        self.fingerprint = cache(partial(checkpoint.fingerprint, getattr(args, "model", "")))  # it may take seconds
-        self.todo: list[Path] = []  # the outputs that are not there yet
+        self.fingerprint = cache(
+            partial(checkpoint.fingerprint, getattr(args, "model", ""))
+        )  # hashing weights takes seconds
+        self.todo: list[Path] = []  # outputs that are missing
 
     def of_kind(self, kind_of_maps: str) -> "Work":
-        """The same work with another kind of maps."""
+        """The same stage for another map kind."""
         return Work(self.stage, self.config, self.args, kind_of_maps)
 
     def introduce(self, doc: str) -> None:
-        """Say what the script does, and the settings in force."""
+        """Print what the script does, and its settings."""
         shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}
         shown["map"] = self.files.kind
         names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
@@ -112,7 +114,7 @@ class Work:
         self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(told)}")
 
     def run(self, body: Body, then: Then) -> None:
-        """The body, if something that it writes is not there; then what follows it, in the leader alone."""
+        """Run the body if an output is missing; then show the outputs, in the leading process only."""
         if self.stage.shows:
             return body(self)
         with self._outputs():
@@ -126,7 +128,7 @@ class Work:
         L = 0
         if "model" in self.args:
             if self.stage.shared:
-                processes.agree([0])  # so that all see what the leader has written in the stage before
+                processes.agree([0])  # then every process sees the files of the stage before
             L = self.L
             self.files = replace(self.files, parts={} if self.files.kind else load_parts(self.files, L))
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
@@ -144,9 +146,9 @@ class Work:
                 self.partial.discard()
 
     def outputs(self, reads: list[Path], writes: list[Path], *, renew: bool = False, **more: Any) -> Outputs:
-        """Outputs of this script, to be entered; `more` are settings that they depend on beside those of the stage."""
+        """The outputs of this script, a context manager; they depend on `more` settings than those of the stage."""
         for path in reads:
-            self.require(path)  # before a model is downloaded to take its hash
+            self.require(path)  # before a model is downloaded to be hashed
         settings = stages.settings(self.stage, self.config, self.files) | self._of_this_run(self.stage) | more
         if "seed" in self.stage.settings:
             settings |= {"seed": self.args.seed}
@@ -157,19 +159,19 @@ class Work:
         )  # fmt: skip
 
     def _in_force(self, script: str, path: Path) -> dict[str, Any]:
-        """The settings with which a script would make a file now, as far as they are known here."""
+        """The settings with which a script would make a file now, as far as they are known to this one."""
         stage = stages.of_script(script)
         found = stages.settings(stage, self.config, replace(self.files, kind=self.files.kind_of(path)))
         found |= self._of_this_run(stage)
-        if "sentences" in stage.writes:  # docstrings keep those for validation apart
+        if "sentences" in stage.writes:  # the source "docstrings" keeps validation sentences apart
             found |= {"train": self.sizes["train"]}
-        if "seed" in found:  # that of the sentences need not be that of the positions
+        if "seed" in found:  # sentences and positions may have different seeds
             found.pop("seed")
             found |= {"seed": self.args.seed} if "seed" in self.args and "sentences" not in stage.writes else {}
         return json.loads(json.dumps(found))
 
     def _of_this_run(self, stage: stages.Stage) -> dict[str, Any]:
-        """What a stage depends on of the model; nothing where results are shown by their name, without the model."""
+        """Fingerprints and context of the model, for a stage; {} if results are shown by name, without their model."""
         by_name = self.stage.shows and not self.args.sentence and not checkpoint.is_model_folder(self.args.model)
         if by_name or not stage.depends:
             return {}
@@ -184,7 +186,7 @@ class Work:
         return checkpoint.n_layers(self.args.model, masked=self.masked, expected=known)
 
     def require(self, path: Path) -> Path:
-        """The path itself; raises Problem, naming the script that makes it, if it is not there."""
+        """The path itself. Raises Problem if the file is missing; the message names the script that makes it."""
         if not self.files.root.is_dir():
             raise Problem(f"no folder {self.files.root}: give one that is there with --out, or leave that out")
         if not path.exists():
@@ -194,41 +196,41 @@ class Work:
         return path
 
     def found(self, parts: dict[tuple[int, int], tuple[str, int]]) -> None:
-        """What the model alone could tell: its sub-modules, whose maps are added to what is to do."""
+        """Add the maps of the model's sub-modules, which only the loaded model knows, to the outputs."""
         self.files = replace(self.files, parts=parts)
         if self._out:
             self.todo = self._out.add(stages.paths(self.stage.writes, self.files, self.L, self.config))
 
     def missing(self, name: Callable[..., Path], keys: Iterable[tuple]) -> list[tuple]:
-        """Those of the keys whose file, `name(*key)`, is not there yet."""
+        """The keys whose file, `name(*key)`, is missing."""
         return [key for key in keys if name(*key) in self.todo]
 
     def begin(self) -> None:
-        """All that the stage needs is checked (see `Outputs.begin`)."""
+        """Start to write: everything that the stage needs has been checked (see `Outputs.begin`)."""
         if self._out:
             self._out.begin()
 
     def save(self, path: Path, *values: Any, **numbers: Any) -> None:
-        """Pickle the values, one after another, as output `path`; `numbers` go into its entry in the manifest."""
+        """Pickle the values, one after another, to output `path`, with `numbers` in its manifest entry."""
         with self._out.writing(path, **numbers) as file:
             store.dump(file, *values)
 
     def save_missing(self, path: Path, *values: Any) -> None:
-        """The same, of what is not there yet."""
+        """Pickle the values to output `path` if it is missing."""
         if path in self.todo:
             self.save(path, *values)
 
     def save_json(self, path: Path, value: Any) -> None:
-        """Write the value as JSON, if that is to do."""
+        """Write the value as JSON to output `path` if it is missing."""
         if self._out and path in self.todo:
             with self._out.writing(path) as file:
                 file.write(store.dump_json(value))
 
     def say(self, line: str) -> None:
-        """One line for the person at the terminal, from the first of several processes."""
+        """Print a line, in the leading process only."""
         if processes.leads():
             cli.say(line)
 
     def bar(self, title: str, total: int | None, unit: str = "sentences"):
-        """A progress bar, in the first of several processes (see `cli.bar`)."""
+        """A progress bar, in the leading process only (see `cli.bar`)."""
         return cli.bar(title, total, unit, shown=processes.leads())

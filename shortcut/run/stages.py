@@ -1,7 +1,7 @@
-"""The scripts in their order, a row each: what they read and write, and what that depends on.
+"""The stages of the pipeline in their order, one row each: inputs, outputs and what the outputs depend on.
 
-`python -m shortcut.run.stages causal|masked` prints those of one kind of model, for the Makefile. Loads no
-library, so that `python config.py` answers at once.
+`python -m shortcut.run.stages causal|masked` prints the scripts for one kind of model, for the Makefile. No library is
+imported here, so that `python config.py` answers at once.
 """
 
 import sys
@@ -18,22 +18,22 @@ from shortcut.show import figures
 
 @dataclass(frozen=True)
 class Stage:
-    """One script."""
+    """One script of the pipeline."""
 
-    script: str  # its name
-    masked: bool | None  # whether it is of masked models, of causal ones, or (None) of both
-    reads: tuple[str, ...]  # what it reads, and
-    writes: tuple[str, ...]  # what it writes, names of `FILES`
-    settings: tuple[str, ...] = ()  # which of `options.recorded` these depend on, and "context"
-    depends: tuple[str, ...] = ("weights",)  # what of the model they depend on: "weights", "tokenizer"
-    shared: bool = True  # whether several processes can share its work
-    either: bool = False  # whether it works on the other kind of model too, though that kind's pipeline lacks it
-    shows: bool = False  # whether it shows results, of whatever kind of model, and writes what these hold
-    layout: int = 1  # version of what it writes, raised when that changes meaning
+    script: str  # file name
+    masked: bool | None  # True for masked models, False for causal models, None for both
+    reads: tuple[str, ...]  # inputs, names in `FILES`
+    writes: tuple[str, ...]  # outputs, names in `FILES`
+    settings: tuple[str, ...] = ()  # settings that the outputs depend on: names in `options.recorded`, and "context"
+    depends: tuple[str, ...] = ("weights",)  # files of the model that they depend on: "weights", "tokenizer"
+    shared: bool = True  # True if several processes can share the work
+    either: bool = False  # True if the script runs on the other kind of model too, outside the pipeline of that kind
+    shows: bool = False  # True if the script shows results of either kind of model
+    layout: int = 1  # version of the outputs' layout, raised when their meaning changes
 
 
 def pairs(L: int, config: ModuleType, kind: str = "") -> list[tuple[int, int]]:
-    """Every jump (i, j), 0 <= i < j <= L, sources in order; with LAST_ONLY, and of some kinds, those into layer L."""
+    """All jumps (i, j), 0 <= i < j <= L, by source; only jumps into layer L with LAST_ONLY and for some map kinds."""
     last_only = config.LAST_ONLY
     if kind:
         from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
@@ -46,20 +46,20 @@ def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
     from shortcut.approximation import needed  # noqa: PLC0415  (loads torch)
 
     jumps, parts = needed(f.parts or {}, L)
-    # of a masked model, whose sub-modules are not in the paper, as far as they were fitted
+    # for a masked model, whose sub-modules are not in the paper, only if they were fitted
     unknown = [f.submodules] if f.parts is None and not f.masked else []
     return [*(f.matrix(*key) for key in jumps), *unknown, *(f.part(*key) for key in parts)]
 
 
 def alternates(f: Names, config: ModuleType) -> bool:
-    """Whether blocks and jumps are alternated: of a causal model, by all jumps of the dataset's own."""
+    """True if schedules are evaluated: causal models only, with all least-squares maps fitted on the same dataset."""
     return config.SCHEDULES and not (f.masked or config.LAST_ONLY or f.matrices_from or f.kind)
 
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
     "sentences": lambda f, L, c: [f.sentences],
     "tokenized train": lambda f, L, c: [f.tokenized("train")],
-    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # where a kind's tokens are
+    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # the file that holds the tokens
     "tokenized val": lambda f, L, c: [f.tokenized("val")],
     "states train": lambda f, L, c: [f.states("train")],
     "states val": lambda f, L, c: [f.states("val")],
@@ -94,7 +94,9 @@ STAGES = (
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
 
-IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))  # lenses of other tools
+IMPORT = Stage(
+    "shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer")
+)  # imports of lenses from other tools
 
 
 def of_script(script: str) -> Stage:
@@ -103,7 +105,7 @@ def of_script(script: str) -> Stage:
 
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
-    """What a stage depends on in config.py, by the names that its manifest has."""
+    """The settings in config.py that a stage depends on, by their names in the manifest."""
     recorded = options.recorded(config, files.dataset)
     found = {name: recorded[name] for name in stage.settings if name in recorded}
     if files.kind:
@@ -116,12 +118,12 @@ def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
 
 
 def paths(kinds: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:
-    """The files of some kinds, of a model of L layers."""
+    """The files with the given names in `FILES`, for a model of L layers."""
     return [*dict.fromkeys(path for kind in kinds for path in FILES[kind](files, L, config))]
 
 
 def of(*, masked: bool) -> list[Stage]:
-    """The stages of a kind of model, in their order."""
+    """The stages for masked or for causal models, in order."""
     return [stage for stage in STAGES if stage.masked in (None, masked)]
 
 

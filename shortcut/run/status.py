@@ -1,8 +1,8 @@
-"""Where a pipeline stands: the settings in force, what is there of each stage, and the next command.
+"""The state of a pipeline: the settings, the outputs of each stage, and the next command to run.
 
     python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER] [--family]
 
-Reads names, manifests and hashes recorded there; no data, so that it answers at once.
+Only file names and manifests are read, no data, so that the answer comes at once.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from shortcut.run import cli, kind, options, stages
 
 
 def main(config: ModuleType) -> None:
-    """Print the settings and how far each pipeline is."""
+    """Print the settings and the state of each pipeline."""
     cli.replace_unprintable()
     try:
         options.check(config)
@@ -98,7 +98,7 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
 
 
 def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
-    """The option that tells a stage what to work on, where config.py does not."""
+    """The options that name a stage's source or model, if they differ from config.py."""
     if "sentences" in stage.writes:
         known = {config.DATASET: [], "docstrings": ["--source", "docstrings"]}
         return known.get(dataset, ["--source", "PATH"])
@@ -107,9 +107,9 @@ def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> l
 
 
 def results_of(name: str, root: Path) -> tuple[str, bool]:
-    """The folder under experiment/ that a name of results means, and whether it is a masked model's.
+    """The folder under experiment/ for a name of results, and True if its model is masked.
 
-    That says its manifest; without one it is one if its name ends in _mask.
+    The manifest says so; without a manifest, a name that ends in _mask.
     """
     folder = next((there for there in (name, f"{name}_mask") if (root / "experiment" / there).is_dir()), name)
     scripts = {entry["script"] for entry in manifest.load(root / "experiment" / folder).values()}
