@@ -18,14 +18,14 @@ keeps what was made, `show` shows it, `run` is what the scripts share.
 
 import os
 
-# Threads that wait by spinning are ten times slower where another process holds a core; read when torch is loaded.
+# Threads that wait by spinning are ten times slower beside a busy process. torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-class Problem(Exception):  # noqa: N818  (it is the person's problem before it is an error)
-    """Something the person at the terminal can mend; the message says what was got and what to do.
+class Problem(Exception):  # noqa: N818  (the name in all messages and docstrings)
+    """An error that the user can fix. The message says what was got, what was expected and what to do.
 
-    Scripts print it as one line and end with exit code 1. Any other exception is a defect of ours.
+    Scripts print it as one line and exit with code 1. Any other exception is a defect of this project.
     """
 
 
@@ -38,5 +38,5 @@ def __getattr__(name: str) -> object:
 
 
 def one_line(error: Exception, longest: int = 250) -> str:
-    """An error as it stands in a problem's line."""
+    """An error as text for one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:longest]

@@ -1,9 +1,9 @@
 """Means over validation sentences with 95% confidence intervals.
 
-An interval is for the mean over all sentences that could have been drawn, with these maps: the draw of the training
-sentences is not in it. It holds the mean of another draw, which varies too, in 83% of cases. Wilson's interval is for
-shares, the normal one for other means; both are by sentence, where sentences have several positions. A mean that is
-the same for any sentences has none.
+The interval is for the mean over all sentences that could have been sampled, with these maps. It does not include the
+sampling of the training sentences. The mean of another sample, which varies too, is inside in 83% of cases. Shares have
+Wilson's interval, other means the normal interval. Both treat sentences as independent, not the positions within one.
+A mean that is the same for any sentences has no interval.
 """
 
 from math import sqrt
@@ -34,8 +34,9 @@ def proportion(hits: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    which, unlike the normal one, stays within 0 and 1 and has a width there. Where several are `of` one sentence,
-    n is that many independent ones as would vary as much, or the sentences, where nothing varies.
+    which, unlike the normal interval, stays within 0 and 1 and has a width at both. Where sentences have several
+    positions (`of` numbers the sentence of each), n is the number of independent positions with the same variance, or
+    the number of sentences if nothing varies.
     """
     n, p = len(hits), hits.double().mean().item()
     if of is not None:
@@ -53,7 +54,8 @@ def average(values: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
 
 
 def _standard_error(values: torch.Tensor, of: torch.Tensor | None) -> float:
-    """Of the mean: s / sqrt(n), or from the sums of deviations e over each of G sentences, which may be alike within:
+    """Standard error of the mean: s / sqrt(n). Positions within a sentence may be correlated, so with G sentences it is,
+    from the deviations e:
 
     sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n
     """

@@ -1,7 +1,7 @@
-"""How well an approximation of the final state stands in for it.
+"""Metrics for an approximation of a hidden state, and for predictions from it.
 
-In the paper "Linear Shortcut Across Blocks" (r2), "... for Language Modeling", "... Early Exiting" (the gap); what
-lenses have been compared by since, KL, entropy and cross-entropy, is not in it.
+In the paper: "Linear Shortcut Across Blocks" (r2), "Linear Shortcut for Language Modeling" (Precision@k, surprisal) and
+"Implication to Early Exiting" (the gap). KL, entropy and cross-entropy, by which lenses are compared, came later.
 
 Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
@@ -15,15 +15,15 @@ FLAT = 1e-6  # so small a share of the usual variance: a standard deviation of a
 
 
 class R2(NamedTuple):
-    """Coefficients of determination over the d coordinates of states, and how many of these hardly vary."""
+    """Coefficients of determination of states, and the number of coordinates that hardly vary."""
 
-    mean: float  # plain, as in the paper
-    weighted: float  # by the coordinates' variances
-    flat: int  # coordinates of the target whose variance is at most `FLAT` of what is usual there
+    mean: float  # plain mean over the d coordinates, as in the paper
+    weighted: float  # mean weighted by the coordinates' variances
+    flat: int  # target coordinates whose variance is at most `FLAT` times the usual variance
 
     @property
     def misleads(self) -> bool:
-        """Whether coordinates that hardly vary are there, or such as vary little decide a plain mean below -1."""
+        """True if some coordinates hardly vary, or if those that vary little decide a plain mean below -1."""
         return self.flat > 0 or 1 - self.mean > max(2, 10 * (1 - self.weighted))
 
 
@@ -53,9 +53,9 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> R2:
 
 
 def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.Tensor:
-    """Whether the approximation's best token is among the full model's k best; bool [n], its mean is Precision@k.
+    """True where the approximation's best token is among the full model's k best: bool [n], whose mean is Precision@k.
 
-    Both are top-k tables; of the approximation's only the first column counts, the full model's has at least k.
+    Both arguments are top-k tables. Only the first column of `approximation` counts; `full` has at least k columns.
 
     Raises ValueError: the full model's table has fewer than k columns, or another number of rows.
     """
@@ -65,33 +65,33 @@ def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.
 
 
 def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """-ln p_full(token) in nats [n], for one token a row, int64 [n].
+    """-ln p_full(token) in nats, [n], for one token in each row, int64 [n].
 
-    `full_log_p` is the log-softmax of the full model's logits [n, v]; never the log of a softmax, which is
-    infinite for probabilities below the smallest float.
+    `full_log_p`: [n, v], the log-softmax of the full model's logits; never the log of a softmax, which is infinite for
+    probabilities below the smallest float.
     """
     return -full_log_p.gather(1, tokens[:, None])[:, 0]
 
 
 def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-    """p(best) - p(second) [n], a fraction: the confidence of early exit, after CALM (2207.07061).
+    """p(best) - p(second), [n], a fraction: the confidence of early exit, after CALM (2207.07061).
 
-    Of logits [n, v], `top` are the two or more largest of each row, descending.
+    logits: [n, v]. top: [n, 2] or more columns, the largest logits of each row, descending.
     """
     total = (logits - top[:, :1]).exp_().sum(1)  # of p / p(best); logsumexp would make two more copies
     return (1 - (top[:, 1] - top[:, 0]).exp()) / total
 
 
 def kl(full_log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    """KL(model || lens) = sum over tokens of p (ln p - ln q), nats [n], of log-softmaxes [n, v]."""
+    """KL(model || lens) = sum over tokens of p (ln p - ln q) in nats, [n], from log-softmaxes [n, v]."""
     return (full_log_p.exp() * (full_log_p - log_q)).sum(1)
 
 
 def entropy(log_q: torch.Tensor) -> torch.Tensor:
-    """-sum over tokens of q ln q, nats [n], of a log-softmax [n, v]."""
+    """Entropy -sum over tokens of q ln q in nats, [n], from a log-softmax [n, v]."""
     return -(log_q.exp() * log_q).sum(1)
 
 
 def cross_entropy(log_q: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-    """-ln q of the token that is there, int64 [n], nats [n]; nan where there is none (-1)."""
+    """-ln q(actual token) in nats, [n], for tokens int64 [n]; nan where there is no token (-1)."""
     return torch.where(actual >= 0, -log_q.gather(1, actual.clamp_min(0)[:, None])[:, 0], torch.nan)

@@ -1,12 +1,12 @@
 """Hidden states at the chosen token of every sentence.
 
-Shapes: n sentences; states [k, n, d], float32, k the points watched (layers 0 ... L, or the states inside
-every block, see `models.Model.part_points`), in the order the sentences were given.
+Shapes: n sentences; states [k, n, d], float32, for k points of the model (layers 0 ... L, or the states inside every
+block, see `models.Model.part_points`), in the order of the sentences.
 
-A causal model sees only the prefix that ends in the chosen token. Sentences of like length share a batch,
-padded on the right; neither the size of a batch nor its padding changes a state beyond rounding. Some rotary
-embeddings have other frequencies where the longest sequence that runs is above a length ("longrope": Phi-3): sentences
-on both sides of it never share a batch, so what runs of a sentence, a causal model's prefix, decides by its own length.
+A causal model runs only the prefix that ends in the chosen token. Sentences of similar length share a batch, padded on
+the right. Neither the batch size nor the padding changes a state beyond rounding. Some rotary embeddings change their
+frequencies when the longest sequence of a batch exceeds a limit ("longrope": Phi-3). Sentences on both sides of the
+limit never share a batch, so that the length of each prefix decides for itself.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from shortcut.tokens import Tokenized
 class Batch:
     """Sentences that run together."""
 
-    rows: torch.Tensor  # [b], which sentences these are
+    rows: torch.Tensor  # [b], the numbers of the sentences
     ids: torch.Tensor  # [b, T], padded on the right
     mask: torch.Tensor | None  # [b, T], 1 at tokens and 0 at padding; None where a causal model makes it needless
     last: torch.Tensor  # [b], the chosen position of each
@@ -35,7 +35,7 @@ class Batch:
 
 
 def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch]:
-    """The sentences, shortest first, in batches of at most `batch_tokens` tokens with padding; a longer one alone.
+    """Batches of at most `batch_tokens` tokens with padding, shortest sentences first; a longer sentence runs by itself.
 
     Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
@@ -67,7 +67,7 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
 
 @torch.no_grad()
 def whole(model: Model, ids: torch.Tensor) -> list[torch.Tensor]:
-    """h_0 ... h_L at every token of one sequence, int64 [T]: L + 1 times [T, d], float32, each where its layer lies."""
+    """h_0 ... h_L at every token of a sequence, int64 [T]: L + 1 tensors [T, d], float32, on the device of their layer."""
     found: list[torch.Tensor] = []
     with model.watch(model.layer_points(), lambda _, h: found.append(h.reshape(-1, model.d).float())):
         model.run(ids[None].to(model.device), None)
@@ -76,7 +76,7 @@ def whole(model: Model, ids: torch.Tensor) -> list[torch.Tensor]:
 
 @dataclass(frozen=True)
 class Pass:
-    """What is left of one pass of the model over a batch."""
+    """Hidden states recorded during one forward pass."""
 
     batch: Batch
     h: torch.Tensor  # states at the chosen tokens, [k, b, d]: h_0 ... h_L, unless other points were watched
@@ -85,9 +85,9 @@ class Pass:
 
 @torch.no_grad()
 def run(model: Model, batch: Batch, points: list[Point] | None = None) -> Pass:
-    """One pass of the model over a batch, on its device; without `points` all layers, and what enters each block.
+    """Run the model on a batch and record the states at `points`; by default at all layers, and the blocks' inputs.
 
-    Raises Problem: a state that is not finite; it names the model, the layer and the sentence.
+    Raises Problem: a state is not finite. The message names the model, the layer and the sentence.
     """
     watched, entering = points or model.layer_points(), []
     h = torch.empty(len(watched), len(batch.rows), model.d, device=model.device)

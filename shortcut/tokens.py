@@ -1,6 +1,6 @@
-"""Sentences as tokens, with the one position of each that is looked at; for BERT, masked there.
+"""Sentences as token ids, with the token positions whose states are used; for BERT, masked there.
 
-The paper takes one token of each sentence, uniformly; what it leaves open follows its original code.
+The paper samples one token of each sentence uniformly. Where it is silent, this follows the original code.
 """
 
 from collections import Counter
@@ -15,20 +15,20 @@ from shortcut import Problem, one_line
 
 @dataclass(frozen=True)
 class Tokenized:
-    """n sentences as tokens, with one chosen position each."""
+    """n sentences as token ids, with one chosen position each."""
 
     sentences: list[torch.Tensor]  # n int64 tensors [T], of any lengths
     positions: torch.Tensor  # int64 [n], 0-based, within each sentence
-    numbers: torch.Tensor | None = None  # int64 [n], which sentence each is, where one has several positions
-    masked: torch.Tensor | None = None  # int64 [n], the tokens that [MASK] stands for; -1: one that the tokenizer adds
-    added: tuple[int, ...] = ()  # of a causal model: tokens that the tokenizer puts at the head of every sentence
+    numbers: torch.Tensor | None = None  # int64 [n], the number of the sentence, where sentences have several positions
+    masked: torch.Tensor | None = None  # int64 [n], the tokens under [MASK]; -1 for tokens that the tokenizer adds
+    added: tuple[int, ...] = ()  # ids that the tokenizer puts at the head of every sentence (causal models)
 
     def __len__(self) -> int:
         return len(self.sentences)
 
 
 def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]:
-    """The first sentences to fit the maps on, the next ones to judge them by, as "train" and "val"."""
+    """The first sentences, to fit the maps on, and the next ones, to validate them, as "train" and "val"."""
     if len(sentences) < train + val:
         out = "take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py"
         got = f"got {len(sentences)}, expected {train} to train and {val} to validate"
@@ -38,28 +38,28 @@ def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """How positions are drawn."""
+    """How positions are sampled."""
 
-    context: int  # tokens that a model takes
-    seed: int  # of the generator
-    added: bool  # whether tokens that the tokenizer adds, such as [CLS], may be chosen
-    positions: int = 1  # distinct ones of a sentence; of a shorter one all that there are
+    context: int  # context length of the model, in tokens
+    seed: int  # random seed
+    added: bool  # True if tokens that the tokenizer adds, such as [CLS], may be chosen
+    positions: int = 1  # distinct positions in a sentence; a shorter sentence gives all its positions
 
 
 def tokenize(
     sentences: list[str], sizes: dict[str, int], tokenizer, drawing: Drawing, notice: Callable[[str], None]
 ) -> dict[str, Tokenized]:
-    """Tokens of the sentences of every split, and a position drawn from all tokens of each.
+    """Tokenize the sentences of each split, and sample positions in each sentence.
 
-    Positions are uniform, first and last included (for BERT [CLS] and [SEP] too), drawn from one seeded
-    generator, split after split; a sentence of which several are drawn stands once for each. A causal model's are
-    no tokens that the tokenizer adds: the one at the head is a sink of attention, whose states are like no other's
-    and would rule the fit. Those at the head of all sentences are `added`: there the model's own states and
-    sub-modules stay (see `approximation`). What is longer than the context is truncated, with one notice, and a
-    sentence without a token is left out, with another.
-    Departure: the original's GPT-2 tokenizer has '.' for padding, which splits at every period and
-    swallows the white space beside it; this is the stock tokenizer, which would make the newline a
-    token, so trailing white space is stripped first.
+    Positions are uniform over the tokens, first and last included (for BERT [CLS] and [SEP] too), from one seeded
+    generator for all splits. A sentence with several positions is repeated, once for each. For causal models, tokens
+    that the tokenizer adds are never chosen: the token at the head is an attention sink, whose state would dominate
+    the fit. Tokens at the head of all sentences are kept as `added`; the model's own states and sub-modules are used
+    there (see `approximation`). Longer sentences than the context are truncated and sentences without a token are
+    left out, each with one notice.
+    Departure: the original's GPT-2 tokenizer uses '.' for padding, so it splits at every period and drops the white
+    space next to it. This is the stock tokenizer. It would make a token of the newline, so trailing white space is
+    stripped first.
 
     Raises Problem: too few sentences, and as `encode`.
     """
@@ -91,17 +91,16 @@ def tokenize(
 
 
 def longest(context: int, tokenizer) -> int:
-    """The longest sequence, in tokens, that a model of this context and its tokenizer both allow."""
+    """The longest sequence, in tokens, that both the model's context and the tokenizer allow."""
     return min(context, tokenizer.model_max_length)
 
 
 def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
-    """The `input_ids` of texts, and the `special_tokens_mask` of what the tokenizer adds.
+    """The `input_ids` of texts, and the `special_tokens_mask` of tokens that the tokenizer adds.
 
-    Of the tokens that it does not add, the share that stands for what it does not know, and the share of
-    characters that it drops, are told of above 1%.
+    A notice gives the share of unknown tokens, and the share of characters that the tokenizer drops, above 1%.
 
-    Raises Problem: one of the two is above one half, or the tokenizer cannot encode a text at all.
+    Raises Problem: one of the two shares is above one half, or the tokenizer cannot encode a text.
     """
     counts = Counter(character for text in texts for character in text if not character.isspace())
     try:
@@ -134,7 +133,7 @@ def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mappin
 
 
 def check(sentences: list[torch.Tensor], vocabulary: int) -> None:
-    """Raise Problem if a sentence holds a token that a model of so many does not know."""
+    """Raise Problem if a sentence holds a token outside a vocabulary of this size."""
     largest = max(int(ids.max()) for ids in sentences)
     if largest >= vocabulary:
         raise Problem(f"a sentence holds token {largest}, the model knows {vocabulary}: take its own tokenizer")
@@ -151,7 +150,7 @@ def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
 def actual(tokenized: Tokenized, *, masked: bool) -> torch.Tensor:
     """The token that a model should predict at each position, int64 [n]: the next token, or the one under [MASK].
 
-    -1 where there is none, where the tokenizer adds it, as it does [CLS] and [SEP], and where it is not known.
+    -1 where there is no such token, where the tokenizer added it ([CLS] and [SEP]), and where it is unknown.
     """
     if masked:
         return torch.full((len(tokenized),), -1) if tokenized.masked is None else tokenized.masked
