@@ -54,7 +54,7 @@ def average(values: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
 
 
 def _standard_error(values: torch.Tensor, of: torch.Tensor | None) -> float:
-    """Standard error of the mean: s / sqrt(n). Positions within a sentence may be correlated, so with G sentences it is,
+    """Standard error of the mean: s / sqrt(n). Positions in a sentence may be correlated, so with G sentences it is,
     from the deviations e:
 
     sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n

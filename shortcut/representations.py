@@ -35,7 +35,7 @@ class Batch:
 
 
 def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch]:
-    """Batches of at most `batch_tokens` tokens with padding, shortest sentences first; a longer sentence runs by itself.
+    """Batches of at most `batch_tokens` tokens with padding, shortest sentences first; a longer sentence by itself.
 
     Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
@@ -67,7 +67,7 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
 
 @torch.no_grad()
 def whole(model: Model, ids: torch.Tensor) -> list[torch.Tensor]:
-    """h_0 ... h_L at every token of a sequence, int64 [T]: L + 1 tensors [T, d], float32, on the device of their layer."""
+    """h_0 ... h_L at every token of a sequence, int64 [T]: L + 1 tensors [T, d], float32, on their devices."""
     found: list[torch.Tensor] = []
     with model.watch(model.layer_points(), lambda _, h: found.append(h.reshape(-1, model.d).float())):
         model.run(ids[None].to(model.device), None)
