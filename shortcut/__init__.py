@@ -21,6 +21,8 @@ import os
 # Threads that wait by spinning are ten times slower where another process holds a core; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+LEAST_SQUARES = "least-squares"  # the paper's map kind (see `linear.KINDS`)
+
 
 class Problem(Exception):  # noqa: N818  (it is the person's problem before it is an error)
     """Something the person at the terminal can mend; the message says what was got and what to do.

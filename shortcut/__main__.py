@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         from shortcut.run import lending  # noqa: PLC0415  (loads models)
 
         of_kind = args.map if args.command == "export" else FORMATS[of].kind
-        model, files = kind.files_of(args.model, args.dataset, args.out, _named(of_kind))
+        model, files = kind.files_of(args.model, args.dataset, args.out, of_kind)
         if args.command == "export":
             lending.export(model, files, of, cli.say)
         elif args.command == "import":
@@ -43,17 +43,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _names(args: argparse.Namespace) -> Names:
     """The files of a model. Raises Problem if --model is a folder, and the maps were fitted on another model."""
-    of_kind = _named(getattr(args, "map", LEAST_SQUARES))
+    of_kind = getattr(args, "map", LEAST_SQUARES)
     files = Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=of_kind)
     if checkpoint.is_model_folder(args.model) and not getattr(args, "force", False):
         maps = sorted(files.matrices.glob("*.pickle"))
         fingerprints = checkpoint.fingerprints(args.model)
         Provenance(files, lambda script, path: fingerprints).check(maps, lambda _: None)
     return files
-
-
-def _named(kind_of_maps: str) -> str:
-    return "" if kind_of_maps == LEAST_SQUARES else kind_of_maps
 
 
 def _progress(items: list) -> object:

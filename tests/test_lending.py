@@ -10,10 +10,9 @@ from conftest import LAYERS, D, changed, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
 
 import config
-from shortcut import Problem, linear, representations
+from shortcut import Problem, representations
 from shortcut.__main__ import main as command
 from shortcut.files import formats, manifest, store
-from shortcut.linear import KINDS
 from shortcut.run import lending, loading
 
 
@@ -40,12 +39,11 @@ def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
     command(["import", str(there), *on])
     taken = replace(names, root=tmp_path, kind="tuned" if to == "tuned-lens" else "jacobian")
-    own = replace(names, kind="" if kind == "least-squares" else kind)
+    own = replace(names, kind=kind)
     for l in range(to == "jlens", LAYERS):
-        A = formats.load_matrix(own.matrix(l, LAYERS), D, intercept=KINDS[kind].intercept)
-        B = formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens")
+        A, B = (formats.load_map(files, l, LAYERS, D) for files in (own, taken))
         x = torch.randn(5, D)
-        torch.testing.assert_close(linear.apply(A, x), linear.apply(B, x), rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(A(x), B(x), rtol=2e-3, atol=2e-3)
     if to == "jlens":
         assert formats.load_matrix(taken.matrix(0, LAYERS), D).equal(torch.eye(D))
         lens = torch.load(there / "lens.pt", weights_only=True)
@@ -71,7 +69,7 @@ def test_tuned_lens_loads_what_was_exported(made):
     h = torch.randn(4, D)
     with torch.no_grad():
         for l in range(LAYERS):
-            own = model.read_out(linear.apply(formats.load_matrix(names.matrix(l, LAYERS), D), h))
+            own = model.read_out(formats.load_map(names, l, LAYERS, D)(h))
             torch.testing.assert_close(lens(h, l), own, rtol=1e-4, atol=1e-4)
 
 
@@ -206,9 +204,7 @@ def take(made, source, to, root):
     command(["import", str(source), "--from", to, "--model", folder, "--dataset", "words", "--out", str(root)])
     taken = replace(names, root=root, kind="tuned" if to == "tuned-lens" else "jacobian")
     imported = manifest.load(taken.matrices)[f"0_{LAYERS}.pickle"]["settings"]["imported"]
-    return [
-        formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens") for l in range(LAYERS)
-    ], imported
+    return [formats.load_map(taken, l, LAYERS, D).A for l in range(LAYERS)], imported
 
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)

@@ -18,7 +18,6 @@ from shortcut.files import formats, store
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs, forget, locked
-from shortcut.linear import KINDS, LEAST_SQUARES
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
@@ -99,18 +98,17 @@ def export(files: Names, notice: Callable[[str], None], progress: Progress) -> N
     if not paths:
         first = files.fitted_by(folder / "0_1.pickle")
         raise Problem(f"{files.relative(folder)} holds no matrix: run {first} first, or fetch published ones")
-    target, more = folder / SAFETENSORS, KINDS[files.kind or LEAST_SQUARES].intercept
+    target = folder / SAFETENSORS
     made = {"reads": paths, "writes": [target], "settings": {}, "notice": notice, "force": True}
     with Outputs(Provenance(files), "shortcut export", **made) as outputs:
-        d = len(formats.load_matrix(paths[0], None, intercept=more))
+        shape = formats.load_matrix(paths[0], None, files.kind).shape
         for path in paths:  # before the old file goes
-            formats.load_matrix(path, d, intercept=more)
+            formats.load_matrix(path, shape[0], files.kind)
         with outputs.writing(target) as file:
-            file.write(
-                _header([path.stem for path in paths], (d, d + more), {"model": files.model, "dataset": files.dataset})
-            )
+            names, metadata = [path.stem for path in paths], {"model": files.model, "dataset": files.dataset}
+            file.write(_header(names, shape, metadata))
             for path in progress(paths):
-                file.write(formats.load_matrix(path, d, intercept=more).contiguous().numpy())
+                file.write(formats.load_matrix(path, shape[0], files.kind).contiguous().numpy())
 
 
 def _header(names: list[str], shape: tuple[int, int], metadata: dict[str, str]) -> bytes:

@@ -14,7 +14,9 @@ import torch
 from shortcut import Problem
 from shortcut.approximation import mode_of
 from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, rows, tensor
+from shortcut.files.names import Names
 from shortcut.files.unpickle import load_all
+from shortcut.linear import KINDS, LEAST_SQUARES, Map
 from shortcut.predictions import TOP
 from shortcut.tokens import Tokenized
 
@@ -147,16 +149,21 @@ def _batch(value: Any, k: int, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     return sentences, torch.stack([value[layer] for layer in range(n_layers + 1)])
 
 
-def load_matrix(path: Path, d: int | None, *, intercept: bool = False) -> torch.Tensor:
-    """A fitted matrix A, float32 [d, d], finite; of any d if that is None. With an `intercept`, [d, d + 1]."""
-    value = load(path)
+def load_map(files: Names, i: int, j: int, d: int) -> Map:
+    """The fitted map from layer i to layer j of a model of width d."""
+    return Map(load_matrix(files.matrix(i, j), d, files.kind), files.kind, i, j)
+
+
+def load_matrix(path: Path, d: int | None, map_kind: str = LEAST_SQUARES) -> torch.Tensor:
+    """The matrix A of a map, float32 [d, columns of the map kind], finite; of any width if d is None."""
+    value, columns = load(path), KINDS[map_kind].columns
     size = rows(value)
-    more = " + 1" * intercept
-    expected = f"[{d}, {d}{more}] for this model" if d is not None else f"[d, d{more}]"
     with inside(path):
-        fits = is_tensor(value, torch.float32, (size, size + intercept)) and size
+        expect(size > 0, f"holds {got(value)}, expected a float32 matrix")
+        fits, width = is_tensor(value, torch.float32, (size, columns(size))), d or size
         other = ": it was fitted for another model" if fits else ""
-        expect(fits and d in (None, size), f"holds {got(value)}, expected a float32 matrix {expected}{other}")
+        expected = f"expected a float32 matrix {[width, columns(width)]}{other}"
+        expect(fits and size == width, f"holds {got(value)}, {expected}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value
 

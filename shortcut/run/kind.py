@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from shortcut import Problem
+from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder
 
 MASKED_TYPES = (  # of those that are masked models where their config names no head
@@ -50,8 +50,8 @@ def _config_file(name: str) -> Path:
     return downloads / "snapshots" / commit / "config.json"
 
 
-def files_of(model: str, dataset: str, out: Path, kind_of_maps: str = "") -> tuple[str, Names]:
-    """A model, found by its name or folder, and the files of its maps, of another kind than the paper's if so named.
+def files_of(model: str, dataset: str, out: Path, kind_of_maps: str = LEAST_SQUARES) -> tuple[str, Names]:
+    """A model, found by its name or folder, and the files of its maps of a kind.
 
     Raises Problem: it is neither a folder nor downloaded, so that it is unknown whether it is masked.
     """

@@ -14,14 +14,15 @@ from typing import Any
 import huggingface_hub
 import torch
 
-from shortcut import Problem, linear, one_line, representations
+from shortcut import Problem, one_line, representations
 from shortcut.files import formats, store
 from shortcut.files.exchange import HUB_ERRORS
-from shortcut.files.lenses import FORMATS, Maps, only
+from shortcut.files.lenses import FORMATS, only
 from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.intervals import average, proportion
+from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.run import checkpoint, loading
 from shortcut.run.options import SETTINGS
@@ -49,7 +50,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     """
     if files.masked and to == "tuned-lens":
         raise Problem("tuned-lens knows no masked model: export --to jlens, or safetensors without --to")
-    of, of_kind = FORMATS[to], linear.KINDS[files.kind or linear.LEAST_SQUARES]
+    of = FORMATS[to]
     loaded = loading.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
     paths = [files.matrix(l, L) for l in range(L)]
@@ -61,14 +62,15 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     provenance = Provenance(files, lambda script, path: fingerprints)
     provenance.check([*paths, val], notice)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
-    maps = [formats.load_matrix(path, d, intercept=of_kind.intercept) for path in paths]
+    maps = [formats.load_map(files, l, L, d) for l in range(L)]
     folder = files.matrices / to
     made, entry = provenance.settings(paths[-1]), provenance.entry(paths[-1])
-    written = of.write(maps, files.model_name, made.get("train", 0))
+    written = of.write([A.A for A in maps], files.model_name, made.get("train", 0))
     with tempfile.TemporaryDirectory() as there:
         for name, content in written.items():
             Path(there, name).write_bytes(content)
         again, _ = of.read(Path(there, of.files[0]), d, L, files.model_name)
+    again = [Map(A, of.kind, l, L) for l, A in enumerate(again)]
     own, its = judge(loaded, tokenized, maps), judge(loaded, tokenized, again)
     _check(own, its, of.first, to)
     whose = {"model": model if not Path(model).is_dir() else files.model_name, "n": len(tokenized)}
@@ -82,14 +84,14 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
 
 
 @torch.no_grad()
-def judge(model: Model, tokenized: Tokenized, maps: Maps) -> Judged:
+def judge(model: Model, tokenized: Tokenized, maps: list[Map]) -> Judged:
     """r2 and Precision@1 of maps into layer L on these sentences."""
     h = torch.empty(model.n_layers + 1, len(tokenized), model.d)
     for batch in representations.batches(model, tokenized, 1024):
         h[:, batch.rows] = representations.run(model, batch).h.cpu()
     best = _best(model, h[-1])
     groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
-    made = [linear.apply(A, h[l]) for l, A in enumerate(maps)]
+    made = [A(h[A.source]) for A in maps]
     hits = [(_best(model, states) == best).double() for states in made]
     return Judged([_r2(states, h[-1]) for states in made], hits, groups)
 
@@ -121,7 +123,6 @@ def _check(own: Judged, its: Judged, first: int, to: str) -> None:
 
 def _card(files: Names, to: str, own: Judged, made: dict[str, Any]) -> str:
     """A model card: what it is, made from what with which versions, figures; the licence is the person's."""
-    kind_of_maps = files.kind or linear.LEAST_SQUARES
     told = "\n".join(f"- {name}: {made[name]}" for name in map(str.lower, SETTINGS) if name in made)
     used = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     rows = "\n".join(
@@ -133,10 +134,10 @@ base_model: {made["model"]}
 tags: [interpretability, linear-shortcut, {to}]
 ---
 
-# {kind_of_maps} maps into the last layer of {made["model"]}, as {to}
+# {files.kind} maps into the last layer of {made["model"]}, as {to}
 
 A_lL takes the state of a token after l blocks to what it is expected to be after the last one, before the final
-norm; what is read out of it is what the model already knows there. The kind of map is {kind_of_maps} ("Jump to
+norm; what is read out of it is what the model already knows there. The kind of map is {files.kind} ("Jump to
 Conclusions: Short-Cutting Transformers With Linear Transformations", Yom Din et al. 2024, has least-squares).
 
 Fitted on sentences of `{files.dataset}`, at positions drawn from all of each, the first included:
