@@ -166,7 +166,7 @@ def test_tokens_that_the_tokenizer_adds_are_context_in_front_and_left_out_behind
 )
 def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text, spans, expected):
     class Stub:
-        is_fast, bos_token_id = True, 0
+        is_fast, bos_token_id, model_max_length = True, 0, 48
 
         def __call__(self, text, **_):
             n = len(spans)
