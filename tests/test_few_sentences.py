@@ -94,7 +94,7 @@ def test_spectra_come_from_the_training_states(made, kind):
     shown = beside.load_quality(replace(names, kind=kind).quality)
     h = {split: formats.load_states(names.states(split), LAYERS)[1] for split in ("train", "val")}
     for l, entry in enumerate(entries(names, kind)):
-        A = formats.load_matrix(replace(names, kind=kind).matrix(l, LAYERS), D)
+        A = formats.load_map(replace(names, kind=kind), l, LAYERS, D)
         train, val = (quality.directions(h[split][l]).spectrum(A) for split in ("train", "val"))
         torch.testing.assert_close(torch.tensor(entry["spectrum"]).double(), train, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(train, val, rtol=1e-2)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import sklearn.metrics
 import torch
-from conftest import LAYERS, D, changed, make_tokenized
+from conftest import LAYERS, D, as_map, changed, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
 
 import config
@@ -81,8 +81,10 @@ def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
     normal = torch.linalg.svd(h[1]).Vh[-1]
     maps = [torch.eye(D) for _ in range(LAYERS)]
     maps[1] = maps[1] + 10_000 * torch.outer(torch.ones(D), normal)
-    own, its = (lending.judge(gpt2, tokenized, of) for of in (maps, [A.half().float() for A in maps]))
-    identity = lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS)
+    exact = [as_map(A, l, LAYERS) for l, A in enumerate(maps)]
+    rounded = [A.to(torch.float16).to(torch.float32) for A in exact]
+    unchanged = [as_map(torch.eye(D), l, LAYERS) for l in range(LAYERS)]
+    own, its, identity = (lending.judge(gpt2, tokenized, of) for of in (exact, rounded, unchanged))
     assert own.r2[1].mean().item() == pytest.approx(identity.r2[1].mean().item(), abs=0.02)
     with pytest.raises(Problem, match=r"^not exported: .* jlens, the lens loses at layers 1 \(r2 [^,]*, [^,]*$"):
         lending._check(own, its, 0, "jlens")

@@ -162,7 +162,7 @@ def load_matrix(path: Path, d: int | None, map_kind: str = LEAST_SQUARES) -> tor
         expect(size > 0, f"holds {got(value)}, expected a float32 matrix")
         fits, width = is_tensor(value, torch.float32, (size, columns(size))), d or size
         other = ": it was fitted for another model" if fits else ""
-        expected = f"expected a float32 matrix {[width, columns(width)]}{other}"
+        expected = f"expected a float32 matrix {[width, columns(width)]}{' for this model' if d else ''}{other}"
         expect(fits and size == width, f"holds {got(value)}, {expected}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value
