@@ -26,7 +26,8 @@ import torch
 from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.representations import Batch, Pass
-from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
+from shortcut.structure import Swap, swapped
+from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
 
