@@ -191,9 +191,9 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
         A = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)
-        found["mat", i, j] = score = metrics.r2_score(A(h[i]), h[j])
-        if not math.isfinite(score.mean):
+        if not (made := A(h[i])).isfinite().all():
             raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
+        found["mat", i, j] = metrics.r2_score(made, h[j])
         found["id", i, j] = metrics.r2_score(h[i], h[j])
     if misleading := [jump for jump, score in found.items() if score.misleads]:
         mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
