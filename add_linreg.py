@@ -25,8 +25,8 @@ def main(work: Work) -> None:
     else:
         h = steps.states(work, model, tokenized, model.layer_points(), "train")
         found = steps.fits(work, h, jumps, into=work.L)
-    for (i, j), A, numbers in found:
-        work.save(work.files.matrix(i, j), A, **numbers)
+    for A, numbers in found:
+        work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 
 
 if __name__ == "__main__":

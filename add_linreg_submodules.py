@@ -28,9 +28,10 @@ def main(work: Work) -> None:
     h = steps.states(work, model, tokenized, points, "train") if points else []
     missing = work.missing(work.files.part, model.parts)
     todo = {(place[i, model.parts[i, a][1]], place[i, a]): (i, a) for i, a in missing}
-    for pair, A, numbers in steps.fits(work, h, sorted(todo)):
-        (i, a), (kind, state) = todo[pair], model.parts[todo[pair]]
-        work.save(work.files.part(i, a), A, kind=kind, state=state, **numbers)
+    for A, numbers in steps.fits(work, h, sorted(todo)):
+        i, a = todo[A.source, A.target]
+        kind, state = model.parts[i, a]
+        work.save(work.files.part(i, a), A.A, kind=kind, state=state, **numbers)
     work.save_json(work.files.submodules, parts_dict(work.files.parts))
 
 

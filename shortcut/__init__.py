@@ -21,6 +21,8 @@ import os
 # Threads that wait by spinning are ten times slower beside a busy process. torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+LEAST_SQUARES = "least-squares"  # the paper's map kind (see `linear.KINDS`)
+
 
 class Problem(Exception):  # noqa: N818  (the name in all messages and docstrings)
     """An error that the user can fix. The message says what was got, what was expected and what to do.

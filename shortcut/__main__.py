@@ -25,7 +25,6 @@ def main(argv: list[str] | None = None) -> None:
     args = _options().parse_args(argv)
     exports, row = args.command == "export", FORMATS.get(args.format)
     maps = args.map if exports else row.map_kind if row else LEAST_SQUARES
-    maps = "" if maps == LEAST_SQUARES else maps
     if not row:
         files = Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=maps)
         if checkpoint.is_model_folder(args.model) and not args.force:  # the maps there must be of this model

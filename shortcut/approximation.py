@@ -23,20 +23,23 @@ from typing import Any
 
 import torch
 
-from shortcut import linear
+from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.representations import Batch, Pass
-from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, Swap, swapped
+from shortcut.structure import Swap, swapped
+from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Fitted matrices."""
+    """Fitted maps."""
 
-    jumps: dict[tuple[int, int], torch.Tensor]  # A_ij, by (i, j)
-    parts: dict[tuple[int, int], torch.Tensor]  # of what makes state a of block i (0-based), by (i, a)
+    jumps: dict[tuple[int, int], Map]  # from layer i to layer j, by (i, j)
+    parts: dict[
+        tuple[int, int], torch.Tensor
+    ]  # A [d, d] of the part that makes state a of block i (0-based), by (i, a)
 
 
 GoOn = Callable[[Pass], torch.Tensor]  # from what a batch left to its approximations [L, b, d]
@@ -62,7 +65,7 @@ def _stay(model: Model, maps: Maps) -> GoOn:
 def _jump(model: Model, maps: Maps) -> GoOn:
     L = model.n_layers
     A = [maps.jumps[l, L].to(model.device) for l in range(L)]
-    return lambda seen: torch.stack([linear.apply(A[l], seen.h[l]) for l in range(L)])
+    return lambda seen: torch.stack([A[l](seen.h[l]) for l in range(L)])
 
 
 def _replaced(name: str, kind: str, key: set[int], *, alone: bool = False) -> Mode:
@@ -151,7 +154,7 @@ def alternate(
     model: Model,
     seen: Pass,
     schedules: list[tuple[tuple[int, int], ...]],
-    maps: Mapping[tuple[int, int], torch.Tensor],
+    maps: Mapping[tuple[int, int], Map],
 ) -> torch.Tensor:
     """h_L at the chosen tokens [S, b, d] by each schedule (see `alternation`), of a batch that has run.
 
@@ -160,7 +163,7 @@ def alternate(
     L, batch = model.n_layers, seen.batch
     with model.going_on(L, seen.entering[0]):  # the blocks passed over: what they are called with beside h is all
         calls = model.called(batch.ids, batch.mask)
-    precision = next(iter(maps.values()), seen.h).dtype  # of the maps, where the model runs in half
+    precision = next((A.A.dtype for A in maps.values()), seen.h.dtype)  # of the maps, if the model runs in half
     finals = torch.empty(len(schedules), len(batch.rows), model.d, dtype=precision, device=seen.h.device)
 
     def keep(which: list[int], h: torch.Tensor) -> None:
@@ -173,9 +176,9 @@ def alternate(
         for jump in sorted({*here.values()}):
             after, A = [s for s, its in here.items() if its == jump], maps[jump].to(h.device)
             if jump[1] == L:
-                keep(after, linear.apply(A, batch.at_chosen(h).to(precision)))
+                keep(after, A(batch.at_chosen(h).to(precision)))
             else:
-                landed = linear.apply(A, h.to(precision))
+                landed = A(h.to(precision))
                 landed[:, : batch.head] = seen.entering[jump[1]][:, : batch.head]  # where no map was fitted
                 go(jump[1], landed, after, taken + 1)
         if not (stay := [s for s in which if s not in here]):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from shortcut import Problem, linear, representations, tokens
+from shortcut import Problem, representations, tokens
+from shortcut.linear import Map
 from shortcut.models import Model
 
 BEST = 5  # predictions of a masked model that are shown
@@ -60,14 +61,13 @@ def look(
     model: Model,
     tokenizer,
     sentence: str,
-    maps: Mapping[str, list[torch.Tensor]],
+    maps: Mapping[str, list[Map]],
     notice: Callable[[str], None] = lambda _: None,
 ) -> Grid:
-    """Run the whole sentence once and read out every layer, as it stands (id) and with the jumps A_lL, l = 0 ... L - 1.
+    """Run the whole sentence once and read out every layer, as it stands (id) and after the jumps in `maps`.
 
-    `maps` are these by mode: "mat", or another kind of map.
-
-    `notice` is told of tokens unknown to the tokenizer.
+    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` receives a warning about tokens that
+    the tokenizer does not know.
 
     Raises Problem: no token, or one that the model does not know; too long to run or to show; not exactly one
         [MASK]; or logits that are not finite.
@@ -92,7 +92,7 @@ def look(
     states = [h[chosen] for h in representations.whole(model, ids)]
     read = {"id": states}
     for mode, jumps in maps.items():
-        read[mode] = [*(linear.apply(A.to(h.device), h) for A, h in zip(jumps, states, strict=False)), states[-1]]
+        read[mode] = [*(A.to(h.device)(h) for A, h in zip(jumps, states, strict=False)), states[-1]]
     predicted, best_ids, probabilities = {}, {}, {}
     for mode, finals in read.items():
         top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large

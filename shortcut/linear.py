@@ -1,4 +1,4 @@
-"""Least squares between hidden states, and what a fitted matrix does.
+"""Linear maps between hidden states, fitted by least squares.
 
     A = argmin_A  sum over k of || A x_k - y_k ||^2          (no intercept, no penalty, minimum norm)
 
@@ -13,13 +13,7 @@ of minimum norm. Fits are solved in float64.
 "Linear Shortcut Across Blocks" in the paper, which used scikit-learn 1.2.0 on float32.
 Departure: solved in float64. Same estimator, same cut-off, no rounding of the solution.
 
-Other kinds of maps stand beside the paper's, a row of `KINDS` each. With B the least-squares map from x to y - x:
-
-    affine     A x + b, that of x with a 1 below it: A is [m, d + 1]
-    ridge      A = I + B, B penalized by c || B ||^2, c by generalized cross-validation for each pair of layers
-    low-rank   A = I + W W^T B, W the r directions that most of what B explains lies in
-    jacobian   the mean derivative of y by x (see `jacobian`)
-    tuned      an affine map that others have trained on what it predicts, imported
+`KINDS` has a row for each map kind, `Map` is a fitted map.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,10 +25,10 @@ from typing import Any
 
 import torch
 
-States = torch.Tensor | Sequence[torch.Tensor]
-Fit = tuple[torch.Tensor, dict[str, Any]]  # A, and what is told of it
+from shortcut import LEAST_SQUARES
 
-INFLATION = 0.25  # of the expected error on new sentences, from which on a warning is printed
+States = torch.Tensor | Sequence[torch.Tensor]
+Fit = tuple[torch.Tensor, dict[str, Any]]  # A, and further numbers of the fit
 
 
 @dataclass(frozen=True)
@@ -51,18 +45,8 @@ class Factorization:
         """Number of singular values above the cut-off."""
         return len(self.singular_values)
 
-    @property
-    def condition(self) -> float:
-        """Largest singular value over the smallest one kept; infinite where none is."""
-        return (self.singular_values[0] / self.singular_values[-1]).item() if self.rank else float("inf")
-
     def project(self, targets: torch.Tensor) -> torch.Tensor:
-        """U^T Q^T Y, [rank, m]: what of `targets` Y [n, m] lies in the space of the sources.
-
-        Raises ValueError: another number of rows than the sources had.
-        """
-        if targets.ndim != 2 or len(targets) != len(self.q):
-            raise ValueError(f"targets are {list(targets.shape)}, expected [{len(self.q)}, m] as the sources")
+        """U^T Q^T Y, [rank, m]: the part of `targets` Y [n, m] in the space of the sources."""
         return self.u.T @ (self.q.T @ targets.to(self.q))
 
     def solve(self, projected: torch.Tensor, penalty: float = 0.0) -> torch.Tensor:
@@ -83,10 +67,8 @@ class Factorization:
 def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
     """Factorize X [n, d] once for all its targets; singular values up to `rcond` S[0] count as zero.
 
-    Raises ValueError: not a matrix with at least one row, or a value that is not finite.
+    Raises ValueError: a value is not finite.
     """
-    if sources.ndim != 2 or not len(sources):
-        raise ValueError(f"sources are {list(sources.shape)}, expected [n, d] with n >= 1")
     if not torch.isfinite(sources).all():
         raise ValueError("sources hold values that are not finite: the fit would be garbage")
     q, r = torch.linalg.qr(sources.double())
@@ -96,7 +78,7 @@ def factorize(sources: torch.Tensor, rcond: float) -> Factorization:
 
 
 def least_squares(factors: Factorization, X: torch.Tensor, Y: torch.Tensor) -> Fit:
-    """The paper's map."""
+    """The paper's map; affine, A x + b, if X has a column of ones."""
     return factors.fit(Y), {}
 
 
@@ -142,64 +124,99 @@ def low_rank(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of map from layer to layer."""
+    """A map kind: how its maps are fitted, and what is known of them."""
 
-    fit: Callable[..., Fit] | None = None  # from the factorized sources, X and Y; None: not from these
-    intercept: bool = False  # whether A has a column more, which is added
-    last_only: bool = False  # whether there are only maps into the last layer
-    settings: tuple[str, ...] = ()  # of config.py, that it depends on
+    name: str
+    fit: Callable[..., Fit] | None = None  # from the factorized sources, X, Y and its settings; None: made elsewhere
+    settings: tuple[str, ...] = ()  # keyword arguments of `fit`, which config.py has in capital letters
+    intercept: bool = False  # True if A has a further column, which is added
+    last_only: bool = False  # True if all maps lead into the last layer
+    exact: bool = False  # True if the fit goes through all training states when these are few
+    tolerated: float = inf  # expected excess of the squared error on new sentences above which a warning is printed
 
-    def of_rank(self, rank: int) -> "Kind":
-        """The same where its maps are, if they are of low rank, of this one."""
-        return replace(self, fit=partial(self.fit, rank=rank)) if "rank" in self.settings else self
+    def with_settings(self, **settings: Any) -> "Kind":
+        """The same kind with its `settings` fixed."""
+        return replace(self, fit=partial(self.fit, **settings)) if settings else self
 
-    def sources(self, X: torch.Tensor) -> torch.Tensor:
-        """What is factorized for it, [n, d] or [n, d + 1]."""
-        return torch.cat([X, X.new_ones(len(X), 1)], 1) if self.intercept else X
+    def columns(self, d: int) -> int:
+        """The number of columns of A in a model of width d."""
+        return d + self.intercept
+
+    def factorize(self, X: torch.Tensor, rcond: float) -> Factorization:
+        """The factorization of the sources X [n, d], with a column of ones for an intercept."""
+        return factorize(torch.cat([X, X.new_ones(len(X), 1)], 1) if self.intercept else X, rcond)
 
     def is_exact(self, n: int, d: int) -> bool:
-        """True if a fit on n training states of width d goes through all of them, and so does that of two jumps."""
-        return self.fit is least_squares and n <= d + self.intercept
+        """True if a fit on n training states of width d goes through all of them, and so do two jumps in a row."""
+        return self.exact and n <= self.columns(d)
 
     def warning(self, n: int, d: int) -> str:
-        """One line if the squared error on new sentences is expected to be far above that of the best map, else "".
+        """One line if the expected squared error on new sentences is far above the best map's, else "".
 
-        With p = d parameters a coordinate, d + 1 with an intercept, least squares is above it by p / (n - p - 1), and
-        without bound for n <= p + 1. Low-rank maps have no formula, and no bound there either. Ridge has a penalty.
+        With p parameters a coordinate (d, or d + 1 with an intercept) the error of least squares is above it by
+        p / (n - p - 1), and without bound for n <= p + 1. Low-rank maps have no formula, and no bound there either.
         """
-        p = d + self.intercept
-        inflation = p / (n - p - 1) if n > p + 1 else inf
-        if not (inflation > INFLATION if self.fit is least_squares else "rank" in self.settings and inflation == inf):
+        p = self.columns(d)
+        excess = p / (n - p - 1) if n > p + 1 else inf
+        if excess <= self.tolerated:
             return ""
-        above = f"{inflation:.0%} above" if isfinite(inflation) else "any number of times"
+        above = f"{excess:.0%} above" if isfinite(excess) else "any number of times"
         expected = f"{n} training states of width {d}: expect a squared error on new sentences {above} the best map's."
         exact = " The maps fit their training states exactly: that two jumps lose nothing has no meaning."
         return f"{expected} Use more sentences or, between layers, --map ridge.{exact * self.is_exact(n, d)}"
 
 
-LEAST_SQUARES = "least-squares"
-KINDS = {
-    LEAST_SQUARES: Kind(least_squares),
-    "affine": Kind(least_squares, intercept=True),
-    "ridge": Kind(ridge),
-    "low-rank": Kind(low_rank, settings=("rank",)),
-    "jacobian": Kind(last_only=True, settings=("probes",)),
-    "tuned": Kind(intercept=True, last_only=True),
-}
+KINDS = {kind.name: kind for kind in (
+    Kind(LEAST_SQUARES, least_squares, exact=True, tolerated=0.25),
+    Kind("affine", least_squares, intercept=True, exact=True, tolerated=0.25),
+    Kind("ridge", ridge),
+    Kind("low-rank", low_rank, settings=("rank",), tolerated=torch.finfo(torch.float64).max),  # any finite excess
+    Kind("jacobian", settings=("probes",), last_only=True),  # the mean derivative of h_L by h_l (see `jacobian`)
+    Kind("tuned", intercept=True, last_only=True),  # imported: others have trained it on the model's predictions
+)}  # fmt: skip
 GRID = 121  # penalties that are tried
 
 
-def apply(A: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """A h for every state in h [..., d]; the result is [..., m]. The last column of an A [m, d + 1] is added."""
-    d = h.shape[-1]
-    return h @ A[:, :d].T + A[:, d] if A.shape[1] > d else h @ A.T
+@dataclass(frozen=True, eq=False)
+class Map:
+    """The estimate A h of a state at layer `target` from the state h at layer `source`.
+
+    A is [d, d]. With an intercept it is [d, d + 1], and the last column is added.
+    """
+
+    A: torch.Tensor
+    map_kind: str  # a row of `KINDS`
+    source: int
+    target: int
+
+    def __call__(self, h: torch.Tensor) -> torch.Tensor:
+        """A h for every state in h [..., d]."""
+        made = h @ self.matrix.T
+        return made + self.A[:, -1] if self.A.shape[1] > len(self.A) else made
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """A without the intercept, [d, d]."""
+        return self.A[:, : len(self.A)]
+
+    def to(self, *where: Any) -> "Map":
+        """The same map on another device or in another precision (see `torch.Tensor.to`)."""
+        return replace(self, A=self.A.to(*where))
+
+    def after(self, first: "Map") -> "Map":
+        """The map x -> self(first(x)), float64; `first` has the same map kind."""
+        own, d = self.to(torch.float64), len(self.A)
+        A = own.matrix @ first.A.double()
+        A[:, d:] += own.A[:, d:]  # the intercept, if there is one
+        return replace(self, A=A, source=first.source)
 
 
-def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | None]:
+def numbers(A: Map, factors: Factorization) -> dict[str, float | int | None]:
     """Number, rank and condition (None at rank 0) of the sources; norms of A and A - I, without the intercept."""
-    A = A[:, : len(A)].double()
-    norm, distance = (torch.linalg.norm(M).item() for M in (A, A - torch.eye(len(A)).to(A)))
-    told = {"condition": factors.condition, "norm": norm, "distance_from_identity": distance}
+    matrix, s = A.matrix.double(), factors.singular_values
+    norm, distance = (torch.linalg.norm(M).item() for M in (matrix, matrix - torch.eye(len(matrix)).to(matrix)))
+    condition = (s[0] / s[-1]).item() if factors.rank else inf
+    told = {"condition": condition, "norm": norm, "distance_from_identity": distance}
     counts = {"states": len(factors.q), "rank": factors.rank}
     return counts | {name: float(f"{x:.6g}") if isfinite(x) else None for name, x in told.items()}
 
@@ -207,11 +224,11 @@ def numbers(A: torch.Tensor, factors: Factorization) -> dict[str, float | int | 
 def fit_pairs(
     h: States, wanted: Iterable[tuple[int, int]], rcond: float, device: str, notice: Callable[[str], None],
     kind: Kind = KINDS[LEAST_SQUARES],
-) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:  # fmt: skip
-    """(i, j), A from h[i] to h[j] and its `numbers`, for each wanted (i, j); an i is factorized once in a row.
+) -> Iterator[tuple[Map, dict[str, Any]]]:  # fmt: skip
+    """The map from h[i] to h[j], float32 as it is stored, and its `numbers`, for each wanted (i, j).
 
-    The states h[k] are [n, d]; A is float32 [d, d], or [d, d + 1], as it is stored.
-    `notice` is told once the `Kind.warning`, if there is one, and the ranks at the end.
+    The states h[k] are [n, d]. Each source i is factorized once if its pairs are neighbours in `wanted`.
+    `notice` receives the `Kind.warning`, if there is one, and the ranks of the sources at the end.
     """
     if not (wanted := [*wanted]):
         return
@@ -221,14 +238,13 @@ def fit_pairs(
     ranks = []
     for i, pairs_from_i in groupby(wanted, key=lambda pair: pair[0]):
         X = h[i].to(device)
-        factors = factorize(kind.sources(X), rcond)
+        factors = kind.factorize(X, rcond)
         ranks.append(factors.rank)
         for _, j in pairs_from_i:
             A, told = kind.fit(factors, X, h[j].to(device))
-            A = A.float().cpu()
-            yield (i, j), A, numbers(A, factors) | told
-    columns = d + kind.intercept
+            made = Map(A.float().cpu(), kind.name, i, j)
+            yield made, numbers(made, factors) | told
+    columns = kind.columns(d)
     short = sum(rank < columns for rank in ranks)
     below = f"; below {columns}, of {short} of {len(ranks)} sources, the solution is the one of minimum norm"
-    below = below if short and kind.fit is least_squares else ""
-    notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {columns}{below}")
+    notice(f"  ranks of the sources: {min(ranks)} to {max(ranks)} of {columns}{below * bool(short and kind.exact)}")

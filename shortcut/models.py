@@ -14,16 +14,17 @@ Layers are numbered as in the paper: h_0 is what enters the first block, h_l wha
 models work between blocks), h_L what leaves the last one, before any final norm.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import nn
 
-from shortcut.structure import context, depth, entering, exchanged, find_blocks, pad_of, rotary_limits
-from shortcut.submodules import SUM, Call, Numbering, Part, Swap, numbered
+from shortcut.structure import Form, Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
+from shortcut.submodules import SUM, Call, Numbering, Part, numbered
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Model:
         self.row = ROWS.get(net.config.model_type, Row())
         self.vocabulary = config.vocab_size
         # Any token will do behind a causal prefix or a mask, but transformers warns about the one called padding.
-        self.padding = int(not masked and pad_of(config) == 0)
+        self._token = int(getattr(config, "pad_token_id", None) == 0)
+        self.padding = 0 if masked else self._token
         self.blocks, self._forms = find_blocks(net, depth(config), self.dummy(2))  # L of them
         self.n_layers = len(self.blocks)
         self.context, self.rotary_limits = context(config), rotary_limits(config)  # lengths, in tokens
@@ -75,8 +77,7 @@ class Model:
 
     def dummy(self, n: int) -> torch.Tensor:
         """n sequences of one token, none of them the one called padding."""
-        pad = pad_of(self.net.config.get_text_config(decoder=True))
-        return torch.full((n, 1), int(pad == 0), device=self.device)
+        return torch.full((n, 1), self._token, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -95,17 +96,12 @@ class Model:
             logits = self.net(input_ids=self.dummy(len(rows))).logits
         return logits.reshape(*h.shape[:-1], -1)
 
-    @contextmanager
-    def going_on(self, layer: int, h: torch.Tensor) -> Iterator[None]:
+    def going_on(self, layer: int, h: torch.Tensor) -> AbstractContextManager[None]:
         """Within, a forward pass goes on from `layer` with h [b, T, d]: the blocks before it are passed over."""
-        with ExitStack() as undo:
-            for k, (block, form) in enumerate(zip(self.blocks[:layer], self._forms, strict=False)):
-                given = h if k == self.n_layers - 1 else None
-                undo.enter_context(exchanged(block, form.stub(given)))
-            if layer < self.n_layers:
-                block, form = self.blocks[layer], self._forms[layer]
-                undo.enter_context(exchanged(block, form.entered(block.forward, h)))
-            yield
+        pairs = [*zip(self.blocks, self._forms, strict=True)]
+        swaps = [(block, form.stub(h if block is self.blocks[-1] else None)) for block, form in pairs[:layer]]
+        swaps += [(block, form.entered(block.forward, h)) for block, form in pairs[layer : layer + 1]]
+        return swapped(swaps)
 
     def go_on(self, layer: int, h: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """h_L at all positions [b, T, d], going on from `layer` with h [b, T, d]."""
@@ -127,13 +123,12 @@ class Model:
     def called(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Call]:
         """How each block is called on a batch."""
         calls: list[Call] = []
-        with ExitStack() as hooks:
-            for block, form in zip(self.blocks, self._forms, strict=True):
-                hook = block.register_forward_pre_hook(
-                    lambda module, args, named, form=form: calls.append(Call(module, form, args, named)),
-                    with_kwargs=True,
-                )
-                hooks.callback(hook.remove)
+
+        def keep(block: nn.Module, form: Form, args: tuple, named: dict[str, Any]) -> None:
+            calls.append(Call(block, form, args, named))
+
+        pairs = zip(self.blocks, self._forms, strict=True)
+        with hooked((block, "in", partial(keep, block, form)) for block, form in pairs):
             self.run(ids, mask)
         return calls
 
@@ -176,25 +171,18 @@ class Model:
         points = [*dict.fromkeys(places.values())]
         return points, {state: points.index(place) for state, place in places.items()}
 
-    @contextmanager
-    def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> Iterator[None]:
+    def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> AbstractContextManager[None]:
         """Within, `keep(k, tensor)` is called with what passes point k, [b, T, d], as the model runs."""
-        with ExitStack() as hooks:
-            for k, (place, side) in enumerate(points):
-                whole = place if isinstance(place, Part) else Part("", place, place)
-                if side == "in":
-                    hook = whole.first.register_forward_pre_hook(
-                        lambda _, args, named, k=k: keep(k, entering(args, named)), with_kwargs=True
-                    )
-                else:
-                    hook = whole.last.register_forward_hook(
-                        lambda _, args, named, out, k=k, of=whole: keep(k, of.made(args, named, out)), with_kwargs=True
-                    )
-                hooks.callback(hook.remove)
-            yield
+        hooks: list[tuple[nn.Module, str, Callable]] = []
+        for k, (place, side) in enumerate(points):
+            part = place if isinstance(place, Part) else Part("", place, place)
+            if side == "in":
+                hooks.append((part.first, "in", lambda *passed, k=k: keep(k, entering(*passed))))
+            else:
+                hooks.append((part.last, "out", lambda *passed, k=k, part=part: keep(k, part.made(*passed))))
+        return hooked(hooks)
 
-    @contextmanager
-    def narrowed(self, last: torch.Tensor, block: int = -1) -> Iterator[None]:
+    def narrowed(self, last: torch.Tensor, block: int = -1) -> AbstractContextManager[None]:
         """Within, a block computes for the chosen positions [b] alone what it computes position by position.
 
         The other positions of what leaves it, which nothing reads of h_L, come out wrong.
@@ -204,21 +192,18 @@ class Model:
         def chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.arange(len(x), device=x.device), last.to(x.device)
 
-        def narrow(module, args):
+        def narrow(module, args, named):
             shapes[module] = args[0].shape[:2]
-            return (args[0][chosen(args[0])],)
+            return (args[0][chosen(args[0])],), named
 
-        def widen(module, args, out):
+        def widen(module, args, named, out):
             whole = out.new_zeros(*shapes[module], out.shape[-1])
             whole[chosen(whole)] = out
             return whole
 
-        with ExitStack() as hooks:
-            for name in self.row.pointwise:
-                module = self.blocks[block].get_submodule(name)
-                hooks.callback(module.register_forward_pre_hook(narrow).remove)
-                hooks.callback(module.register_forward_hook(widen).remove)
-            yield
+        modules = [self.blocks[block].get_submodule(name) for name in self.row.pointwise]
+        acts = (("in", narrow), ("out", widen))
+        return hooked([(module, side, partial(act, module)) for module in modules for side, act in acts])
 
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
         """What makes the part of block i that makes state a into x -> A x, for every {(i, a): A}.

@@ -1,75 +1,59 @@
-"""How good the maps are: whether other sentences give the same, whether two make one, what they keep.
+"""How good maps are: agreement of two halves of the sentences, composition of two jumps, spectrum and gain.
 
-Shapes: sources X and targets Y [n, d] of n sentences, A [d, d]. All of it in float64; none of it is in the paper.
+Shapes: source states X and target states Y [n, d] of n sentences. All is computed in float64; none is in the paper.
 """
 
 from typing import NamedTuple
 
 import torch
 
-from shortcut import linear, metrics
+from shortcut import metrics
+from shortcut.linear import KINDS, LEAST_SQUARES, Kind, Map
 
-LARGE = 1000.0  # gain along a direction that the sources hardly have, from which on half precision ruins a map
+LARGE = 1000.0  # gain in directions of hardly any variance above which rounding to half precision ruins a map
 
 
-def agreement(A: torch.Tensor, B: torch.Tensor, X: torch.Tensor) -> float:
-    """r2 between A x and B x over all x, the mean of both directions.
+def agreement(A: Map, B: Map, X: torch.Tensor) -> float:
+    """r2 between A x and B x over all x, the mean of the r2 of A x for B x and of B x for A x.
 
-    Cosines of A and B would be of directions that hardly occur too.
+    A cosine between A and B would also count directions that hardly occur in the states.
     """
-    made = [linear.apply(M.double(), X.double()) for M in (A, B)]
+    made = [M.to(torch.float64)(X.double()) for M in (A, B)]
     return (metrics.r2_score(*made).mean + metrics.r2_score(*made[::-1]).mean) / 2
 
 
-def split_half(
-    X: torch.Tensor, Y: torch.Tensor, rcond: float, kind: linear.Kind = linear.KINDS[linear.LEAST_SQUARES]
-) -> float:
-    """Agreement, on the training states X, of the maps that the first and the second n/2 of these give."""
-    half = len(X) // 2
-    A, B = (
-        kind.fit(linear.factorize(kind.sources(X[rows]), rcond), X[rows], Y[rows])[0]
-        for rows in (slice(half), slice(half, None))
-    )
-    return agreement(A, B, X)
+def split_half(X: torch.Tensor, Y: torch.Tensor, rcond: float, kind: Kind = KINDS[LEAST_SQUARES]) -> float:
+    """Agreement on the training states X of two maps from X to Y, one fitted on each half of the sentences."""
+    halves = [(X[rows], Y[rows]) for rows in (slice(len(X) // 2), slice(len(X) // 2, None))]
+    fitted = (kind.fit(kind.factorize(x, rcond), x, y)[0] for x, y in halves)
+    return agreement(*(Map(A, kind.name, 0, 1) for A in fitted), X)
 
 
-def r2(A: torch.Tensor, X: torch.Tensor, Y: torch.Tensor) -> float:
+def r2(A: Map, X: torch.Tensor, Y: torch.Tensor) -> float:
     """r2 of A x for y, the mean over coordinates."""
-    return metrics.r2_score(linear.apply(A.double(), X.double()), Y).mean
-
-
-def composed(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
-    """The map x -> A (B x): of jumps A_kL A_ik, in place of A_iL."""
-    A, B, d = A.double(), B.double(), len(B)
-    made = A[:, :d] @ B
-    made[:, d:] += A[:, d:]  # the intercepts, where there are any
-    return made
+    return metrics.r2_score(A.to(torch.float64)(X.double()), Y).mean
 
 
 class Directions(NamedTuple):
-    """The principal directions of sources: C = V diag(sd^2) V^T, C their covariance, centred."""
+    """The principal directions of source states: C = V diag(sd^2) V^T, C their centred covariance."""
 
     sd: torch.Tensor  # [d], ascending
     V: torch.Tensor  # [d, d], a direction a column
 
-    def spectrum(self, A: torch.Tensor) -> torch.Tensor:
+    def spectrum(self, A: Map) -> torch.Tensor:
         """The singular values of A C^(1/2), descending: standard deviations of A x along its principal directions."""
-        return torch.linalg.svdvals(A[:, : len(self.V)].double() @ self.V * self.sd)
+        return torch.linalg.svdvals(A.matrix.double() @ self.V * self.sd)
 
-    def gain(self, A: torch.Tensor) -> float:
-        """The largest ||A v|| of unit vectors v among what the sources hardly have; 0 if they have all.
+    def gain(self, A: Map) -> float:
+        """The largest ||A v|| over unit vectors v in which the sources hardly vary; 0 if there is no such direction.
 
-        So little as `metrics.FLAT` of the variance that is usual, which a tenth of the directions exceed. States that
-        a layer norm has left lie in a plane: along its normal they have nothing but a constant, which a map makes an
-        intercept of, as large as it takes. Rounded to half precision such a map is another one. Of n <= d sentences
-        what these few lack counts too.
+        In such a direction the variance is at most `metrics.FLAT` times the 90th percentile over all directions. The
+        outputs of a layer norm lie in a plane: along its normal they are constant, and a fit uses the constant as an
+        intercept, however large A becomes. Rounded to half precision such a map is another map. With n <= d sentences
+        the directions that these do not span count too.
         """
         hardly = self.sd.square() <= metrics.FLAT * self.sd.square().quantile(0.9)
-        return (
-            torch.linalg.matrix_norm(A[:, : len(self.V)].double() @ self.V[:, hardly], 2).item()
-            if hardly.any()
-            else 0.0
-        )
+        return torch.linalg.matrix_norm(A.matrix.double() @ self.V[:, hardly], 2).item() if hardly.any() else 0.0
 
 
 def directions(X: torch.Tensor) -> Directions:

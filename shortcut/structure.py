@@ -1,8 +1,9 @@
 """What is found in a model by its structure alone: its blocks, how they hand on states, its depth and context."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "c
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "max_seq_length",
            "seq_length", "seq_len", "n_ctx", "context_length", "model_max_length")  # fmt: skip
 UNLIMITED = 2**31 - 1
+Swap = tuple[nn.Module, Callable[..., Any]]  # a module, and the forward that replaces its own
 
 
 def tensor_of(output) -> torch.Tensor:
@@ -40,7 +42,11 @@ def context(config) -> int:
     """The longest sequence that a config allows, in tokens; `UNLIMITED` where it has no limit."""
     longest = next((n for name in CONTEXT if (n := getattr(config, name, None)) not in (None, -1)), UNLIMITED)
     tabled = getattr(config, "position_embedding_type", "absolute") == "absolute"
-    return longest - (pad_of(config) or 0) - 1 if tabled and config.model_type in OFFSET else longest
+    return (
+        longest - (getattr(config, "pad_token_id", None) or 0) - 1
+        if tabled and config.model_type in OFFSET
+        else longest
+    )
 
 
 def rotary_limits(config) -> set[int]:
@@ -51,11 +57,6 @@ def rotary_limits(config) -> set[int]:
     whole = getattr(config, "rope_parameters", None) or {}
     rows = [row for row in (whole, *whole.values()) if isinstance(row, dict)]  # some have a row for each type of block
     return {row["original_max_position_embeddings"] for row in rows if row.get("rope_type") == "longrope"}
-
-
-def pad_of(config) -> int | None:
-    """The token called padding, if one is."""
-    return getattr(config, "pad_token_id", None)
 
 
 @dataclass
@@ -94,17 +95,32 @@ class Form:
 
 
 @contextmanager
-def exchanged(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within, the module runs another forward; then what stood there again, which others may have set too."""
-    before = module.__dict__.get("forward")
-    module.forward = forward
+def swapped(swaps: Iterable[Swap]) -> Iterator[None]:
+    """Within, the modules run the forwards in `swaps`; then again what each ran before, which others may have set."""
+    undo: list[tuple[nn.Module, Any]] = []
     try:
+        for module, forward in swaps:
+            undo.append((module, module.__dict__.get("forward")))
+            module.forward = forward
         yield
     finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+        for module, before in reversed(undo):
+            if before is None:
+                del module.forward
+            else:
+                module.forward = before
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterator[None]:
+    """Within, each (module, "in", act) calls act(args, named) before the module runs, and (module, "out", act) calls
+    act(args, named, out) after it; a result other than None replaces (args, named), or out.
+    """
+    with ExitStack() as undo:
+        for module, side, act in hooks:
+            register = module.register_forward_pre_hook if side == "in" else module.register_forward_hook
+            undo.callback(register(lambda _, *passed, act=act: act(*passed), with_kwargs=True).remove)
+        yield
 
 
 def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleList, list[Form]]:
@@ -113,16 +129,13 @@ def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleLis
     ran: list[list[int]] = [[] for _ in lists]
     forms: list[list[Form]] = [[] for _ in lists]
 
-    def keep(which: int, k: int, out: Any) -> None:
+    def keep(which: int, k: int, args: tuple, named: dict[str, Any], out: Any) -> None:
         ran[which].append(k)
         if isinstance(tensor_of(out), torch.Tensor):
             forms[which].append(Form.of(out))
 
-    with ExitStack() as hooks, torch.no_grad():
-        for which, modules in enumerate(lists):
-            for k, module in enumerate(modules):
-                hook = module.register_forward_hook(lambda _, args, out, which=which, k=k: keep(which, k, out))
-                hooks.callback(hook.remove)
+    found = [(module, "out", partial(keep, which, k)) for which, of in enumerate(lists) for k, module in enumerate(of)]
+    with hooked(found), torch.no_grad():
         net(input_ids=ids)
     for modules, order, form in zip(lists, ran, forms, strict=True):
         if order == list(range(L)) == list(range(len(form))):

@@ -15,8 +15,8 @@ and feed-forward side by side).
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -25,13 +25,12 @@ import torch
 from torch import nn
 
 from shortcut import one_line
-from shortcut.structure import Form, entering, exchanged, tensor_of
+from shortcut.structure import Form, Swap, entering, hooked, swapped, tensor_of
 
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
 CALLED = {ATTENTION: re.compile("attention|attn"), FEED_FORWARD: re.compile("mlp|ffn|feed_?forward|experts|moe")}
 
 Act = Callable[[torch.Tensor], torch.Tensor]  # what a part does, at every position
-Swap = tuple[nn.Module, Callable[..., Any]]  # a module, and the forward that stands in for its own
 
 
 @dataclass(eq=False)
@@ -150,24 +149,21 @@ def number(call: Call) -> Numbering:
         # two norms of one input may be equal: the very tensor is meant, else the last one
         return max(same, key=lambda a: (passed[a] is x, a)) if same else new(point, x)
 
+    def enter(part: Part, args: tuple, named: dict[str, Any]) -> None:
+        enters[part] = at((part, "in"), entering(args, named))
+
+    def form(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
+        part.forms[part.first] = Form.of(out)
+
     def leave(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
         part.forms[part.last] = Form.of(out)
         made[new((part, "out"), part.made(args, named, out))] = part, enters[part]
 
-    with ExitStack() as hooks:
-        for part in find_parts(call.block):
-            taken = part.first.register_forward_pre_hook(
-                lambda _, args, named, part=part: enters.update({part: at((part, "in"), entering(args, named))}),
-                with_kwargs=True,
-            )
-            formed = part.first.register_forward_hook(
-                lambda _, args, out, part=part: part.forms.update({part.first: Form.of(out)})
-            )
-            left = part.last.register_forward_hook(
-                lambda _, args, named, out, part=part: leave(part, args, named, out), with_kwargs=True
-            )
-            for hook in (taken, formed, left):
-                hooks.callback(hook.remove)
+    hooks = []
+    for part in find_parts(call.block):
+        hooks += [(part.first, "in", partial(enter, part)), (part.first, "out", partial(form, part))]
+        hooks += [(part.last, "out", partial(leave, part))]
+    with hooked(hooks):
         at((call.block, "out"), call(h.clone()))
     return Numbering(points, made)
 
@@ -228,12 +224,3 @@ def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
         if one.points[-1] == (call.block, "out"):
             one.points[-1] = (after.block, "in")
     return found, None
-
-
-@contextmanager
-def swapped(swaps: list[Swap]) -> Iterator[None]:
-    """Within, the forwards in `swaps` stand in for the modules' own."""
-    with ExitStack() as undo:
-        for module, forward in swaps:
-            undo.enter_context(exchanged(module, forward))
-        yield

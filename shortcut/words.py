@@ -18,11 +18,12 @@ from itertools import chain, islice
 
 import torch
 
-from shortcut import Problem, linear, representations, tokens
+from shortcut import Problem, representations, tokens
+from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.structure import UNLIMITED
 
-Lenses = Mapping[str, list[torch.Tensor]]  # of each its maps A_lL for l = 0 ... L - 1, or []
+Lenses = Mapping[str, list[Map]]  # by name, the maps A_0L ... A_(L-1)L; [] for id
 ROWS = 256  # states that are read out together
 WINDOW = 2_048  # tokens that run together where nothing limits them: attention takes the square of it
 
@@ -80,7 +81,7 @@ def _surprisals(model: Model, ids: torch.Tensor, lenses: Lenses, window: int) ->
             for l, h in enumerate(states):
                 before, actual = h[chosen - 1 - start], ids[chosen, None].to(h.device)
                 for k, maps in enumerate(lenses.values()):
-                    state = linear.apply(maps[l].to(h.device), before) if l < len(maps) else before
+                    state = maps[l].to(h.device)(before) if l < len(maps) else before
                     found[:, k, l] = -model.read_out(state).float().log_softmax(-1).gather(1, actual)[:, 0].cpu()
             if not found.isfinite().all():
                 raise Problem(f"{model.name}: the logits for a word of the text are not finite")

@@ -15,6 +15,7 @@ import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from shortcut.files import formats
+from shortcut.linear import Map
 from shortcut.run import loading
 from shortcut.show import canvas
 from shortcut.tokens import Tokenized
@@ -42,6 +43,16 @@ def make_tokenized(n, vocabulary, seed=0, longest=20):
     sentences = [torch.randint(5, vocabulary, (length,), generator=g) for length in lengths]
     positions = torch.tensor([int(torch.randint(length, (1,), generator=g)) for length in lengths])
     return Tokenized(sentences, positions)
+
+
+def as_map(A, source=0, target=1):
+    """A matrix [d, d], or [d, d + 1] with an intercept, as a map."""
+    return Map(A, "affine" if A.shape[1] > len(A) else "least-squares", source, target)
+
+
+def as_maps(matrices):
+    """Matrices by (i, j) as maps from layer i to layer j."""
+    return {pair: as_map(A, *pair) for pair, A in matrices.items()}
 
 
 def assert_same_up_to_rounding(files, others):

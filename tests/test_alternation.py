@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import LAYERS, D, make_tokenized
+from conftest import LAYERS, D, as_maps, make_tokenized
 from test_architectures import make
 
 from shortcut import alternation, approximation, representations, results
@@ -77,7 +77,7 @@ def setting(gpt2, tokenized):
 def test_every_schedule_is_blocks_and_products_one_after_another(setting):
     model, batch, seen, maps = setting
     schedules = every_schedule(LAYERS)
-    finals = approximation.alternate(model, seen, schedules, maps)
+    finals = approximation.alternate(model, seen, schedules, as_maps(maps))
     for schedule, final in zip(schedules, finals, strict=True):
         h, layer = seen.entering[0], 0
         while layer < LAYERS:
@@ -99,7 +99,7 @@ def test_after_a_jump_added_tokens_have_their_true_states(setting, kind, gpt2, t
     tokenized = Tokenized(sentences, plain.positions + len(head), added=head)
     (batch,) = representations.batches(model, tokenized, 10_000)
     schedules = every_schedule(LAYERS)
-    finals = approximation.alternate(model, representations.run(model, batch), schedules, maps)
+    finals = approximation.alternate(model, representations.run(model, batch), schedules, as_maps(maps))
     for row, s in enumerate(batch.rows.tolist()):
         t = int(tokenized.positions[s])
         ids, h = tokenized.sentences[s][None, : t + 1], []
@@ -122,10 +122,10 @@ def test_no_jump_is_the_model_and_blocks_first_to_the_end_the_direct_jump(settin
     model, _, seen, maps = setting
     found = alternation.round_robin(LAYERS)
     direct = [("blocks", k, LAYERS - k) for k in range(1, LAYERS)]
-    finals = approximation.alternate(model, seen, [(), *(found[key] for key in direct)], maps)
+    finals = approximation.alternate(model, seen, [(), *(found[key] for key in direct)], as_maps(maps))
     torch.testing.assert_close(finals[0], seen.h[-1], rtol=1e-5, atol=1e-5)
     jumps = {(l, LAYERS): maps[l, LAYERS] for l in range(LAYERS)}
-    mat = MODES["mat"].start(model, Maps(jumps, {}))(seen)
+    mat = MODES["mat"].start(model, Maps(as_maps(jumps), {}))(seen)
     torch.testing.assert_close(finals[1:], mat[1:], rtol=1e-5, atol=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_two_jumps_are_the_product_of_their_matrices(setting):
     model, batch, seen, maps = setting
     exact = {pair: A.double() for pair, A in maps.items()}
     seen = replace(seen, entering=[h.double() for h in seen.entering])
-    (final,) = approximation.alternate(model, seen, [((0, 1), (1, LAYERS))], exact)
+    (final,) = approximation.alternate(model, seen, [((0, 1), (1, LAYERS))], as_maps(exact))
     product = exact[1, LAYERS] @ exact[0, 1]
     torch.testing.assert_close(final, batch.at_chosen(seen.entering[0]) @ product.T, rtol=1e-12, atol=1e-12)
 
@@ -151,7 +151,7 @@ def test_schedules_that_begin_alike_share_their_blocks(setting):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Form, "entered", counting)
-        approximation.alternate(model, seen, schedules, maps)
+        approximation.alternate(model, seen, schedules, as_maps(maps))
     steps = set()  # the jumps before, and the layer
     for schedule in schedules:
         jumped = {layer for i, j in schedule for layer in range(i, j)}

@@ -6,7 +6,7 @@ import direct
 import in_memory
 import pytest
 import torch
-from conftest import LAYERS, D, make_tokenized
+from conftest import LAYERS, D, as_maps, make_tokenized
 from test_architectures import make
 
 from shortcut import approximation, predictions, representations, results
@@ -21,7 +21,7 @@ def setting(gpt2, tokenized):
     g = torch.Generator().manual_seed(3)
     jumps = {(l, LAYERS): torch.eye(D) + 0.3 * torch.randn(D, D, generator=g) for l in range(LAYERS)}
     parts = {(i, a): torch.randn(D, D, generator=g) / 4 for i in range(LAYERS) for a in (1, 2, 4, 5)}
-    return gpt2, tokenized, in_memory.layer_states(gpt2, tokenized, 100), Maps(jumps, parts)
+    return gpt2, tokenized, in_memory.layer_states(gpt2, tokenized, 100), Maps(as_maps(jumps), parts)
 
 
 def approximate(mode, setting, batch_tokens=100):
@@ -90,7 +90,8 @@ def test_mat_is_the_image_of_the_states(setting):
     _, _, h, maps = setting
     finals = approximate("mat", setting)
     for (layer, _), A in maps.jumps.items():
-        torch.testing.assert_close(finals[layer], torch.stack([A @ state for state in h[layer]]), rtol=1e-4, atol=1e-4)
+        expected = torch.stack([A.A @ state for state in h[layer]])
+        torch.testing.assert_close(finals[layer], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_predictions_against_the_softmax(setting):
@@ -123,7 +124,7 @@ def test_number_of_rows_read_out_together_does_not_change_a_bit(setting, monkeyp
 def test_early_exit_from_the_table_equals_running_the_model_for_every_sentence(setting):
     """The literal loop: block after block, read out, compare, stop."""
     model, tokenized, _, maps = setting
-    found, jumps = judge(setting, approximate("mat", setting)), [*maps.jumps.values()]
+    found, jumps = judge(setting, approximate("mat", setting)), [A.A for A in maps.jumps.values()]
     mean = sum(t + 1 for t in tokenized.positions.tolist()) / len(tokenized)
     exited = set()
     for lam in (-1.112, 0.02, 0.1, 0.3, 1.112):

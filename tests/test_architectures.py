@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from conftest import make_sentences, make_tokenized
+from conftest import as_maps, make_sentences, make_tokenized
 from pipeline import problem, run
 from tokenizers.processors import TemplateProcessing
 
@@ -97,7 +97,7 @@ def test_blocks_run_one_by_one_and_gradients_reach_every_layer(any_model):
     (batch,) = representations.batches(model, tokenized, 500)
     seen = representations.run(model, batch)
     if not model.masked and model.is_chain:
-        maps = {(0, L): torch.eye(D)}
+        maps = as_maps({(0, L): torch.eye(D)})
         finals = approximation.alternate(model, seen, [(), ((0, L),)], maps)
         torch.testing.assert_close(finals[0], seen.h[L], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(finals[1], seen.h[0], rtol=1e-4, atol=1e-4)
@@ -129,7 +129,7 @@ def test_blocks_after_a_jump_are_the_librarys_own_pass_with_that_state(any_model
     tokenized, g = make_tokenized(5, 320, longest=7), torch.Generator().manual_seed(2)
     maps = {(i, j): torch.eye(D) + 0.3 * torch.randn(D, D, generator=g) for i in range(L) for j in range(i + 1, L + 1)}
     (batch,) = representations.batches(model, tokenized, 500)
-    finals = approximation.alternate(model, representations.run(model, batch), SCHEDULES, maps)
+    finals = approximation.alternate(model, representations.run(model, batch), SCHEDULES, as_maps(maps))
     for schedule, final in zip(SCHEDULES, finals, strict=True):
         for row, s in enumerate(batch.rows.tolist()):
             t = int(tokenized.positions[s])

@@ -14,7 +14,7 @@ from conftest import LAYERS, D, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, fit_kinds, problem, run
 
 import config
-from shortcut import Problem, jacobian, linear, metrics, predictions, representations
+from shortcut import Problem, jacobian, metrics, predictions, representations
 from shortcut.__main__ import main as command
 from shortcut.comparison import Comparison
 from shortcut.files import beside, formats, manifest, store
@@ -69,7 +69,7 @@ def test_kl_entropy_and_cross_entropy_against_scipy():
 def test_at_the_last_layer_every_lens_is_the_model(made):
     _, names = made
     for kind in FITTED:
-        of = replace(names, kind="" if kind == "least-squares" else kind)
+        of = replace(names, kind=kind)
         actual, judged = beside.load_lens(of.lens, SIZES["VAL"], LAYERS)
         for mode in ("id", "mat"):
             assert judged[mode]["kl"][-1].abs().max() < 1e-5
@@ -93,11 +93,10 @@ def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
     with torch.no_grad():
         log_p = model.read_out(h[-1]).log_softmax(-1)
         for kind in FITTED:
-            of = replace(names, kind="" if kind == "least-squares" else kind)
+            of = replace(names, kind=kind)
             actual, judged = beside.load_lens(of.lens, SIZES["VAL"], LAYERS)
             assert actual.equal(expected)
-            A = formats.load_matrix(of.matrix(1, LAYERS), D, intercept=KINDS[kind].intercept)
-            log_q = model.read_out(linear.apply(A, h[1])).log_softmax(-1)
+            log_q = model.read_out(formats.load_map(of, 1, LAYERS, D)(h[1])).log_softmax(-1)
             literal = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
             torch.testing.assert_close(judged["mat"]["kl"][1], literal, rtol=1e-3, atol=1e-4)
 
@@ -373,7 +372,7 @@ def test_a_grid_of_another_kind_alone_is_drawn_and_its_matrices_exported(made, t
     assert [*names.experiment.glob("plots/words/sentence_*@affine.png")]
     command(["export", "--map", "affine", "--model", names.model, "--dataset", "words", "--out", str(names.root)])
     whole = safetensors.torch.load_file(replace(names, kind="affine").matrices / "matrices.safetensors")
-    A = formats.load_matrix(replace(names, kind="affine").matrix(0, 1), D, intercept=True)
+    A = formats.load_map(replace(names, kind="affine"), 0, 1, D).A
     assert whole["0_1"].equal(A)
     capsys.readouterr()
 

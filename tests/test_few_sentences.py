@@ -43,7 +43,7 @@ def made(request, tmp_path_factory):
     return names, printed
 
 
-def entries(names, kind=""):
+def entries(names, kind="least-squares"):
     """The manifest's entries of the maps of a kind into the last layer, in the order of their layers."""
     of = replace(names, kind=kind)
     return [manifest.load(of.matrices)[of.matrix(l, LAYERS).name] for l in range(LAYERS)]
@@ -78,14 +78,14 @@ def test_the_warning_of_a_fit_stands_under_the_results_in_the_summary_and_on_the
 
 def test_what_two_jumps_lose_is_left_out_where_every_fit_is_exact(made):
     names, printed = made
-    found = {kind: beside.load_quality(replace(names, kind=kind).quality) for kind in ("", "ridge")}
-    assert found[""]["composition_loss"] == {}
+    found = {kind: beside.load_quality(replace(names, kind=kind).quality) for kind in ("least-squares", "ridge")}
+    assert found["least-squares"]["composition_loss"] == {}
     assert found["ridge"]["composition_loss"].keys() == {(i, k) for k in range(LAYERS) for i in range(k)}
     rows = printed["add_plot_r2"].split("gain, hardly there\n")[1].splitlines()[:LAYERS]
     assert all(row.split()[-2] == "-" for row in rows)
 
 
-@pytest.mark.parametrize("kind", ["", "jacobian"])
+@pytest.mark.parametrize("kind", ["least-squares", "jacobian"])
 def test_spectra_come_from_the_training_states(made, kind):
     """Those in the manifest are those that are shown, and the validation states have others."""
     names, _ = made
@@ -94,7 +94,7 @@ def test_spectra_come_from_the_training_states(made, kind):
     shown = beside.load_quality(replace(names, kind=kind).quality)
     h = {split: formats.load_states(names.states(split), LAYERS)[1] for split in ("train", "val")}
     for l, entry in enumerate(entries(names, kind)):
-        A = formats.load_matrix(replace(names, kind=kind).matrix(l, LAYERS), D)
+        A = formats.load_map(replace(names, kind=kind), l, LAYERS, D)
         train, val = (quality.directions(h[split][l]).spectrum(A) for split in ("train", "val"))
         torch.testing.assert_close(torch.tensor(entry["spectrum"]).double(), train, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(train, val, rtol=1e-2)

@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 import sklearn.metrics
 import torch
-from conftest import LAYERS, D, changed, make_tokenized
+from conftest import LAYERS, D, as_map, changed, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
 
 import config
-from shortcut import Problem, linear, representations
+from shortcut import Problem, representations
 from shortcut.__main__ import main as command
 from shortcut.files import formats, manifest, store
-from shortcut.linear import KINDS
 from shortcut.run import lending, loading
 
 
@@ -40,12 +39,11 @@ def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
     command(["import", str(there), *on])
     taken = replace(names, root=tmp_path, kind="tuned" if to == "tuned-lens" else "jacobian")
-    own = replace(names, kind="" if kind == "least-squares" else kind)
+    own = replace(names, kind=kind)
     for l in range(to == "jlens", LAYERS):
-        A = formats.load_matrix(own.matrix(l, LAYERS), D, intercept=KINDS[kind].intercept)
-        B = formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens")
+        A, B = (formats.load_map(files, l, LAYERS, D) for files in (own, taken))
         x = torch.randn(5, D)
-        torch.testing.assert_close(linear.apply(A, x), linear.apply(B, x), rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(A(x), B(x), rtol=2e-3, atol=2e-3)
     if to == "jlens":
         assert formats.load_matrix(taken.matrix(0, LAYERS), D).equal(torch.eye(D))
         lens = torch.load(there / "lens.pt", weights_only=True)
@@ -71,7 +69,7 @@ def test_tuned_lens_loads_what_was_exported(made):
     h = torch.randn(4, D)
     with torch.no_grad():
         for l in range(LAYERS):
-            own = model.read_out(linear.apply(formats.load_matrix(names.matrix(l, LAYERS), D), h))
+            own = model.read_out(formats.load_map(names, l, LAYERS, D)(h))
             torch.testing.assert_close(lens(h, l), own, rtol=1e-4, atol=1e-4)
 
 
@@ -83,8 +81,10 @@ def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
     normal = torch.linalg.svd(h[1]).Vh[-1]
     maps = [torch.eye(D) for _ in range(LAYERS)]
     maps[1] = maps[1] + 10_000 * torch.outer(torch.ones(D), normal)
-    own, its = (lending.judge(gpt2, tokenized, of) for of in (maps, [A.half().float() for A in maps]))
-    identity = lending.judge(gpt2, tokenized, [torch.eye(D)] * LAYERS)
+    exact = [as_map(A, l, LAYERS) for l, A in enumerate(maps)]
+    rounded = [A.to(torch.float16).to(torch.float32) for A in exact]
+    unchanged = [as_map(torch.eye(D), l, LAYERS) for l in range(LAYERS)]
+    own, its, identity = (lending.judge(gpt2, tokenized, of) for of in (exact, rounded, unchanged))
     assert own[0, 1].mean().item() == pytest.approx(identity[0, 1].mean().item(), abs=0.02)
     with pytest.raises(Problem, match=r"^not exported: .* jlens, the lens loses at layers 1 \(r2 [^,]*, [^,]*$"):
         lending.check(own, its, None, 0, "jlens")
@@ -213,9 +213,7 @@ def take(made, source, to, root):
     command(["import", str(source), "--from", to, "--model", folder, "--dataset", "words", "--out", str(root)])
     taken = replace(names, root=root, kind="tuned" if to == "tuned-lens" else "jacobian")
     imported = manifest.load(taken.matrices)[f"0_{LAYERS}.pickle"]["settings"]["imported"]
-    return [
-        formats.load_matrix(taken.matrix(l, LAYERS), D, intercept=to == "tuned-lens") for l in range(LAYERS)
-    ], imported
+    return [formats.load_map(taken, l, LAYERS, D).A for l in range(LAYERS)], imported
 
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)

@@ -7,7 +7,7 @@ import io
 import pytest
 import torch
 import transformers
-from conftest import LAYERS, D
+from conftest import LAYERS, D, as_map
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
@@ -23,7 +23,7 @@ SENTENCE = "the model reads early state"
 
 def maps():
     g = torch.Generator().manual_seed(0)
-    return [torch.randn(D, D, generator=g) for _ in range(LAYERS)]
+    return [as_map(torch.randn(D, D, generator=g), l, LAYERS) for l in range(LAYERS)]
 
 
 def read(path):
@@ -49,7 +49,7 @@ def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder
         h = out.hidden_states[l][0]
         for mode, logits in {
             "id": gpt2.read_out(h) if l < LAYERS else out.logits[0],
-            "mat": gpt2.read_out(h @ jumps[l].T) if l < LAYERS else out.logits[0],
+            "mat": gpt2.read_out(h @ jumps[l].A.T) if l < LAYERS else out.logits[0],
         }.items():
             p, best = logits.softmax(-1).max(-1)
             assert grid.predicted[mode][l] == [tokenizer.decode([i]) for i in best.tolist()]
@@ -88,7 +88,7 @@ def test_a_cell_is_final_by_its_token_not_by_its_text(gpt2, sentencepiece):
     h = gpt2.net(ids[None], output_hidden_states=True).hidden_states
     last, alike = gpt2.net(ids[None]).logits[0].argmax(-1), 0
     for l in range(LAYERS):
-        for mode, state in {"id": h[l][0], "mat": h[l][0] @ jumps[l].T}.items():
+        for mode, state in {"id": h[l][0], "mat": h[l][0] @ jumps[l].A.T}.items():
             best = gpt2.read_out(state).argmax(-1)
             assert grid.ids[mode][l] == best.tolist()
             assert [grid.is_final(mode, l, k) for k in range(len(ids))] == (best == last).tolist()
@@ -136,7 +136,7 @@ def test_a_masked_model_wants_one_mask(bert, bert_folder, sentence, count):
 def test_a_map_that_overflows_is_named_by_its_layer(gpt2, gpt2_folder):
     tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
     jumps = maps()
-    jumps[1] = torch.full((D, D), 3e38)
+    jumps[1] = as_map(torch.full((D, D), 3e38), 1, LAYERS)
     with pytest.raises(Problem, match=r"tiny-gpt2: the logits of mat at layer 1 for this sentence are not finite"):
         lens.look(gpt2, tokenizer, SENTENCE, {"mat": jumps})
 
@@ -240,7 +240,7 @@ def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, reques
         main(options)
     for l, A in enumerate(maps()):
         with store.replacing(files.matrix(l, LAYERS)) as file:
-            store.dump(file, A)
+            store.dump(file, A.A)
     main(options)
     text = capsys.readouterr().out
     name = f"sentence_{looking.slug(sentence)}"

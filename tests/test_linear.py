@@ -5,8 +5,9 @@ import json
 import pytest
 import scipy.linalg
 import torch
+from conftest import as_map
 
-from shortcut import linear, metrics, quality
+from shortcut import linear, metrics
 from shortcut.files import store
 
 RCOND = 1.19e-7
@@ -40,10 +41,10 @@ def test_residuals_are_orthogonal_to_the_sources():
 
 
 def test_a_linear_map_is_found_exactly_and_applied_as_A_h():
-    x, A = states(30, 6), states(4, 6, seed=2)
+    x, A = states(30, 6), states(6, 6, seed=2)
     found = linear.factorize(x, RCOND).fit(x.double() @ A.double().T)
     torch.testing.assert_close(found, A.double(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(linear.apply(A, x)[3], A @ x[3])
+    torch.testing.assert_close(as_map(A)(x)[3], A @ x[3])
 
 
 def test_training_r2_of_the_fit_is_never_below_that_of_identity_in_any_coordinate():
@@ -60,26 +61,32 @@ def test_one_factorization_serves_all_targets():
     wanted = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
     lines = []
     fits = list(linear.fit_pairs(h, wanted, RCOND, "cpu", lines.append))
-    assert [pair for pair, *_ in fits] == wanted
-    for (i, j), A, _ in fits:
-        expected, *_ = scipy.linalg.lstsq(h[i].double().numpy(), h[j].double().numpy())
-        torch.testing.assert_close(A, torch.from_numpy(expected.T).float())
+    assert [(made.source, made.target) for made, _ in fits] == wanted
+    for made, _ in fits:
+        expected, *_ = scipy.linalg.lstsq(h[made.source].double().numpy(), h[made.target].double().numpy())
+        assert made.map_kind == "least-squares"
+        torch.testing.assert_close(made.A, torch.from_numpy(expected.T).float())
     assert lines == ["  ranks of the sources: 5 to 5 of 5"]
 
 
 def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
     h, lines = torch.stack([states(4, 9), states(4, 9, seed=1)]), []
-    ((_, A, numbers),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
-    torch.testing.assert_close(linear.apply(A, h[0]), h[1], rtol=0, atol=1e-5)
+    ((made, numbers),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
+    torch.testing.assert_close(made(h[0]), h[1], rtol=0, atol=1e-5)
     assert "4 training states of width 9: expect a squared error on new sentences any number of times" in lines[0]
     assert "4 to 4 of 9; below 9, of 1 of 1 sources, the solution is the one of minimum norm" in lines[1]
     assert numbers["rank"] == 4
 
 
+def bound(kind):
+    """A map kind with its settings, if it has any, at 2."""
+    return linear.KINDS[kind].with_settings(**dict.fromkeys(linear.KINDS[kind].settings, 2))
+
+
 def told(kind, n, d):
     """The lines that fits of a kind print, but for the ranks."""
     h, lines = torch.stack([states(n, d), states(n, d, seed=1)]), []
-    list(linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append, linear.KINDS[kind].of_rank(2)))
+    list(linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append, bound(kind)))
     assert lines[-1].startswith("  ranks of the sources")
     return lines[:-1], lines[-1]
 
@@ -113,11 +120,11 @@ def test_that_two_jumps_lose_nothing_has_no_meaning_where_a_fit_is_exact(kind, p
     of = linear.KINDS[kind]
     for n in (parameters - 1, parameters, parameters + 1):
         h = [states(n, 5, seed=seed).double() for seed in range(3)]
-        A = {(i, j): linear.factorize(of.sources(h[i]), RCOND).fit(h[j]) for i, j in ((0, 1), (1, 2), (0, 2))}
-        lost = [(linear.apply(B, h[0]) - h[2]).norm() for B in (A[0, 2], quality.composed(A[1, 2], A[0, 1]))]
+        A = {(i, j): as_map(of.factorize(h[i], RCOND).fit(h[j]), i, j) for i, j in ((0, 1), (1, 2), (0, 2))}
+        lost = [(B(h[0]) - h[2]).norm() for B in (A[0, 2], A[1, 2].after(A[0, 1]))]
         assert (max(lost) < 1e-6) == of.is_exact(n, 5) == (n <= parameters)
         assert ("has no meaning" in of.warning(n, 5)) == (n <= parameters)
-    assert not any(linear.KINDS[name].of_rank(2).is_exact(2, 5) for name in ("ridge", "low-rank"))
+    assert not any(bound(name).is_exact(2, 5) for name in ("ridge", "low-rank"))
 
 
 @pytest.mark.parametrize("kind", ["least-squares", "affine", "ridge", "low-rank"])
@@ -145,7 +152,7 @@ def test_a_penalty_makes_ridge_regression_against_its_normal_equations():
 
 
 def test_sources_of_rank_0_have_no_condition_that_json_could_not_hold():
-    ((_, _, numbers),) = linear.fit_pairs(torch.zeros(2, 6, 4), [(0, 1)], RCOND, "cpu", lambda _: None)
+    ((_, numbers),) = linear.fit_pairs(torch.zeros(2, 6, 4), [(0, 1)], RCOND, "cpu", lambda _: None)
     assert numbers["rank"] == 0
     assert json.loads(store.dump_json(numbers))["condition"] is None
 
@@ -155,7 +162,7 @@ def test_numbers_of_a_fit_leave_the_intercept_out(intercept):
     factors = linear.factorize(torch.diag(torch.tensor([2.0, 1, 1, 1])), RCOND)
     A = torch.eye(4) * 3
     A = A if intercept is None else torch.cat([A, torch.full((4, 1), intercept)], 1)
-    assert linear.numbers(A, factors) == {
+    assert linear.numbers(as_map(A), factors) == {
         "states": 4,
         "rank": 4,
         "condition": 2.0,
@@ -164,12 +171,20 @@ def test_numbers_of_a_fit_leave_the_intercept_out(intercept):
     }
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(0, 3), torch.zeros(3), torch.full((4, 3), float("nan"))])
-def test_sources_that_cannot_be_fitted_are_refused(bad):
-    with pytest.raises(ValueError, match="sources"):
-        linear.factorize(bad, RCOND)
+@pytest.mark.parametrize("intercept", [0, 1])
+def test_a_map_after_another_does_what_the_two_do_one_after_the_other(intercept):
+    A, B = (as_map(states(5, 5 + intercept, seed=k).double(), k, k + 1) for k in (0, 1))
+    x, made = states(7, 5, seed=2).double(), B.after(A)
+    torch.testing.assert_close(made(x), B(A(x)))
+    assert (made.source, made.target) == (0, 2)
 
 
-def test_targets_of_another_length_are_refused():
-    with pytest.raises(ValueError, match=r"\[5, 3\], expected \[4, m\]"):
-        linear.factorize(states(4, 3), RCOND).fit(states(5, 3))
+def test_a_map_with_an_intercept_moves_every_state_by_it():
+    A, x = states(5, 6), states(7, 5, seed=2)
+    torch.testing.assert_close(as_map(A)(x), x @ A[:, :5].T + A[:, 5])
+    assert as_map(A).matrix.equal(A[:, :5])
+
+
+def test_sources_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="sources hold values that are not finite"):
+        linear.factorize(torch.full((4, 3), float("nan")), RCOND)

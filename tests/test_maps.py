@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import LAYERS, D, make_tokenized
+from conftest import LAYERS, D, as_map, make_tokenized
 
 from shortcut import jacobian, linear, metrics, representations
 from shortcut.linear import KINDS
@@ -15,7 +15,7 @@ def states(n, d, seed=0):
 
 
 def fitted(kind, X, Y, **more):
-    return KINDS[kind].fit(linear.factorize(KINDS[kind].sources(X), RCOND), X, Y, **more)[0]
+    return KINDS[kind].fit(KINDS[kind].factorize(X, RCOND), X, Y, **more)[0]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_affine_is_least_squares_on_states_with_a_column_of_ones(pair):
     ones = torch.cat([X, torch.ones(80, 1)], 1)
     assert A.equal(linear.factorize(ones, RCOND).fit(Y))
     expected = torch.from_numpy(LinearRegression().fit(X, Y).predict(X))
-    torch.testing.assert_close(linear.apply(A, X), expected)
+    torch.testing.assert_close(as_map(A)(X), expected)
 
 
 def test_ridge_without_a_penalty_is_least_squares_and_with_an_infinite_one_the_identity(pair):
@@ -58,7 +58,7 @@ def test_where_nothing_but_noise_is_left_ridge_makes_the_identity():
 def test_distance_from_identity_of_an_affine_map_of_shifted_states_is_that_of_its_matrix(pair):
     """Both through the whole fit: y = x + 5 everywhere is the identity."""
     X, _ = pair
-    ((_, _, numbers),) = linear.fit_pairs([X, X + 5], [(0, 1)], RCOND, "cpu", lambda _: None, KINDS["affine"])
+    ((_, numbers),) = linear.fit_pairs([X, X + 5], [(0, 1)], RCOND, "cpu", lambda _: None, KINDS["affine"])
     assert numbers["distance_from_identity"] < 1e-4
     assert numbers["norm"] == pytest.approx(6**0.5, rel=1e-4)
 
@@ -75,7 +75,7 @@ def test_generalized_cross_validation_chooses_what_leaving_one_out_does(noise):
         for k in range(40):
             rest = torch.arange(40) != k
             A = fitted("ridge", X[rest], Y[rest], penalty=c)
-            error += (linear.apply(A, X[k]) - Y[k]).square().sum().item()
+            error += (as_map(A)(X[k]) - Y[k]).square().sum().item()
         return error
 
     errors = {c: left_out(c) for c in [told["penalty"], *torch.logspace(-6, 5, 34).tolist()]}
@@ -92,7 +92,7 @@ def test_no_other_map_of_its_rank_is_nearer(pair):
     X, Y = pair
     A, told = KINDS["low-rank"].fit(linear.factorize(X, RCOND), X, Y, 2)
     assert torch.linalg.matrix_rank(A - torch.eye(6), atol=1e-9) == 2
-    best = (linear.apply(A, X) - Y).square().sum().item()
+    best = (as_map(A)(X) - Y).square().sum().item()
     for seed in range(3):
         U, V = (states(6, 2, seed + k).requires_grad_() for k in (10, 20))
         descent = torch.optim.LBFGS([U, V], max_iter=500, line_search_fn="strong_wolfe", tolerance_change=1e-14)
@@ -106,7 +106,7 @@ def test_no_other_map_of_its_rank_is_nearer(pair):
         descent.step(error)
         assert best <= error().item() + 1e-6
     for r, r2 in told["r2_by_rank"].items():
-        made = linear.apply(fitted("low-rank", X, Y, rank=int(r)) if r != "0" else torch.eye(6).double(), X)
+        made = as_map(fitted("low-rank", X, Y, rank=int(r)) if r != "0" else torch.eye(6).double())(X)
         assert metrics.r2_score(made, Y).weighted == pytest.approx(r2, abs=1e-5)
 
 

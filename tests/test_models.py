@@ -9,7 +9,7 @@ from conftest import LAYERS, D
 
 from shortcut import representations
 from shortcut.models import Model, Row
-from shortcut.submodules import swapped
+from shortcut.structure import swapped
 
 
 def run_seeing(model, points, ids):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LAYERS, D
+from conftest import LAYERS, D, as_map
 from pipeline import SIZES, problem, run
 from tokenizers.processors import TemplateProcessing
 
 import config
 import shortcut
-from shortcut import Problem, linear, structure, words
+from shortcut import Problem, structure, words
 from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.run import loading
@@ -27,7 +27,7 @@ def matrix(k):
     return torch.eye(D) + 0.3 * torch.randn(D, D, generator=torch.Generator().manual_seed(k))
 
 
-MAPS = [matrix(l) for l in range(LAYERS)]
+MAPS = [as_map(matrix(l), l, LAYERS) for l in range(LAYERS)]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_at_the_last_layer_it_is_the_models_own(gpt2, tokenizer):
         states = []
         with gpt2.watch(gpt2.layer_points(), lambda _, h: states.append(h[0])):
             gpt2.run(ids[None], None)
-        log_q = gpt2.read_out(linear.apply(MAPS[1], states[1][:-1])).log_softmax(-1)
+        log_q = gpt2.read_out(states[1][:-1] @ matrix(1).T).log_softmax(-1)
     torch.testing.assert_close(surprisal[:, 1, 1], -log_q[torch.arange(len(ids) - 1), ids[1:]], rtol=1e-4, atol=1e-4)
 
 
@@ -166,7 +166,7 @@ def test_tokens_that_the_tokenizer_adds_are_context_in_front_and_left_out_behind
 )
 def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text, spans, expected):
     class Stub:
-        is_fast, bos_token_id, model_max_length = True, 0, 10**30
+        is_fast, bos_token_id, model_max_length = True, 0, 48
 
         def __call__(self, text, **_):
             n = len(spans)
@@ -178,12 +178,12 @@ def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text
 @pytest.fixture
 def fitted(tmp_path, gpt2_folder):
     """A folder of maps, of two kinds."""
-    for kind in ("", "ridge"):
+    for kind in ("least-squares", "ridge"):
         names = Names(tmp_path, "tiny-gpt2", "words", kind=kind)
         for i in range(LAYERS):
             for j in range(i + 1, LAYERS + 1):
                 with store.replacing(names.matrix(i, j)) as file:
-                    store.dump(file, matrix(10 * i + j + 100 * bool(kind)))
+                    store.dump(file, matrix(10 * i + j + 100 * (kind == "ridge")))
     return ("--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)
 
 

@@ -17,7 +17,6 @@ from shortcut.files import formats
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs, forget, locked
-from shortcut.linear import KINDS, LEAST_SQUARES
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
@@ -82,7 +81,7 @@ def _listing(repository: str, files: Names) -> tuple[str, list[str]]:
 
 def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -> None:
     """Write all matrices of a model and dataset, [d, d] or [d, d + 1], to one safetensors file, under their names."""
-    folder, more, d = files.matrices, KINDS[files.kind or LEAST_SQUARES].intercept, None
+    folder, d = files.matrices, None
     paths = sorted(path for path in folder.glob("*.pickle") if MATRIX.fullmatch(path.name))
     if not paths:
         first = files.fitted_by(folder / "0_1.pickle")
@@ -90,15 +89,15 @@ def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -
     made = {"reads": paths, "writes": [folder / SAFETENSORS], "settings": {}, "notice": notice, "force": True}
     with Outputs(Provenance(files), "shortcut export", **made) as outputs:
         for path in paths:  # all are checked before the old file is removed
-            d = len(formats.load_matrix(path, d, intercept=more))
+            d, columns = formats.load_matrix(path, d, files.kind).shape
         # The library's writers hold all tensors in memory, tens of GB for a large model: here one matrix at a time.
         header: dict[str, dict] = {"__metadata__": {"format": "pt", "model": files.model, "dataset": files.dataset}}
         for k, path in enumerate(paths):
-            at = [n * 4 * d * (d + more) for n in (k, k + 1)]
-            header[path.stem] = {"dtype": "F32", "shape": [d, d + more], "data_offsets": at}
+            at = [n * 4 * d * columns for n in (k, k + 1)]
+            header[path.stem] = {"dtype": "F32", "shape": [d, columns], "data_offsets": at}
         content = json.dumps(header).encode()
         content += b" " * (-len(content) % 8)
         with outputs.writing(folder / SAFETENSORS) as file:
             file.write(len(content).to_bytes(8, "little") + content)
             for path in progress(paths):
-                file.write(formats.load_matrix(path, d, intercept=more).contiguous().numpy())
+                file.write(formats.load_matrix(path, d, files.kind).contiguous().numpy())

@@ -14,13 +14,14 @@ import torch
 from shortcut import Problem
 from shortcut.approximation import mode_of
 from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, rows, tensor
+from shortcut.files.names import Names
 from shortcut.files.unpickle import load_all
+from shortcut.linear import KINDS, LEAST_SQUARES, Map
 from shortcut.predictions import TOP
 from shortcut.tokens import Tokenized
 
 TOO_FEW = "holds {} sentence, expected at least {}: raise VAL in config.py"
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
-MOST_LAYERS = 1_000  # that scores may be of
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
@@ -77,18 +78,14 @@ def _tokenized(value: Any, least: int = 1) -> Tokenized:
     as_many = type(sentences) is list and sentences and positions.shape == (len(sentences),)
     expect(as_many, "expected as many token_positions as tokenized_sentences, at least one")
     expect(len(positions) >= least, TOO_FEW.format(len(positions), least))
-    lowest: dict[tuple[int, int], int] = {}  # by tensor: a pickle may name one any number of times
-    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
-        row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
-        expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
-        if (key := (ids.data_ptr(), len(ids))) not in lowest:
-            lowest[key] = int(ids.min())
-        within = 0 <= position < len(ids) and lowest[key] >= 0
-        expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
     added = value.get(ADDED, [])
     head = type(added) is list and all(type(i) is int for i in added)
     expect(head, f"{ADDED} is {got(added)}, expected a list of ids (int)")
-    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True) if added else ()):
+    for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
+        row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
+        expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
+        within = 0 <= position < len(ids) and int(ids.min()) >= 0
+        expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
         begins = position >= len(added) and ids[: len(added)].tolist() == added
         expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
     more = {field: _more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
@@ -117,55 +114,56 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
 
 def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, torch.Tensor]:
     """Read a file of `state_batches`: the sentences, at least so many, and their states [L + 1, n, d]."""
-    sentences, positions, states = [], [], []
-    more: dict[str, list[torch.Tensor]] = {field: [] for field in MORE.values()}
-    room = path.stat().st_size  # a pickle may name one tensor for all its layers
-    for k, value in enumerate(load_all(path)):
-        with inside(path):
-            tokenized, h = _batch(value, k, n_layers, states[0][0].shape[1] if states else None)
-            room -= sum(of_a_layer.nbytes for of_a_layer in h)
-            expect(room >= 0, "refused: its states are larger than the file")
-        sentences += tokenized.sentences
-        positions.append(tokenized.positions)
-        for field in more:
-            more[field] += [] if getattr(tokenized, field) is None else [getattr(tokenized, field)]
-        states.append(h)
-    expect(bool(states), f"{path} holds no batch")
-    h = torch.stack([torch.cat([batch[layer] for batch in states]) for layer in range(n_layers + 1)])
-    for name, field in MORE.items():
-        whole = len(more[field]) in (0, len(states))
-        expect(whole, f"{path} has {name} in some of its batches, expected all or none")
-    known = {field: torch.cat(of_all) for field, of_all in more.items() if of_all}
-    expect(len(sentences) >= least, f"{path}: {TOO_FEW.format(len(sentences), least)}")
-    return Tokenized(sentences, torch.cat(positions), **known), h
+    batches: list[Tokenized] = []
+    states: list[torch.Tensor] = []  # of each batch [L + 1, b, d]
+    with inside(path):
+        for k, value in enumerate(load_all(path)):
+            tokenized, h = _batch(value, k, n_layers)
+            batches.append(tokenized)
+            states.append(h)
+        widths = [*dict.fromkeys(h.shape[2] for h in states)]
+        expect(len(widths) > 0, "holds no batch")
+        expect(len(widths) == 1, f"holds states of widths {widths[0]} and {widths[-1]}, expected one width")
+        sentences = [ids for batch in batches for ids in batch.sentences]
+        expect(len(sentences) >= least, TOO_FEW.format(len(sentences), least))
+        more = {}
+        for name, field in MORE.items():
+            known = [numbers for batch in batches if (numbers := getattr(batch, field)) is not None]
+            expect(len(known) in (0, len(batches)), f"has {name} in some of its batches, expected all or none")
+            more |= {field: torch.cat(known)} if known else {}
+    return Tokenized(sentences, torch.cat([batch.positions for batch in batches]), **more), torch.cat(states, 1)
 
 
-def _batch(value: Any, k: int, n_layers: int, d: int | None) -> tuple[Tokenized, list[torch.Tensor]]:
+def _batch(value: Any, k: int, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     whole = isinstance(value, dict) and {"tokenized_sentences", "token_positions", 0} <= value.keys()
     expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
     with inside(f"batch {k}"):
         sentences, above = _tokenized(value), len(value) - 3 - sum(name in value for name in MORE)
     expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
-    states = [value.get(layer) for layer in range(n_layers + 1)]
-    for layer, h in enumerate(states):
-        d = h.shape[1] if d is None and isinstance(h, torch.Tensor) and h.ndim == 2 else d
-        holds, n = f"layer {layer} of batch {k} holds", len(sentences)
-        fits = d is not None and is_tensor(h, torch.float32, (n, d))
-        expect(fits, f"{holds} {got(h)}, expected float32 states [{n}, {d or 'd'}]")
+    n, first = len(sentences), value[0]
+    d = first.shape[1] if isinstance(first, torch.Tensor) and first.ndim == 2 else "d"
+    for layer in range(n_layers + 1):
+        h, holds = value.get(layer), f"layer {layer} of batch {k} holds"
+        expect(is_tensor(h, torch.float32, (n, d)), f"{holds} {got(h)}, expected float32 states [{n}, {d}]")
         expect(bool(h.isfinite().all()), f"{holds} states that are not finite")
-    return sentences, states
+    return sentences, torch.stack([value[layer] for layer in range(n_layers + 1)])
 
 
-def load_matrix(path: Path, d: int | None, *, intercept: bool = False) -> torch.Tensor:
-    """A fitted matrix A, float32 [d, d], finite; of any d if that is None. With an `intercept`, [d, d + 1]."""
-    value = load(path)
+def load_map(files: Names, i: int, j: int, d: int) -> Map:
+    """The fitted map from layer i to layer j of a model of width d."""
+    return Map(load_matrix(files.matrix(i, j), d, files.kind), files.kind, i, j)
+
+
+def load_matrix(path: Path, d: int | None, map_kind: str = LEAST_SQUARES) -> torch.Tensor:
+    """The matrix A of a map, float32 [d, columns of the map kind], finite; of any width if d is None."""
+    value, columns = load(path), KINDS[map_kind].columns
     size = rows(value)
-    more = " + 1" * intercept
-    expected = f"[{d}, {d}{more}] for this model" if d is not None else f"[d, d{more}]"
     with inside(path):
-        fits = is_tensor(value, torch.float32, (size, size + intercept)) and size
+        expect(size > 0, f"holds {got(value)}, expected a float32 matrix")
+        fits, width = is_tensor(value, torch.float32, (size, columns(size))), d or size
         other = ": it was fitted for another model" if fits else ""
-        expect(fits and d in (None, size), f"holds {got(value)}, expected a float32 matrix {expected}{other}")
+        expected = f"expected a float32 matrix {[width, columns(width)]}{' for this model' if d else ''}{other}"
+        expect(fits and size == width, f"holds {got(value)}, {expected}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value
 
@@ -186,10 +184,8 @@ def load_r2(path: Path) -> dict[str, Scores]:
 def _scores(given: Any, name: str) -> Scores:
     expected = "expected scores as {(i, j): float}"
     expect(isinstance(given, dict) and bool(given), f"{name} is {got(given)}, {expected}")
-    highest = min(len(given), MOST_LAYERS)  # maps are drawn of them: L x L cells
     for pair, r2 in given.items():
-        numbers = type(pair) is tuple and [*map(type, pair)] == [int, int]
-        layers = numbers and 0 <= pair[0] <= pair[1] <= highest
+        layers = type(pair) is tuple and [*map(type, pair)] == [int, int] and 0 <= pair[0] <= pair[1]
         expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
         expect(is_finite(r2), f"{name} of {pair} is {got(r2)}, expected a finite number")
     expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
@@ -206,8 +202,6 @@ def load_results(path: Path) -> list[dict[str, Any]]:
     for k, value in enumerate(load_all(path)):
         with inside(f"{path}: record {k}"):
             records.append(_record(value, len(records[0]["topk"]) if records else None))
-    highest, n = max((record["info"].get("layer", 0) for record in records), default=0), len(records)
-    expect(highest <= n, f"{path} has a jump from layer {highest} among {n} records, expected one a layer")
     return records
 
 

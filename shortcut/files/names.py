@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shortcut import LEAST_SQUARES
+
 MAPS_OF = "_maps_of_"  # in names, between the dataset that is judged on and the one that was fitted on
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -16,12 +18,12 @@ class Names:
     model: str  # name of the model's folder, <m>: the last part of its name or path, with _mask for a masked model
     dataset: str  # <d>
     matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
-    kind: str = ""  # of the maps, a row of `linear.KINDS`, if they are another than the paper's
+    kind: str = LEAST_SQUARES  # of the maps, a row of `linear.KINDS`; names of files and folders omit least-squares
     masked: bool = False  # whether it is a masked model's
     parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # as `submodules` has them; None: not known yet
 
     def __post_init__(self):
-        kind = self.kind and f"@{self.kind}"
+        kind = "" if self.kind == LEAST_SQUARES else f"@{self.kind}"
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
         judged += kind
         experiment, of_all = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
@@ -44,7 +46,8 @@ class Names:
     def title(self) -> str:
         """The title of figures."""
         maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
-        return f"{self.model_name} on {self.dataset}{maps}{self.kind and f', {self.kind} maps'}"
+        kind = "" if self.kind == LEAST_SQUARES else f", {self.kind} maps"
+        return f"{self.model_name} on {self.dataset}{maps}{kind}"
 
     @property
     def model_name(self) -> str:
@@ -57,14 +60,14 @@ class Names:
         return replace(self, matrices_from="")
 
     def others(self, name: str) -> list["Names"]:
-        """The files of all other kinds of maps than the paper's, of which the file of that name is there."""
-        there = sorted(self.experiment.glob(f"{replace(self, kind='').judged}@*_{name}.pickle"))
+        """The files of each other map kind than least-squares whose file of this name exists."""
+        there = sorted(self.experiment.glob(f"{self.own_kind.judged}@*_{name}.pickle"))
         return [replace(self, kind=self.kind_of(path)) for path in there]
 
     @property
     def own_kind(self) -> "Names":
-        """The same files of the paper's kind of maps."""
-        return replace(self, kind="")
+        """The same files for least-squares maps."""
+        return replace(self, kind=LEAST_SQUARES)
 
     def tokenized(self, split: str) -> Path:
         """Tokens and chosen positions of the split "train" or "val"."""
@@ -104,15 +107,15 @@ class Names:
         return bool(self.matrices_from) and path.parent == self.matrices
 
     def kind_of(self, path: Path) -> str:
-        """The kind of maps that a file of this dataset is of, by its name or its folder's; "" for the paper's."""
+        """The map kind of a file of this dataset, read from the file's name or folder."""
         of = (self.dataset, self.matrices_from or self.dataset)
         name = next((name for name in (path.name, path.parent.name) if "@" in name and name.startswith(of)), "")
-        return name.partition("@")[2].split("_")[0]
+        return name.partition("@")[2].split("_")[0] or LEAST_SQUARES
 
     def options(self, path: Path) -> str:
         """The options with which a file's script makes it: for matrices of another dataset or map kind."""
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
-        return dataset + (f" --map {kind}" if (kind := self.kind_of(path)) else "")
+        return dataset + (f" --map {kind}" if (kind := self.kind_of(path)) != LEAST_SQUARES else "")
 
     def fitted_by(self, path: Path) -> str:
         """The command that makes a matrix."""

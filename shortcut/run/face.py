@@ -10,7 +10,7 @@ from shortcut.files import formats
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import PROJECT, Names
 from shortcut.lens import Grid
-from shortcut.linear import KINDS, LEAST_SQUARES, apply
+from shortcut.linear import KINDS, LEAST_SQUARES, Map
 from shortcut.models import Model
 from shortcut.run import checkpoint, kind, loading
 
@@ -25,10 +25,10 @@ class Lens:
 
     def __init__(self, model: Model, tokenizer, files: Names):
         self.model, self.tokenizer, self.files = model, tokenizer, files
-        self.kind = files.kind or LEAST_SQUARES
+        self.kind = files.kind
         self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
         self._provenance = Provenance(files, lambda script, path: self._fingerprints())
-        self._maps: dict[tuple[int, int], torch.Tensor] = {}
+        self._maps: dict[tuple[int, int], Map] = {}
 
     @classmethod
     def load(
@@ -43,12 +43,12 @@ class Lens:
         """
         if kind_of_maps not in KINDS:
             raise Problem(f"no kind of maps is called {kind_of_maps}: expected {', '.join(KINDS)}")
-        found, files = kind.files_of(model, dataset, Path(out), "" if kind_of_maps == LEAST_SQUARES else kind_of_maps)
+        found, files = kind.files_of(model, dataset, Path(out), kind_of_maps)
         loaded = loading.load(found, masked=files.masked, device=device)
         return cls(loaded, loading.load_tokenizer(found, masked=files.masked), files)
 
-    def map(self, source: int, target: int) -> torch.Tensor:
-        """A from layer `source` to `target`, float32 [d, d], or [d, d + 1] with an intercept.
+    def map(self, source: int, target: int) -> Map:
+        """The map from layer `source` to layer `target`, float32.
 
         Raises Problem: it was not fitted, or for another model (the command to run is named), or its kind has none.
         """
@@ -61,8 +61,7 @@ class Lens:
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
             self._provenance.check([path], lambda _: None)
-            intercept = KINDS[self.kind].intercept
-            self._maps[key] = formats.load_matrix(path, self.model.d, intercept=intercept).to(self.model.device)
+            self._maps[key] = formats.load_map(self.files, *key, self.model.d).to(self.model.device)
         return self._maps[key]
 
     def transport(self, h: torch.Tensor, source: int, target: int | None = None) -> torch.Tensor:
@@ -75,7 +74,7 @@ class Lens:
             raise ValueError(
                 f"from layer {source} to {target}, expected 0 <= source <= target <= {self.model.n_layers}"
             )
-        return h if source == target else apply(self.map(source, target).to(h), h)
+        return h if source == target else self.map(source, target).to(h)(h)
 
     @torch.no_grad()
     def read_out(self, h: torch.Tensor) -> torch.Tensor:

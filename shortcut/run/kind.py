@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from shortcut import Problem
+from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder
 
 MASKED_TYPES = (  # model types that are masked if their config names no head
@@ -47,9 +47,9 @@ def _config_file(name: str) -> Path:
     return downloads / "snapshots" / commit / "config.json"
 
 
-def files_of(model: str, dataset: str, out: Path, kind_of_maps: str = "") -> tuple[str, Names]:
+def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> tuple[str, Names]:
     """A model, found by its name or folder, and the files of its maps. Raises Problem: no folder, not downloaded."""
     found = find_model(model)
     if (masked := _is_masked(found)) is None:
         raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
-    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=kind_of_maps, masked=masked)
+    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=map_kind, masked=masked)

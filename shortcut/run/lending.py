@@ -13,14 +13,15 @@ from typing import Any
 import huggingface_hub
 import torch
 
-from shortcut import Problem, linear, representations
+from shortcut import Problem, representations
 from shortcut.files import formats, store
 from shortcut.files.exchange import asking
-from shortcut.files.lenses import FORMATS, Maps, only
+from shortcut.files.lenses import FORMATS, only
 from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.intervals import average, proportion
+from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.run import checkpoint, loading
 from shortcut.run.options import SETTINGS
@@ -37,7 +38,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     Raises Problem: a map is missing or of another model; the tool knows no masked model; or the format's numbers lower
         r2 or Precision@1 at a layer (see `check`).
     """
-    row, kind = FORMATS[to], files.kind or linear.LEAST_SQUARES
+    row = FORMATS[to]
     if files.masked and not row.masked:
         raise Problem(f"{to} knows no masked model: export to another format, or to safetensors without --to")
     loaded = loading.load(model, masked=files.masked, notice=notice)
@@ -51,18 +52,19 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     provenance = Provenance(files, lambda script, path: fingerprints)
     provenance.check(paths, notice)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
-    maps = [formats.load_matrix(path, d, intercept=linear.KINDS[kind].intercept) for path in paths[:-1]]
+    maps = [formats.load_map(files, l, L, d) for l in range(L)]
     made, entry = provenance.settings(paths[0]), provenance.entry(paths[0]) or {"versions": {}}
-    written = row.write(maps, files.model_name, made.get("train", 0))
+    written = row.write([A.A for A in maps], files.model_name, made.get("train", 0))
     with tempfile.TemporaryDirectory() as folder:
         for name, content in written.items():
             Path(folder, name).write_bytes(content)
-        again, _ = row.read(Path(folder, row.files[0]), d, L, files.model_name)
+        read, _ = row.read(Path(folder, row.files[0]), d, L, files.model_name)
+    again = [Map(A, row.map_kind, l, L) for l, A in enumerate(read)]
     groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
     scores = judge(loaded, tokenized, maps)
     check(scores, judge(loaded, tokenized, again), groups, row.first, to)
     card = CARD.read_text(encoding="utf-8").format(
-        model=files.model_name if Path(model).is_dir() else model, to=to, kind=kind, dataset=files.dataset,
+        model=files.model_name if Path(model).is_dir() else model, to=to, kind=files.kind, dataset=files.dataset,
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
         versions=", ".join(map(" ".join, entry["versions"].items())) or "unknown versions",
         n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
@@ -88,7 +90,7 @@ def _write(outputs: Outputs, contents: dict[Path, Any]) -> None:
 
 
 @torch.no_grad()
-def judge(model: Model, tokenized: Tokenized, maps: Maps) -> torch.Tensor:
+def judge(model: Model, tokenized: Tokenized, maps: list[Map]) -> torch.Tensor:
     """Scores of maps into layer L at n token positions, float64 [2, L, n]; their means over n are r2 and Precision@1.
 
     The part of position s in r2 is 1 - n mean_c((h_Lsc - (A h_l)_sc)^2 / sst_c), over coordinates c that vary.
@@ -96,7 +98,7 @@ def judge(model: Model, tokenized: Tokenized, maps: Maps) -> torch.Tensor:
     h = torch.empty(model.n_layers + 1, len(tokenized), model.d)
     for batch in representations.batches(model, tokenized, 1024):
         h[:, batch.rows] = representations.run(model, batch).h.cpu()
-    states = [*(linear.apply(A, h[l]) for l, A in enumerate(maps)), h[-1]]
+    states = [*(A(h[A.source]) for A in maps), h[-1]]
     *best, own = (
         torch.cat([model.read_out(part.to(model.device)).argmax(-1).cpu() for part in x.split(256)]) for x in states
     )

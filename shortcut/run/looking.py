@@ -15,9 +15,9 @@ import torch
 
 from shortcut import Problem, lens, words
 from shortcut.corpus.texts import LINE_END, text_of
-from shortcut.files import store
+from shortcut.files import formats, store
 from shortcut.files.manifest import MODEL_FILES
-from shortcut.linear import LEAST_SQUARES
+from shortcut.linear import LEAST_SQUARES, Map
 from shortcut.models import Model
 from shortcut.run import loading, showing, steps
 from shortcut.run.script import Work
@@ -38,7 +38,8 @@ def look_inside(work: Work) -> None:
     work.provenance.check(jumps, work.say)  # the maps were fitted for this model
     model = steps.load_model(work)
     tokenizer = loading.load_tokenizer(name, masked=work.masked)
-    maps = {kind: [steps.load_map(of, l, work.L, model.d) for l in range(work.L)] for kind, of in of_kinds.items()}
+    L, d = work.L, model.d
+    maps = {kind: [formats.load_map(of.files, l, L, d) for l in range(L)] for kind, of in of_kinds.items()}
     if sentences is None:
         return write_words(work, model, tokenizer, maps)
     maps = {"mat" if kind == LEAST_SQUARES else kind: of for kind, of in maps.items()}
@@ -84,7 +85,7 @@ def slug(sentence: str) -> str:
     return f"{words[:50]}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"
 
 
-def write_words(work: Work, model: Model, tokenizer, maps: dict[str, list[torch.Tensor]]) -> None:
+def write_words(work: Work, model: Model, tokenizer, maps: dict[str, list[Map]]) -> None:
     """Write the surprisal of every token and word of a text, a row a lens and layer, as they are made.
 
     Lines are texts of their own. Columns: the line, in it the word and the token (from 1; none for a whole word),

@@ -91,8 +91,7 @@ class Work:
                 folder, masked = results_of(folder, root)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         other_corpus = "" if fitted_on == args.dataset else fitted_on
-        other_kind = "" if self.kind == LEAST_SQUARES else self.kind
-        self.files = Names(root, folder, args.dataset, other_corpus, other_kind, bool(masked))
+        self.files = Names(root, folder, args.dataset, other_corpus, self.kind, bool(masked))
         self.masked = self.files.masked
         self.sizes = options.sizes(config, args.dataset)  # numbers of sentences
         self.provenance = Provenance(self.files, self._in_force)
@@ -108,7 +107,7 @@ class Work:
     def introduce(self, doc: str) -> None:
         """Print what the script does, and its settings."""
         shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}
-        shown["map"] = self.files.kind
+        shown["map"] = self.kind
         names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
         told = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if name in self.args and shown[name] != ""]
         self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(told)}")
@@ -130,7 +129,7 @@ class Work:
             if self.stage.shared:
                 processes.agree([0])  # then every process sees the files of the stage before
             L = self.L
-            self.files = replace(self.files, parts={} if self.files.kind else load_parts(self.files, L))
+            self.files = replace(self.files, parts=load_parts(self.files, L) if self.kind == LEAST_SQUARES else {})
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])

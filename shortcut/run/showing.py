@@ -47,7 +47,7 @@ def warnings(work: Work, r: Results | None = None) -> list[str]:
     """The warnings that the fits of the maps at work printed, and of the other kinds that the results show."""
     others = [files for files in work.files.others("lens") if r and r.lenses and files.kind in r.lenses.costs]
     found = [(f.kind, entry) for f in [work.files, *others] for entry in work.provenance.entries(f.matrices).values()]
-    told = [f"{kind or LEAST_SQUARES} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
+    told = [f"{kind} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
     return [*dict.fromkeys(told)]
 
 
@@ -94,7 +94,7 @@ def with_schedules(work: Work, r: Results) -> Results:
 
 def with_lenses(work: Work, r: Results) -> Results:
     """The results with all kinds of maps that were judged on the same sentences side by side, id and mat first."""
-    if work.files.kind or not _is_of_results(work, work.files.lens):
+    if work.kind != LEAST_SQUARES or not _is_of_results(work, work.files.lens):
         return r
     values, costs, halves = {}, {}, {}
     own = [work.files.results, work.files.lens]
@@ -102,16 +102,16 @@ def with_lenses(work: Work, r: Results) -> Results:
     for kind, files in [(LEAST_SQUARES, work.files), *((kind, others[kind]) for kind in KINDS if kind in others)]:
         try:
             work.provenance.check([*own, files.results, files.lens], work.say)
-            other = results.summarize(formats.load_results(files.results)) if files.kind else r
+            other = results.summarize(formats.load_results(files.results)) if kind != LEAST_SQUARES else r
             if other.n != r.n or (other.best != r.best).double().mean() > SAME:
                 raise Problem("of other sentences")
             _, lenses = beside.load_lens(files.lens, r.n, r.n_layers)
         except Problem as problem:
-            if not files.kind:
+            if kind == LEAST_SQUARES:
                 raise
             work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
             continue
-        names = {"mat": kind} if files.kind else {"id": "id", "mat": kind}
+        names = {"id": "id", "mat": kind} if kind == LEAST_SQUARES else {"mat": kind}
         values |= {name: other.fixed[mode].values | lenses[mode] for mode, name in names.items() if mode in other.fixed}
         costs[kind] = _cost(work, files)
         last = {l: work.provenance.entry(files.matrix(l, r.n_layers)) or {} for l in range(r.n_layers)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from shortcut import LEAST_SQUARES
 from shortcut.files.names import Names
 from shortcut.run import options
 from shortcut.show import figures
@@ -32,13 +33,13 @@ class Stage:
     layout: int = 1  # version of the outputs' layout, raised when their meaning changes
 
 
-def pairs(L: int, config: ModuleType, kind: str = "") -> list[tuple[int, int]]:
+def pairs(L: int, config: ModuleType, map_kind: str) -> list[tuple[int, int]]:
     """All jumps (i, j), 0 <= i < j <= L, by source; only jumps into layer L with LAST_ONLY and for some map kinds."""
     last_only = config.LAST_ONLY
-    if kind:
+    if map_kind != LEAST_SQUARES:
         from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
 
-        last_only = last_only or KINDS[kind].last_only
+        last_only = last_only or KINDS[map_kind].last_only
     return [(i, j) for i in range(L) for j in range(L if last_only else i + 1, L + 1)]
 
 
@@ -52,8 +53,9 @@ def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
 
 
 def alternates(f: Names, config: ModuleType) -> bool:
-    """True if schedules are evaluated: causal models only, with all least-squares maps fitted on the same dataset."""
-    return config.SCHEDULES and not (f.masked or config.LAST_ONLY or f.matrices_from or f.kind)
+    """True if alternation schedules are evaluated: causal models, with all least-squares maps of the same dataset."""
+    others = f.matrices_from or f.kind != LEAST_SQUARES
+    return config.SCHEDULES and not (f.masked or config.LAST_ONLY or others)
 
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
@@ -108,13 +110,18 @@ def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
     """The settings in config.py that a stage depends on, by their names in the manifest."""
     recorded = options.recorded(config, files.dataset)
     found = {name: recorded[name] for name in stage.settings if name in recorded}
-    if files.kind:
+    if files.kind != LEAST_SQUARES:
         found.pop("schedules", None)
-    if files.kind and "jumps" in stage.writes:
-        from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
-
-        found |= {"map": files.kind, **{name: recorded[name] for name in KINDS[files.kind].settings}}
+        if "jumps" in stage.writes:
+            found |= {"map": files.kind} | map_settings(config, files.kind)
     return {"layout": stage.layout, **found}
+
+
+def map_settings(config: ModuleType, map_kind: str) -> dict[str, Any]:
+    """The settings in config.py that maps of a kind depend on, by their names in small letters."""
+    from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
+
+    return {name: getattr(config, name.upper()) for name in KINDS[map_kind].settings}
 
 
 def paths(kinds: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:

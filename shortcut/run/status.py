@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shortcut import Problem
+from shortcut import LEAST_SQUARES, Problem
 from shortcut.files import manifest
 from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names, find_model, model_folder
@@ -70,10 +70,9 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
     given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
     given += ["--out", str(args.out)] if args.out != config.OUT else []
     for (name, masked), of in product(wanted, config.MAP):
-        yield f"\n{name} on {args.dataset}" + (f", {of} maps" if of != "least-squares" else "")
+        yield f"\n{name} on {args.dataset}" + (f", {of} maps" if of != LEAST_SQUARES else "")
         try:
-            other = "" if of == "least-squares" else of
-            files = Names(root, model_folder(name, masked=masked), args.dataset, kind=other, masked=masked)
+            files = Names(root, model_folder(name, masked=masked), args.dataset, kind=of, masked=masked)
             yield from _pipeline(config, files, name, given)
         except Problem as problem:
             yield f"  {problem}"
@@ -84,7 +83,7 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
         return json.loads(json.dumps(stages.settings(stages.of_script(script), config, files)))
 
     L, following = _layers(config, name, files), None
-    files = replace(files, parts={} if files.kind else manifest.load_parts(files, L))
+    files = replace(files, parts=manifest.load_parts(files, L) if files.kind == LEAST_SQUARES else {})
     provenance = Provenance(files, in_force, hashing=False)
     for stage in stages.of(masked=files.masked):
         if not (writes := stages.paths(stage.writes, files, L, config)):

@@ -13,6 +13,7 @@ from shortcut import Problem, alternation, approximation, jacobian, linear, metr
 from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps
 from shortcut.files import beside, formats
+from shortcut.linear import KINDS, Map
 from shortcut.models import Model, Point
 from shortcut.predictions import Predictions
 from shortcut.representations import Batch
@@ -107,24 +108,24 @@ def _gather(
 
 def fits(
     work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None
-) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:
-    """(i, j), the fit of A from h[i] to h[j] and its numbers, for each of those wanted (see `linear.fit_pairs`).
+) -> Iterator[tuple[Map, dict[str, Any]]]:
+    """The fitted map from h[i] to h[j] and its numbers, for each wanted (i, j) (see `linear.fit_pairs`).
 
-    Those `into` a layer also have the agreement of halves, the spectrum and the warning of their fit.
+    For maps `into` a layer the numbers include the agreement of halves, the spectrum and the warning of the fit.
     """
-    rcond, kind = work.config.RCOND, linear.KINDS[work.kind].of_rank(work.config.RANK)
+    rcond, kind = work.config.RCOND, KINDS[work.kind].with_settings(**stages.map_settings(work.config, work.kind))
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
     warning = {"warning": line} if wanted and (line := kind.warning(*h[0].shape)) else {}
-    for (i, j), A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
-        if j == into and len(h[i]) > 1:
-            X, Y = h[i].to(work.device), h[j].to(work.device)
+    for A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
+        if A.target == into and len(h[A.source]) > 1:
+            X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
             halves = {"split_half_r2": _rounded(quality.split_half(X, Y, rcond, kind))}
-            yield (i, j), A, numbers | halves | _spectrum(A.to(work.device), X) | warning
+            yield A, numbers | halves | _spectrum(A.to(work.device), X) | warning
         else:
-            yield (i, j), A, numbers
+            yield A, numbers
 
 
-def _spectrum(A: torch.Tensor, X: torch.Tensor) -> dict[str, Any]:
+def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
     values = quality.directions(X).spectrum(A)
     told = {"effective_rank": _rounded(quality.effective_rank(values))}
@@ -133,9 +134,9 @@ def _spectrum(A: torch.Tensor, X: torch.Tensor) -> dict[str, Any]:
 
 def jacobians(
     work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]
-) -> Iterator[tuple[tuple[int, int], torch.Tensor, dict[str, Any]]]:
-    """(l, L), the mean derivative of h_L by h_l and its numbers, for each of those wanted (see `jacobian`)."""
-    L, n, P = model.n_layers, len(tokenized), work.config.PROBES
+) -> Iterator[tuple[Map, dict[str, Any]]]:
+    """The mean derivative of h_L by h_l and its numbers, for each wanted (l, L) (see `jacobian`)."""
+    L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.kind)["probes"]
     V = jacobian.probes(model.d, n, P, work.args.seed)
     rough = f"{n * P} probes for states of width {model.d}: a rough estimate. Raise PROBES in config.py."
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
@@ -146,16 +147,12 @@ def jacobians(
 
     found = _gather(work, model, tokenized, see, "probe gradients")["found"]
     for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
-        J, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        told = {"states": n, "probes": P, "error": error, "norm": J.norm().item(), **warning}
+        mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        J, *halves = (Map(A, work.kind, l, j) for A in (mean, *(halves or ())))
+        told = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
         told |= {"split_half_r2": quality.agreement(*halves, found[l])} if halves else {}
         told |= _spectrum(J, found[l]) if n > 1 else {}
-        yield (l, j), J.float(), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
-
-
-def load_map(work: Work, i: int, j: int, d: int) -> torch.Tensor:
-    """A_ij, of the kind at work, in a model of width d."""
-    return formats.load_matrix(work.files.matrix(i, j), d, intercept=linear.KINDS[work.kind].intercept)
+        yield J.to(torch.float32), {name: _rounded(x) if isinstance(x, float) else x for name, x in told.items()}
 
 
 def maps(work: Work, model: Model) -> Maps:
@@ -167,14 +164,12 @@ def maps(work: Work, model: Model) -> Maps:
     if parts and work.files.parts != model.parts:
         raise Problem(f"{work.files.submodules} is of another model's sub-modules: add_linreg_submodules.py --force")
     return Maps(
-        {key: load_map(work, *key, model.d) for key in jumps},
+        {key: formats.load_map(work.files, *key, model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
     )
 
 
-def schedules(
-    work: Work, model: Model
-) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], torch.Tensor]]:
+def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], Map]]:
     """The alternations of blocks and jumps that are asked for, and the maps of their jumps."""
     if not stages.alternates(work.files, work.config):
         if work.config.SCHEDULES:
@@ -184,7 +179,7 @@ def schedules(
         raise Problem(f"{model.name} works between its blocks, which no jump can take in: set SCHEDULES = False")
     found = alternation.schedules(formats.load_r2(work.files.r2_scores)["score_mat"], work.L)
     jumps = sorted({jump for schedule in found.values() for jump in schedule})
-    return found, {jump: formats.load_matrix(work.files.matrix(*jump), model.d) for jump in jumps}
+    return found, {jump: formats.load_map(work.files, *jump, model.d) for jump in jumps}
 
 
 def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:
@@ -196,10 +191,11 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
-        made = linear.apply(load_map(work, i, j, h.shape[2]).to(work.device), h[i])
-        if not made.isfinite().all():
+        A = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)
+        if not (made := A(h[i])).isfinite().all():
             raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
-        found["mat", i, j], found["id", i, j] = metrics.r2_score(made, h[j]), metrics.r2_score(h[i], h[j])
+        found["mat", i, j] = metrics.r2_score(made, h[j])
+        found["id", i, j] = metrics.r2_score(h[i], h[j])
     if misleading := [jump for jump, score in found.items() if score.misleads]:
         mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
         work.say(
@@ -219,16 +215,16 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in beside.QUALITY}
 
-    last = [load_map(work, l, L, d).to(work.device) for l in range(L)]
+    last = [formats.load_map(work.files, l, L, d).to(work.device) for l in range(L)]
     entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
-    exact = [linear.KINDS[work.kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
+    exact = [KINDS[work.kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(cli.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
         of, direct = quality.directions(h[i]), quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
-            A = last[i] if j == L else load_map(work, i, j, d).to(work.device)
+            A = last[i] if j == L else formats.load_map(work.files, i, j, d).to(work.device)
             found["gain"][f"{i}_{j}"] = _rounded(of.gain(A))
             if j < L and not exact[i]:
-                lost = direct - quality.r2(quality.composed(last[j], A), h[i], h[L])
+                lost = direct - quality.r2(last[j].after(A), h[i], h[L])
                 found["composition_loss"][f"{i}_{j}"] = _rounded(lost)
         for name in [name for name in ("split_half_r2", "spectrum", "effective_rank") if name in entries[i]]:
             found[name][str(i)] = entries[i][name]

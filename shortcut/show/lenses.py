@@ -9,7 +9,7 @@ from shortcut.predictions import LENS
 from shortcut.results import Estimate
 from shortcut.show import canvas
 from shortcut.show.canvas import COLUMN, Plot, count_in_integers
-from shortcut.show.figures import LENS_LOOKS
+from shortcut.show.figures import FREE, LENS_LOOKS
 from shortcut.show.tables import Table, estimate, interval
 
 
@@ -84,8 +84,9 @@ def _figure(c: Comparison, metric: str, title: str) -> Plot:
 def _draw(c: Comparison, metric: str, title: str) -> Any:
     drawn = canvas.figure(COLUMN * 1.3, 3.0, title)
     ax = drawn.subplots()
+    others = [lens for lens in c.estimates[metric] if lens not in LENS_LOOKS]
     for lens, points in c.estimates[metric].items():
-        colour, line = LENS_LOOKS[lens]
+        line, colour = LENS_LOOKS[lens][::-1] if lens in LENS_LOOKS else FREE[others.index(lens) % len(FREE)]
         means = [point.mean for point in points[:-1]]
         ax.fill_between(range(len(means)), *canvas.ends(points[:-1]), color=colour, alpha=0.2, linewidth=0)
         ax.plot(range(len(means)), means, color=colour, linestyle=line, label=lens)
