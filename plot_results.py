@@ -29,8 +29,7 @@ def main(work: Work) -> None:
     r = evaluation.load(work, work.files)
     c, compared = showing.compare(work, r)
     figures = showing.draw_results(work, r, c, compared)
-    shown = [*tables.fixed_exit(r, ("precision@1", "surprisal", "kl")), *tables.early_exit(r), *tables.alternation(r)]
-    shown += [*tables.lenses(c, r.sample, ("precision@1", "kl")), *tables.fits(c)] if c else []
+    shown = tables.of_results(r, c, ("precision@1", "surprisal", "kl"))
     work.say("\n".join([text(shown), *showing.warnings(work, compared)]))
     showing.save_page(work, r, c, compared, figures)
     evaluation.show_change(work)

@@ -73,6 +73,7 @@ def records(
         for info, layers in exits:
             made.append({"info": info, "layers_processed": layers.double().mean().item()})
             made[-1]["topk"], made[-1]["surprisal"] = found.at(layers)
+    made.sort(key=lambda record: record["info"]["type"] == "early_exit")  # behind all jumps, as in the original
     if tokenized.numbers is not None:
         made[0] |= {"sentence_numbers": tokenized.numbers}
     return made

@@ -65,21 +65,19 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
     if work.files.kind or not evaluation.has_predictions(work, work.files):
         return None, []
     others = {files.kind: files for files in work.files.others("predictions") if files.results.exists()}
-    curves = {name: r.fixed[mode] for mode, name in (("id", "id"), ("mat", LEAST_SQUARES)) if mode in r.fixed}
-    compared, L = [work.files], r.n_layers
-    for files in (others[kind] for kind in KINDS if kind in others):
+    compared, L, curves, costs, halves = [], r.n_layers, {}, {}, {}
+    for files in (work.files, *(others[kind] for kind in KINDS if kind in others)):
+        name = files.kind or LEAST_SQUARES
         try:
-            other = evaluation.load(work, files)
+            other = evaluation.load(work, files) if files.kind else r
             if not other.has_sentences_of(r):
                 raise Problem("of other sentences")
         except Problem as problem:
             work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
             continue
         compared.append(files)
-        curves |= {files.kind: other.fixed["mat"]} if "mat" in other.fixed else {}
-    costs, halves = {}, {}
-    for files in compared:
-        name = files.kind or LEAST_SQUARES
+        modes = {"mat": name} if files.kind else {"id": "id", "mat": name}
+        curves |= {modes[mode]: curve for mode, curve in other.fixed.items() if mode in modes}
         costs[name] = _cost(work, files)
         entries = {l: work.provenance.entry(files.matrix(l, L)) or {} for l in range(L)}
         if known := {l: entry["split_half_r2"] for l, entry in entries.items() if "split_half_r2" in entry}:
@@ -115,8 +113,7 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
         quality = beside.load_quality(files.quality) if files.quality in scores else None
         own = results.summarize(formats.load_results(files.own.results)) if owns else None
         told = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
-        told += [*tables.fixed_exit(r), *tables.early_exit(r), *tables.alternation(r)]
-        told += [*tables.lenses(c, r.sample), *tables.fits(c)] if c else []
+        told += tables.of_results(r, c)
         told += maps.r2_tables(r2) if r2 else []
         told += [maps.quality_table(quality)] if quality else []
         plots_of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []

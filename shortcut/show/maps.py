@@ -96,7 +96,12 @@ def quality_table(of: Quality) -> Table:
 
 def quality_figure(of: Quality, title: str) -> Plot:
     """Agreement of halves and effective rank by layer; what two jumps lose; the spectra."""
-    rows = [[name, *_key(key), k, x] for name, found in of.items() for key, xs in found.items() for k, x in _values(xs)]
+    rows = [
+        [name, *(key if isinstance(key, tuple) else (key, None)), *(x if isinstance(x, list) else (k, x))]
+        for name, found in of.items()
+        for key, xs in found.items()
+        for k, x in (enumerate(xs) if isinstance(xs, list) else [(None, xs)])
+    ]
     columns = [*map(Column, ("quantity", "source", "target", "number", "value"))]
     data = Table("maps", f"How good the maps are: {title}", columns, rows)
     lost, halves = of["composition_loss"], of["split_half_r2"].values()
@@ -109,17 +114,6 @@ def quality_figure(of: Quality, title: str) -> Plot:
         told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
     told = "; ".join(told) or "Nothing is known of the fit of these maps"
     return Plot(partial(_draw_quality, of, title), data, f"{data.title}. {told}.")
-
-
-def _key(key: Any) -> list[Any]:
-    """Source and target: for composition the layer on the way, and nothing where that is the last layer."""
-    return [*key] if isinstance(key, tuple) else [key, None]
-
-
-def _values(xs: Any) -> list[tuple[int | None, float]]:
-    if isinstance(xs, list):
-        return [(x[0], x[1]) if isinstance(x, list) else (k, x) for k, x in enumerate(xs)]
-    return [(None, xs)]
 
 
 def _draw_quality(of: Quality, title: str) -> Any:

@@ -77,6 +77,12 @@ def lenses(c: Comparison, sample: str, metrics: Iterable[str] = tuple(METRICS)) 
     return tables
 
 
+def of_results(r: Results, c: Comparison | None, metrics: Iterable[str] = tuple(METRICS)) -> list[Table]:
+    """All tables of the results and of the map kinds side by side, with these metrics by layer."""
+    compared = [*lenses(c, r.sample, metrics), *fits(c)] if c else []
+    return [*fixed_exit(r, metrics), *early_exit(r), *alternation(r), *compared]
+
+
 def fits(c: Comparison) -> list[Table]:
     """The agreement of the halves of the training sentences, and the costs of the maps."""
     layers, kinds = sorted({l for r2 in c.halves.values() for l in r2}), [*map(Column, c.halves)]
@@ -96,11 +102,11 @@ def early_exit(r: Results) -> list[Table]:
         columns += [of_metric(metric, METRICS[metric].title) for metric in curve.estimates]
         title = f"Early exit with {mode}: Precision@k, %, surprisal, nats; the higher lambda, the surer a layer must be"
         tables.append(Table(f"early_exit_{mode}", title, columns, [*points]))
-    return [*tables, _saved(r)] if tables else []
+    return [*tables, *_saved(r)] if tables else []
 
 
-def _saved(r: Results) -> Table:
-    """Blocks saved at a share of the full model's Precision@1, and net, in blocks, of read-outs and matrices."""
+def _saved(r: Results) -> list[Table]:
+    """Blocks saved at a share of the full model's Precision@1, and net of read-outs and matrices; and their costs."""
     (layers, *net), L, costs = r.saved, r.n_layers, []
     rows = [
         [share, mode, None if x is None or mode == "mat - id" else L - x.mean, x, x and x.mean / L]
@@ -109,22 +115,18 @@ def _saved(r: Results) -> Table:
         for mode, found in r.saved[layers].items()
         for x in [found[share]]
     ]
+    columns = [Column("Precision@1", digits=".0%"), Column("mode"), Column("needs", digits=".2f")]
+    columns += [Column("saves", digits=".2f", interval=BOTH), Column("share", digits=".1%")]
+    columns += [Column(f"net, {unit}", digits="+.2f", interval=BOTH) for unit in net]
+    how = "over all lambda, with 95% intervals" if net else "interpolated between the lambdas"
+    tables = [Table("layers_saved", f"Layers (of {L}) that early exit needs and saves, {how}", columns, rows)]
     for unit in net:
         T = r.costs.of(1, unit).tokens.double().mean().item()
-        what = {"token": "one token, as with a cache", "sentence": f"all tokens that run, {T:.1f} on average"}[unit]
-        read_out, matrix = (x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))
-        costs.append(f"for {what}, a read-out costs {read_out:.2f} blocks, a matrix {matrix:.3f}")
-    columns = [Column("Precision@1", "%", ".0f"), Column("mode"), Column("needs", digits=".2f"),
-               Column("saves", digits=".2f", interval=BOTH), Column("% of layers", "%", ".1f"),
-               *(Column(f"net, {unit}", digits="+.2f", interval=BOTH) for unit in net)]  # fmt: skip
-    how = "over all lambda, with 95% intervals" if net else "interpolated between the lambdas"
-    title = f"Layers (of {L}) that early exit needs and saves, {how}"
-    return Table(
-        "layers_saved",
-        "; ".join([title, *(["net of read-outs and matrices: " + "; ".join(costs)] if net else [])]),
-        columns,
-        rows,
-    )
+        what = {"token": "for one token, as with a cache", "sentence": "for all tokens that run"}[unit]
+        costs.append([unit, what, T, *(x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))])
+    columns = [Column("net"), Column("counted"), Column("tokens", digits=".1f"), Column("read-out"), Column("matrix")]
+    title = "Costs that the net savings subtract, in blocks"
+    return [*tables, Table("costs", title, columns, costs)] if costs else tables
 
 
 def alternation(r: Results) -> list[Table]:
