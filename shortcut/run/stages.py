@@ -56,10 +56,10 @@ def alternates(f: Names, config: ModuleType) -> bool:
 
 
 def _figures(f: Names, L: int, config: ModuleType) -> list[Path]:
-    from shortcut.show import plots  # noqa: PLC0415  (loads torch)
+    from shortcut.show import figures  # noqa: PLC0415  (loads torch)
 
     lenses = bool(f.others("predictions"))
-    return f.plots(*plots.names(L, parts=bool(f.parts), alternation=alternates(f, config), lenses=lenses))
+    return f.plots(*figures.names(L, parts=bool(f.parts), alternation=alternates(f, config), lenses=lenses))
 
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c

@@ -43,8 +43,8 @@ def _apart(layers: range, r: Results, r2: R2 | None) -> str | None:
 
 def _differences(metric: str, r: Results) -> list[tuple[float, float]]:
     """Layers, and mat - id there."""
-    known = r.apart and metric in r.apart.values
-    return [(l, x.mean) for l, x in zip(r.apart.layers, r.apart.estimates[metric], strict=True)] if known else []
+    points = r.apart.estimates.get(metric, []) if r.apart else []
+    return [(l, x.mean) for l, x in zip(r.apart.layers, points, strict=True)] if points else []
 
 
 def _surprisal(r: Results, r2: R2 | None) -> str | None:
