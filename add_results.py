@@ -11,50 +11,34 @@ Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}
 Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
         early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
-        experiment/<m>/<d>_gaps.pickle: dict of `tau`, `positions`, `costs` and by mode the confidence, [L + 1, n]
-        experiment/<m>/<d>_lens.pickle: dict of `actual`, the tokens that follow, and by mode KL, entropy, cross-entropy
-        experiment/<m>/<d>_schedules.pickle: likewise, `info` has `first` (blocks, jumps, or r2), how many `blocks`
-        and `jumps` it alternates, and `schedule`, its jumps
+        experiment/<m>/<d>_predictions.pickle: dict of `tau`, `positions`, `costs`, `actual` (the tokens that follow),
+        `modes` (by mode the confidence `gap`, KL, entropy, cross-entropy, [L + 1, n]), and those by `schedules`
 """
 
 import config
-from shortcut import alternation, predictions, representations, results, tokens
+from shortcut import alternation, representations
 from shortcut.approximation import MODES, alternate, modes_of
-from shortcut.files import beside, formats
-from shortcut.predictions import Predictions
+from shortcut.files import formats
 from shortcut.representations import Batch
-from shortcut.run import showing, steps
+from shortcut.run import evaluation, steps
 from shortcut.run.script import Work, script, shell
 
 
-@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
+@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)
 def main(work: Work) -> None:
     model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"), least=2)
     maps, (schedules, jumps) = steps.maps(work, model), steps.schedules(work, model)
-    go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
-    actual = tokens.actual(tokenized, masked=work.masked)
+    modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
 
-    def judge(batch: Batch) -> dict[str, Predictions]:
-        """Go on from every layer in every mode, or by a schedule, read out, and judge by the model's own h_L."""
+    def go_on(batch: Batch):
+        """h_L, and its approximations from every layer in every mode and by every schedule."""
         seen = representations.run(model, batch)
-        ends = {mode: go_on[mode](seen) for mode in go_on}
+        ends = {mode: approximate(seen) for mode, approximate in modes.items()}
         if schedules:
-            ends[steps.SCHEDULES] = alternate(model, seen, alternation.distinct(schedules), jumps)
-        read = dict.fromkeys(beside.LENSES, actual[batch.rows])
-        return {name: predictions.judge(model, h, seen.h[-1], batch.rows, read.get(name)) for name, h in ends.items()}
+            ends[evaluation.SCHEDULES] = alternate(model, seen, alternation.distinct(schedules), jumps)
+        return seen.h[-1], ends
 
-    judged = steps.judged(work, model, tokenized, judge)
-    fixed, early, alternated = [], [], judged.pop(steps.SCHEDULES, None)
-    for mode, found in judged.items():
-        fixed += results.fixed_exits(mode, found)
-        early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
-    work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
-    costs = vars(predictions.costs(model, tokenized))
-    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
-    work.save_missing(work.files.lens, beside.lens_dict(judged, actual))
-    if alternated:
-        records = alternation.records(schedules, work.L, alternated.topk, alternated.surprisal)
-        work.save_missing(work.files.schedules, *records)
+    evaluation.evaluate(work, model, tokenized, go_on, schedules)
 
 
 if __name__ == "__main__":

@@ -10,45 +10,33 @@ Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/l_L.pickle, p{i}
 Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump
         or early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
-        experiment/<m>_mask/<d>_gaps.pickle: dict of `tau`, `positions`, `costs` and by mode the confidence, [L + 1, n]
-        experiment/<m>_mask/<d>_lens.pickle: dict of `actual`, the masked tokens, and by mode KL, entropy, cross-entropy
+        experiment/<m>_mask/<d>_predictions.pickle: dict of `tau`, `positions`, `costs`, `actual` (the masked tokens),
+        and `modes` (by mode the confidence `gap`, KL, entropy, cross-entropy, [L + 1, n])
 """
 
 import config
-from shortcut import predictions, representations, results, tokens
+from shortcut import representations
 from shortcut.approximation import MODES, modes_of
-from shortcut.files import beside, formats
-from shortcut.predictions import Predictions
+from shortcut.files import formats
 from shortcut.representations import Batch, Pass
-from shortcut.run import showing, steps
+from shortcut.run import evaluation, steps
 from shortcut.run.script import Work, script, shell
 
 
-@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_change)
+@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)
 def main(work: Work) -> None:
     model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L, least=2)
     maps = steps.maps(work, model)
-    go_on = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
+    modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")
-    actual = tokens.actual(tokenized, masked=work.masked)
 
-    def judge(batch: Batch) -> dict[str, Predictions]:
-        """Go on from every layer in every mode, read out, and judge by the model's own h_L."""
+    def go_on(batch: Batch):
+        """h_L, and its approximations from every layer in every mode."""
         entering = representations.run(model, batch).entering if work.files.parts else []
         seen = Pass(batch, h[:, batch.rows].to(model.device), entering)
-        read = dict.fromkeys(beside.LENSES, actual[batch.rows])
-        return {
-            mode: predictions.judge(model, go_on[mode](seen), seen.h[-1], batch.rows, read.get(mode)) for mode in go_on
-        }
+        return seen.h[-1], {mode: approximate(seen) for mode, approximate in modes.items()}
 
-    fixed, early, judged = [], [], steps.judged(work, model, tokenized, judge)
-    for mode, found in judged.items():
-        fixed += results.fixed_exits(mode, found)
-        early += results.early_exits(mode, found, tokenized.positions, config.LAMBDAS.get(mode, ()), config.TAU)
-    work.save_missing(work.files.results, *results.of_sentences([*fixed, *early], tokenized.numbers))
-    costs = vars(predictions.costs(model, tokenized))
-    work.save_missing(work.files.gaps, beside.gaps_dict(judged, tokenized.positions, config.TAU, costs))
-    work.save_missing(work.files.lens, beside.lens_dict(judged, actual))
+    evaluation.evaluate(work, model, tokenized, go_on, {})
 
 
 if __name__ == "__main__":

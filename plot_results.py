@@ -15,25 +15,24 @@ Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<
 """
 
 import config
-from shortcut.run import looking, showing
+from shortcut.run import evaluation, looking, showing
 from shortcut.run.script import Work, script, shell
-from shortcut.show import lenses, plots, tables
+from shortcut.show import tables
+from shortcut.show.table import text
 
 
 @script(config, "model", "map", "matrices-from", "sentence", "words", "device")
 def main(work: Work) -> None:
     if work.args.sentence is not None:
         return looking.look_inside(work)
-    r = showing.load_results(work)
-    figures = plots.all_figures(r, work.files.title)
-    with work.outputs(showing.inputs(work, r), work.files.plots(*figures)) as outputs:
-        showing.draw(work, outputs, figures)
-    figures |= showing.draw_lenses(work, r)
-    told = [*tables.fixed_exit(r, ("precision@1", "surprisal")), *tables.early_exit(r), *tables.alternation(r)]
-    told += lenses.in_short(r.lenses) if r.lenses else []
-    work.say("\n".join([tables.text(told), *showing.warnings(work, r)]))
-    showing.save_page(work, r, figures)
-    showing.show_change(work)
+    work.require(work.files.results)
+    r = evaluation.load(work, work.files)
+    c, compared = showing.compare(work, r)
+    figures = showing.draw_results(work, r, c, compared)
+    shown = tables.of_results(r, c, ("precision@1", "surprisal", "kl"))
+    work.say("\n".join([text(shown), *showing.warnings(work, compared)]))
+    showing.save_page(work, r, c, compared, figures)
+    evaluation.show_change(work)
     work.say(f"every figure and table on one page: {work.files.relative(work.files.report)}")
 
 

@@ -20,7 +20,6 @@ import torch
 
 from shortcut import metrics
 from shortcut.intervals import Estimate, average, estimate, proportion
-from shortcut.results import Record
 
 Schedule = tuple[tuple[int, int], ...]
 FEW = (2, 3, 4)  # of a model of more than `ALL` layers, the a + b that are run beside L itself
@@ -77,21 +76,6 @@ def distinct(of: Mapping[tuple[str, int, int], Schedule]) -> list[Schedule]:
     return [*dict.fromkeys(of.values())]
 
 
-def records(
-    of: Mapping[tuple[str, int, int], Schedule], L: int, topk: torch.Tensor, surprisal: torch.Tensor
-) -> list[Record]:
-    """What is kept of them, given topk [S, n, 10] and surprisal [S, n] of those that are `distinct`, in that order."""
-    row = {schedule: s for s, schedule in enumerate(distinct(of))}
-    return [
-        {
-            "info": {"type": "schedule", "first": first, "blocks": a, "jumps": b, "schedule": schedule},
-            "layers_processed": float(executed(schedule, L)), "topk": topk[s], "surprisal": surprisal[s],
-        }
-        for (first, a, b), schedule in of.items()
-        for s in [row[schedule]]
-    ]  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Judged:
     """A schedule beside the direct jump that executes as many blocks: the fixed exit with mat at layer k."""
@@ -104,30 +88,36 @@ class Judged:
     difference: Estimate  # of its Precision@1 to the direct jump's, paired over the sentences
 
 
-def judge(kept: list[Record], full: torch.Tensor, direct: torch.Tensor, of: torch.Tensor | None) -> list[Judged]:
-    """Every schedule of the records, and for each k the one of round-robin that was chosen on half of the sentences.
+def judge(
+    schedules: Mapping[tuple[str, int, int], Schedule],
+    topk: torch.Tensor,
+    full: torch.Tensor,
+    direct: torch.Tensor,
+    of: torch.Tensor | None,
+) -> list[Judged]:
+    """Every schedule, and for each k the one of round-robin that was chosen on half of the sentences.
 
-    Shapes: full [n, >= 1], the model's best tokens; direct bool [L + 1, n], the hits of mat; `of` as `Curve.of`.
+    Shapes: topk [S, n, 10], the best tokens by each distinct schedule; full [n, >= 1], those of the model;
+    direct bool [L + 1, n], the hits of mat; `of` as `Curve.of`.
     Chosen and shown on the same sentences, the best of several gains by selection alone: what is shown of the chosen
     one are the other half's numbers.
     """
     L, n = len(direct) - 1, len(full)
-    found, hits = [], {}
-    for record in kept:
-        info, k = record["info"], int(record["layers_processed"])
-        first, a, b = info["first"], info["blocks"], info["jumps"]
+    found, hits, best = [], {}, dict(zip(distinct(schedules), topk, strict=True))
+    for (first, a, b), schedule in schedules.items():
+        k = executed(schedule, L)
         name = {"r2": "r2", "blocks": f"blocks {a}, jumps {b}", "jumps": f"jumps {b}, blocks {a}"}[first]
-        hit = hits[name, k] = metrics.hits_at_k(record["topk"], full, 1)
+        hit = hits[name, k] = metrics.hits_at_k(best[schedule], full, 1)
         judged = (estimate(x, of, constant=k == L) for x in (hit, hit.double() - direct[k].double()))
-        found.append(Judged(name, first, k, info["schedule"], *judged))
+        found.append(Judged(name, first, k, schedule, *judged))
     sentence = torch.arange(n) if of is None else of
     odd = sentence % 2 == 1
     of_odd = None if of is None else of[odd] // 2
     for k in range(1, L):
         rivals = [judged for judged in found if judged.first in ("blocks", "jumps") and judged.k == k]
         if len(rivals) > 1 and len(sentence[odd].unique()) > 1:
-            best = max(rivals, key=lambda judged: hits[judged.name, judged.k][~odd].double().mean())
-            hit = hits[best.name, k][odd]
+            chosen = max(rivals, key=lambda judged: hits[judged.name, judged.k][~odd].double().mean())
+            hit = hits[chosen.name, k][odd]
             apart = average(hit.double() - direct[k, odd].double(), of_odd)
-            found.append(Judged(best.name, "chosen", k, best.schedule, proportion(hit, of_odd), apart))
+            found.append(Judged(chosen.name, "chosen", k, chosen.schedule, proportion(hit, of_odd), apart))
     return found

@@ -55,7 +55,7 @@ class Mode:
     others: tuple[Any, ...] = ()  # keys that stand for it in records of other code
     jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the (i, j) that it needs, of L layers
     replaces: str = ""  # the kind of sub-module that is linear in it, whose maps it needs
-    maps: int = 0  # how many maps early exit applies before it reads out a layer
+    maps: int | None = None  # maps applied to a state before it is read out, as early exit and lenses do; or None
 
 
 def _stay(model: Model, maps: Maps) -> GoOn:
@@ -123,7 +123,7 @@ def _go_on(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
 
 
 MODES = {mode.name: mode for mode in (
-    Mode("id", "idln", _stay, others=("id",)),
+    Mode("id", "idln", _stay, others=("id",), maps=0),
     Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)], maps=1),
     _replaced("mat_ln1_ln2", NORM, {1, 4}),
     _replaced("mat_attn", ATTENTION, {2}, alone=True),

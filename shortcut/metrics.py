@@ -6,6 +6,8 @@ In the paper: "Linear Shortcut Across Blocks" (r2), "Linear Shortcut for Languag
 Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -95,3 +97,30 @@ def entropy(log_q: torch.Tensor) -> torch.Tensor:
 def cross_entropy(log_q: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     """-ln q(actual token) in nats, [n], for tokens int64 [n]; nan where there is no token (-1)."""
     return torch.where(actual >= 0, -log_q.gather(1, actual.clamp_min(0)[:, None])[:, 0], torch.nan)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric by layer. It is either Precision@k, the surprisal, or computed from whole distributions by `of`."""
+
+    title: str  # in headings
+    k: int = 0  # of Precision@k: values are hits (bool); all other metrics are in nats
+    of: Callable[..., torch.Tensor] | None = None  # full_log_p [n, v], log_q [n, v], actual [n] -> nats [n]
+    constant: bool = False  # True if it is the same for any sentences at layer L, where the lens is the model itself
+
+    @property
+    def unit(self) -> str:
+        """Unit in tables: Precision@k is shown in percent."""
+        return "%" if self.k else "nats"
+
+
+METRICS = {
+    "precision@1": Metric("Precision@1", 1, constant=True),
+    "precision@5": Metric("Precision@5", 5, constant=True),
+    "precision@10": Metric("Precision@10", 10, constant=True),
+    "surprisal": Metric("Surprisal"),
+    "kl": Metric("KL(model || lens)", of=lambda p, q, actual: kl(p, q), constant=True),
+    "entropy": Metric("Entropy of the lens", of=lambda p, q, actual: entropy(q)),
+    "cross-entropy": Metric("Cross-entropy of the token that is there", of=lambda p, q, a: cross_entropy(q, a)),
+}
+LENS = tuple(name for name, metric in METRICS.items() if metric.of)  # computed only for the modes read as lenses

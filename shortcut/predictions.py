@@ -4,19 +4,24 @@ Shapes: approximations [L, b, d]; tables [L + 1, b, ...].
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from shortcut import Problem, metrics
+from shortcut import Problem, early_exit, metrics
+from shortcut.approximation import MODES
 from shortcut.early_exit import Costs
+from shortcut.metrics import LENS, METRICS
 from shortcut.models import Model
 from shortcut.tokens import Tokenized
 
 TOP = 10  # tokens kept of each prediction: the largest k of Precision@k
-LENS = ("kl", "entropy", "cross-entropy")  # what a lens is judged by beside, of its whole distribution
 ROWS = 256  # states read out at a time: 50 MB of logits for GPT-2's vocabulary
 FEWEST = 16  # products of fewer rows are rounded otherwise, and would make what is found depend on the batch
+
+Record = dict[str, Any]  # `info`, `layers_processed`, `topk`, `surprisal`, as the original code writes them
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,52 @@ class Predictions:
     topk: torch.Tensor  # int64 [L + 1, n, TOP], the best tokens, best first
     surprisal: torch.Tensor  # float32 [L + 1, n], nats: -ln p_full(best token of the approximation)
     gap: torch.Tensor  # float32 [L + 1, n], fraction: p(best) - p(second) under the approximation itself
-    lens: torch.Tensor | None = None  # float32 [L + 1, n, 3], nats: those of `LENS`, of what is read as a lens
+    lens: torch.Tensor | None = None  # float32 [L + 1, n, 3], nats: the metrics `LENS`, for modes read as lenses
 
     def at(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Top-k [n, TOP] and surprisal [n] with sentence s read at layer layers[s]."""
         rows = torch.arange(len(layers))
         return self.topk[layers, rows], self.surprisal[layers, rows]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions for n sentences that the records of the original code have no place for."""
+
+    masked: bool  # True for a masked model
+    tau: float  # of the confidence rule
+    positions: torch.Tensor  # int64 [n], the chosen positions, 0-based
+    costs: Costs  # of early exit
+    actual: torch.Tensor  # int64 [n], the token that is there (see `tokens.actual`); -1: none
+    modes: dict[str, dict[str, torch.Tensor]]  # by mode: "gap" and each of `LENS`, float32 [L + 1, n]
+    schedules: dict[tuple[str, int, int], tuple[tuple[int, int], ...]]  # as `alternation.schedules`; may be empty
+    topk: torch.Tensor  # int64 [S, n, TOP], the best tokens by each of the S distinct schedules, in their order
+    surprisal: torch.Tensor  # float32 [S, n], nats
+
+
+def records(
+    judged: Mapping[str, Predictions], tokenized: Tokenized, lambdas: Mapping[str, Sequence[float]], tau: float
+) -> list[Record]:
+    """The records of some modes: by layer, where every sentence leaves there, and by lambda of early exit.
+
+    If sentences have several positions, the first record has the sentence number of each, int64 [n].
+    """
+    made: list[Record] = []
+    for mode, found in judged.items():
+        key, (points, n) = MODES[mode].key, found.gap.shape
+        exits = [({"type": "jump", "mode": key, "layer": layer}, torch.full((n,), layer)) for layer in range(points)]
+        for lam in lambdas.get(mode, ()):
+            threshold = early_exit.thresholds(lam, tokenized.positions, tau)
+            exits.append(
+                ({"type": "early_exit", "mode": key, "lambda": lam}, early_exit.exit_layers(found.gap, threshold))
+            )
+        for info, layers in exits:
+            made.append({"info": info, "layers_processed": layers.double().mean().item()})
+            made[-1]["topk"], made[-1]["surprisal"] = found.at(layers)
+    made.sort(key=lambda record: record["info"]["type"] == "early_exit")  # behind all jumps, as in the original
+    if tokenized.numbers is not None:
+        made[0] |= {"sentence_numbers": tokenized.numbers}
+    return made
 
 
 @torch.no_grad()
@@ -81,8 +126,7 @@ def judge(
 
 def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     log_q = logits.log_softmax(-1)
-    told = metrics.kl(full_log_p, log_q), metrics.entropy(log_q), metrics.cross_entropy(log_q, actual)
-    return torch.stack(told, 1)
+    return torch.stack([METRICS[name].of(full_log_p, log_q, actual) for name in LENS], 1)
 
 
 @torch.no_grad()

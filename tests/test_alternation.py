@@ -7,7 +7,7 @@ import torch
 from conftest import LAYERS, D, as_maps, make_tokenized
 from test_architectures import make
 
-from shortcut import alternation, approximation, representations, results
+from shortcut import alternation, approximation, intervals, representations
 from shortcut.approximation import MODES, Maps
 from shortcut.run import loading
 from shortcut.structure import Form
@@ -168,20 +168,20 @@ def test_what_was_chosen_on_half_of_the_sentences_is_shown_on_the_other():
     direct = torch.rand(L + 1, n, generator=g) < 0.5
     of = alternation.round_robin(L)
     topk = (torch.rand(len(of), n, 10, generator=g) < 0.5).long()
-    found = alternation.judge(alternation.records(of, L, topk, torch.zeros(len(of), n)), full, direct, None)
+    found = alternation.judge(of, topk, full, direct, None)
     chosen = {judged.k: judged for judged in found if judged.first == "chosen"}
     assert chosen.keys() == {*range(1, 12)}
     for k, judged in chosen.items():
         rivals = {key: s for s, key in enumerate(of) if alternation.executed(of[key], L) == k}
         best = max(rivals, key=lambda key: (topk[rivals[key], ::2, 0] == 0).double().mean())
         hits = topk[rivals[best], 1::2, 0] == 0
-        assert judged.precision == results.proportion(hits)
-        assert judged.difference == results.average(hits.double() - direct[k, 1::2].double())
+        assert judged.precision == intervals.proportion(hits)
+        assert judged.difference == intervals.average(hits.double() - direct[k, 1::2].double())
     assert abs(sum(j.difference.mean for j in chosen.values()) / 11) < 0.01
     one = next(judged for judged in found if judged.name == "blocks 1, jumps 2")
     hits = topk[[*of].index(("blocks", 1, 2)), :, 0] == 0
     assert (one.k, one.schedule) == (4, ((1, 3), (4, 6), (7, 9), (10, 12)))
-    assert one.difference == results.average(hits.double() - direct[4].double())
+    assert one.difference == intervals.average(hits.double() - direct[4].double())
 
 
 def same(judged, other):
@@ -204,8 +204,7 @@ def test_a_position_repeated_within_its_sentence_changes_no_number(shuffled):
         numbers = numbers[torch.randperm(2 * n, generator=g)]
 
     def judged(rows, groups):
-        kept = alternation.records(schedules, L, topk[:, rows], torch.zeros(len(schedules), len(rows)))
-        return alternation.judge(kept, full[rows], direct[:, rows], groups)
+        return alternation.judge(schedules, topk[:, rows], full[rows], direct[:, rows], groups)
 
     once, twice = judged(torch.arange(n), torch.arange(n)), judged(numbers, numbers)
     assert len(once) == len(twice)

@@ -9,7 +9,7 @@ import torch
 from conftest import LAYERS, D, as_maps, make_tokenized
 from test_architectures import make
 
-from shortcut import approximation, predictions, representations, results
+from shortcut import approximation, predictions, representations
 from shortcut.approximation import MODES, Maps
 from shortcut.run import loading
 from shortcut.submodules import FEED_FORWARD, NORM
@@ -128,7 +128,7 @@ def test_early_exit_from_the_table_equals_running_the_model_for_every_sentence(s
     mean = sum(t + 1 for t in tokenized.positions.tolist()) / len(tokenized)
     exited = set()
     for lam in (-1.112, 0.02, 0.1, 0.3, 1.112):
-        (record,) = results.early_exits("mat", found, tokenized.positions, [lam], tau=4.0)
+        *_, record = predictions.records({"mat": found}, tokenized, {"mat": [lam]}, tau=4.0)
         layers = []
         for s, (ids, t) in enumerate(zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)):
             threshold = 0.9 * lam + 0.1 * math.exp(-4.0 * t / mean)

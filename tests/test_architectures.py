@@ -183,8 +183,8 @@ def test_all_stages_in_half_precision_with_several_positions(tmp_path, gpt2_fold
     found = results.summarize(formats.load_results(files.results))
     assert [*found.fixed] == [*MODES]
     assert found.sample == "40 positions of 20 sentences"
-    gaps = beside.load_gaps(files.gaps, 40, found.n_layers)[2]
-    ties = max(of.eq(0).double().mean(1).max().item() for of in gaps.values())
+    modes = beside.load_predictions(files.predictions, 40, found.n_layers).modes
+    ties = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in modes.values())
     assert 0 < ties <= float(said.split("tie in up to ")[1].split("%")[0]) / 100  # logits are rounded to eight bits
     for name, value, script, what in [
         ("DTYPE", "float32", "add_results", 'dtype was "auto", is "float32"'),

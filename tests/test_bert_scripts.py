@@ -58,8 +58,8 @@ def made(tmp_path_factory, bert_folder):
 
 def test_every_file_of_the_design_is_there(made):
     expected = {
-        made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results, made.gaps,
-        made.lens, made.quality,
+        made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results,
+        made.predictions, made.quality,
         *(made.matrix(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)),
         *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)),
         made.summary, made.report,
@@ -72,10 +72,11 @@ def test_every_file_of_the_design_is_there(made):
 
 def test_net_saving_is_for_whole_sentences_alone(made):
     """No token of a masked model runs by itself, with what stands before it cached."""
-    *_, costs = beside.load_gaps(made.gaps, 40, LAYERS)
+    costs = beside.load_predictions(made.predictions, 40, LAYERS).costs
     sentences = formats.load_states(made.states("val"), LAYERS)[0].sentences
-    assert costs["tokens"].tolist() == [len(ids) for ids in sentences]
-    assert json.loads(made.summary.read_bytes())["layers_saved_net"].keys() == {"sentence"}
+    assert costs.tokens.tolist() == [len(ids) for ids in sentences]
+    rows = json.loads(made.summary.read_bytes())["tables"]["layers_saved"]
+    assert {name for row in rows for name in row if name.startswith("net")} == {"net, sentence"}
     page = made.report.read_text(encoding="utf-8")
     assert "for all tokens that run" in page
     assert "for one token" not in page

@@ -14,14 +14,15 @@ from conftest import LAYERS, D, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, fit_kinds, problem, run
 
 import config
-from shortcut import Problem, jacobian, metrics, predictions, representations
+from shortcut import Problem, jacobian, metrics, predictions, representations, results
 from shortcut.__main__ import main as command
 from shortcut.comparison import Comparison
 from shortcut.files import beside, formats, manifest, store
 from shortcut.intervals import average
 from shortcut.linear import KINDS
+from shortcut.results import Curve
 from shortcut.run import loading
-from shortcut.show import lenses
+from shortcut.show import plots, table, tables
 
 FITTED = [kind for kind, row in KINDS.items() if kind != "tuned"]
 SCORED = ("least-squares", "low-rank", "jacobian")
@@ -70,7 +71,8 @@ def test_at_the_last_layer_every_lens_is_the_model(made):
     _, names = made
     for kind in FITTED:
         of = replace(names, kind=kind)
-        actual, judged = beside.load_lens(of.lens, SIZES["VAL"], LAYERS)
+        found = beside.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
+        actual, judged = found.actual, found.modes
         for mode in ("id", "mat"):
             assert judged[mode]["kl"][-1].abs().max() < 1e-5
             assert (judged[mode]["kl"][:-1] > 0).any()
@@ -94,7 +96,8 @@ def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
         log_p = model.read_out(h[-1]).log_softmax(-1)
         for kind in FITTED:
             of = replace(names, kind=kind)
-            actual, judged = beside.load_lens(of.lens, SIZES["VAL"], LAYERS)
+            found = beside.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
+            actual, judged = found.actual, found.modes
             assert actual.equal(expected)
             log_q = model.read_out(formats.load_map(of, 1, LAYERS, D)(h[1])).log_softmax(-1)
             literal = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
@@ -112,22 +115,26 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
     _, names = made
     summary = json.loads(names.summary.read_bytes())
     page = names.report.read_text(encoding="utf-8")
-    found = summary["lenses"]
-    assert [*found["costs"]] == FITTED
-    assert "2 backward passes" in found["costs"]["jacobian"]
-    assert [*found["halves"]["jacobian"]] == [str(l) for l in range(LAYERS)]
+    found, costs = summary["tables"], costs_of(names)
+    assert [*costs] == FITTED
+    assert "2 backward passes" in costs["jacobian"]
+    assert [row["layer"] for row in found["halves"] if row["jacobian"] is not None] == [*range(LAYERS)]
     for metric in ("precision@1", "kl", "entropy", "cross-entropy"):
-        assert [*found["estimates"][metric]] == ["id", *FITTED]
+        assert [*found[f"lenses_{metric}"][0]] == ["layer", "id", *FITTED]
         (path,) = [p for p in names.plots(f"lenses_{metric.replace('@', '')}_{LAYERS}") if p.suffix == ".csv"]
         rows = [row for row in csv.reader(path.read_text().splitlines()) if row[1] == "ridge"]
-        values = [point["mean"] for point in found["estimates"][metric]["ridge"]]
+        values = [row["ridge"]["mean"] for row in found[f"lenses_{metric}"]]
         assert [float(row[3]) for row in rows] == pytest.approx(values, rel=1e-5, abs=1e-6)
         assert rows[-1][2] == "mean"
-        assert lenses._name(Comparison({"id": {"cross-entropy": torch.ones(2, 3)}}, {}), metric).split(",")[0] in page
-    own = found["minus_least_squares"]["kl"]
-    assert own["id"][0]["mean"] == pytest.approx(
-        found["estimates"]["kl"]["id"][0]["mean"] - found["estimates"]["kl"]["least-squares"][0]["mean"], abs=2e-6
-    )
+        assert f"{metrics.METRICS[metric].title} at each layer" in page
+    first, apart = found["lenses_kl"][0], found["lenses_kl_minus_least_squares"][0]["id - ls"]["mean"]
+    assert apart == pytest.approx(first["id"]["mean"] - first["least-squares"]["mean"], abs=2e-6)
+
+
+def costs_of(names):
+    """By map kind, what the summary has of the cost."""
+    rows = json.loads(names.summary.read_bytes())["tables"]["costs_of_maps"]
+    return {row["map kind"]: row["cost"] for row in rows}
 
 
 def test_what_is_shown_does_not_depend_on_the_clock(made, tmp_path):
@@ -154,11 +161,11 @@ def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     of = {"id": {"kl": a.nan_to_num(), "cross-entropy": a}, "least-squares": {"kl": b.nan_to_num(), "cross-entropy": b}}
     others = dict.fromkeys(("precision@1", "precision@5", "precision@10"), torch.rand(3, 20) < 0.5)
     others |= dict.fromkeys(("surprisal", "entropy"), torch.rand(3, 20))
-    made = Comparison({name: others | values for name, values in of.items()}, {})
-    assert made.with_token == 15
-    assert made.differences["cross-entropy"]["id"][1] == pytest.approx(average((a - b)[1, 5:].double()))
-    assert made.estimates["kl"]["id"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
-    assert "of the 15 that have one" in lenses.tables(made, ["cross-entropy"])[0].title
+    curves = {name: Curve([0, 1, 2], [], others | values, n_layers=2) for name, values in of.items()}
+    made = Comparison(curves, {}, {})
+    assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(average((a - b)[1, 5:].double()))
+    assert curves["id"].estimates["kl"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
+    assert tables.heading("cross-entropy", curves.values()).endswith("of the 15 that have one")
 
 
 def a_comparison(values, of=None, **metrics):
@@ -166,15 +173,19 @@ def a_comparison(values, of=None, **metrics):
     shape = next(iter(values.values())).shape
     others = dict.fromkeys(("precision@1", "precision@5", "precision@10"), torch.ones(shape, dtype=torch.bool))
     others |= dict.fromkeys(("surprisal", "kl", "entropy"), torch.rand(shape)) | metrics
-    return Comparison({name: others | {"cross-entropy": x} for name, x in values.items()}, {}, of)
+    layers = [*range(shape[0])]
+    curves = {
+        name: Curve(layers, [], others | {"cross-entropy": x}, of, n_layers=layers[-1]) for name, x in values.items()
+    }
+    return Comparison(curves, {}, {})
 
 
 def test_the_mean_over_layers_leaves_out_the_last_one():
     x = torch.tensor([[1.0, 3.0, 5.0], [2.0, 2.0, 8.0], [90.0, 60.0, 30.0]])
     made = a_comparison({"id": x, "least-squares": 2 * x})
-    *_, mean = made.estimates["cross-entropy"]["id"]
+    mean = made.curves["id"].over_layers["cross-entropy"]
     assert mean == pytest.approx(average(torch.tensor([1.5, 2.5, 6.5])))
-    assert made.differences["cross-entropy"]["id"][-1].mean == pytest.approx(-3.5)
+    assert made.differences["id"].over_layers["cross-entropy"].mean == pytest.approx(-3.5)
 
 
 def test_lenses_are_compared_by_sentence_where_sentences_have_several_positions():
@@ -183,22 +194,32 @@ def test_lenses_are_compared_by_sentence_where_sentences_have_several_positions(
     thrice = torch.cat([x.repeat_interleave(3, 1), torch.full((3, 20), torch.nan)], 1)
     of = torch.cat([torch.arange(20).repeat_interleave(3), torch.arange(20)])
     made = a_comparison({"id": thrice, "least-squares": torch.zeros_like(thrice)}, of)
-    assert made.estimates["cross-entropy"]["id"][1] == pytest.approx(average(x[1]), abs=1e-6)
-    assert made.differences["cross-entropy"]["id"][1] == pytest.approx(average(x[1]), abs=1e-6)
+    assert made.curves["id"].estimates["cross-entropy"][1] == pytest.approx(average(x[1]), abs=1e-6)
+    assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(average(x[1]), abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("with_token", "of", "there"),
+    ("with_token", "groups", "there"),
     [([], None, False), ([3], None, False), ([2, 3], None, True), ([2, 3], [0, 0, 1, 1, 2, 2], False),
      ([1, 2], [0, 0, 1, 1, 2, 2], True)],
 )  # fmt: skip
-def test_a_cross_entropy_takes_two_sentences_with_a_token(with_token, of, there):
+def test_a_cross_entropy_takes_two_sentences_with_a_token(with_token, groups, there):
     """Two positions of one sentence are not two sentences."""
-    x = torch.full((2, 6), torch.nan)
-    x[:, with_token] = torch.rand(2, len(with_token))
-    made = a_comparison({"id": x}, None if of is None else torch.tensor(of))
-    assert ("cross-entropy" in made.metrics) == there
-    assert made.estimates.keys() == {*made.metrics}
+    full = torch.arange(60).view(6, 10)
+    records = [
+        {"info": {"type": "jump", "mode": "mat", "layer": l}, "layers_processed": float(l), "topk": full}
+        for l in (0, 1)
+    ]
+    numbers, actual, x = groups and torch.tensor(groups), torch.full((6,), -1), torch.full((2, 6), torch.nan)
+    actual[with_token], x[:, with_token] = 7, torch.rand(2, len(with_token))
+    tables = {**dict.fromkeys(("gap", "kl", "entropy"), torch.rand(2, 6)), "cross-entropy": x}
+    costs = predictions.Costs(1.0, 1.0, 1.0, torch.ones(6, dtype=torch.int64))
+    nothing = {}, torch.empty(0, 6, 10), torch.empty(0, 6)
+    kept = predictions.Evaluation(False, 4.0, torch.arange(6), costs, actual, {"mat": tables}, *nothing)
+    records[0] |= {} if numbers is None else {"sentence_numbers": numbers}
+    curve = results.summarize(records, kept).fixed["mat"]
+    assert ("cross-entropy" in curve.estimates) == there
+    assert {"kl", "entropy", "precision@1"} <= curve.estimates.keys()
 
 
 def test_what_is_the_same_for_any_sentences_at_the_last_layer_has_no_interval():
@@ -206,16 +227,16 @@ def test_what_is_the_same_for_any_sentences_at_the_last_layer_has_no_interval():
     kl = torch.rand(3, 20)
     kl[-1] = 1e-8
     made = a_comparison({lens: torch.rand(3, 20) for lens in ("id", "ridge", "least-squares")}, kl=kl)
-    for metric, of in made.estimates.items():
-        *below, at_last, mean = of["ridge"]
+    ridge, apart = made.curves["ridge"], made.differences["ridge"]
+    for metric, (*below, at_last) in ridge.estimates.items():
         assert (at_last.low is None) == (metric == "kl" or metric.startswith("precision"))
-        assert all(point.low <= point.mean <= point.high for point in (*below, mean))
-    for of in made.differences.values():
-        *below, at_last, mean = of["ridge"]
+        assert all(point.low <= point.mean <= point.high for point in (*below, ridge.over_layers[metric]))
+    for metric, (*below, at_last) in apart.estimates.items():
         assert at_last[1:] == (None, None)
-        assert None not in (*mean, *below[0])
-    assert ["±" in row[1] for row in lenses.tables(made, ["kl"])[0].rows] == [True, True, False, True]
-    drawn = lenses.figures(made, 2, "t")["lenses_kl_2"].draw().axes[0]
+        assert None not in (*apart.over_layers[metric], *below[0])
+    rows = table.cells(tables.lenses(made, "20 sentences", ["kl"])[0])
+    assert ["±" in row[1] for row in rows] == [True, True, False, True]
+    drawn = plots.lens_figures(made, 2, "t")["lenses_kl_2"].draw().axes[0]
     assert {x for band in drawn.collections for x, _ in band.get_paths()[0].vertices} == {0, 1}
 
 
@@ -227,7 +248,7 @@ def test_a_kind_that_comes_later_is_added(made, tmp_path, capsys):
         path.unlink()
     capsys.readouterr()
     run("plot_results", "--model", folder, "--dataset", "words", "--out", tmp_path)
-    assert [*json.loads(here.summary.read_bytes())["lenses"]["costs"]] == ["least-squares", "low-rank", "jacobian"]
+    assert [*costs_of(here)] == ["least-squares", "low-rank", "jacobian"]
     run(
         f"{'bert_' * here.masked}add_results",
         "--map",
@@ -240,7 +261,7 @@ def test_a_kind_that_comes_later_is_added(made, tmp_path, capsys):
         tmp_path,
     )
     run("plot_results", "--model", folder, "--dataset", "words", "--out", tmp_path)
-    assert "affine" in json.loads(here.summary.read_bytes())["lenses"]["costs"]
+    assert "affine" in costs_of(here)
 
 
 def test_each_kind_has_its_own_pages_r2_and_matrices(made):
@@ -249,7 +270,7 @@ def test_each_kind_has_its_own_pages_r2_and_matrices(made):
     assert replace(names, kind="jacobian").report.exists()
     for kind in SCORED[1:]:
         of = replace(names, kind=kind)
-        assert all(path.exists() for path in (of.r2_scores, of.quality, of.results, of.gaps))
+        assert all(path.exists() for path in (of.r2_scores, of.quality, of.results, of.predictions))
         entry = manifest.load(of.matrices)[of.matrix(0, LAYERS).name]
         assert entry["settings"]["map"] == kind
         assert beside.load_quality(of.quality)["split_half_r2"][0] <= 1
@@ -305,10 +326,10 @@ def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path):
     assert len(maps["gain"]) == LAYERS
     run("add_results", "--map", "tuned", *on)
     run("plot_results", *on)
-    found = json.loads(replace(names, root=tmp_path).summary.read_bytes())["lenses"]
-    assert found["costs"]["tuned"] == "not fitted here"
-    of = found["estimates"]["kl"]
-    assert [p["mean"] for p in of["tuned"]] == pytest.approx([p["mean"] for p in of["affine"]], abs=1e-5)
+    there = replace(names, root=tmp_path)
+    assert costs_of(there)["tuned"] == "not fitted here"
+    rows = json.loads(there.summary.read_bytes())["tables"]["lenses_kl"]
+    assert [row["tuned"]["mean"] for row in rows] == pytest.approx([row["affine"]["mean"] for row in rows], abs=1e-5)
 
 
 def test_a_judged_lens_needs_no_more_than_its_predictions(gpt2):
@@ -330,7 +351,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     told = capsys.readouterr().out
     assert "not shown beside the others, experiment/" in told
     assert f"run {prefix}add_results.py --map low-rank --force" in told
-    assert "low-rank" not in json.loads(here.summary.read_bytes())["lenses"]["costs"]
+    assert "low-rank" not in costs_of(here)
     ridge = replace(here, kind="ridge")  # as other code would have it: of other sentences, and without an entry
     records = [
         record | {name: record[name][1:] for name in ("topk", "surprisal")}
@@ -341,7 +362,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     manifest.save(here.experiment, {k: v for k, v in manifest.load(here.experiment).items() if k != ridge.results.name})
     run("plot_results", *on)
     assert "words@ridge_results.pickle: of other sentences" in capsys.readouterr().out
-    assert "ridge" not in json.loads(here.summary.read_bytes())["lenses"]["costs"]
+    assert "ridge" not in costs_of(here)
     behind = manifest.Provenance(names).settings(replace(names, kind="low-rank").results)
     assert (behind["map"], behind["rank"]) == ("low-rank", 3)
 
@@ -357,7 +378,7 @@ def test_lenses_imported_in_both_formats_are_shown_together(made, tmp_path, caps
     run("add_linreg", "--map", "tuned", "jacobian", *on[:-1], names.root)  # neither is made anew, or removed
     run("add_results", "--map", "tuned", "jacobian", *on, "--force")
     run("plot_results", *on)
-    costs = json.loads(replace(names, root=tmp_path).summary.read_bytes())["lenses"]["costs"]
+    costs = costs_of(replace(names, root=tmp_path))
     assert costs["tuned"] == costs["jacobian"] == "not fitted here"
     run("add_linreg", "--map", "tuned", *on, "--force")
     assert replace(names, root=tmp_path, kind="tuned").matrix(0, LAYERS).exists()

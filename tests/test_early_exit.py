@@ -203,10 +203,11 @@ def test_a_mode_is_charged_for_the_maps_that_it_applies(monkeypatch):
     assert charged == pytest.approx([2.55, 2.55 - 5 * 4 / 200, 2.55 - 2 * 5 * 4 / 200])
     curves = {name: results.Curve([], [], {}, exits=alone([4, 1])) for name in ("id", "mat", "twice")}
     monkeypatch.setitem(MODES, "twice", Mode("twice", "twice", lambda model, maps: None, maps=2))
-    told = results.Results(4, 2, torch.zeros(2), {}, curves, costs=costs).net
+    told = results.Results(4, torch.zeros(2, 10), {}, curves, costs=costs).saved
     assert [told["sentence"][name][0.98].mean for name in curves] == pytest.approx(charged)
     assert [told["token"][name][0.98].mean for name in curves] == pytest.approx([-1.5, -2.5, -3.5])
-    assert results.Results(4, 2, torch.zeros(2), {}, curves, costs=costs, masked=True).net.keys() == {"sentence"}
+    masked = results.Results(4, torch.zeros(2, 10), {}, curves, costs=costs, masked=True).saved
+    assert masked.keys() == {"layers", "sentence"}
 
 
 def test_net_and_plain_saving_are_at_the_same_lambda(random_exits):

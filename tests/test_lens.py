@@ -16,7 +16,7 @@ from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.lens import Grid
 from shortcut.run import loading, looking
-from shortcut.show import canvas, plots, tables
+from shortcut.show import canvas, plots, table, tables
 
 SENTENCE = "the model reads early state"
 
@@ -96,7 +96,9 @@ def test_a_cell_is_final_by_its_token_not_by_its_text(gpt2, sentencepiece):
             alike += sum(same_text) - int((best == last).sum())
     assert alike > 0
     rows = tables.grid_points(grid)
-    assert [row[rows.header.index("predicted_id")] for row in rows.rows[-len(ids) :]] == last.tolist()
+    assert [
+        row[[column.name for column in rows.columns].index("predicted_id")] for row in rows.rows[-len(ids) :]
+    ] == last.tolist()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -122,7 +124,7 @@ def test_white_space_tokens_are_shown(gpt2, sentencepiece, gpt2_folder):
     assert "".join(lens.text_of(byte_level, k) for k in blanks) == " \n\t"
     grid = lens.look(gpt2, sentencepiece, "a b ", {"mat": maps()})
     assert grid.columns == [" ", "a", " ", "b", " "]
-    assert [*tables.grids(grid)[0].header] == ["layer", "␣", "a", "␣", "b", "␣"]
+    assert [column.name for column in tables.grids(grid)[0].columns] == ["layer", "␣", "a", "␣", "b", "␣"]
     assert grid.in_words().startswith("After the last token, “␣”, the model predicts “")
 
 
@@ -224,7 +226,7 @@ def test_tables_and_csv_hold_what_a_model_may_predict(tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_bytes().decode(), newline="")))
     expected = [token.replace("\ud83d", r"\ud83d") for token in odd]
     assert [row["predicted"] for row in rows[:14]] == expected[:7] + expected[1:]
-    lines = tables.text(tables.grids(grid)).splitlines()
+    lines = table.text(tables.grids(grid)).splitlines()
     wide = {2 * line.count("漢") + sum(map(len, [line])) for line in lines if line.startswith("   ")}
     assert len(wide) == 1
     assert all(line.isprintable() for line in lines)

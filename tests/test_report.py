@@ -23,7 +23,7 @@ from shortcut.approximation import MODES, Mode
 from shortcut.files import formats, store
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
-from shortcut.show import canvas, claims, maps, plots, tables
+from shortcut.show import canvas, claims, maps, plots, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 L, N = 4, 50
@@ -135,13 +135,19 @@ def test_page_is_whole_and_holds_the_summary(made):
 def test_page_shows_the_numbers_of_the_summary(made):
     page = Page(made.report.read_text(encoding="utf-8"))
     summary = json.loads(made.summary.read_text())
-    for mode, points in summary["fixed_exit"].items():
-        for point in points:
-            p = point["precision@5"]
-            half = "" if point["layer"] == L else f" ±{50 * (p['high'] - p['low']):.1f}"
-            assert f"{100 * p['mean']:.1f}{half}" in page.cells, mode
-    assert f"{4 - summary['layers_saved']['mat']['0.95']:.2f}" in page.cells
-    assert f"{summary['r2']['mat']['0_4']:.3f}" in page.cells
+    for row in summary["tables"]["precision@5"]:
+        for mode in MODES:
+            half = "" if row["layer"] == L else f" ±{50 * (row[mode]['high'] - row[mode]['low']):.1f}"
+            assert f"{100 * row[mode]['mean']:.1f}{half}" in page.cells, mode
+    (saved,) = [x for x in summary["tables"]["layers_saved"] if (x["mode"], x["Precision@1"]) == ("mat", 0.95)]
+    assert saved["needs"] == pytest.approx(4 - saved["saves"]["mean"])
+    assert {f"{saved['needs']:.2f}", f"{saved['saves']['mean']:.2f}"} <= {*page.cells}
+    assert f"{r2_of(summary, 'mat')[0, 4]:.3f}" in page.cells
+
+
+def r2_of(summary, mode):
+    """By (source, target), what the summary has of r2."""
+    return {(row["source"], row["target"]): row[mode] for row in summary["tables"]["r2"]}
 
 
 def test_summary_holds_the_numbers_of_the_records(made):
@@ -153,17 +159,20 @@ def test_summary_holds_the_numbers_of_the_records(made):
         for key in ("mat", "idln")
     )
     for layer in range(L + 1):
-        point, apart = summary["fixed_exit"]["mat"][layer], summary["mat_minus_id"][layer]
-        assert point["layer"] == apart["layer"] == layer
+        point, apart = (
+            {m: summary["tables"][m][layer][name] for m in (*results.PRECISIONS, "surprisal")}
+            for name in ("mat", "mat - id")
+        )
+        assert {rows[layer]["layer"] for rows in (summary["tables"][m] for m in point)} == {layer}
         hits = [[row[0] in best for row, best in zip(r[layer]["topk"].numpy(), full[:, :5], strict=True)]
                 for r in (mat, identity)]  # fmt: skip
         assert point["precision@5"]["mean"] == pytest.approx(np.mean(hits[0]), abs=1e-6)
         assert apart["precision@5"]["mean"] == pytest.approx(np.mean(hits[0]) - np.mean(hits[1]), abs=1e-6)
         assert point["surprisal"]["mean"] == pytest.approx(float(mat[layer]["surprisal"].mean()), abs=1e-5)
-        known = {k: p for k, p in point.items() if k == "surprisal" or (k != "layer" and layer < L)}
+        known = {k: p for k, p in point.items() if k == "surprisal" or layer < L}
         assert all(p["low"] <= p["mean"] <= p["high"] for p in known.values())
         constant = [
-            *(p for k, p in point.items() if k not in (*known, "layer")),
+            *(p for k, p in point.items() if k not in known),
             *([apart["surprisal"]] * (layer == L)),
         ]
         assert [(p["low"], p["high"]) for p in constant] == [(None, None)] * (4 if layer == L else 0)
@@ -178,7 +187,7 @@ def test_paper_is_quoted_for_the_models_it_names_alone(made):
     assert {claim["paper"] for claim in claims.claims("gpt2", r, None)} == {"every layer"}
     saved = {m: [c for c in claims.claims(m, r, None) if "early exit saves" in c["what"]]
              for m in ("gpt2-medium", "bert-large-uncased")}  # fmt: skip
-    needed = {mode: r.early[mode].layers_needed(0.95) for mode in ("mat", "id")}
+    needed = {mode: L - r.early[mode].saved(0.95, L).mean for mode in ("mat", "id")}
     for of_model in saved.values():
         assert of_model[0]["here"].startswith(f"mat {L - needed['mat']:.1f} ({100 * (L - needed['mat']) / L:.1f}%)")
 
@@ -192,7 +201,7 @@ def test_csv_holds_the_curves_with_their_intervals(made):
     for row, point in zip(early, r.early["mat"].estimates["precision@1"], strict=True):
         numbers = [float(row[name]) if row[name] else None for name in ("value", "low", "high")]
         assert numbers == (pytest.approx(point, abs=1e-5) if float(row["layers"]) < L else [1, None, None])
-    assert {row["metric"] for row in read(made.plot(f"pre_{L}", "csv"))} == set(results.METRICS[:3])
+    assert {row["metric"] for row in read(made.plot(f"pre_{L}", "csv"))} == set(results.PRECISIONS)
 
 
 def test_what_is_missing_alone_is_made(made, capsys):
@@ -225,7 +234,7 @@ def test_page_without_r2_scores_has_no_heat_map(made, tmp_path):
         path.unlink()
     show(files)
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == 7
-    assert json.loads(files.summary.read_text())["r2"] is None
+    assert "r2" not in json.loads(files.summary.read_text())["tables"]
 
 
 def test_scores_that_come_later_are_taken_into_the_page_whenever_that_is_killed(made, tmp_path, monkeypatch, capsys):
@@ -247,7 +256,7 @@ def test_scores_that_come_later_are_taken_into_the_page_whenever_that_is_killed(
         patch.setattr(Outputs, "writing", stopping)
         with pytest.raises(KeyboardInterrupt):
             show(files)
-    assert json.loads(files.summary.read_text())["r2"]
+    assert "r2" in json.loads(files.summary.read_text())["tables"]
     show(files)
     assert files.report.read_bytes() == made.report.read_bytes()
     assert files.summary.read_bytes() == made.summary.read_bytes()
@@ -312,11 +321,11 @@ def test_the_originals_results_reach_what_a_person_reads(written, tmp_path, caps
             share = sum(ours == best for ours, best in zip(topk[:, 0].tolist(), full[:, 0].tolist(), strict=True)) / N
             row = [r for r in rows if (r["metric"], r["mode"], float(r["layers"])) == ("precision@1", mode, layer)]
             assert [float(r["value"]) for r in row] == [pytest.approx(share)]
-            assert summary["fixed_exit"][mode][layer]["precision@1"]["mean"] == pytest.approx(share)
+            assert summary["tables"]["precision@1"][layer][mode]["mean"] == pytest.approx(share)
             assert at[str(layer)][1 + names.index(mode)] == f"{100 * share:.1f}"
-        assert [point["lambda"] for point in summary["early_exit"][mode]] == [0, 0.5, 1]
+        assert [row["lambda"] for row in summary["tables"][f"early_exit_{mode}"]] == [0, 0.5, 1]
         assert f"Early exit with {mode}" in told
-    assert summary["r2"]["id"]["0_4"] == -0.5
+    assert r2_of(summary, "id")[0, 4] == -0.5
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == (4 if "not shown" not in told else 8)
 
 
@@ -329,14 +338,21 @@ def test_scores_by_variance_stand_beside_those_of_the_paper(tmp_path, capsys):
     files = make(tmp_path, r2=r2)
     show(files)
     summary, cells = json.loads(files.summary.read_text()), Page(files.report.read_text(encoding="utf-8")).cells
-    assert (summary["r2"]["id"][f"0_{L}"], summary["r2"]["id_weighted"][f"0_{L}"]) == (-1e60, 0.25)
+    assert (r2_of(summary, "id")[0, L], r2_of(summary, "id_weighted")[0, L]) == (-1e60, 0.25)
     assert cells.count("-1e+60") == 1
     assert cells.count("0.250") >= 2 * L
-    first, second = maps.r2_tables(r2)
-    assert first.rows[0] == ["0", "0.800", "0.500", "0.650", "-0.500", "-1e+60", "-2.5e+59"]
-    assert second.rows[0][4:] == ["0.250"] * 3
+    first, second = map(table.cells, maps.r2_tables(r2))
+    assert first[0] == ["0", "0.800", "0.500", "0.650", "-0.500", "-1e+60", "-2.5e+59"]
+    assert second[0][4:] == ["0.250"] * 3
     csv_rows = maps.r2_heat_maps(r2, "t").data
-    assert csv_rows.header == ["source", "target", "mat", "id", "mat_weighted", "id_weighted"]
+    assert [column.name for column in csv_rows.columns] == [
+        "source",
+        "target",
+        "mat",
+        "id",
+        "mat_weighted",
+        "id_weighted",
+    ]
     assert csv_rows.rows[L - 1] == [0, L, pytest.approx(0.5), -1e60, 0.25, 0.25]
 
 
@@ -346,10 +362,10 @@ def test_a_model_of_one_layer_is_shown_whole(tmp_path):
     show(files)
     summary = json.loads(files.summary.read_text())
     assert summary["layers"] == 1
-    assert [point["layer"] for point in summary["fixed_exit"]["id"]] == [0, 1]
-    assert summary["fixed_exit"]["mat"][1]["precision@1"]["mean"] == 1
+    assert [row["layer"] for row in summary["tables"]["precision@1"]] == [0, 1, "mean"]
+    assert summary["tables"]["precision@1"][1]["mat"]["mean"] == 1
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == 8
-    assert maps.r2_tables(r2)[0].rows == [["0", *["0.500"] * 6]]
+    assert table.cells(maps.r2_tables(r2)[0]) == [["0", *["0.500"] * 6]]
 
 
 @pytest.mark.parametrize("title", ["$x^{ on $y_{", "模型 on \x1b[31m\n", "a$b$c"])
@@ -410,7 +426,7 @@ def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
     assert [tuple(cell) for cell in np.argwhere(drawn)] == sorted([*((i, i) for i in range(L + 1)), *r2["score_mat"]])
     assert mat[0, L] == pytest.approx(0.5)
     assert identity[0, L] == -0.5
-    first = maps.r2_tables(r2)[0].rows[0]
+    first = table.cells(maps.r2_tables(r2)[0])[0]
     assert first == ["0", "-", "0.500", "-", "-", "-0.500", "-"]
 
 
@@ -440,7 +456,7 @@ def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):
     ax = plots.all_figures(r, "t")[f"parts_pre1_{L}"].draw().axes[0]
     assert "half" in [line.get_label() for line in ax.lines]
     assert len({(line.get_color(), str(line._dash_pattern)) for line in ax.lines}) == len(ax.lines) == 5 + 1
-    assert "half" in tables.fixed_exit(r)[0].header
+    assert "half" in [column.name for column in tables.fixed_exit(r)[0].columns]
 
 
 @pytest.mark.parametrize(

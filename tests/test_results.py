@@ -30,14 +30,14 @@ def records(hits, surprisals):
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (17, 40), (40, 40), (2950, 3000)])
 def test_interval_of_a_share_is_scipys_wilson_interval(hits, n):
-    ours = results.proportion(torch.arange(n) < hits)
+    ours = intervals.proportion(torch.arange(n) < hits)
     theirs = scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
     assert ours == pytest.approx((hits / n, theirs.low, theirs.high), abs=1e-7)
 
 
 def test_interval_of_a_mean_is_the_normal_one():
     values = torch.rand(50, generator=torch.Generator().manual_seed(0)) * 7
-    ours = results.average(values)
+    ours = intervals.average(values)
     error = scipy.stats.sem(values.double().numpy())
     low, high = scipy.stats.norm.interval(0.95, loc=values.double().mean().item(), scale=error)
     assert ours == pytest.approx((values.double().mean().item(), low, high), rel=1e-6)
@@ -49,19 +49,19 @@ def test_difference_is_paired_over_the_sentences():
     r = results.summarize(records({"mat": [1, 1, 1, 0, 1, 1], "id": [0, 0, 1, 0, 0, 1]}, surprisals))
     d = np.array([1, 1, 0, 0, 1, 0])
     half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
-    assert r.differences["precision@1"][0] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
-    assert r.differences["precision@1"][2] == (0, None, None)
+    assert r.apart.estimates["precision@1"][0] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
+    assert r.apart.estimates["precision@1"][2] == (0, None, None)
     d = surprisals["mat"].double().numpy() - surprisals["id"].double().numpy()
     half = 1.959964 * d.std(ddof=1) / np.sqrt(6)
-    assert r.differences["surprisal"][1] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
+    assert r.apart.estimates["surprisal"][1] == pytest.approx((d.mean(), d.mean() - half, d.mean() + half))
 
 
 def test_mean_over_layers_leaves_out_the_last_one():
     r = results.summarize(
         records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
     )
-    assert r.mean_over_layers["mat"].mean == 0.75
-    assert r.mean_over_layers["id"].mean == 0.25
+    assert r.fixed["mat"].over_layers["precision@1"].mean == 0.75
+    assert r.fixed["id"].over_layers["precision@1"].mean == 0.25
 
 
 def test_a_file_that_the_original_code_wrote_twice_is_read_once_and_one_of_two_runs_refused():
@@ -69,7 +69,8 @@ def test_a_file_that_the_original_code_wrote_twice_is_read_once_and_one_of_two_r
     again = [{**r, "info": {**r["info"], "mode": {"idln": "id"}.get(r["info"]["mode"], "mat")}} for r in made]
     r = results.summarize(made + again)
     assert r.fixed["id"].layers == [0, 1, 2]
-    assert r.mean_over_layers == results.summarize(made).mean_over_layers
+    for mode, curve in results.summarize(made).fixed.items():
+        assert r.fixed[mode].over_layers == curve.over_layers
     again[1]["topk"] = again[1]["topk"] + 1
     with pytest.raises(Problem, match="two jumps of mat at 1 that differ: keep the file of one run"):
         results.summarize(made + again)
@@ -78,7 +79,7 @@ def test_a_file_that_the_original_code_wrote_twice_is_read_once_and_one_of_two_r
 def test_a_mode_that_lacks_layers_has_no_mean_over_them_and_one_layer_alone_is_none():
     made = records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
     r = results.summarize(made[1:])
-    assert r.mean_over_layers.keys() == {"id"}
+    assert r.whole.keys() == {"id"}
     assert r.change_from(r) == {}
     with pytest.raises(Problem, match="no jumps of several layers"):
         results.summarize(made[:1])
@@ -98,19 +99,26 @@ def test_a_change_is_that_of_other_maps_minus_own_paired_over_the_sentences():
 
 def test_layers_saved_are_those_that_are_not_needed():
     early = {"mat": curve([1, 3], [[0, 1], [1, 1]]), "id": curve([1, 3], [[0, 0], [0, 1]])}
-    saved = results.Results(8, 2, torch.zeros(2), {}, early).layers_saved
-    assert saved["mat"] == pytest.approx({share: 8 - (1 + 2 * (share - 0.5) / 0.5) for share in results.SHARES})
+    saved = results.Results(8, torch.zeros(2, 10), {}, early).saved["layers"]
+    for share in results.SHARES:
+        assert saved["mat"][share] == (pytest.approx(8 - (1 + 2 * (share - 0.5) / 0.5)), None, None)
     assert [*saved["id"].values()] == [None] * 3
+
+
+def needed(curve, share):
+    """Of 8 layers."""
+    saved = curve.saved(share, 8)
+    return saved and 8 - saved.mean
 
 
 def test_layers_needed_by_interpolation():
     half = curve([0, 2, 4], [[0, 0], [0, 1], [1, 1]])
-    assert half.layers_needed(0.75) == 3
-    assert half.layers_needed(0.5) == 2
-    assert curve([0, 2], [[0, 0], [0, 1]]).layers_needed(0.5) == 2  # reached by the last point, and by one before a dip
-    assert curve([0, 1, 3, 4], [[0, 0], [0, 1], [0, 0], [1, 1]]).layers_needed(0.5) == 1
-    assert curve([1, 2], [[0, 0], [0, 1]]).layers_needed(0.9) is None
-    assert curve([1, 2], [[1, 1], [1, 1]]).layers_needed(0.9) == 1
+    assert needed(half, 0.75) == 3
+    assert needed(half, 0.5) == 2
+    assert needed(curve([0, 2], [[0, 0], [0, 1]]), 0.5) == 2  # reached by the last point, and by one before a dip
+    assert needed(curve([0, 1, 3, 4], [[0, 0], [0, 1], [0, 0], [1, 1]]), 0.5) == 1
+    assert needed(curve([1, 2], [[0, 0], [0, 1]]), 0.9) is None
+    assert needed(curve([1, 2], [[1, 1], [1, 1]]), 0.9) == 1
 
 
 def test_one_sentence_has_no_interval():
@@ -118,9 +126,9 @@ def test_one_sentence_has_no_interval():
         results.summarize(records({"mat": [1], "id": [0]}, dict.fromkeys(("mat", "id"), torch.ones(1))))
     of_one = records({"mat": [1, 0, 1], "id": [0, 0, 1]}, dict.fromkeys(("mat", "id"), torch.ones(3)))
     with pytest.raises(Problem, match="1 sentence, expected at least 2"):  # whatever the number of its positions
-        results.summarize(results.of_sentences(of_one, torch.tensor([7, 7, 7])))
-    of_two = results.summarize(results.of_sentences(of_one, torch.tensor([7, 7, 9])))
-    assert all(mean.low < mean.high for mean in of_two.mean_over_layers.values())
+        results.summarize([of_one[0] | {"sentence_numbers": torch.tensor([7, 7, 7])}, *of_one[1:]])
+    of_two = results.summarize([of_one[0] | {"sentence_numbers": torch.tensor([7, 7, 9])}, *of_one[1:]])
+    assert all(p.low < p.high for p in (x.over_layers["precision@1"] for x in of_two.fixed.values()))
 
 
 def test_means_that_are_the_same_for_any_sentences_have_no_interval():
@@ -143,29 +151,25 @@ def test_means_that_are_the_same_for_any_sentences_have_no_interval():
     first, all_run = r.early["mat"].estimates["precision@1"]
     assert first.low < first.high
     assert all_run == (1, None, None)
-    assert {metric: apart[2] for metric, apart in r.differences.items()} == dict.fromkeys(
-        results.METRICS, (0, None, None)
+    apart = r.apart.estimates
+    assert {metric: points[2] for metric, points in apart.items()} == dict.fromkeys(
+        r.fixed["mat"].values, (0, None, None)
     )
-    assert r.differences["precision@1"][0].low < r.differences["precision@1"][0].high
+    assert apart["precision@1"][0].low < apart["precision@1"][0].high
 
 
 def test_of_one_sentence_in_the_half_that_is_shown_no_schedule_is_chosen():
     """Of three sentences the second; of its two positions there is no more to say than of one."""
     n, of = 6, torch.arange(3).repeat_interleave(2)
     full = torch.arange(n)[:, None] * 100 + torch.arange(10)
-    made = [
-        {"info": {"type": "schedule", "first": first, "blocks": 1, "jumps": 1, "schedule": ((0, 1),)},
-         "layers_processed": 1.0, "topk": full, "surprisal": torch.ones(n)}
-        for first in ("blocks", "jumps")
-    ]  # fmt: skip
+    made = {("blocks", 1, 1): ((0, 1),), ("jumps", 1, 1): ((0, 1),)}
     direct = torch.ones(3, n, dtype=torch.bool)
-    assert [j.first for j in alternation.judge(made, full, direct, of)] == ["blocks", "jumps"]
+    assert [j.first for j in alternation.judge(made, full[None], full, direct, of)] == ["blocks", "jumps"]
     five = torch.arange(5).repeat_interleave(2)[:n]
-    assert [j.first for j in alternation.judge(made, full, direct, five)] == ["blocks", "jumps"]
+    assert [j.first for j in alternation.judge(made, full[None], full, direct, five)] == ["blocks", "jumps"]
     four = torch.tensor([0, 1, 1, 2, 3, 3])
-    assert [j.first for j in alternation.judge(made, full, direct, four)] == ["blocks", "jumps", "chosen"]
-    whole = [{**made[0], "info": {**made[0]["info"], "schedule": ()}, "layers_processed": 2.0}]
-    (all_blocks,) = alternation.judge(whole, full, direct, of)
+    assert [j.first for j in alternation.judge(made, full[None], full, direct, four)] == ["blocks", "jumps", "chosen"]
+    (all_blocks,) = alternation.judge({("blocks", 1, 1): ()}, full[None], full, direct, of)
     assert (all_blocks.precision, all_blocks.difference) == ((1, None, None), (0, None, None))
 
 
@@ -173,18 +177,20 @@ def test_intervals_with_several_positions_a_sentence_are_by_sentence():
     """Of equal positions they are those of the sentences; of independent ones about those of the positions."""
     g = torch.Generator().manual_seed(0)
     values, of = torch.randn(400, generator=g), torch.arange(400).repeat_interleave(3)
-    alike = results.average(values.repeat_interleave(3), of)
-    assert alike == pytest.approx(results.average(values), abs=1e-7)
+    alike = intervals.average(values.repeat_interleave(3), of)
+    assert alike == pytest.approx(intervals.average(values), abs=1e-7)
     hits = values > 0.5
-    assert results.proportion(hits.repeat_interleave(3), of) == pytest.approx(results.proportion(hits), abs=2e-4)
+    assert intervals.proportion(hits.repeat_interleave(3), of) == pytest.approx(intervals.proportion(hits), abs=2e-4)
     free = torch.randn(3 * 4000, generator=g)
     of = torch.arange(4000).repeat_interleave(3)
-    ours, single = results.average(free, of), results.average(free)
+    ours, single = intervals.average(free, of), intervals.average(free)
     assert ours.high - ours.low == pytest.approx(single.high - single.low, rel=0.05)
-    third = results.proportion(torch.tensor([True, False, False] * 39), torch.arange(39).repeat_interleave(3))
-    assert third == pytest.approx(results.proportion(torch.arange(39) < 13))  # the same in each tells no more than that
-    nothing = results.proportion(torch.ones(30, dtype=torch.bool), torch.arange(10).repeat_interleave(3))
-    assert nothing == results.proportion(torch.ones(10, dtype=torch.bool))
+    third = intervals.proportion(torch.tensor([True, False, False] * 39), torch.arange(39).repeat_interleave(3))
+    assert third == pytest.approx(
+        intervals.proportion(torch.arange(39) < 13)
+    )  # the same in each tells no more than that
+    nothing = intervals.proportion(torch.ones(30, dtype=torch.bool), torch.arange(10).repeat_interleave(3))
+    assert nothing == intervals.proportion(torch.ones(10, dtype=torch.bool))
 
 
 def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
@@ -198,7 +204,7 @@ def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
         sizes = torch.randint(1, 5, (150,), generator=g)
         of = torch.arange(150).repeat_interleave(sizes)
         values = torch.randn(150, generator=g)[of] + 0.5 * torch.randn(len(of), generator=g)
-        found = results.average(values, of)
+        found = intervals.average(values, of)
         means.append(found.mean)
         widths.append((found.high - found.low) / 2 / intervals.Z)
     assert np.mean(widths) == pytest.approx(np.std(means), rel=0.1)
@@ -210,7 +216,7 @@ def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
 def test_the_interval_by_sentence_is_that_of_the_sentences_means():
     """Three sentences of two positions, by SciPy."""
     values, of = torch.tensor([1.0, 3.0, 4.0, 4.0, 9.0, 11.0]), torch.arange(3).repeat_interleave(2)
-    found, error = results.average(values, of), scipy.stats.sem([2.0, 4.0, 10.0])
+    found, error = intervals.average(values, of), scipy.stats.sem([2.0, 4.0, 10.0])
     assert (found.low, found.high) == pytest.approx((found.mean - 1.959964 * error, found.mean + 1.959964 * error))
 
 
@@ -222,9 +228,8 @@ def test_the_best_constant_is_chosen_on_the_other_half_of_the_sentences():
     full[1::2, 0] = torch.tensor([9, 9, 9, 7, 7, 3])
     full[:, 4] = 1
     full[:8, 9] = 2
-    r = results.Results(2, n, full[:, 0], {}, {}, None, full)
+    r = results.Results(2, full, {}, {})
     assert r.floor["precision@1"].mean == pytest.approx((1 + 2) / 12)  # one 9 among the even, two 7 among the odd
     assert r.floor["precision@5"].mean == r.floor["precision@10"].mean == 1
-    twice = results.Results(2, 2 * n, full.repeat_interleave(2, 0)[:, 0], {}, {}, torch.arange(n).repeat_interleave(2),
-                            full.repeat_interleave(2, 0))  # fmt: skip
+    twice = results.Results(2, full.repeat_interleave(2, 0), {}, {}, torch.arange(n).repeat_interleave(2))
     assert twice.floor["precision@1"].mean == pytest.approx(r.floor["precision@1"].mean)

@@ -14,13 +14,13 @@ from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
 from played_device import PLAYED, Device
 
 import config
-from shortcut import Problem, early_exit, predictions, representations, results
+from shortcut import Problem, early_exit, representations, results
 from shortcut.approximation import MODES
 from shortcut.files import beside, formats, manifest, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import partial, stages, steps
-from shortcut.show import report, tables
+from shortcut.run import evaluation, partial, stages, steps
+from shortcut.show import report, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = (
@@ -104,7 +104,7 @@ def test_every_file_of_the_design_is_there(made):
     pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
     expected = [
         made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores,
-        made.results, made.gaps, made.lens, made.schedules, made.quality,
+        made.results, made.predictions, made.quality,
         *(made.matrix(i, j) for i, j in pairs),
         *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)), made.submodules,
         *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)), made.summary, made.report,
@@ -196,8 +196,10 @@ def test_the_originals_tokens_and_matrices_lead_to_the_same_page(made, tmp_path,
     assert capsys.readouterr().out.count("no manifest entry") == 2
     ours, theirs = (json.loads(names.summary.read_bytes()) for names in (made, there))
     for summary in (ours, theirs):  # that they fitted themselves only their manifest says, and how surely
-        summary.pop("warnings")
-        summary["lenses"] = {key: x for key, x in summary["lenses"].items() if key not in ("costs", "halves")}
+        summary.pop("warnings", None)
+        summary["tables"] = {
+            k: x for k, x in summary["tables"].items() if k not in ("costs_of_maps", "halves", "quality_of_maps")
+        }
     assert theirs == ours
     assert "not fitted here" in there.report.read_text(encoding="utf-8")
     for path in made.plots(*(f"{name}_{LAYERS}" for name in FIGURES if name != "maps")):
@@ -292,7 +294,7 @@ def test_every_script_tells_its_settings_and_what_it_wrote(made, tmp_path, gpt2_
 
 def test_a_model_that_works_between_its_blocks_has_no_alternation(made, gpt2_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
-    (tmp_path / made.relative(made.schedules)).unlink()
+    (tmp_path / made.relative(made.predictions)).unlink()
     monkeypatch.setattr(Model, "is_chain", False)
     said = problem(capsys, "add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     assert said.endswith("works between its blocks, which no jump can take in: set SCHEDULES = False")
@@ -300,7 +302,7 @@ def test_a_model_that_works_between_its_blocks_has_no_alternation(made, gpt2_fol
 
 def test_tables_hold_the_numbers_of_the_records(made):
     r = results.summarize(formats.load_results(made.results))
-    text = tables.text([*tables.fixed_exit(r), *tables.early_exit(r)])
+    text = table.text([*tables.fixed_exit(r), *tables.early_exit(r)])
     assert f"{100 * r.fixed['mat'].estimates['precision@1'][0].mean:.1f} ±" in text
     assert "mat - id" in text
     assert "95%" in text
@@ -462,7 +464,7 @@ def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
     assert told.count("with the maps of either corpus") == 2
     row = next(line for line in told.splitlines() if line.split()[:1] == ["mat"])
     assert row.split()[1::2] == [f"{own:.1f}", f"{other:.1f}", f"{other - own:+.1f}"]
-    change = json.loads(there.summary.read_text())["change_from_own_matrices"]["mat"]["mean"]
+    change = json.loads(there.summary.read_text())["tables"]["change"][0]["change"]["mean"]
     assert change == pytest.approx((other - own) / 100, abs=1e-5)
     assert "with the maps of either corpus" in there.report.read_text()
     message = problem(capsys, "add_results", *model, "--dataset", "words", "--matrices-from", "nowhere")
@@ -480,7 +482,7 @@ def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_p
     assert "run add_results.py without --matrices-from too" in capsys.readouterr().out
 
 
-def test_gaps_and_schedules_of_another_run_than_the_results_are_not_shown(made, gpt2_folder, tmp_path, capsys):
+def test_predictions_of_another_run_than_the_results_are_not_shown(made, gpt2_folder, tmp_path, capsys):
     """Results of other code stand by themselves, whatever lies beside them; ours not made alike are refused."""
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
     files = Names(tmp_path, made.model, "words")
@@ -488,9 +490,9 @@ def test_gaps_and_schedules_of_another_run_than_the_results_are_not_shown(made, 
     manifest_file = files.experiment / "manifest.json"
     whole = json.loads(manifest_file.read_text(encoding="utf-8"))
     other = json.loads(manifest_file.read_text(encoding="utf-8"))
-    other["files"][files.gaps.name]["settings"]["tau"] = 5.0
+    other["files"][files.predictions.name]["settings"]["tau"] = 5.0
     manifest_file.write_text(json.dumps(other), encoding="utf-8")
-    assert "gaps.pickle was made with other settings (tau was 5.0" in problem(capsys, "plot_results", *options)
+    assert "predictions.pickle was made with other settings (tau was 5.0" in problem(capsys, "plot_results", *options)
     del whole["files"][files.results.name]
     manifest_file.write_text(json.dumps(whole), encoding="utf-8")
     run("plot_results", *options, "--force")
@@ -501,11 +503,11 @@ def test_gaps_and_schedules_of_another_run_than_the_results_are_not_shown(made, 
 
 def test_the_curve_over_all_lambda_passes_through_the_records_of_the_grid(made):
     r = results.summarize(formats.load_results(made.results))
-    tau, positions, gaps, _ = beside.load_gaps(made.gaps, r.n, LAYERS)
+    kept = beside.load_predictions(made.predictions, r.n, LAYERS)
     assert r.early.keys() == {"id", "mat"}
     for mode, curve in r.early.items():
         assert len(curve.lambdas) == len(config.LAMBDAS[mode])
-        exits = early_exit.exits(gaps[mode], positions, tau, r.fixed[mode].values["precision@1"])
+        exits = early_exit.exits(kept.modes[mode]["gap"], kept.positions, kept.tau, r.fixed[mode].values["precision@1"])
         lambdas, layers, precision, _ = exits.along()
         for lam, processed, hits in zip(curve.lambdas, curve.layers, curve.values["precision@1"], strict=True):
             k = int((lambdas <= lam).sum()) - 1
@@ -518,44 +520,42 @@ def test_the_share_of_sentences_whose_best_two_tokens_tie_is_told_of_above_half_
     """Of 200 sentences, at the layer and in the mode that have most."""
     said, gap = [], torch.rand(LAYERS + 1, 200) + 0.1
     gap[1, :ties] = 0
-    topk, surprisal = torch.zeros(LAYERS + 1, 200, 10, dtype=torch.int64), torch.zeros(LAYERS + 1, 200)
-    found = {
-        "id": predictions.Predictions(topk, surprisal, gap + 1),
-        "mat": predictions.Predictions(topk, surprisal, gap),
-    }
     held = type("Held", (), {"__init__": lambda self, x: setattr(self, "tensor", lambda: x)})
-    gathered = lambda work, model, tokenized, compute, of: {name: held(x) for name, x in compute(None).items()}  # noqa: E731
-    monkeypatch.setattr(steps, "_gather", gathered)
-    steps.judged(type("Work", (), {"say": said.append}), None, None, lambda _: found)
+    tables = {"topk": torch.zeros(LAYERS + 1, 200, 10, dtype=torch.int64), "surprisal": torch.zeros(LAYERS + 1, 200)}
+    found = {"id": tables | {"gap": gap + 1}, "mat": tables | {"gap": gap}}
+    named = {f"{mode} {name}": held(x) for mode, tables in found.items() for name, x in tables.items()}
+    monkeypatch.setattr(steps, "gather", lambda *_: named)
+    evaluation._judge(type("Work", (), {"say": said.append}), None, None, None, None)
     assert len(said) == (told is not None)
     assert told is None or told in said[0]
 
 
-def test_net_saving_is_for_one_token_and_for_all_and_files_without_the_tokens_of_each_sentence_have_none(
-    made, gpt2_folder, tmp_path, capsys
-):
-    """Such files were written before, with the mean of the tokens."""
-    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
-    there = Names(tmp_path, made.model, "words")
-    *_, costs = beside.load_gaps(there.gaps, 40, LAYERS)
-    assert costs["tokens"].equal(formats.load_tokenized(there.tokenized("val")).positions + 1)
-    assert json.loads(there.summary.read_bytes())["layers_saved_net"].keys() == {"token", "sentence"}
-    mean = costs["tokens"].double().mean().item()
-    assert json.loads(there.summary.read_bytes())["costs"]["tokens"] == pytest.approx(mean)
-    value = formats.load(there.gaps)
-    with store.replacing(there.gaps) as file:
-        store.dump(file, value | {"costs": costs | {"tokens": mean}})
-    entries = manifest.load(there.experiment)
-    entries[there.gaps.name]["sha256"] = manifest.sha256(there.gaps)
-    manifest.save(there.experiment, entries)
-    capsys.readouterr()
-    run("plot_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--force")
-    said = capsys.readouterr().out
-    assert "gaps.pickle lacks the tokens of each sentence, for net saving: {add,bert_add}_results.py --force" in said
-    assert "saved net" not in said
-    assert "over all lambda, with 95% intervals" in said
-    for costs in ({**value["costs"], "block": 0.0}, {**value["costs"], "tokens": torch.zeros(40, dtype=torch.int64)}):
-        with store.replacing(there.gaps) as file:
-            store.dump(file, value | {"costs": costs})
-        with pytest.raises(Problem, match=r"gaps.pickle: costs are not block, .* numbers above 0 and int64"):
-            beside.load_gaps(there.gaps, 40, LAYERS)
+def test_net_saving_is_for_one_token_and_for_all(made):
+    summary = json.loads(made.summary.read_bytes())
+    rows = summary["tables"]["layers_saved"]
+    assert {name for row in rows for name in row if name.startswith("net")} == {"net, token", "net, sentence"}
+    positions = formats.load_tokenized(made.tokenized("val")).positions
+    costs = beside.load_predictions(made.predictions, 40, LAYERS).costs
+    assert costs.tokens.equal(positions + 1)
+    assert summary["costs"]["tokens"] == pytest.approx(costs.tokens.double().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [("costs", {"block": 0.0}, "numbers that are not above 0"), ("tau", "4", "expected masked"),
+     ("costs", {"tokens": torch.zeros(40, dtype=torch.int64)}, "numbers that are not above 0"),
+     ("positions", torch.zeros(39, dtype=torch.int64), r"positions is int64 \[39\], expected int64 \[40\]"),
+     ("actual", torch.full((40,), -2), "actual holds numbers below -1"),
+     ("modes", {"id": {}}, "expected by mode gap, kl, entropy, cross-entropy"),
+     ("schedules", {("r2", 1, 1): ((1, 0),)}, "no jumps among 3 layers"),
+     ("schedules", {("best", 1, 1): ()}, "another key"),
+     ("topk", torch.zeros(1, 40, 10, dtype=torch.int64), "topk is"), ("more", 1, "expected a dict with masked")],
+)  # fmt: skip
+def test_predictions_that_do_not_fit_are_refused_in_one_line(made, tmp_path, field, value, told):
+    whole = formats.load(made.predictions)
+    if field == "costs":
+        value = whole["costs"] | value
+    with store.replacing(tmp_path / "x_predictions.pickle") as file:
+        store.dump(file, whole | {field: value})
+    with pytest.raises(Problem, match=rf"x_predictions.pickle: .*{told}"):
+        beside.load_predictions(tmp_path / "x_predictions.pickle", 40, LAYERS)

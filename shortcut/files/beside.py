@@ -1,5 +1,6 @@
-"""What stands in files of its own, since others keep the original's layout: schedules, gaps, quality of the maps."""
+"""Readers and writers of result files that the original code does not have: predictions, quality of the maps."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,92 +10,76 @@ from shortcut import Problem
 from shortcut.files import store
 from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, tensor
 from shortcut.files.formats import load
-from shortcut.files.unpickle import load_all
-from shortcut.predictions import LENS, TOP, Predictions
+from shortcut.metrics import LENS
+from shortcut.predictions import TOP, Costs, Evaluation
 
-LENSES = ("id", "mat")  # the modes that read out a state as it is or after one map: they exit early, and are lenses
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
-COSTS = ("block", "read_out", "matrix", "tokens")  # as `early_exit.Costs`, `tokens` last
 
 
-def load_schedules(path: Path, n: int, L: int) -> list[dict[str, Any]]:
-    """The records of the schedules of add_results.py, of n sentences and L layers."""
-    records = []
-    for k, value in enumerate(load_all(path)):
-        with inside(f"{path}: record {k}"):
-            info = value.get("info") if isinstance(value, dict) else None
-            fits = isinstance(info, dict) and info.get("first") in ("blocks", "jumps", "r2")
-            fits = fits and all(type(info.get(name)) is int for name in ("blocks", "jumps"))
-            expect(fits, "has another info, expected first (blocks, jumps or r2), blocks and jumps")
-            layers, schedule = [0], info.get("schedule")
-            for jump in schedule if type(schedule) is tuple else [None]:
-                pair = type(jump) is tuple and [*map(type, jump)] == [int, int]
-                expect(pair and layers[-1] <= jump[0] < jump[1] <= L, f"its schedule is no jumps among {L} layers")
-                layers += jump
-            run = L - sum(layers[2::2]) + sum(layers[1::2])
-            topk, surprisal = tensor(value.get("topk")), tensor(value.get("surprisal"))
-            expect(is_tensor(topk, torch.int64, (n, TOP)), f"topk is {got(topk)}, expected int64 [{n}, {TOP}]")
-            fits = is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
-            expect(fits, f"surprisal is {got(surprisal)}, expected float32 [{n}], all of it finite")
-            records.append({"info": info, "layers_processed": float(run), "topk": topk, "surprisal": surprisal})
-    return records
+def predictions_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """The dict that add_results.py writes: the fields of `Evaluation`, the costs as a dict."""
+    return vars(evaluation) | {"costs": vars(evaluation.costs)}
 
 
-def gaps_dict(
-    judged: dict[str, Predictions], positions: torch.Tensor, tau: float, costs: dict[str, Any]
-) -> dict[str, Any]:
-    """What is kept of early exits: `tau`, `positions` int64 [n], `costs`, and by mode the gaps, float32 [L + 1, n]."""
-    of = {mode: judged[mode].gap for mode in LENSES if mode in judged}
-    return {"tau": tau, "positions": positions, "costs": costs, **of}
-
-
-def load_gaps(path: Path, n: int, L: int) -> tuple[float, torch.Tensor, dict[str, torch.Tensor], dict[str, Any] | None]:
-    """Read a file of `gaps_dict`: tau, positions, the gaps by mode, of n sentences and L layers, and the costs.
-
-    The costs are None in files of before, which lack them or the tokens of each sentence.
-    """
+def load_predictions(path: Path, n: int, L: int) -> Evaluation:
+    """Read a file of `predictions_dict`, for n sentences and L layers."""
     value = load(path)
     with inside(path):
-        expect(isinstance(value, dict) and is_finite(value.get("tau")), f"holds {got(value)}, expected tau and gaps")
-        positions = tensor(value.get("positions"))
-        fits = is_tensor(positions, torch.int64, (n,)) and int(positions.min()) >= 0
-        expect(fits, f"positions is {got(positions)}, expected int64 [{n}]")
-        of = {mode: tensor(value[mode]) for mode in LENSES if mode in value}
-        for mode, gaps in of.items():
-            fits = is_tensor(gaps, torch.float32, (L + 1, n)) and gaps.isfinite().all()
-            expect(fits, f"{mode} is {got(gaps)}, expected float32 [{L + 1}, {n}], all of it finite")
-        costs = value.get("costs")
-        if costs is not None:
-            fits = isinstance(costs, dict) and costs.keys() == {*COSTS}
-            *numbers, tokens = (tensor(costs[name]) for name in COSTS) if fits else [None]
-            fits = fits and all(is_finite(x) and x > 0 for x in numbers)
-            fits = fits and (is_finite(tokens) or (is_tensor(tokens, torch.int64, (n,)) and int(tokens.min()) > 0))
-            expect(fits, f"costs are not {', '.join(COSTS)}: numbers above 0 and int64 [{n}]")
-            costs = None if is_finite(tokens) else costs | {"tokens": tokens}  # of before: their mean
-    return float(value["tau"]), positions, of, costs
+        x = _fields(value, Evaluation)
+        expect(type(x["masked"]) is bool and is_finite(x["tau"]), "expected masked (bool) and tau (a number)")
+        for name, least in (("positions", 0), ("actual", -1)):
+            x[name] = _tensor(name, x[name], torch.int64, n)
+            expect(x[name].min() >= least, f"{name} holds numbers below {least}")
+        costs = _fields(x["costs"], Costs, "costs: ")
+        costs["tokens"] = _tensor("tokens of costs", costs["tokens"], torch.int64, n)
+        fits = all(is_finite(cost) and cost > 0 for name, cost in costs.items() if name != "tokens")
+        expect(fits and costs["tokens"].min() > 0, "costs holds numbers that are not above 0")
+        x |= {"costs": Costs(**costs), "modes": _modes(x["modes"], x["actual"], L)}
+        distinct = _distinct(x["schedules"], L)
+        x["topk"] = _tensor("topk", x["topk"], torch.int64, distinct, n, TOP)
+        x["surprisal"] = _tensor("surprisal", x["surprisal"], torch.float32, distinct, n)
+    return Evaluation(**x)
 
 
-def lens_dict(judged: dict[str, Predictions], actual: torch.Tensor) -> dict[str, Any]:
-    """What is kept of modes as lenses: `actual` (see `tokens.actual`), and by mode those of `LENS`, [L + 1, n]."""
-    of = {mode: judged[mode].lens for mode in LENSES if mode in judged}
-    return {"actual": actual, **{mode: {name: x[..., k] for k, name in enumerate(LENS)} for mode, x in of.items()}}
+def _fields(value: Any, kind: type, place: str = "") -> dict[str, Any]:
+    names = [field.name for field in fields(kind)]
+    fits = isinstance(value, dict) and value.keys() == {*names}
+    expect(fits, f"{place}got {got(value)}, expected a dict with {', '.join(names)}")
+    return dict(value)
 
 
-def load_lens(path: Path, n: int, L: int) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
-    """Read a file of `lens_dict`: the tokens, and by mode its metrics; the cross-entropy is nan where there is none."""
-    value, found = load(path), {}
-    with inside(path):
-        actual = tensor(value.get("actual")) if isinstance(value, dict) else None
-        expect(is_tensor(actual, torch.int64, (n,)), f"actual is {got(actual)}, expected int64 [{n}]")
-        for mode in LENSES:
-            of = value.get(mode)
-            expect(isinstance(of, dict) and of.keys() == {*LENS}, f"{mode} is {got(of)}, expected {', '.join(LENS)}")
-            found[mode] = {name: tensor(x) for name, x in of.items()}
-            for name, x in found[mode].items():
-                fits = is_tensor(x, torch.float32, (L + 1, n))
-                fits = fits and (x[:, actual >= 0] if name == LENS[-1] else x).isfinite().all()
-                expect(fits, f"{name} of {mode} is {got(x)}, expected float32 [{L + 1}, {n}], all of it finite")
-    return actual, found
+def _tensor(name: str, value: Any, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    value = tensor(value)
+    fits = is_tensor(value, dtype, shape) and (not value.is_floating_point() or value.isfinite().all())
+    expect(fits, f"{name} is {got(value)}, expected {str(dtype)[6:]} {[*shape]}, all of it finite")
+    return value
+
+
+def _modes(value: Any, actual: torch.Tensor, L: int) -> dict[str, dict[str, torch.Tensor]]:
+    """By mode the gap and the metrics of lenses; a cross-entropy is nan where no token is there."""
+    fits = isinstance(value, dict) and all(isinstance(x, dict) and x.keys() == {"gap", *LENS} for x in value.values())
+    expect(fits, f"modes is {got(value)}, expected by mode gap, {', '.join(LENS)}")
+    found = {mode: {name: tensor(x) for name, x in tables.items()} for mode, tables in value.items()}
+    for mode, tables in found.items():
+        for name, x in tables.items():
+            expect(is_tensor(x, torch.float32, (L + 1, len(actual))), f"{name} of {mode} is {got(x)}")
+            there = x[:, actual >= 0] if name == "cross-entropy" else x
+            expect(there.isfinite().all(), f"{name} of {mode} holds numbers that are not finite")
+    return found
+
+
+def _distinct(schedules: Any, L: int) -> int:
+    """The number of distinct schedules, each checked."""
+    expect(isinstance(schedules, dict), f"schedules is {got(schedules)}, expected a dict")
+    for key, schedule in schedules.items():
+        fits = type(key) is tuple and [*map(type, key)] == [str, int, int] and key[0] in ("blocks", "jumps", "r2")
+        expect(fits, "schedules has another key, expected (blocks, jumps or r2; int; int)")
+        layers = [0]
+        for jump in schedule if type(schedule) is tuple else [None]:
+            pair = type(jump) is tuple and [*map(type, jump)] == [int, int]
+            expect(pair and layers[-1] <= jump[0] < jump[1] <= L, f"a schedule is no jumps among {L} layers")
+            layers += jump
+    return len({*schedules.values()})
 
 
 def load_quality(path: Path) -> dict[str, dict[Any, Any]]:

@@ -35,9 +35,7 @@ class Names:
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
             quality=experiment / f"{judged}_maps.json",  # how good the maps are
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
-            gaps=experiment / f"{judged}_gaps.pickle",  # of early exit, at every layer
-            lens=experiment / f"{judged}_lens.pickle",  # what id and mat are as lenses: KL, entropy, cross-entropy
-            schedules=experiment / f"{judged}_schedules.pickle",  # predictions of alternated blocks and jumps
+            predictions=experiment / f"{judged}_predictions.pickle",  # gaps, metrics of lenses, schedules
             summary=experiment / f"{judged}_summary.json",  # their numbers, with intervals
             report=experiment / f"{judged}_report.html",  # the page that shows all figures and tables
         )

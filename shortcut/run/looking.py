@@ -22,6 +22,7 @@ from shortcut.models import Model
 from shortcut.run import loading, showing, steps
 from shortcut.run.script import Work
 from shortcut.show import plots, tables
+from shortcut.show.table import text
 
 COLUMNS = ("line", "word", "token", "start", "end", "text", "lens", "layer", "nats", "bits")
 
@@ -49,8 +50,8 @@ def look_inside(work: Work) -> None:
         figure = f"sentence_{slug(sentence)}{others}"
         made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}
         with work.outputs(jumps, work.files.own_kind.plots(figure), **made_with, **fingerprints) as outputs:
-            showing.draw(work, outputs, {figure: plots.sentence_grid(grid, work.files.own_kind.title)})
-        work.say(f"{tables.text(tables.grids(grid))}\n\n{grid.in_words()}")
+            showing.draw(outputs, {figure: plots.sentence_grid(grid, work.files.own_kind.title)})
+        work.say(f"{text(tables.grids(grid))}\n\n{grid.in_words()}")
 
 
 def asked(text_or_file: str) -> list[str]:

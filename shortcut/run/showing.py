@@ -1,26 +1,24 @@
-"""What is shown of scores and results once they are there: figures, tables, the page, one sentence."""
+"""Shows scores and results: figures, tables and the page."""
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from shortcut import Problem, alternation, early_exit, results
-from shortcut.approximation import mode_of
+from shortcut import Problem, results
 from shortcut.comparison import Comparison
 from shortcut.files import beside, formats, store
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
 from shortcut.linear import KINDS, LEAST_SQUARES
-from shortcut.results import SAME, Results
-from shortcut.run import stages
+from shortcut.results import Results
+from shortcut.run import evaluation
 from shortcut.run.script import Work
-from shortcut.show import lenses as maps_side_by_side
-from shortcut.show import maps, report, tables
+from shortcut.show import claims, maps, plots, report, tables
 from shortcut.show.canvas import Plot
+from shortcut.show.table import text, to_json
 
 
-def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
+def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
     """Write those files of the figures, by name, that are still to do."""
     for path in outputs.todo:
         if plot := figures.get(path.stem):
@@ -29,95 +27,61 @@ def draw(work: Work, outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
-    """Draw what is stored of r2 and of how good the maps are, if that is to do, and print the tables."""
-    r2, quality, title = (
-        formats.load_r2(work.files.r2_scores),
-        beside.load_quality(work.files.quality),
-        work.files.title,
-    )
-    figures = {
-        f"r2_scores_{work.L}": maps.r2_heat_maps(r2, title),
-        f"maps_{work.L}": maps.quality_figure(quality, title),
-    }
-    draw(work, outputs, figures)
-    work.say("\n".join([tables.text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
+    """Draw the stored r2 and the quality of the maps, if that is to do, and print their tables."""
+    r2, quality = formats.load_r2(work.files.r2_scores), beside.load_quality(work.files.quality)
+    heat_maps, quality_figure = maps.r2_heat_maps(r2, work.files.title), maps.quality_figure(quality, work.files.title)
+    draw(outputs, {f"r2_scores_{work.L}": heat_maps, f"maps_{work.L}": quality_figure})
+    work.say("\n".join([text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
 
 
-def warnings(work: Work, r: Results | None = None) -> list[str]:
-    """The warnings that the fits of the maps at work printed, and of the other kinds that the results show."""
-    others = [files for files in work.files.others("lens") if r and r.lenses and files.kind in r.lenses.costs]
-    found = [(f.kind, entry) for f in [work.files, *others] for entry in work.provenance.entries(f.matrices).values()]
+def warnings(work: Work, compared: list[Names] | None = None) -> list[str]:
+    """The warnings that were printed when the maps at work, and those compared with them, were fitted."""
+    shown = [work.files, *(files for files in compared or () if files.kind != LEAST_SQUARES)]
+    found = [(f.kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
     told = [f"{kind} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
     return [*dict.fromkeys(told)]
 
 
-def load_results(work: Work) -> Results:
-    """What add_results.py found, checked against its entry before it is read."""
-    path = work.require(work.files.results)
-    work.provenance.check([path], work.say)
-    records = formats.load_results(path)
-    if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
-        work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
-    r = with_schedules(work, with_gaps(work, results.summarize(records)))
-    return with_lenses(work, r)
+def draw_results(work: Work, r: Results, c: Comparison | None, compared: list[Names]) -> dict[str, Plot]:
+    """Draw all figures of the results and of the map kinds side by side."""
+    files, figures, lenses = work.files, plots.all_figures(r, work.files.title), {}
+    with work.outputs(inputs(work, [files]), files.plots(*figures)) as outputs:
+        draw(outputs, figures)
+    if c:  # drawn anew if a map kind has come since, or is another
+        lenses = plots.lens_figures(c, r.n_layers, files.title)
+        with work.outputs(inputs(work, compared), files.plots(*lenses), renew=True) as outputs:
+            draw(outputs, lenses)
+    return figures | lenses
 
 
-def _is_of_results(work: Work, path: Path) -> bool:
-    """True if a file was made in the same run as the results, or in one like it."""
-    keys = [(work.provenance.entry(made) or {}).get("key") for made in (path, work.files.results)]
-    if not path.exists() or None in keys:
-        return False
-    work.provenance.check([path], work.say)
-    return keys[0] == keys[1]
+def inputs(work: Work, shown: list[Names]) -> list[Path]:
+    """The files that results are loaded from."""
+    there = [files for files in shown if evaluation.has_predictions(work, files)]
+    return [*(files.results for files in shown), *(files.predictions for files in there)]
 
 
-def with_gaps(work: Work, r: Results) -> Results:
-    """The results, with the early exits at all lambda where the gaps stand beside them."""
-    if not _is_of_results(work, path := work.files.gaps):
-        return r
-    tau, positions, gaps, costs = beside.load_gaps(path, r.n, r.n_layers)
-    hits = {mode: curve.values["precision@1"] for mode, curve in r.fixed.items() if len(curve.layers) == r.n_layers + 1}
-    exits = {mode: early_exit.exits(gaps[mode], positions, tau, hits[mode]) for mode in gaps if mode in hits}
-    early = {mode: replace(curve, exits=exits.get(mode)) for mode, curve in r.early.items()}
-    if not costs:
-        work.say(f"{path.name} lacks the tokens of each sentence, for net saving: {{add,bert_add}}_results.py --force")
-    return replace(r, early=early, costs=costs and early_exit.Costs(**costs), masked=work.masked)
-
-
-def with_schedules(work: Work, r: Results) -> Results:
-    """The results, with the schedules that were judged beside them."""
-    if not _is_of_results(work, path := work.files.schedules) or "mat" not in r.fixed:
-        return r
-    kept, direct = beside.load_schedules(path, r.n, r.n_layers), r.fixed["mat"].values["precision@1"]
-    return replace(r, alternation=alternation.judge(kept, r.full, direct, r.of))
-
-
-def with_lenses(work: Work, r: Results) -> Results:
-    """The results with all kinds of maps that were judged on the same sentences side by side, id and mat first."""
-    if work.kind != LEAST_SQUARES or not _is_of_results(work, work.files.lens):
-        return r
-    values, costs, halves = {}, {}, {}
-    own = [work.files.results, work.files.lens]
-    others = {files.kind: files for files in work.files.others("lens") if files.results.exists()}
-    for kind, files in [(LEAST_SQUARES, work.files), *((kind, others[kind]) for kind in KINDS if kind in others)]:
+def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
+    """All map kinds judged on the same sentences side by side, id and least squares first; and their files."""
+    if work.kind != LEAST_SQUARES or not evaluation.has_predictions(work, work.files):
+        return None, []
+    others = {files.kind: files for files in work.files.others("predictions") if files.results.exists()}
+    compared, L, curves, costs, halves = [], r.n_layers, {}, {}, {}
+    for files in (work.files, *(others[kind] for kind in KINDS if kind in others)):
         try:
-            work.provenance.check([*own, files.results, files.lens], work.say)
-            other = results.summarize(formats.load_results(files.results)) if kind != LEAST_SQUARES else r
-            if other.n != r.n or (other.best != r.best).double().mean() > SAME:
+            other = r if files.kind == LEAST_SQUARES else evaluation.load(work, files)
+            if not other.has_sentences_of(r):
                 raise Problem("of other sentences")
-            _, lenses = beside.load_lens(files.lens, r.n, r.n_layers)
         except Problem as problem:
-            if kind == LEAST_SQUARES:
-                raise
             work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
             continue
-        names = {"id": "id", "mat": kind} if kind == LEAST_SQUARES else {"mat": kind}
-        values |= {name: other.fixed[mode].values | lenses[mode] for mode, name in names.items() if mode in other.fixed}
-        costs[kind] = _cost(work, files)
-        last = {l: work.provenance.entry(files.matrix(l, r.n_layers)) or {} for l in range(r.n_layers)}
-        if of := {l: entry["split_half_r2"] for l, entry in last.items() if "split_half_r2" in entry}:
-            halves[kind] = of
-    return replace(r, lenses=Comparison(values, costs, r.of, halves))
+        compared.append(files)
+        modes = {"id": "id", "mat": files.kind} if files.kind == LEAST_SQUARES else {"mat": files.kind}
+        curves |= {modes[mode]: curve for mode, curve in other.fixed.items() if mode in modes}
+        costs[files.kind] = _cost(work, files)
+        entries = {l: work.provenance.entry(files.matrix(l, L)) or {} for l in range(L)}
+        if known := {l: entry["split_half_r2"] for l, entry in entries.items() if "split_half_r2" in entry}:
+            halves[files.kind] = known
+    return Comparison(curves, costs, halves), compared
 
 
 def _cost(work: Work, files: Names) -> str:
@@ -130,70 +94,44 @@ def _cost(work: Work, files: Names) -> str:
     return f"{passes} a sentence for {len(entries)} maps"
 
 
-def show_change(work: Work, outputs: Outputs | None = None) -> None:
-    """Under --matrices-from, print what the maps of the other corpus change in mean Precision@1."""
-    files = work.files
-    if not files.matrices_from:
-        return
-    if not files.own.results.exists():
-        maker = stages.maker(files.results, files, work.L, work.config)
-        work.say(f"to see what that changes, run {maker} without --matrices-from too")
-        return
-    work.provenance.check([files.own.results], work.say)
-    other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
-    work.say(tables.text([tables.change(other, own, files.dataset, files.matrices_from)]))
-
-
-def inputs(work: Work, r: Results) -> list[Path]:
-    """What the figures are drawn from."""
-    gaps = [work.files.gaps] if any(curve.exits for curve in r.early.values()) else []
-    return [work.files.results, *gaps, *([work.files.schedules] if r.alternation else [])]
-
-
-def draw_lenses(work: Work, r: Results) -> dict[str, Plot]:
-    """Draw the kinds of maps side by side, anew where one has come since or is another."""
-    if not r.lenses:
-        return {}
-    files, figures = work.files, maps_side_by_side.figures(r.lenses, r.n_layers, work.files.title)
-    shown = [files, *(names for names in files.others("lens") if names.kind in r.lenses.costs)]
-    of = [path for names in shown for path in (names.results, names.lens)]
-    with work.outputs(of, files.plots(*figures), renew=True) as outputs:
-        draw(work, outputs, figures)
-    return figures
-
-
-def save_page(work: Work, r: Results, figures: Mapping[str, Plot]) -> None:
+def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names], figures: Mapping[str, Plot]) -> None:
     """Write the summary and the page of results whose figures have been drawn, if that is to do.
 
-    The heat maps of r2 come first where their scores are there, and the change from the dataset's own matrices
-    where it was judged with them too; where one of these or a figure has come since or is another, both are
-    made anew.
+    The heat maps of r2 are the first figure if their scores are there, and the change from the dataset's own matrices
+    the first table if results with them are there. If an input or a figure has changed, both files are made anew.
     """
     files = work.files
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
     drawn = [files.plot(name, "png") for name in figures]
-    shown = [*inputs(work, r), *scores, *owns, *drawn]
+    shown = [*inputs(work, [files]), *scores, *owns, *drawn]
     with work.outputs(shown, [files.summary, files.report], renew=True) as outputs:
         if not outputs.todo:
             return
         r2 = formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
         quality = beside.load_quality(files.quality) if files.quality in scores else None
         own = results.summarize(formats.load_results(files.own.results)) if owns else None
-        told = [*tables.fixed_exit(r), *tables.early_exit(r), *tables.alternation(r)]
-        told += maps_side_by_side.tables(r.lenses) if r.lenses else []
-        told[:0] = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
-        pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
-        of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
-        of_maps += [maps.quality_figure(quality, files.title)] if quality else []
-        for k, plot in enumerate(of_maps):
-            plot.write(file := io.BytesIO(), "png")
-            pictures.insert(k, (plot, file.getvalue()))
+        told = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
+        told += tables.of_results(r, c)
         told += maps.r2_tables(r2) if r2 else []
         told += [maps.quality_table(quality)] if quality else []
-        numbers = report.summary(r, own, r2, files.model_name, files.dataset, files.matrices.name)
-        numbers["warnings"] = warnings(work, r) or None
-        page = report.page(r, numbers, files.title, pictures, told)
+        plots_of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
+        data = [*(plot.data for plot in plots_of_maps), *([tables.schedules(r, "")] if r.alternation else [])]
+        plots_of_maps += [maps.quality_figure(quality, files.title)] if quality else []
+        pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
+        for k, plot in enumerate(plots_of_maps):
+            plot.write(file := io.BytesIO(), "png")
+            pictures.insert(k, (plot, file.getvalue()))
+        numbers = {
+            **{"model": files.model_name, "dataset": files.dataset, "matrices_from": files.matrices.name},
+            **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample},
+            "confidence": 0.95,
+            "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
+            "tables": {table.name: to_json(table) for table in [*told, *data]},
+            "paper": claims.claims(files.model_name, r, r2),
+            "warnings": warnings(work, compared),
+        }  # fmt: skip
+        page = report.page(numbers, files.title, tables.facts(r), pictures, told)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
                 with outputs.writing(path) as file:

@@ -14,7 +14,6 @@ from typing import Any
 from shortcut import LEAST_SQUARES
 from shortcut.files.names import Names
 from shortcut.run import options
-from shortcut.show import figures
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,13 @@ def alternates(f: Names, config: ModuleType) -> bool:
     return config.SCHEDULES and not (f.masked or config.LAST_ONLY or others)
 
 
+def _figures(f: Names, L: int, config: ModuleType) -> list[Path]:
+    from shortcut.show import figures  # noqa: PLC0415  (loads torch)
+
+    lenses = bool(f.others("predictions"))
+    return f.plots(*figures.names(L, parts=bool(f.parts), alternation=alternates(f, config), lenses=lenses))
+
+
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
     "sentences": lambda f, L, c: [f.sentences],
     "tokenized train": lambda f, L, c: [f.tokenized("train")],
@@ -69,14 +75,9 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
-    "results": lambda f, L, c: [f.results, f.gaps, f.lens],
-    "schedules": lambda f, L, c: [f.schedules] if alternates(f, c) else [],
+    "results": lambda f, L, c: [f.results, f.predictions],
     "for schedules": lambda f, L, c: [f.r2_scores, *FILES["jumps"](f, L, c)] if alternates(f, c) else [],
-    "shown": lambda f, L, c: [
-        *f.plots(*figures.names(L, bool(f.parts), alternates(f, c), lenses=bool(f.others("lens")))),
-        f.summary,
-        f.report,
-    ],
+    "shown": lambda f, L, c: [*_figures(f, L, c), f.summary, f.report],
 }
 DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
@@ -90,9 +91,9 @@ STAGES = (
     Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond", "dtype"), shared=False),
     Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("dtype",), shared=False),
     Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
-    Stage("add_results.py", False, ("tokenized val", "maps", "for schedules"), ("results", "schedules"),
-          ("lambdas", "tau", "schedules", "dtype")),
-    Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau", "dtype")),
+    Stage("add_results.py", False, ("tokenized val", "maps", "for schedules"), ("results",),
+          ("lambdas", "tau", "schedules", "dtype"), layout=2),
+    Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau", "dtype"), layout=2),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
 

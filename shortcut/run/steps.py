@@ -11,11 +11,10 @@ import torch
 
 from shortcut import Problem, alternation, approximation, jacobian, linear, metrics, quality, representations, tokens
 from shortcut.alternation import Schedule
-from shortcut.approximation import MODES, Maps
+from shortcut.approximation import Maps
 from shortcut.files import beside, formats
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model, Point
-from shortcut.predictions import Predictions
 from shortcut.representations import Batch
 from shortcut.run import checkpoint, cli, loading, stages
 from shortcut.run.partial import Done, Points, Tensors
@@ -23,8 +22,6 @@ from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
 FEW_PROBES = 10  # times the width of the states
-TIES = 0.005  # share of sentences whose best two tokens have equal logits, above which it is printed
-SCHEDULES = "schedules"  # what the predictions of all schedules together go by, beside the modes
 
 
 def load_model(work: Work, *, head: bool = True) -> Model:
@@ -66,7 +63,7 @@ def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], 
     def see(batch: Batch) -> Tensors:
         return {"states": representations.run(model, batch, points).h.cpu()}
 
-    return _gather(work, model, tokenized, see, of)["states"]
+    return gather(work, model, tokenized, see, of)["states"]
 
 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -76,30 +73,10 @@ def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) 
             yield split, states(work, model, tokenized[split], model.layer_points(), split).tensor()
 
 
-def judged(
-    work: Work, model: Model, tokenized: Tokenized, judge: Callable[[Batch], dict[str, Predictions]]
-) -> dict[str, Predictions]:
-    """By mode, what `judge` says of all sentences, a batch at a time."""
-
-    def compute(batch: Batch) -> Tensors:
-        of = {f"{mode} {name}": x for mode, found in judge(batch).items() for name, x in vars(found).items()}
-        return {name: x for name, x in of.items() if x is not None}
-
-    found = _gather(work, model, tokenized, compute, "predictions")
-    fields = Predictions.__dataclass_fields__
-    modes = [mode for mode in (*MODES, SCHEDULES) if f"{mode} topk" in found]
-    names = {mode: [name for name in fields if f"{mode} {name}" in found] for mode in modes}
-    made = {mode: Predictions(**{name: found[f"{mode} {name}"].tensor() for name in names[mode]}) for mode in modes}
-    if (share := max(of.gap.eq(0).double().mean(1).max().item() for of in made.values())) > TIES:
-        work.say(
-            f"  the best two tokens tie in up to {share:.1%} of the sentences: logits in half precision are rounded"
-        )
-    return made
-
-
-def _gather(
+def gather(
     work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], Tensors], of: str
 ) -> dict[str, Points]:
+    """What `compute` returns for all sentences, a batch at a time, kept as partial results; `of` names it."""
     batches = representations.batches(model, tokenized, work.args.batch_size)
     results = replace(work.partial, key=f"{work.partial.key} {of} {work.args.batch_size} {model.device.type}")
     with work.bar(f"sentences ({of})", len(tokenized)) as advance:
@@ -145,7 +122,7 @@ def jacobians(
     def see(batch: Batch) -> Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
-    found = _gather(work, model, tokenized, see, "probe gradients")["found"]
+    found = gather(work, model, tokenized, see, "probe gradients")["found"]
     for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
         J, *halves = (Map(A, work.kind, l, j) for A in (mean, *(halves or ())))

@@ -1,4 +1,4 @@
-"""What every figure is drawn on: the one place that knows matplotlib. Each is written as PDF, PNG or CSV."""
+"""Figures, written as PDF, PNG or CSV. The only module that imports matplotlib."""
 
 import contextlib
 import math
@@ -11,8 +11,7 @@ from typing import Any, BinaryIO
 
 from shortcut import lens
 from shortcut.intervals import Estimate
-from shortcut.show import tables
-from shortcut.show.tables import Table
+from shortcut.show.table import Table, to_csv
 
 COLUMN, PAGE = 3.3, 6.9  # widths of a figure in inches: a column of a paper, a page
 STYLE = {
@@ -28,13 +27,13 @@ class Plot:
     """One figure in all its forms."""
 
     draw: Callable[[], Any]  # makes the figure
-    data: Table  # what it shows, as numbers
-    alt: str  # the same in words, for who cannot see it
+    data: Table  # its numbers
+    alt: str  # its content in words
 
     def write(self, file: BinaryIO, ending: str) -> None:
         """Write it as "pdf", "png" or "csv"."""
         if ending == "csv":
-            file.write(tables.to_csv(self.data).encode(errors="backslashreplace"))  # halves of pairs are in no encoding
+            file.write(to_csv(self.data).encode(errors="backslashreplace"))  # halves of pairs are in no encoding
         else:
             matplotlib = _matplotlib()
             with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
@@ -42,7 +41,7 @@ class Plot:
 
 
 def _matplotlib() -> Any:
-    """The library, imported where the first settings file that it finds is its own, which sets nothing."""
+    """Import matplotlib from its own data folder, so that no user's matplotlibrc is read."""
     os.environ["MPLBACKEND"] = "agg"  # one that is not installed would stop the import
     with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):
         import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
@@ -59,7 +58,7 @@ def figure(width: float, height: float, title: str, layout: str = "constrained")
 
 def ends(points: Sequence[Estimate]) -> list[list[float]]:
     """The lower and the upper ends of the intervals, nan for a constant, which has none."""
-    return [[math.nan if x is None else x for x in of] for of in ([p.low for p in points], [p.high for p in points])]
+    return [[math.nan if x is None else x for x in end] for end in ([p.low for p in points], [p.high for p in points])]
 
 
 def count_in_integers(axis: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from shortcut.results import METRICS, PRECISIONS, SHARES, Results
+from shortcut.results import PRECISIONS, SHARES, Results
 from shortcut.show.tables import Scores
 
 FIRST_TEN = range(1, 11)
@@ -30,30 +30,35 @@ def _r2(r: Results, r2: R2 | None) -> str | None:
 def _precision(layers: range, r: Results, r2: R2 | None) -> str | None:
     if "mat" not in r.fixed:
         return None
-    of = {k: r.fixed["mat"].estimates[f"precision@{k}"][layers.start : layers.stop] for k in PRECISIONS}
-    spans = {k: (100 * min(e.mean for e in found), 100 * max(e.mean for e in found)) for k, found in of.items()}
-    return ", ".join(f"@{k} {low:.0f}-{high:.0f}%" for k, (low, high) in spans.items())
+    points = {k: r.fixed["mat"].estimates[metric][layers.start : layers.stop] for metric, k in PRECISIONS.items()}
+    means = {k: [100 * point.mean for point in found] for k, found in points.items()}
+    return ", ".join(f"@{k} {min(found):.0f}-{max(found):.0f}%" for k, found in means.items())
 
 
 def _apart(layers: range, r: Results, r2: R2 | None) -> str | None:
-    of = {k: r.differences.get(f"precision@{k}", {}) for k in PRECISIONS}
-    points = {k: [100 * e.mean for l, e in apart.items() if l in layers] for k, apart in of.items()}
+    points = {k: [100 * x for l, x in _differences(metric, r) if l in layers] for metric, k in PRECISIONS.items()}
     told = [f"@{k} {min(found):.0f} to {max(found):.0f}" for k, found in points.items() if found]
     return ", ".join(told) + " points" if told else None
 
 
+def _differences(metric: str, r: Results) -> list[tuple[float, float]]:
+    """Layers, and mat - id there."""
+    points = r.apart.estimates.get(metric, []) if r.apart else []
+    return [(l, x.mean) for l, x in zip(r.apart.layers, points, strict=True)] if points else []
+
+
 def _surprisal(r: Results, r2: R2 | None) -> str | None:
-    points = [e.mean for l, e in r.differences.get(METRICS[-1], {}).items() if l < r.n_layers]
+    points = [x for l, x in _differences("surprisal", r) if l < r.n_layers]
     return f"at {sum(x < 0 for x in points)} of {len(points)}" if points else None
 
 
 def _saved(r: Results, r2: R2 | None) -> str | None:
-    mat, identity = (r.layers_saved.get(mode, {}).get(SHARES[1]) for mode in ("mat", "id"))
+    mat, identity = (r.saved["layers"].get(mode, {}).get(SHARES[1]) for mode in ("mat", "id"))
     if mat is None or identity is None:
         return None
     share = 100 / r.n_layers
-    told = (f"{mode} {saved:.1f} ({saved * share:.1f}%)" for mode, saved in (("mat", mat), ("id", identity)))
-    return f"{', '.join(told)}, {(mat - identity) * share:.1f} points apart"
+    told = (f"{mode} {x.mean:.1f} ({x.mean * share:.1f}%)" for mode, x in (("mat", mat), ("id", identity)))
+    return f"{', '.join(told)}, {(mat.mean - identity.mean) * share:.1f} points apart"
 
 
 def _parts_beat_mat(r: Results, r2: R2 | None) -> str | None:

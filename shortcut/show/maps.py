@@ -1,4 +1,4 @@
-"""What is shown of the maps themselves: r2 of the jumps, and how good they are. Tables, and figures.
+"""Tables and figures of the maps themselves: r2 of the jumps, and the quality of the maps.
 
 "Linear Shortcut Across Blocks" in the paper has the heat maps of r2; `shortcut.quality` says what the rest is.
 """
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from shortcut.show.canvas import PAGE, Plot, count_in_integers, figure
-from shortcut.show.tables import Scores, Table
+from shortcut.show.table import Column, Table
+from shortcut.show.tables import Scores
 
 Quality = Mapping[str, Mapping[Any, Any]]  # as `files.beside.load_quality`
 
@@ -20,8 +21,8 @@ def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
     mat, identity = r2["score_mat"], r2["score_id"]
     L = max(j for _, j in mat)
     rows = [[*pair, *(scores[pair] for scores in r2.values())] for pair in sorted(mat)]
-    header = ["source", "target", *(name.removeprefix("score_") for name in r2)]
-    data = Table(f"r² of every jump between layers: {title}", header, rows)
+    columns = [*map(Column, ("source", "target", *(name.removeprefix("score_") for name in r2)))]
+    data = Table("r2", f"r² of every jump between layers: {title}", columns, rows)
     means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
     mean = f"Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
     alt = f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers. {mean}"
@@ -53,56 +54,56 @@ def r2_tables(of: Mapping[str, Scores]) -> list[Table]:
     If the scores weighted by the coordinates' variances are there, the same of them.
     """
     title = "r2 from each layer to the next one, to the last one, and over all later ones"
-    tables = [_r2(title, of["score_mat"], of["score_id"])]
+    tables = [_r2("r2_by_layer", title, of["score_mat"], of["score_id"])]
     if "score_mat_weighted" in of:
         title = "The same weighted by variance, so that coordinates that hardly vary count for little"
-        tables.append(_r2(title, of["score_mat_weighted"], of["score_id_weighted"]))
+        tables.append(_r2("r2_weighted_by_layer", title, of["score_mat_weighted"], of["score_id_weighted"]))
     return tables
 
 
-def _r2(title: str, mat: Scores, identity: Scores) -> Table:
+def _r2(name: str, title: str, mat: Scores, identity: Scores) -> Table:
     L = max(j for _, j in mat)
     rows = []
     for i in sorted({i for i, _ in mat}):
-        row = [str(i)]
+        row: list[Any] = [i]
         for scores in (mat, identity):
             later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
             mean = sum(later) / len(later) if len(later) == L - i else None
-            row += map(_number, (scores.get((i, i + 1)), scores.get((i, L)), mean))
+            row += [scores.get((i, i + 1)), scores.get((i, L)), mean]
         rows.append(row)
-    header = ["layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"]
-    return Table(title, header, rows)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.2g}"
+    columns = ("layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean")
+    return Table(name, title, [*map(Column, columns)], rows)
 
 
 def quality_table(of: Quality) -> Table:
     """Quality of the maps into the last layer, and the worst way there by two maps; "-" where there is no number."""
-    ranks = {l: f"{rank:.1f} of {len(of['spectrum'][l])}" for l, rank in of["effective_rank"].items()}
-    worst = {
+    jumps = {
         i: max((x, k) for (a, k), x in of["composition_loss"].items() if a == i) for i, _ in of["composition_loss"]
     }
     rows = [
-        [
-            str(l), _number(of["split_half_r2"].get(l)), ranks.get(l, "-"),
-            "{:.3f} by way of {}".format(*worst[l]) if l in worst else "-",
-            f"{max(x for (i, _), x in of['gain'].items() if i == l):.3g}",
-        ]
+        [l, of["split_half_r2"].get(l), of["effective_rank"].get(l), *jumps.get(l, (None, None)),
+         max(x for (i, _), x in of["gain"].items() if i == l)]
         for l in sorted({i for i, _ in of["gain"]})
     ]  # fmt: skip
-    header = ["layer", "halves agree, r2", "effective rank", "two jumps lose most r2", "gain, hardly there"]
+    columns = [*map(Column, ("layer", "halves agree, r2")), Column("effective rank", digits=".1f")]
+    columns += [*map(Column, ("two jumps lose most r2", "by way of")), Column("gain, hardly there", digits=".3g")]
+    d = max(map(len, of["spectrum"].values()), default=0)
     halves = "halves agree: r2 between two maps of n/2 training sentences each, on the training states"
-    return Table(f"How good the maps into the last layer are ({halves}; gain: of any map of that source)", header, rows)
+    ranks = f"{halves}; effective rank: of {d}" if d else halves
+    title = f"How good the maps into the last layer are ({ranks}; gain: of any map of that source)"
+    return Table("quality_of_maps", title, columns, rows)
 
 
 def quality_figure(of: Quality, title: str) -> Plot:
     """Agreement of halves and effective rank by layer; what two jumps lose; the spectra."""
-    rows = [[name, *_key(key), k, x] for name, found in of.items() for key, xs in found.items() for k, x in _values(xs)]
-    data = Table(f"How good the maps are: {title}", ["quantity", "source", "target", "number", "value"], rows)
+    rows = [
+        [name, *(key if isinstance(key, tuple) else (key, None)), *(x if isinstance(x, list) else (k, x))]
+        for name, found in of.items()
+        for key, xs in found.items()
+        for k, x in (enumerate(xs) if isinstance(xs, list) else [(None, xs)])
+    ]
+    columns = [*map(Column, ("quantity", "source", "target", "number", "value"))]
+    data = Table("maps", f"How good the maps are: {title}", columns, rows)
     lost, halves = of["composition_loss"], of["split_half_r2"].values()
     told = []
     if halves:
@@ -113,17 +114,6 @@ def quality_figure(of: Quality, title: str) -> Plot:
         told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
     told = "; ".join(told) or "Nothing is known of the fit of these maps"
     return Plot(partial(_draw_quality, of, title), data, f"{data.title}. {told}.")
-
-
-def _key(key: Any) -> list[Any]:
-    """Source and target: for composition the layer on the way, and nothing where that is the last layer."""
-    return [*key] if isinstance(key, tuple) else [key, None]
-
-
-def _values(xs: Any) -> list[tuple[int | None, float]]:
-    if isinstance(xs, list):
-        return [(x[0], x[1]) if isinstance(x, list) else (k, x) for k, x in enumerate(xs)]
-    return [(None, xs)]
 
 
 def _draw_quality(of: Quality, title: str) -> Any:

@@ -1,63 +1,77 @@
-"""The figures of the results, and of one sentence.
+"""Draws the figures of the results, and the figure of one sentence.
 
-A mode has one colour and one line style in all figures, those of the paper where it has some; bands are 95%
+A mode or map kind has one colour and one line style in all figures, those of the paper if it has some; bands are 95%
 intervals over the sentences.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from typing import Any
 
 from shortcut.approximation import MODES
+from shortcut.comparison import Comparison
 from shortcut.lens import Grid
+from shortcut.metrics import LENS, METRICS
 from shortcut.results import Curve, Results
-from shortcut.show import canvas, figures, tables
+from shortcut.show import canvas, table, tables
 from shortcut.show.canvas import COLUMN, PAGE, Plot, count_in_integers, drawable
-from shortcut.show.figures import FREE, LOOKS, SCHEDULED
-from shortcut.show.tables import Table
-
-Curves = Mapping[str, Curve]
+from shortcut.show.figures import FIGURES, FREE, LOOKS, SCHEDULED, Figure
+from shortcut.show.table import Table
 
 
 def all_figures(r: Results, title: str) -> dict[str, Plot]:
-    """Every figure that the results hold, by its name."""
+    """Every figure of the results, by its name."""
     drawn = {}
-    for figure in figures.FIGURES:
+    for figure in (figure for figure in FIGURES if not figure.lenses):
         modes = [mode for mode in {**LOOKS, **MODES} if mode != "id"] if figure.parts else ["mat", "id"]
         fixed = {mode: r.fixed[mode] for mode in modes if mode in r.fixed}
         early = {mode: r.early[mode] for mode in modes if mode in r.early} if figure.early else {}
         known = all(metric in curve.values for curve in fixed.values() for metric in figure.metrics)
         if known and len(fixed) > figure.parts and bool(early) == figure.early:
             floor = {} if figure.early else {metric: floor.mean for metric, floor in r.floor.items()}
-            drawn[f"{figure.name}_{r.n_layers}"] = _curves(r.n_layers, title, figure.metrics, (fixed, early), floor)
+            drawn[f"{figure.name}_{r.n_layers}"] = _curves(figure, title, fixed, early, floor)
     return drawn | ({f"alternation_{r.n_layers}": _alternation(r, title)} if r.alternation else {})
 
 
+def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
+    """Every figure of the map kinds side by side, by its name."""
+    drawn = {}
+    for figure in (figure for figure in FIGURES if figure.lenses):
+        (metric,) = figure.metrics
+        curves = {name: curve for name, curve in c.curves.items() if metric in curve.values}
+        if curves and (len(c.curves) > 2 or metric in LENS):
+            data = tables.lens_points(c, metric, title)
+            column = tables.of_metric(metric, "")
+            means = "; ".join(f"{name} {table.cell(x.over_layers[metric], column)}" for name, x in curves.items())
+            alt = f"{data.title}. Mean over layers: {means}."
+            drawn[f"{figure.name}_{L}"] = Plot(partial(_draw_curves, figure, title, curves, {}, {}), data, alt)
+    return drawn
+
+
 def _alternation(r: Results, title: str) -> Plot:
-    data = tables.alternation_points(r, title)
-    told = []
+    data, told = tables.schedules(r, title), []
     for first, name in (("r2", "the r2-informed schedule"), ("chosen", "round-robin, chosen on other sentences,")):
-        if of := [judged for judged in r.alternation if judged.first == first]:
-            best = max(of, key=lambda judged: judged.difference.mean)
-            gain = tables.estimate(best.difference, sign="+")
+        if found := [judged for judged in r.alternation if judged.first == first]:
+            best = max(found, key=lambda judged: judged.difference.mean)
+            gain = table.cell(best.difference, tables.of_metric("precision@1", "", "+"))
             told.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
     return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(told)}.")
 
 
 def _draw_alternation(r: Results, title: str) -> Any:
-    """Above Precision@1 by blocks executed, below what each schedule has beyond the direct jump."""
+    """Above Precision@1 by blocks executed, below the difference of each schedule to the direct jump."""
     L, figure = r.n_layers, canvas.figure(COLUMN * 1.4, 4.4, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
     below.axhline(0, color=LOOKS["mat"][0], linewidth=1)
     for first, (colour, marker, label) in SCHEDULED.items():
-        of = sorted((j for j in r.alternation if j.first == first), key=lambda j: j.k)
+        found = sorted((j for j in r.alternation if j.first == first), key=lambda j: j.k)
         line = "-" if first == "r2" else ""
-        x = [judged.k for judged in of]
-        for ax, points in ((above, [j.precision for j in of]), (below, [j.difference for j in of])):
-            if ax is above and first == "chosen":  # of half of the sentences: no point beside the others
+        x = [judged.k for judged in found]
+        for ax, points in ((above, [j.precision for j in found]), (below, [j.difference for j in found])):
+            if ax is above and first == "chosen":  # from half of the sentences: not comparable with the others
                 continue
             y = [point.mean for point in points]
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
@@ -66,32 +80,40 @@ def _draw_alternation(r: Results, title: str) -> Any:
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
-    handles, labels = (of for of in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
+    handles, labels = (both for both in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
     known = dict(zip((*labels[0], *labels[1]), (*handles[0], *handles[1]), strict=True))
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
     return figure
 
 
-def _curves(
-    L: int, title: str, metrics: Sequence[str], exits: tuple[Curves, Curves], floor: Mapping[str, float]
-) -> Plot:
-    fixed, early = exits
-    parts = [(metric, kind, curves) for metric in metrics for kind, curves in (("fixed", fixed), ("early", early))]
+Curves = Mapping[str, Curve]
+
+
+def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, float]) -> Plot:
+    parts = [(m, exit_type, x) for m in figure.metrics for exit_type, x in (("fixed", fixed), ("early", early)) if x]
     rows = [row for part in parts for row in tables.points(*part)]
-    name = ", ".join(metric.capitalize() for metric in metrics)
     by = "blocks run, early and fixed exit" if early else "layer"
     replaced = "" if fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
-    of = f"{name} by {by}{replaced}: {title}"
-    alt = f"{of}. {' '.join(tables.in_words(*part) for part in parts if part[2])}"
-    return Plot(partial(_draw_curves, L, title, metrics, exits, floor), Table(of, tables.POINTS, rows), alt)
+    name = f"{', '.join(METRICS[metric].title for metric in figure.metrics)} by {by}{replaced}: {title}"
+    alt = f"{name}. {' '.join(_in_words(*part) for part in parts)}"
+    return Plot(partial(_draw_curves, figure, title, fixed, early, floor), Table("", name, tables.POINTS, rows), alt)
 
 
-def _draw_curves(
-    L: int, title: str, metrics: Sequence[str], exits: tuple[Curves, Curves], floor: Mapping[str, float]
-) -> Any:
-    fixed, early = exits
-    figure = canvas.figure(COLUMN if len(metrics) == 1 else PAGE, 2.6, title)
-    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
+    """The ends and the middle of the curves."""
+    told = []
+    for mode, curve in curves.items():
+        chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
+        points = (f"{table.cell(y, tables.of_metric(metric, ''))} at {x:.3g}" for x, y in chosen)
+        told.append(f"{mode} {', '.join(points)}")
+    return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(told)}."
+
+
+def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, float]) -> Any:
+    L, metrics = next(iter(fixed.values())).n_layers, figure.metrics
+    width, height = (COLUMN * 1.3, 3.0) if figure.lenses else (COLUMN if len(metrics) == 1 else PAGE, 2.6)
+    drawn = canvas.figure(width, height, title)
+    axes = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         for mode, curve in early.items():
             _line(ax, mode, curve, metric, label=f"{mode}, early exit", marker=".", markersize=4)
@@ -102,17 +124,19 @@ def _draw_curves(
             ax.axhline(floor[metric], color="gray", linestyle=":", linewidth=1, label="best constant")
         count_in_integers(ax.xaxis)
         ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L))
-        ax.set_ylim(*((0, None) if metric == "surprisal" else (-0.02, 1.02)))
-        label = "Surprisal (nats)" if metric == "surprisal" else metric.capitalize()
+        points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]  # id at 0 is far above
+        highest = 1.05 * max(x.high or x.mean for x in points) if figure.lenses else None
+        ax.set_ylim(*((-0.02, 1.02) if METRICS[metric].k else (0, highest)))
+        label = METRICS[metric].title.replace(" that is", "\nthat is") + ("" if METRICS[metric].k else " (nats)")
         ax.set(**{"ylabel" if len(metrics) == 1 else "title": label})
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return figure
+    drawn.legend(handles, labels, loc="outside lower center", ncols=3 if figure.lenses else 2)
+    return drawn
 
 
-def _line(ax, mode: str, curve: Curve, metric: str, **style) -> None:
-    others = [other for other in MODES if other not in LOOKS]
-    line, colour = LOOKS[mode][::-1] if mode in LOOKS else FREE[others.index(mode) % len(FREE)]
+def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
+    others = [mode for mode in MODES if mode not in LOOKS]
+    line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
     points = curve.estimates[metric]
     if curve.exits:  # all lambda as a line, those of the grid as points on it
         exact = curve.exits.along()[1:3]
@@ -123,7 +147,7 @@ def _line(ax, mode: str, curve: Curve, metric: str, **style) -> None:
 
 
 def sentence_grid(grid: Grid, title: str) -> Plot:
-    """What every layer would predict in one sentence: layers down, columns across, shade = probability."""
+    """Predictions of every layer in one sentence: layers down, columns across, shade = probability."""
     data = tables.grid_points(grid)
     return Plot(partial(_draw_grid, grid, title), data, f"{data.title}: {title}. {grid.in_words()}")
 

@@ -1,200 +1,224 @@
-"""The numbers of the plots as text: tables for people, CSV for other programs."""
+"""The tables of results: the content of the summary, the page, the terminal and the CSV files, each made once."""
 
-import csv
-import io
 import math
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from shortcut.comparison import Comparison
 from shortcut.lens import Grid, shown
-from shortcut.results import METRICS, SHARES, Curve, Estimate, Results
+from shortcut.metrics import METRICS
+from shortcut.results import SHARES, Curve, Estimate, Results
+from shortcut.show.table import BOTH, Column, Table, cell
 
 Scores = Mapping[tuple[int, int], float]
 
-POINTS = ["metric", "exit", "mode", "lambda", "layers", "value", "low", "high"]
 THIN = 200  # points of a curve over all lambda
 WIDE = 7  # columns of a grid side by side in a terminal
 
 
-class Table(NamedTuple):
-    """What it is of, its columns, and its rows: text for people, or numbers as they are for CSV."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+def of_metric(metric: str, name: str, sign: str = "") -> Column:
+    """A column of a metric."""
+    unit = METRICS[metric].unit
+    return Column(name, unit, f"{sign}.1f" if unit == "%" else f"{sign}.3f")
 
 
-def text(tables: Iterable[Table]) -> str:
-    """Tables under one another: columns aligned to the right, title above, blank line before."""
-    lines = []
-    for title, header, rows in tables:
-        widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
-        lines += ["", title]
-        for row in (header, *rows):
-            cells = zip(row, widths, strict=True)
-            lines.append("  " + "  ".join(" " * (width - _width(cell)) + cell for cell, width in cells))
-    return "\n".join(lines)
+def heading(metric: str, curves: Iterable[Curve]) -> str:
+    """Title and unit of a metric; with the number of sentences that have it, if some have not."""
+    values = next(iter(curves)).values[metric][0]
+    some = "" if (there := int((~values.isnan()).sum())) == len(values) else f", of the {there} that have one"
+    return f"{METRICS[metric].title}, {METRICS[metric].unit}{some}"
 
 
-def _width(text: str) -> int:
-    """Columns of a terminal: two for a wide character."""
-    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+def by_layer(metric: str, curves: Mapping[str, Curve], apart: Mapping[str, Curve], **more: Any) -> Table:
+    """A metric at every layer and its mean over layers 0 ... L - 1, for some curves and differences of curves.
+
+    `more`: `constant`, an estimate that is the same for all layers; `name` and `sample` for the title.
+    """
+    L, constant = next(iter(curves.values())).n_layers, more.get("constant")
+    columns = [Column("layer"), *(of_metric(metric, name) for name in curves)]
+    columns += [of_metric(metric, "constant")] if constant else []
+    columns += [of_metric(metric, name, "+") for name in apart]
+    found = [_points(metric, curve) for curve in curves.values()]
+    found += [dict.fromkeys((*range(L + 1), "mean"), constant)] if constant else []
+    found += [_points(metric, curve) for curve in apart.values()]
+    rows = [[place, *(points.get(place) for points in found)] for place in (*range(L + 1), "mean")]
+    means = f"±: half of the 95% interval; mean: of layers 0 to {L - 1}"
+    first, rest = heading(metric, curves.values()).split(",", 1)
+    return Table(more["name"], f"{first} at each layer,{rest}, {more['sample']} ({means})", columns, rows)
 
 
-def to_csv(table: Table) -> str:
-    """Header and rows, separated by commas; six significant digits; nothing where there is no number."""
-    lines = []
-    for row in (table.header, *table.rows):
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\r\n")  # for either within a cell to be quoted
-        writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row])
-        lines.append(file.getvalue().removesuffix("\r\n"))
-    return "\n".join(lines) + "\n"
+def _points(metric: str, curve: Curve) -> dict[Any, Estimate]:
+    points = dict(zip(map(int, curve.layers), curve.estimates[metric], strict=True))
+    return points | ({"mean": curve.over_layers[metric]} if len(points) == curve.n_layers + 1 else {})
 
 
-def fixed_exit(r: Results, metrics: Sequence[str] = METRICS) -> list[Table]:
-    """Precision@k and surprisal of every mode at every layer, of the best constant, and how far mat is from id."""
+def fixed_exit(r: Results, metrics: Iterable[str] = tuple(METRICS)) -> list[Table]:
+    """Each metric of every mode at every layer, of the best constant, and mat - id."""
     tables = []
     for metric in metrics:
-        curves = {mode: curve for mode, curve in r.fixed.items() if metric in curve.estimates}
-        columns = [dict(zip(curve.layers, curve.estimates[metric], strict=True)) for curve in curves.values()]
-        apart = r.differences.get(metric, {})
-        constant = [estimate(r.floor[metric])] if metric in r.floor else []
-        rows = [[str(l), *(estimate(column.get(l), metric) for column in columns)] for l in range(r.n_layers + 1)]
-        rows = [[*row, *constant] for row in rows]
-        rows = [[*row, estimate(apart.get(l), metric, "+")] for l, row in enumerate(rows)] if apart else rows
-        unit = "nats" if metric == "surprisal" else "%"
-        title = f"{metric.capitalize()} at each layer, {unit}, {r.sample} (±: half of the 95% interval)"
-        if columns:
-            tables.append(
-                Table(title, ["layer", *curves, *["constant"] * len(constant), *["mat - id"] * bool(apart)], rows)
-            )
+        curves = {mode: curve for mode, curve in r.fixed.items() if metric in curve.values}
+        apart = {"mat - id": r.apart} if r.apart and metric in r.apart.values else {}
+        if curves:
+            tables.append(by_layer(metric, curves, apart, constant=r.floor.get(metric), name=metric, sample=r.sample))
     return tables
+
+
+def lenses(c: Comparison, sample: str, metrics: Iterable[str] = tuple(METRICS)) -> list[Table]:
+    """Kinds of maps side by side, if there are more than id and least squares; the agreement of halves, the costs."""
+    tables = []
+    for metric in metrics if len(c.curves) > 2 else ():
+        curves = {name: curve for name, curve in c.curves.items() if metric in curve.values}
+        apart = {f"{name} - ls": curve for name, curve in c.differences.items() if metric in curve.values}
+        if curves:
+            tables.append(by_layer(metric, curves, {}, name=f"lenses_{metric}", sample=sample))
+        if apart:
+            own = f"{sample}, differences to least squares (ls), paired"
+            tables.append(by_layer(metric, apart, {}, name=f"lenses_{metric}_minus_least_squares", sample=own))
+    return tables
+
+
+def of_results(r: Results, c: Comparison | None, metrics: Iterable[str] = tuple(METRICS)) -> list[Table]:
+    """All tables of the results and of the map kinds side by side, with these metrics by layer."""
+    compared = [*lenses(c, r.sample, metrics), *fits(c)] if c else []
+    return [*fixed_exit(r, metrics), *early_exit(r), *alternation(r), *compared]
+
+
+def fits(c: Comparison) -> list[Table]:
+    """The agreement of the halves of the training sentences, and the costs of the maps."""
+    layers, kinds = sorted({l for r2 in c.halves.values() for l in r2}), [*map(Column, c.halves)]
+    rows = [[l, *(r2.get(l) for r2 in c.halves.values())] for l in layers]
+    title = "Agreement of the maps of two halves of the sentences, r2"
+    halves = [Table("halves", title, [Column("layer"), *kinds], rows)] if rows else []
+    costs = Table("costs_of_maps", "Cost of the maps", [Column("map kind"), Column("cost")], [*c.costs.items()])
+    return [*halves, costs]
 
 
 def early_exit(r: Results) -> list[Table]:
-    """Layers processed and Precision@1 at every lambda, and what early exit saves."""
+    """Layers processed and the metrics at every lambda, and what early exit saves."""
     tables = []
     for mode, curve in r.early.items():
-        points = zip(curve.lambdas, curve.layers, curve.estimates["precision@1"], strict=True)
-        rows = [[f"{lam:.4g}", f"{layers:.2f}", estimate(hits, "precision@1")] for lam, layers, hits in points]
-        title = f"Early exit with {mode}: Precision@1, %; the higher lambda, the surer a layer must be"
-        tables.append(Table(title, ["lambda", "layers processed", "Precision@1"], rows))
-    rows, L = [], r.n_layers
-    for share in SHARES:
-        saved = {mode: of_mode[share] for mode, of_mode in r.layers_saved.items()}
-        ends = {mode: f" [{of[share].low:.2f}, {of[share].high:.2f}]" for mode, of in r.saved.items()}
-        cells = (
-            ["-", "-"] if x is None else [f"{L - x:.2f}", f"{x:.2f}{ends.get(mode, '')} ({x / L:.1%})"]
-            for mode, x in saved.items()
-        )
-        apart = [f"{r.saved['mat - id'][share].mean:+.2f}{ends['mat - id']}"] if "mat - id" in r.saved else []
-        rows.append([f"{100 * share:.0f}%", *(cell for pair in cells for cell in pair), *apart])
-    header = ["Precision@1", *(cell for mode in r.early for cell in (f"{mode} needs", f"{mode} saves"))]
-    header += ["mat - id"] * ("mat - id" in r.saved)
-    how = "over all lambda, with 95% intervals" if r.saved else "interpolated between the lambdas"
-    title = f"Layers (of {L}) that early exit needs and saves, {how}"
-    return [*tables, Table(title, header, rows), *_net(r)] if tables else []
+        points = zip(curve.lambdas, curve.layers, *curve.estimates.values(), strict=True)
+        columns = [Column("lambda", digits=".4g"), Column("layers processed", digits=".2f")]
+        columns += [of_metric(metric, METRICS[metric].title) for metric in curve.estimates]
+        title = f"Early exit with {mode}: Precision@k, %, surprisal, nats; the higher lambda, the surer a layer must be"
+        tables.append(Table(f"early_exit_{mode}", title, columns, [*points]))
+    return [*tables, *_saved(r)] if tables else []
 
 
-def _net(r: Results) -> list[Table]:
-    """What is left of the layers saved, in blocks, once the read-outs and matrices on the way are paid for."""
-    tables = []
-    for unit, of in r.net.items():
-        rows = [
-            [
-                f"{100 * share:.0f}%",
-                *(f"{x.mean:+.2f} [{x.low:.2f}, {x.high:.2f}]" for x in (m[share] for m in of.values())),
-            ]
-            for share in SHARES
-        ]
+def _saved(r: Results) -> list[Table]:
+    """Blocks saved at a share of the full model's Precision@1, and net of read-outs and matrices; and their costs."""
+    (layers, *net), L, costs = r.saved, r.n_layers, []
+    rows = [
+        [share, mode, None if x is None or mode == "mat - id" else L - x.mean, x, x and x.mean / L]
+        + [r.saved[unit][mode][share] for unit in net]
+        for share in SHARES
+        for mode, found in r.saved[layers].items()
+        for x in [found[share]]
+    ]
+    columns = [Column("Precision@1", digits=".0%"), Column("mode"), Column("needs", digits=".2f")]
+    columns += [Column("saves", digits=".2f", interval=BOTH), Column("share", digits=".1%")]
+    columns += [Column(f"net, {unit}", digits="+.2f", interval=BOTH) for unit in net]
+    how = "over all lambda, with 95% intervals" if net else "interpolated between the lambdas"
+    tables = [Table("layers_saved", f"Layers (of {L}) that early exit needs and saves, {how}", columns, rows)]
+    for unit in net:
         T = r.costs.of(1, unit).tokens.double().mean().item()
-        what = {"token": "for one token, as with a cache", "sentence": f"for all tokens that run, {T:.1f} on average"}
-        read_out, matrix = (x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))
-        cost = f"a read-out costs {read_out:.2f} blocks, a matrix {matrix:.3f}"
-        title = f"Blocks (of {r.n_layers}) saved net of read-outs and matrices, {what[unit]}: {cost}"
-        tables.append(Table(title, ["Precision@1", *of], rows))
-    return tables
+        what = {"token": "for one token, as with a cache", "sentence": "for all tokens that run"}[unit]
+        costs.append([unit, what, T, *(x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))])
+    columns = [Column("net"), Column("counted"), Column("tokens", digits=".1f"), Column("read-out"), Column("matrix")]
+    title = "Costs that the net savings subtract, in blocks"
+    return [*tables, Table("costs", title, columns, costs)] if costs else tables
 
 
 def alternation(r: Results) -> list[Table]:
     """By blocks executed: the direct jump, the r2-informed schedule, round-robin chosen on half of the sentences."""
     if not r.alternation:
         return []
-    of = {(judged.first, judged.k): judged for judged in r.alternation if judged.first in ("r2", "chosen")}
-    direct, rows = r.fixed["mat"].estimates["precision@1"], []
-    for k in range(r.n_layers + 1):
-        row = [str(k), estimate(direct[k])]
-        for first in ("r2", "chosen"):
-            judged = of.get((first, k))
-            row += [estimate(judged and judged.precision), estimate(judged and judged.difference, sign="+")]
-        rows.append([*row, of["chosen", k].name if ("chosen", k) in of else "-"])
-    header = ["blocks", "direct jump", "r2-informed", "- direct", "round-robin*", "- direct*", "which"]
+    found = {(judged.first, judged.k): judged for judged in r.alternation if judged.first in ("r2", "chosen")}
+    rows = []
+    for k, direct in enumerate(r.fixed["mat"].estimates["precision@1"]):
+        judged = [found.get((first, k)) for first in ("r2", "chosen")]
+        pairs = [(j.precision, j.difference) if j else (None, None) for j in judged]
+        rows.append([k, direct, *pairs[0], *pairs[1], judged[1] and judged[1].name])
+    p1 = [of_metric("precision@1", *name) for name in (
+        ("direct jump",), ("r2-informed",), ("- direct", "+"), ("round-robin*",), ("- direct*", "+"))]  # fmt: skip
     title = f"Alternation of blocks and jumps: Precision@1, %, {r.sample} (* chosen on one half, shown on the other)"
-    return [Table(title, header, rows)]
+    return [Table("alternation", title, [Column("blocks"), *p1, Column("which")], rows)]
 
 
-def alternation_points(r: Results, title: str) -> Table:
-    """Every schedule, for CSV."""
+def facts(r: Results) -> list[tuple[str, str]]:
+    """The numbers at the head of the page, in words and as text."""
+    told, p1 = [], of_metric("precision@1", "")
+    for mode in (mode for mode in ("mat", "id") if mode in r.whole):
+        what = f"Precision@1 with {mode}, mean over layers 0 to {r.n_layers - 1}"
+        told.append((what, f"{cell(r.whole[mode].over_layers['precision@1'], p1)} %"))
+    for mode in (mode for mode in ("mat", "id") if r.saved["layers"].get(mode, {}).get(0.95)):
+        saved = f"{r.saved['layers'][mode][0.95].mean:.2f} of {r.n_layers}"
+        told.append((f"Layers that early exit with {mode} saves at 95% Precision@1", saved))
+    return told
+
+
+def schedules(r: Results, title: str) -> Table:
+    """Every schedule of blocks and jumps."""
     rows = [
-        [j.first, j.name, j.k, " ".join(f"{a}-{b}" for a, b in j.schedule), *j.precision, *j.difference]
+        [j.first, j.name, j.k, " ".join(f"{a}-{b}" for a, b in j.schedule), j.precision, j.difference]
         for j in r.alternation
     ]
-    header = ["family", "schedule", "blocks", "jumps", "precision@1", "low", "high", "minus_direct", "low", "high"]
-    return Table(f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}", header, rows)
+    names = ("family", "schedule", "blocks", "jumps", "precision@1", "minus_direct")
+    told = f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}"
+    return Table("schedules", told, [*map(Column, names)], rows)
 
 
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
     """Mean Precision@1 over layers 0 ... L - 1 with a corpus's own maps, with another's, and the change."""
-    rows = [
-        [mode, *(estimate(r.mean_over_layers[mode]) for r in (own, other)), estimate(difference, sign="+")]
-        for mode, difference in other.change_from(own).items()
-    ]
+    means = [{mode: curve.over_layers["precision@1"] for mode, curve in r.whole.items()} for r in (own, other)]
+    rows = [[mode, *(x[mode] for x in means), apart] for mode, apart in other.change_from(own).items()]
+    columns = [of_metric("precision@1", f"of {name}") for name in (dataset, fitted_on)]
     title = f"Mean Precision@1 over layers 0 to {own.n_layers - 1} on {dataset}, %, with the maps of either corpus"
-    return Table(title, ["mode", f"of {dataset}", f"of {fitted_on}", "change"], rows)
+    return Table("change", title, [Column("mode"), *columns, of_metric("precision@1", "change", "+")], rows)
 
 
-def points(metric: str, kind: str, curves: Mapping[str, Curve]) -> list[list[Any]]:
-    """The points of curves of one metric, for CSV, in the columns `POINTS`; kind: "fixed" or "early" exit."""
-    rows = []
+def points(metric: str, exit_type: str, curves: Mapping[str, Curve]) -> list[list[Any]]:
+    """Rows for the points of curves, in the columns `POINTS`; exit_type: "fixed" or "early"."""
+    rows: list[list[Any]] = []
     for mode, curve in curves.items():
         lambdas = curve.lambdas or [None] * len(curve.layers)
-        of_mode = zip(lambdas, curve.layers, curve.estimates[metric], strict=True)
-        rows += [[metric, kind, mode, lam, layers, *point] for lam, layers, point in of_mode]
+        along = zip(lambdas, curve.layers, curve.estimates[metric], strict=True)
+        rows += [[metric, exit_type, mode, *point] for point in along]
         if curve.exits and metric == "precision@1":
-            rows += [[metric, "all lambda", mode, *point, None, None] for point in zip(*thinned(curve), strict=True)]
+            exact = [x.flip(0)[:: max(1, len(x) // THIN)].flip(0).tolist() for x in curve.exits.along()[:3]]
+            rows += [
+                [metric, "all lambda", mode, lam if math.isfinite(lam) else None, *point]
+                for lam, *point in zip(*exact, strict=True)
+            ]
     return rows
 
 
-def thinned(curve: Curve) -> list[list[float]]:
-    """lambda, layers processed and Precision@1 of an early exit at some `THIN` of all lambda, the last included."""
-    lambdas, layers, precision = (
-        x.flip(0)[:: max(1, len(x) // THIN)].flip(0).tolist() for x in curve.exits.along()[:3]
-    )
-    return [[lam if math.isfinite(lam) else None for lam in lambdas], layers, precision]
+POINTS = [*map(Column, ("metric", "exit", "mode", "lambda", "layers", "value"))]
 
 
-def in_words(metric: str, kind: str, curves: Mapping[str, Curve]) -> str:
-    """The ends and the middle of the same curves, for who cannot see them."""
-    parts = []
-    for mode, curve in curves.items():
-        chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
-        parts.append(f"{mode} {', '.join(f'{estimate(y, metric)} at {x:.3g}' for x, y in chosen)}")
-    unit = "nats" if metric == "surprisal" else "%"
-    return f"{metric.capitalize()} ({unit}), {kind} exit: {'; '.join(parts)}."
+def lens_points(c: Comparison, metric: str, title: str) -> Table:
+    """Rows for the points of all kinds of maps, and their means over layers."""
+    rows = [
+        [metric, lens, place, point, apart.get(place), c.halves.get(lens, {}).get(place)]
+        for lens, curve in c.curves.items()
+        for apart in [_points(metric, c.differences[lens]) if lens in c.differences else {}]
+        for place, point in _points(metric, curve).items()
+    ]
+    names = ("metric", "lens", "layer", "value", "minus_least_squares", "halves")
+    told = f"{heading(metric, c.curves.values())}, by layer and kind of map: {title}"
+    return Table("lenses", told, [*map(Column, names)], rows)
 
 
 def grid_points(grid: Grid) -> Table:
-    """The cells of a grid, for CSV."""
+    """The cells of a grid, one a row."""
     rows = [
         [mode, layer, k, column, texts[k], ids[k], grid.probabilities[mode][layer, k].item()]
         for mode in grid.ids
         for layer, (texts, ids) in enumerate(zip(grid.predicted[mode], grid.ids[mode], strict=True))
         for k, column in enumerate(grid.columns)
     ]
-    header = ["mode", "layer", "column", grid.column, "predicted", "predicted_id", "probability"]
-    return Table(f"Predicted at each layer in “{grid.sentence}”", header, rows)
+    names = ("mode", "layer", "column", grid.column, "predicted", "predicted_id", "probability")
+    return Table("grid", f"Predicted at each layer in “{grid.sentence}”", [*map(Column, names)], rows)
 
 
 def grids(grid: Grid) -> list[Table]:
@@ -203,23 +227,9 @@ def grids(grid: Grid) -> list[Table]:
     tables = []
     for start in range(0, len(grid.columns), WIDE):
         chosen = range(start, min(start + WIDE, len(grid.columns)))
-        header = ["layer", *(shown(grid.columns[k]) for k in chosen)]
+        columns = [Column("layer"), *(Column(shown(grid.columns[k])) for k in chosen)]
         for mode, predicted in grid.predicted.items():
             p = grid.probabilities[mode]
-            rows = [[str(l), *(f"{shown(row[k])} {p[l, k]:.0%}" for k in chosen)] for l, row in enumerate(predicted)]
-            tables.append(Table(f"{mode}: {what}, by layer, with its probability", header, rows))
+            rows = [[l, *(f"{shown(row[k])} {p[l, k]:.0%}" for k in chosen)] for l, row in enumerate(predicted)]
+            tables.append(Table("grid", f"{mode}: {what}, by layer, with its probability", columns, rows))
     return tables
-
-
-def interval(estimate: Estimate) -> dict[str, float | None]:
-    """A mean with its interval, as JSON has it."""
-    return {name: None if value is None else round(value, 6) for name, value in estimate._asdict().items()}
-
-
-def estimate(value: Estimate | None, metric: str = "precision@1", sign: str = "") -> str:
-    """A mean and half the width of its interval, if it has one: Precision@k in percent, surprisal in nats."""
-    if value is None:
-        return "-"
-    scale, digits = (1, 3) if metric == "surprisal" else (100, 1)
-    half = "" if value.low is None else f" ±{scale * (value.high - value.low) / 2:.{digits}f}"
-    return f"{scale * value.mean:{sign}.{digits}f}{half}"

@@ -36,9 +36,7 @@ READERS = {
     "matrix": lambda path: formats.load_matrix(path, D),
     "r2": formats.load_r2,
     "results": formats.load_results,
-    "gaps": lambda path: beside.load_gaps(path, 3, L),
-    "lens": lambda path: beside.load_lens(path, 3, L),
-    "schedules": lambda path: beside.load_schedules(path, 3, L),
+    "predictions": lambda path: beside.load_predictions(path, 3, L),
 }
 
 
@@ -58,32 +56,22 @@ def fits(kind, value):
     if kind == "r2":
         scores = [*value["score_mat"].items(), *value["score_id"].items()]
         return all(0 <= i <= j < 100 and isinstance(r2, float) and np.isfinite(r2) for (i, j), r2 in scores)
-    if kind == "gaps":
-        tau, positions, gaps, costs = value
-        shapes = positions.shape == (3,) and all(
-            x.shape == (L + 1, 3) and finite(x, torch.float32) for x in gaps.values()
-        )
-        if costs is not None:
-            tokens = costs["tokens"]
-            shapes = shapes and tokens.shape == (3,) and tokens.dtype == torch.int64 and tokens.amin() > 0
-            shapes = shapes and len(costs) == 4 and all(0 < costs[x] < np.inf for x in ("block", "read_out", "matrix"))
-        return np.isfinite(tau) and positions.dtype == torch.int64 and positions.amin() >= 0 and shapes
-    return (
-        lens_fits(*value)
-        if kind == "lens"
-        else all(map(a_schedule_fits if kind == "schedules" else a_record_fits, value))
-    )
+    return predictions_fit(value) if kind == "predictions" else all(map(a_record_fits, value))
 
 
-def lens_fits(actual, of):
-    shapes = [x.shape == (L + 1, 3) and x.dtype == torch.float32 for found in of.values() for x in found.values()]
-    return actual.shape == (3,) and actual.dtype == torch.int64 and len(shapes) == 6 and all(shapes)
-
-
-def a_schedule_fits(r):
-    predicted = r["topk"].shape == (3, 10) and r["topk"].dtype == torch.int64 and finite(r["surprisal"], torch.float32)
-    jumps = all(0 <= i < j <= L for i, j in r["info"]["schedule"]) and 0 <= r["layers_processed"] <= L
-    return predicted and jumps and r["info"]["first"] in ("blocks", "jumps", "r2")
+def predictions_fit(e):
+    integers = [e.positions, e.actual, e.costs.tokens]
+    shapes = all(x.shape == (3,) and x.dtype == torch.int64 for x in integers) and e.topk.dtype == torch.int64
+    shapes = shapes and e.topk.shape[1:] == (3, 10) and e.surprisal.shape == e.topk.shape[:2]
+    modes = [(n, x) for found in e.modes.values() for n, x in found.items()]
+    shapes = shapes and all(x.shape == (L + 1, 3) and x.dtype == torch.float32 for _, x in modes)
+    numbers = e.positions.amin() >= 0 and e.costs.tokens.amin() > 0 and np.isfinite(e.tau) and type(e.masked) is bool
+    numbers = numbers and all(0 < x < np.inf for x in (e.costs.block, e.costs.read_out, e.costs.matrix))
+    numbers = numbers and finite(e.surprisal, torch.float32)
+    numbers = numbers and all(x.isfinite().all() for name, x in modes if name != "cross-entropy")
+    jumps = all(0 <= i < j <= L for schedule in e.schedules.values() for i, j in schedule)
+    first = all(key[0] in ("blocks", "jumps", "r2") for key in e.schedules)
+    return shapes and numbers and jumps and first and len(e.topk) == len({*e.schedules.values()})
 
 
 def a_record_fits(r):

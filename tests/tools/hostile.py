@@ -48,14 +48,22 @@ def the_scores(number=float):
     return {name: {(i, j): number(0.5) for j in range(L + 1) for i in range(j)} for name in ("score_mat", "score_id")}
 
 
-def a_schedule(first, schedule):
-    info = {"type": "schedule", "first": first, "blocks": 1, "jumps": 1, "schedule": schedule}
-    topk = torch.arange(30).reshape(3, 10)
-    return {"info": info, "layers_processed": 1.0, "topk": topk, "surprisal": torch.rand(3)}
+def the_tables():
+    return {name: torch.rand(L + 1, 3) for name in ("gap", "kl", "entropy", "cross-entropy")}
 
 
-def a_lens():
-    return {name: torch.rand(L + 1, 3) for name in ("kl", "entropy", "cross-entropy")}
+def the_predictions():
+    return {
+        "masked": False,
+        "tau": 4.0,
+        "positions": torch.tensor([0, 1, 2]),
+        "costs": {"block": 8.0, "read_out": 9.0, "matrix": 4.0, "tokens": torch.tensor([1, 2, 3])},
+        "actual": torch.tensor([3, -1, 5]),
+        "modes": {"id": the_tables(), "mat": the_tables()},
+        "schedules": {("blocks", 1, L - 1): ((1, L),), ("r2", L, 0): ()},
+        "topk": torch.arange(60).reshape(2, 3, 10),
+        "surprisal": torch.rand(2, 3),
+    }
 
 
 def valid_files():
@@ -67,17 +75,7 @@ def valid_files():
         "matrix": [torch.randn(D, D)],
         "r2": [the_scores()],
         "results": [*the_records()],
-        "gaps": [
-            {
-                "tau": 4.0,
-                "positions": torch.tensor([0, 1, 2]),
-                "costs": {"block": 8.0, "read_out": 9.0, "matrix": 4.0, "tokens": torch.tensor([1, 2, 3])},
-                "id": torch.rand(L + 1, 3),
-                "mat": torch.rand(L + 1, 3),
-            }
-        ],
-        "lens": [{"actual": torch.tensor([3, -1, 5]), "id": a_lens(), "mat": a_lens()}],
-        "schedules": [a_schedule("blocks", ((1, L),)), a_schedule("r2", ())],
+        "predictions": [the_predictions()],
     }
     for kind, ours in values.items():
         with io.BytesIO() as file:

@@ -1,0 +1,105 @@
+"""Results of a model: made and written by add_results.py and its twin for BERT, and loaded with what is beside them."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from shortcut import predictions, results, tokens
+from shortcut.alternation import Schedule
+from shortcut.approximation import MODES, mode_of
+from shortcut.files import beside, formats
+from shortcut.files.names import Names
+from shortcut.files.outputs import Outputs
+from shortcut.metrics import LENS
+from shortcut.models import Model
+from shortcut.predictions import TOP, Evaluation, Predictions
+from shortcut.representations import Batch
+from shortcut.results import Results
+from shortcut.run import stages, steps
+from shortcut.run.partial import Tensors
+from shortcut.run.script import Work
+from shortcut.show import tables
+from shortcut.show.table import text
+from shortcut.tokens import Tokenized
+
+GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L [b, d]; by mode, approximations [k, b, d]
+SCHEDULES = "schedules"  # in place of a mode: approximations by all distinct schedules
+TIES = 0.005  # share of sentences whose best two tokens have equal logits, above which it is printed
+
+
+def evaluate(
+    work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, schedules: Mapping[tuple[str, int, int], Schedule]
+) -> None:
+    """Read out the approximations of h_L that `go_on` makes, judge them by the model, and write the results."""
+    actual = tokens.actual(tokenized, masked=work.masked)
+    judged = _judge(work, model, tokenized, go_on, actual)
+    by_schedule, config = judged.pop(SCHEDULES, None), work.config
+    work.save_missing(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
+    lenses = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
+    evaluation = Evaluation(
+        masked=work.masked,
+        tau=config.TAU,
+        positions=tokenized.positions,
+        costs=predictions.costs(model, tokenized),
+        actual=actual,
+        modes={mode: {"gap": judged[mode].gap, **dict(tables)} for mode, tables in lenses.items()},
+        schedules=dict(schedules),
+        topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
+        surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
+    )
+    work.save_missing(work.files.predictions, beside.predictions_dict(evaluation))
+
+
+def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: torch.Tensor) -> dict[str, Predictions]:
+    """By mode the predictions for all sentences, computed a batch at a time."""
+
+    def compute(batch: Batch) -> Tensors:
+        final, ends = go_on(batch)
+        lenses = {mode: actual[batch.rows] for mode in ends if mode in MODES and MODES[mode].maps is not None}
+        judged = {mode: predictions.judge(model, h, final, batch.rows, lenses.get(mode)) for mode, h in ends.items()}
+        named = {f"{mode} {name}": x for mode, found in judged.items() for name, x in vars(found).items()}
+        return {name: x for name, x in named.items() if x is not None}
+
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, points in steps.gather(work, model, tokenized, compute, "predictions").items():
+        mode, _, name = key.partition(" ")
+        found.setdefault(mode, {})[name] = points.tensor()
+    share = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in found.values())
+    if share > TIES:
+        work.say(
+            f"  the best two tokens tie in up to {share:.1%} of the sentences: logits in half precision are rounded"
+        )
+    return {mode: Predictions(**found[mode]) for mode in (*MODES, SCHEDULES) if mode in found}
+
+
+def load(work: Work, files: Names) -> Results:
+    """The results in `files`, with the predictions if both files were made in the same run, or in one like it."""
+    work.provenance.check([files.results], work.say)
+    records, evaluation = formats.load_results(files.results), None
+    if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
+        work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
+    if has_predictions(work, files):
+        work.provenance.check([files.predictions], work.say)
+        n, L = len(records[0]["topk"]), max(r["info"].get("layer", 0) for r in records)
+        evaluation = beside.load_predictions(files.predictions, n, L)
+    return results.summarize(records, evaluation)
+
+
+def has_predictions(work: Work, files: Names) -> bool:
+    """True if the predictions are there, from the run that made the results, or from one like it."""
+    keys = [(work.provenance.entry(path) or {}).get("key") for path in (files.results, files.predictions)]
+    return files.predictions.exists() and keys[0] == keys[1] is not None
+
+
+def show_change(work: Work, outputs: Outputs | None = None) -> None:
+    """Under --matrices-from, print the change of mean Precision@1 from the dataset's own maps."""
+    files = work.files
+    if not files.matrices_from:
+        return
+    if not files.own.results.exists():
+        maker = stages.maker(files.results, files, work.L, work.config)
+        work.say(f"to see what that changes, run {maker} without --matrices-from too")
+        return
+    work.provenance.check([files.own.results], work.say)
+    other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
+    work.say(text([tables.change(other, own, files.dataset, files.matrices_from)]))
