@@ -11,20 +11,21 @@ Writes  linreg/<m>/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], ap
 
 import config
 from shortcut.files import formats
-from shortcut.run import steps
+from shortcut.run.fitting import fits, jacobians
 from shortcut.run.script import Work, script, shell
 from shortcut.run.stages import pairs
+from shortcut.run.states import load_model, states
 
 
 @script(config, "model", "map", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    tokenized, model = formats.load_tokenized(work.files.tokenized("train")), steps.load_model(work)
+    tokenized, model = formats.load_tokenized(work.files.tokenized("train")), load_model(work)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.kind))
     if work.kind == "jacobian":
-        found = steps.jacobians(work, model, tokenized, jumps)
+        found = jacobians(work, model, tokenized, jumps)
     else:
-        h = steps.states(work, model, tokenized, model.layer_points(), "train")
-        found = steps.fits(work, h, jumps, into=work.L)
+        h = states(work, model, tokenized, model.layer_points(), "train")
+        found = fits(work, h, jumps, into=work.L)
     for A, numbers in found:
         work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 

@@ -14,21 +14,22 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle: float32 tensor [d, d], applied as 
 
 import config
 from shortcut.files.manifest import parts_dict
-from shortcut.run import steps
+from shortcut.run.fitting import fits
 from shortcut.run.script import Work, script, shell
+from shortcut.run.states import load_model, load_split, states
 
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    tokenized, model = steps.tokenized(work, "train"), steps.load_model(work, head=False)
+    tokenized, model = load_split(work, "train"), load_model(work, head=False)
     work.found(model.parts)
     if model.why_no_parts:
         work.say(f"the sub-modules of {work.args.model} are not mapped: {model.why_no_parts}")
     points, place = model.part_points()
-    h = steps.states(work, model, tokenized, points, "train") if points else []
+    h = states(work, model, tokenized, points, "train") if points else []
     missing = work.missing(work.files.part, model.parts)
     todo = {(place[i, model.parts[i, a][1]], place[i, a]): (i, a) for i, a in missing}
-    for A, numbers in steps.fits(work, h, sorted(todo)):
+    for A, numbers in fits(work, h, sorted(todo)):
         i, a = todo[A.source, A.target]
         kind, state = model.parts[i, a]
         work.save(work.files.part(i, a), A.A, kind=kind, state=state, **numbers)

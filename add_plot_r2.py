@@ -13,17 +13,19 @@ Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `s
 
 import config
 from shortcut.files import formats
-from shortcut.run import showing, steps
+from shortcut.run import showing
+from shortcut.run.scoring import quality_of_maps, r2_scores
 from shortcut.run.script import Work, script, shell
 from shortcut.run.stages import pairs
+from shortcut.run.states import load_model, states
 
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
-    tokenized, model = formats.load_tokenized(work.files.tokenized("val"), least=2), steps.load_model(work)
-    h = steps.states(work, model, tokenized, model.layer_points(), "val").tensor()
-    work.save_missing(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config, work.files.kind)))
-    work.save_json(work.files.quality, steps.quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))
+    tokenized, model = formats.load_tokenized(work.files.tokenized("val"), least=2), load_model(work)
+    h = states(work, model, tokenized, model.layer_points(), "val").tensor()
+    work.save_missing(work.files.r2_scores, r2_scores(work, h, pairs(work.L, config, work.files.kind)))
+    work.save_json(work.files.quality, quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ from shortcut import alternation, representations
 from shortcut.approximation import MODES, alternate, modes_of
 from shortcut.files import formats
 from shortcut.representations import Batch
-from shortcut.run import evaluation, steps
+from shortcut.run import evaluation
 from shortcut.run.script import Work, script, shell
+from shortcut.run.states import load_model
 
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)
 def main(work: Work) -> None:
-    model, tokenized = steps.load_model(work), formats.load_tokenized(work.files.tokenized("val"), least=2)
-    maps, (schedules, jumps) = steps.maps(work, model), steps.schedules(work, model)
+    model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"), least=2)
+    maps, (schedules, jumps) = evaluation.maps(work, model), evaluation.schedules(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
 
     def go_on(batch: Batch):

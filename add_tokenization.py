@@ -10,13 +10,13 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
 
 import config
 from shortcut.files import formats
-from shortcut.run import steps
 from shortcut.run.script import Work, script, shell
+from shortcut.run.tokenization import tokenize
 
 
 @script(config, "model", "seed")
 def main(work: Work) -> None:
-    tokenized = steps.tokenize(work, formats.load_sentences(work.files.sentences))
+    tokenized = tokenize(work, formats.load_sentences(work.files.sentences))
     for (split,) in work.missing(work.files.tokenized, [("train",), ("val",)]):
         work.save(work.files.tokenized(split), formats.tokenized_dict(tokenized[split]))
 

@@ -12,9 +12,10 @@ Writes  linreg/<m>_mask/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d
 
 import config
 from shortcut.files import formats
-from shortcut.run import steps
+from shortcut.run.fitting import fits, jacobians
 from shortcut.run.script import Work, script, shell
 from shortcut.run.stages import pairs
+from shortcut.run.states import load_model
 
 
 @script(config, "model", "map", "device", "batch-size", "seed")
@@ -22,9 +23,9 @@ def main(work: Work) -> None:
     tokenized, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.kind))
     if work.kind == "jacobian":
-        found = steps.jacobians(work, steps.load_model(work, head=False), tokenized, jumps)
+        found = jacobians(work, load_model(work, head=False), tokenized, jumps)
     else:
-        found = steps.fits(work, h, jumps, into=work.L)
+        found = fits(work, h, jumps, into=work.L)
     for A, numbers in found:
         work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 

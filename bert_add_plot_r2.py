@@ -13,7 +13,8 @@ Writes  experiment/<m>_mask/<d>_r2_scores.pickle: dict of `score_mat`, `score_id
 
 import config
 from shortcut.files import formats
-from shortcut.run import showing, steps
+from shortcut.run import showing
+from shortcut.run.scoring import quality_of_maps, r2_scores
 from shortcut.run.script import Work, script, shell
 from shortcut.run.stages import pairs
 
@@ -21,8 +22,8 @@ from shortcut.run.stages import pairs
 @script(config, "model", "map", "matrices-from", "device", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
     _, h = formats.load_states(work.files.states("val"), work.L, least=2)
-    work.save_missing(work.files.r2_scores, steps.r2_scores(work, h, pairs(work.L, config, work.files.kind)))
-    work.save_json(work.files.quality, steps.quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))
+    work.save_missing(work.files.r2_scores, r2_scores(work, h, pairs(work.L, config, work.files.kind)))
+    work.save_json(work.files.quality, quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16, pic
 
 import config
 from shortcut.files import formats
-from shortcut.run import steps
 from shortcut.run.script import Work, script, shell
+from shortcut.run.states import load_model, states_of_splits
+from shortcut.run.tokenization import tokenize
 
 
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
-    masked = steps.tokenize(work, formats.load_sentences(work.files.sentences))
-    model = steps.load_model(work, head=False)
-    for split, h in steps.states_of_splits(work, model, masked):
+    masked = tokenize(work, formats.load_sentences(work.files.sentences))
+    model = load_model(work, head=False)
+    for split, h in states_of_splits(work, model, masked):
         work.save(work.files.states(split), *formats.state_batches(masked[split], h))
 
 

@@ -19,14 +19,15 @@ from shortcut import representations
 from shortcut.approximation import MODES, modes_of
 from shortcut.files import formats
 from shortcut.representations import Batch, Pass
-from shortcut.run import evaluation, steps
+from shortcut.run import evaluation
 from shortcut.run.script import Work, script, shell
+from shortcut.run.states import load_model
 
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)
 def main(work: Work) -> None:
-    model, (tokenized, h) = steps.load_model(work), formats.load_states(work.files.states("val"), work.L, least=2)
-    maps = steps.maps(work, model)
+    model, (tokenized, h) = load_model(work), formats.load_states(work.files.states("val"), work.L, least=2)
+    maps = evaluation.maps(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+TOP = 10  # tokens kept of each prediction: the largest k of Precision@k
 FLAT = 1e-6  # so small a share of the usual variance: a standard deviation of a thousandth
 
 

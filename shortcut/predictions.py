@@ -13,11 +13,10 @@ import torch
 from shortcut import Problem, early_exit, metrics
 from shortcut.approximation import MODES
 from shortcut.early_exit import Costs
-from shortcut.metrics import LENS, METRICS
+from shortcut.metrics import LENS, METRICS, TOP
 from shortcut.models import Model
 from shortcut.tokens import Tokenized
 
-TOP = 10  # tokens kept of each prediction: the largest k of Precision@k
 ROWS = 256  # states read out at a time: 50 MB of logits for GPT-2's vocabulary
 FEWEST = 16  # products of fewer rows are rounded otherwise, and would make what is found depend on the batch
 

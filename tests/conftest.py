@@ -14,7 +14,7 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
-from shortcut.files import formats
+from shortcut.files import beside, formats
 from shortcut.linear import Map
 from shortcut.run import loading
 from shortcut.show import canvas
@@ -60,10 +60,10 @@ def assert_same_up_to_rounding(files, others):
     for i in range(LAYERS):
         A, B = (formats.load_matrix(f.matrix(i, LAYERS), D) for f in (files, others))
         torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)
-    a, b = (formats.load_r2(f.r2_scores) for f in (files, others))
+    a, b = (beside.load_r2(f.r2_scores) for f in (files, others))
     for name, scores in a.items():
         assert scores == pytest.approx(b[name], rel=1e-5, abs=1e-5)
-    for record, other in zip(formats.load_results(files.results), formats.load_results(others.results), strict=True):
+    for record, other in zip(beside.load_results(files.results), beside.load_results(others.results), strict=True):
         assert record["info"] == other["info"]
         assert record["topk"][:, 0].equal(other["topk"][:, 0])
         torch.testing.assert_close(record["surprisal"], other["surprisal"], rtol=1e-4, atol=1e-4)

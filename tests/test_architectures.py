@@ -180,7 +180,7 @@ def test_all_stages_in_half_precision_with_several_positions(tmp_path, gpt2_fold
     said, files = capsys.readouterr().out, Names(tmp_path, "llama", "words")
     assert "40 positions of 20 sentences" in said
     assert torch.bincount(formats.load_tokenized(files.tokenized("train")).numbers).tolist() == [2] * 30
-    found = results.summarize(formats.load_results(files.results))
+    found = results.summarize(beside.load_results(files.results))
     assert [*found.fixed] == [*MODES]
     assert found.sample == "40 positions of 20 sentences"
     modes = beside.load_predictions(files.predictions, 40, found.n_layers).modes
@@ -347,7 +347,7 @@ def test_all_stages_of_other_architectures(kind, tmp_path, gpt2_folder, bert_fol
     for script in [*(bert if masked else causal), "plot_results"]:
         run(script, *there, "--model", folder)
     files = Names(tmp_path, f"{kind}_mask" if masked else kind, "words", masked=masked)
-    found = results.summarize(formats.load_results(files.results))
+    found = results.summarize(beside.load_results(files.results))
     assert [*found.fixed] == (["id", "mat"] if kind == "gemma4_text" else [*MODES])
     assert files.report.exists()
 

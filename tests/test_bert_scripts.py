@@ -99,9 +99,9 @@ def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_pa
     run("add_linreg_submodules", *there)
     before, said = tmp_path / made.relative(made.results), problem(capsys, "bert_add_results", *there)
     assert "was made with other settings" in said
-    paper = formats.load_results(before)
+    paper = beside.load_results(before)
     run("bert_add_results", *there, "--force")
-    after = formats.load_results(before)
+    after = beside.load_results(before)
     for record, other in zip(paper, [r for r in after if type(r["info"]["mode"]) is str], strict=True):
         assert record["info"] == other["info"]
         assert record["topk"].equal(other["topk"])
@@ -185,7 +185,7 @@ def test_rank_of_few_positions_is_their_number(bert):
 
 
 def test_records_of_the_results(made):
-    records = formats.load_results(made.results)
+    records = beside.load_results(made.results)
     assert {str(r["info"]["mode"]) for r in records} == {"idln", "mat"}
     assert len(records) == 2 * (LAYERS + 1) + 35
     assert all("surprisal" in r and "layers_processed" in r for r in records)
@@ -194,14 +194,14 @@ def test_records_of_the_results(made):
 
 
 def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_path, bert_folder, capsys):
-    records = formats.load_results(made.results)
+    records = beside.load_results(made.results)
     for record in records:
         del record["layers_processed" if record["info"]["type"] == "jump" else "surprisal"]
     records = [{**r, "layers_processed": 2.0} if r["info"]["type"] == "early_exit" else r for r in records]
     other = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
     with store.replacing(other.results) as file:
         store.dump(file, *records)
-    r = results.summarize(formats.load_results(other.results))
+    r = results.summarize(beside.load_results(other.results))
     assert r.fixed["mat"].layers == [float(layer) for layer in range(LAYERS + 1)]
     assert "surprisal" not in r.early["mat"].values
     run("plot_results", "--out", tmp_path, "--model", "tiny-bert_mask", "--dataset", "words")
@@ -235,7 +235,7 @@ def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, be
     with store.replacing(files.states("val")) as file:
         store.dump(file, *formats.state_batches(tokenized, h))
     run("bert_add_plot_r2", "--out", tmp_path, "--model", bert_folder, "--dataset", "words")
-    told, r2 = capsys.readouterr().out, formats.load_r2(files.r2_scores)
+    told, r2 = capsys.readouterr().out, beside.load_r2(files.r2_scores)
     assert told.count("r2 misleads") == (dead is not None)
     assert dead is None or "r2 misleads in 6 of 6 jumps, where coordinates that hardly vary count as much" in told
     assert (r2["score_id"][0, 1] < -1e40) == (dead == 1e-30)

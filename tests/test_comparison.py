@@ -275,7 +275,7 @@ def test_each_kind_has_its_own_pages_r2_and_matrices(made):
         assert entry["settings"]["map"] == kind
         assert beside.load_quality(of.quality)["split_half_r2"][0] <= 1
         into_last = {(l, LAYERS) for l in range(LAYERS)}
-        assert (formats.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
+        assert (beside.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
     entries = manifest.load(replace(names, kind="ridge").matrices).values()
     assert all(entry["penalty"] > 0 for entry in entries)
     low_rank = replace(names, kind="low-rank")
@@ -355,7 +355,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     ridge = replace(here, kind="ridge")  # as other code would have it: of other sentences, and without an entry
     records = [
         record | {name: record[name][1:] for name in ("topk", "surprisal")}
-        for record in formats.load_results(ridge.results)
+        for record in beside.load_results(ridge.results)
     ]
     with store.replacing(ridge.results) as file:
         store.dump(file, *records)

@@ -20,7 +20,7 @@ from conftest import LAYERS, D, make_tokenized
 import config
 from shortcut import Problem
 from shortcut.__main__ import main
-from shortcut.files import exchange, formats, manifest, outputs, store
+from shortcut.files import beside, exchange, formats, manifest, outputs, store
 from shortcut.files.lenses import FORMATS
 from shortcut.files.names import Names
 
@@ -264,7 +264,7 @@ def test_published_matrices_are_used_as_they_are_with_one_notice(files, gpt2_fol
     said = capsys.readouterr().out
     assert said.count("no manifest entry (made by hand or by other code), read as it is: 7 files in") == 1
     assert said.count("no manifest entry") == 1
-    assert formats.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
+    assert beside.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Readers and writers of result files that the original code does not have: predictions, quality of the maps."""
+"""Readers and writers for r2 scores, results, predictions and the quality of maps; each value is checked."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -7,13 +7,94 @@ from typing import Any
 import torch
 
 from shortcut import Problem
+from shortcut.approximation import mode_of
 from shortcut.files import store
-from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, tensor
-from shortcut.files.formats import load
-from shortcut.metrics import LENS
-from shortcut.predictions import TOP, Costs, Evaluation
+from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, rows, tensor
+from shortcut.files.formats import NUMBERS, load, read_more
+from shortcut.files.unpickle import load_all
+from shortcut.metrics import LENS, TOP
+from shortcut.predictions import Costs, Evaluation
 
+SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
+
+Scores = dict[tuple[int, int], float]
+
+
+def load_r2(path: Path) -> dict[str, Scores]:
+    """The scores of add_plot_r2.py, all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
+    value = load(path)
+    with inside(path):
+        whole = isinstance(value, dict) and {"score_mat", "score_id"} <= value.keys()
+        expect(whole, f"holds {got(value)}, expected a dict with score_mat and score_id")
+        names = SCORES if value.keys() >= {*SCORES} else SCORES[:2]
+        scores = {name: _scores(value[name], name) for name in names}
+        same = len({*map(frozenset, scores.values())}) == 1
+        expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
+        return scores
+
+
+def _scores(given: Any, name: str) -> Scores:
+    expected = "expected scores as {(i, j): float}"
+    expect(isinstance(given, dict) and bool(given), f"{name} is {got(given)}, {expected}")
+    for pair, r2 in given.items():
+        layers = type(pair) is tuple and [*map(type, pair)] == [int, int] and 0 <= pair[0] <= pair[1]
+        expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
+        expect(is_finite(r2), f"{name} of {pair} is {got(r2)}, expected a finite number")
+    expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
+    return {(i, j): float(r2) for (i, j), r2 in given.items() if i < j}  # from a layer to itself is no jump
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    """The records of add_results.py (see `results`), of one number of sentences all of them.
+
+    The original's BERT files lack `surprisal` for early exits, which stays absent, and `layers_processed` for jumps,
+    which is their layer.
+    """
+    records: list[dict[str, Any]] = []
+    for k, value in enumerate(load_all(path)):
+        with inside(f"{path}: record {k}"):
+            records.append(_record(value, len(records[0]["topk"]) if records else None))
+    return records
+
+
+def _record(value: Any, n: int | None) -> dict[str, Any]:
+    whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
+    expect(whole, f"is {got(value)}, expected a dict of info, layers_processed, topk and surprisal")
+    info, topk = _info(value["info"]), tensor(value["topk"])
+    layers = info.get("layer", value.get("layers_processed"))
+    layers = layers.item() if isinstance(layers, torch.Tensor) and layers.numel() == 1 else layers
+    number = is_finite(layers) and layers >= 0
+    expect(number, f"layers_processed is {got(layers)}, expected a number of layers")
+    n = rows(topk) if n is None else n
+    fits = n and is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
+    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
+    result = {"info": info, "layers_processed": float(layers), "topk": topk}
+    if "surprisal" in value or info["type"] == "jump":
+        surprisal = tensor(value.get("surprisal"))
+        fits = is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
+        expect(fits, f"surprisal is {got(surprisal)}, expected float32 [{n}], all of it finite")
+        result["surprisal"] = surprisal
+    return result | ({NUMBERS: read_more(value, NUMBERS, n)} if NUMBERS in value else {})
+
+
+def _info(info: Any) -> dict[str, Any]:
+    """What is known of an info: `type`, `mode`, and `layer` or `lambda`."""
+    if isinstance(info, dict) and _is_mode(mode := info.get("mode")):
+        layer, lam = info.get("layer"), info.get("lambda")
+        if info.get("type") == "jump" and type(layer) is int and layer >= 0:
+            return {"type": "jump", "mode": mode, "layer": layer}
+        if info.get("type") == "early_exit" and is_finite(lam):
+            return {"type": "early_exit", "mode": mode, "lambda": lam}
+    raise Problem("has another info, expected type jump with layer, or early_exit with lambda, and mode")
+
+
+def _is_mode(mode: Any) -> bool:
+    """Whether it stands for one of `approximation.MODES`, or for other sub-modules replaced, which are passed over."""
+    if type(mode) is not tuple:
+        return type(mode) is str and mode_of(mode) is not None
+    states = mode[1].get("what_to_mat") if mode[:1] == ("blk_mat",) and [*map(type, mode[1:])] == [dict] else None
+    return type(states) is set and states <= {*range(1, 7)}
 
 
 def predictions_dict(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every kind of file holds: each value checked before anything is computed from it.
+"""Readers and writers for sentences, tokens, states and matrices; each value is checked before it is used.
 
 A file is read by `unpickle`, which never runs code; what it holds, whoever wrote it, comes back in the form
 that the pipeline works with, or Problem says the file's name, what was got and what was expected.
@@ -12,22 +12,18 @@ from typing import Any
 import torch
 
 from shortcut import Problem
-from shortcut.approximation import mode_of
-from shortcut.files.checks import expect, got, inside, is_finite, is_tensor, rows, tensor
+from shortcut.files.checks import expect, got, inside, is_tensor, rows, tensor
 from shortcut.files.names import Names
 from shortcut.files.unpickle import load_all
 from shortcut.linear import KINDS, LEAST_SQUARES, Map
-from shortcut.predictions import TOP
 from shortcut.tokens import Tokenized
 
 TOO_FEW = "holds {} sentence, expected at least {}: raise VAL in config.py"
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
-SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
 
 NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
 ADDED = "added_tokens"  # beyond them, a list of ids: the `Tokenized.added`, where there are any
 MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
-Scores = dict[tuple[int, int], float]
 
 
 def load(path: Path) -> Any:
@@ -88,11 +84,11 @@ def _tokenized(value: Any, least: int = 1) -> Tokenized:
         expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
         begins = position >= len(added) and ids[: len(added)].tolist() == added
         expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
-    more = {field: _more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
+    more = {field: read_more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
     return Tokenized(sentences, positions.long(), **more, added=tuple(added))
 
 
-def _more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
+def read_more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
     numbers, least = tensor(value[name]), 0 if name == NUMBERS else -1  # -1: no token of the sentence
     fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= least
     expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below {least}")
@@ -166,79 +162,3 @@ def load_matrix(path: Path, d: int | None, map_kind: str = LEAST_SQUARES) -> tor
         expect(fits and size == width, f"holds {got(value)}, {expected}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value
-
-
-def load_r2(path: Path) -> dict[str, Scores]:
-    """The scores of add_plot_r2.py, all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
-    value = load(path)
-    with inside(path):
-        whole = isinstance(value, dict) and {"score_mat", "score_id"} <= value.keys()
-        expect(whole, f"holds {got(value)}, expected a dict with score_mat and score_id")
-        names = SCORES if value.keys() >= {*SCORES} else SCORES[:2]
-        scores = {name: _scores(value[name], name) for name in names}
-        same = len({*map(frozenset, scores.values())}) == 1
-        expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
-        return scores
-
-
-def _scores(given: Any, name: str) -> Scores:
-    expected = "expected scores as {(i, j): float}"
-    expect(isinstance(given, dict) and bool(given), f"{name} is {got(given)}, {expected}")
-    for pair, r2 in given.items():
-        layers = type(pair) is tuple and [*map(type, pair)] == [int, int] and 0 <= pair[0] <= pair[1]
-        expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
-        expect(is_finite(r2), f"{name} of {pair} is {got(r2)}, expected a finite number")
-    expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
-    return {(i, j): float(r2) for (i, j), r2 in given.items() if i < j}  # from a layer to itself is no jump
-
-
-def load_results(path: Path) -> list[dict[str, Any]]:
-    """The records of add_results.py (see `results`), of one number of sentences all of them.
-
-    The original's BERT files lack `surprisal` for early exits, which stays absent, and `layers_processed` for jumps,
-    which is their layer.
-    """
-    records: list[dict[str, Any]] = []
-    for k, value in enumerate(load_all(path)):
-        with inside(f"{path}: record {k}"):
-            records.append(_record(value, len(records[0]["topk"]) if records else None))
-    return records
-
-
-def _record(value: Any, n: int | None) -> dict[str, Any]:
-    whole = isinstance(value, dict) and {"info", "topk"} <= value.keys()
-    expect(whole, f"is {got(value)}, expected a dict of info, layers_processed, topk and surprisal")
-    info, topk = _info(value["info"]), tensor(value["topk"])
-    layers = info.get("layer", value.get("layers_processed"))
-    layers = layers.item() if isinstance(layers, torch.Tensor) and layers.numel() == 1 else layers
-    number = is_finite(layers) and layers >= 0
-    expect(number, f"layers_processed is {got(layers)}, expected a number of layers")
-    n = rows(topk) if n is None else n
-    fits = n and is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
-    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
-    result = {"info": info, "layers_processed": float(layers), "topk": topk}
-    if "surprisal" in value or info["type"] == "jump":
-        surprisal = tensor(value.get("surprisal"))
-        fits = is_tensor(surprisal, torch.float32, (n,)) and surprisal.isfinite().all()
-        expect(fits, f"surprisal is {got(surprisal)}, expected float32 [{n}], all of it finite")
-        result["surprisal"] = surprisal
-    return result | ({NUMBERS: _more(value, NUMBERS, n)} if NUMBERS in value else {})
-
-
-def _info(info: Any) -> dict[str, Any]:
-    """What is known of an info: `type`, `mode`, and `layer` or `lambda`."""
-    if isinstance(info, dict) and _is_mode(mode := info.get("mode")):
-        layer, lam = info.get("layer"), info.get("lambda")
-        if info.get("type") == "jump" and type(layer) is int and layer >= 0:
-            return {"type": "jump", "mode": mode, "layer": layer}
-        if info.get("type") == "early_exit" and is_finite(lam):
-            return {"type": "early_exit", "mode": mode, "lambda": lam}
-    raise Problem("has another info, expected type jump with layer, or early_exit with lambda, and mode")
-
-
-def _is_mode(mode: Any) -> bool:
-    """Whether it stands for one of `approximation.MODES`, or for other sub-modules replaced, which are passed over."""
-    if type(mode) is not tuple:
-        return type(mode) is str and mode_of(mode) is not None
-    states = mode[1].get("what_to_mat") if mode[:1] == ("blk_mat",) and [*map(type, mode[1:])] == [dict] else None
-    return type(states) is set and states <= {*range(1, 7)}

@@ -88,3 +88,8 @@ def load_json(path: Path) -> Any:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
+
+
+def rounded(x: float) -> float:
+    """Six significant digits, as JSON files hold them."""
+    return float(f"{x:.6g}")

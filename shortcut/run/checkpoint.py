@@ -16,7 +16,7 @@ from typing import Any
 
 from shortcut import Problem, one_line, structure
 from shortcut.files.manifest import MODEL_FILES
-from shortcut.predictions import TOP
+from shortcut.metrics import TOP
 
 # The fingerprint is of these files; the weights are the first that exists.
 WEIGHTS = (

@@ -4,20 +4,22 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from shortcut import predictions, results, tokens
+from shortcut import Problem, alternation, approximation, predictions, results, tokens
 from shortcut.alternation import Schedule
-from shortcut.approximation import MODES, mode_of
+from shortcut.approximation import MODES, Maps, mode_of
 from shortcut.files import beside, formats
 from shortcut.files.names import Names
 from shortcut.files.outputs import Outputs
-from shortcut.metrics import LENS
+from shortcut.linear import Map
+from shortcut.metrics import LENS, TOP
 from shortcut.models import Model
-from shortcut.predictions import TOP, Evaluation, Predictions
+from shortcut.predictions import Evaluation, Predictions
 from shortcut.representations import Batch
 from shortcut.results import Results
-from shortcut.run import stages, steps
+from shortcut.run import stages
 from shortcut.run.partial import Tensors
 from shortcut.run.script import Work
+from shortcut.run.states import gather
 from shortcut.show import tables
 from shortcut.show.table import text
 from shortcut.tokens import Tokenized
@@ -25,6 +27,30 @@ from shortcut.tokens import Tokenized
 GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L [b, d]; by mode, approximations [k, b, d]
 SCHEDULES = "schedules"  # in place of a mode: approximations by all distinct schedules
 TIES = 0.005  # share of sentences whose best two tokens have equal logits, above which it is printed
+
+
+def maps(work: Work, model: Model) -> Maps:
+    """The maps that the modes need. Raises Problem if they were fitted for other sub-modules than the model has."""
+    jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
+    if parts and work.files.parts != model.parts:
+        raise Problem(f"{work.files.submodules} is of another model's sub-modules: add_linreg_submodules.py --force")
+    return Maps(
+        {key: formats.load_map(work.files, *key, model.d) for key in jumps},
+        {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
+    )
+
+
+def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], Map]]:
+    """The schedules that are evaluated, and the maps of their jumps; none if SCHEDULES is off or maps are missing."""
+    if not stages.alternates(work.files, work.config):
+        if work.config.SCHEDULES:
+            work.say("  no alternation of blocks and jumps: it takes the dataset's own least-squares maps of all jumps")
+        return {}, {}
+    if not model.is_chain:
+        raise Problem(f"{model.name} works between its blocks, which no jump can take in: set SCHEDULES = False")
+    found = alternation.schedules(beside.load_r2(work.files.r2_scores)["score_mat"], work.L)
+    jumps = sorted({jump for schedule in found.values() for jump in schedule})
+    return found, {jump: formats.load_map(work.files, *jump, model.d) for jump in jumps}
 
 
 def evaluate(
@@ -61,7 +87,7 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
         return {name: x for name, x in named.items() if x is not None}
 
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for key, points in steps.gather(work, model, tokenized, compute, "predictions").items():
+    for key, points in gather(work, model, tokenized, compute, "predictions").items():
         mode, _, name = key.partition(" ")
         found.setdefault(mode, {})[name] = points.tensor()
     share = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in found.values())
@@ -75,7 +101,7 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
 def load(work: Work, files: Names) -> Results:
     """The results in `files`, with the predictions if both files were made in the same run, or in one like it."""
     work.provenance.check([files.results], work.say)
-    records, evaluation = formats.load_results(files.results), None
+    records, evaluation = beside.load_results(files.results), None
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
         work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
     if has_predictions(work, files):
@@ -101,5 +127,5 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
         work.say(f"to see what that changes, run {maker} without --matrices-from too")
         return
     work.provenance.check([files.own.results], work.say)
-    other, own = (results.summarize(formats.load_results(path)) for path in (files.results, files.own.results))
+    other, own = (results.summarize(beside.load_results(path)) for path in (files.results, files.own.results))
     work.say(text([tables.change(other, own, files.dataset, files.matrices_from)]))

@@ -19,8 +19,9 @@ from shortcut.files import formats, store
 from shortcut.files.manifest import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES, Map
 from shortcut.models import Model
-from shortcut.run import loading, showing, steps
+from shortcut.run import loading, showing
 from shortcut.run.script import Work
+from shortcut.run.states import load_model
 from shortcut.show import plots, tables
 from shortcut.show.table import text
 
@@ -37,7 +38,7 @@ def look_inside(work: Work) -> None:
     sentences = None if work.args.words else asked(work.args.sentence)
     fingerprints = {kind: work.fingerprint(kind) for kind in MODEL_FILES}
     work.provenance.check(jumps, work.say)  # the maps were fitted for this model
-    model = steps.load_model(work)
+    model = load_model(work)
     tokenizer = loading.load_tokenizer(name, masked=work.masked)
     L, d = work.L, model.d
     maps = {kind: [formats.load_map(of.files, l, L, d) for l in range(L)] for kind, of in of_kinds.items()}

@@ -34,8 +34,8 @@ READERS = {
     "tokenized": formats.load_tokenized,
     "states": lambda path: formats.load_states(path, L),
     "matrix": lambda path: formats.load_matrix(path, D),
-    "r2": formats.load_r2,
-    "results": formats.load_results,
+    "r2": beside.load_r2,
+    "results": beside.load_results,
     "predictions": lambda path: beside.load_predictions(path, 3, L),
 }
 

@@ -1,0 +1,68 @@
+"""Fit the maps of a stage, with the numbers that its manifest records for each map."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from shortcut import jacobian, linear, quality
+from shortcut.files.store import rounded
+from shortcut.linear import KINDS, Map
+from shortcut.models import Model
+from shortcut.representations import Batch
+from shortcut.run import cli, stages
+from shortcut.run.partial import Tensors
+from shortcut.run.script import Work
+from shortcut.run.states import gather
+from shortcut.tokens import Tokenized
+
+FEW_PROBES = 10  # probes for each coordinate of a state, below which a Jacobian is a rough estimate
+
+
+def fits(
+    work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None
+) -> Iterator[tuple[Map, dict[str, Any]]]:
+    """The fitted map from h[i] to h[j] and its numbers, for each wanted (i, j) (see `linear.fit_pairs`).
+
+    For maps `into` a layer the numbers include the agreement of halves, the spectrum and the warning of the fit.
+    """
+    rcond, kind = work.config.RCOND, KINDS[work.kind].with_settings(**stages.map_settings(work.config, work.kind))
+    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
+    warning = {"warning": line} if wanted and (line := kind.warning(*h[0].shape)) else {}
+    for A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
+        if A.target == into and len(h[A.source]) > 1:
+            X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
+            halves = {"split_half_r2": rounded(quality.split_half(X, Y, rcond, kind))}
+            yield A, numbers | halves | _spectrum(A.to(work.device), X) | warning
+        else:
+            yield A, numbers
+
+
+def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
+    """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
+    values = quality.directions(X).spectrum(A)
+    told = {"effective_rank": rounded(quality.effective_rank(values))}
+    return {"spectrum": [*map(rounded, values.cpu().tolist())], **told}
+
+
+def jacobians(
+    work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]
+) -> Iterator[tuple[Map, dict[str, Any]]]:
+    """The mean derivative of h_L by h_l and its numbers, for each wanted (l, L) (see `jacobian`)."""
+    L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.kind)["probes"]
+    V = jacobian.probes(model.d, n, P, work.args.seed)
+    rough = f"{n * P} probes for states of width {model.d}: a rough estimate. Raise PROBES in config.py."
+    if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
+        work.say(f"  {rough}")
+
+    def see(batch: Batch) -> Tensors:
+        return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
+
+    found = gather(work, model, tokenized, see, "probe gradients")["found"]
+    for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
+        mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        J, *halves = (Map(A, work.kind, l, j) for A in (mean, *(halves or ())))
+        told = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
+        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if halves else {}
+        told |= _spectrum(J, found[l]) if n > 1 else {}
+        yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in told.items()}
