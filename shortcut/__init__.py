@@ -17,6 +17,7 @@ keeps what was made, `show` shows it, `run` is what the scripts share.
 """
 
 import os
+from importlib import import_module
 
 # Threads that wait by spinning are ten times slower beside a busy process. torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,10 +33,8 @@ class Problem(Exception):  # noqa: N818  (the name in all messages and docstring
 
 
 def __getattr__(name: str) -> object:
-    if name == "Lens":  # on demand, since it loads torch
-        from shortcut.run.face import Lens  # noqa: PLC0415
-
-        return Lens
+    if name == "Lens":  # imported on demand, since it loads torch
+        return import_module("shortcut.run.face").Lens
     raise AttributeError(f"module shortcut has no attribute {name}")
 
 

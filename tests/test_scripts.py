@@ -19,7 +19,7 @@ from shortcut.approximation import MODES
 from shortcut.files import beside, formats, manifest, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import evaluation, partial, stages, steps
+from shortcut.run import evaluation, partial, stages
 from shortcut.show import report, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -524,7 +524,7 @@ def test_the_share_of_sentences_whose_best_two_tokens_tie_is_told_of_above_half_
     tables = {"topk": torch.zeros(LAYERS + 1, 200, 10, dtype=torch.int64), "surprisal": torch.zeros(LAYERS + 1, 200)}
     found = {"id": tables | {"gap": gap + 1}, "mat": tables | {"gap": gap}}
     named = {f"{mode} {name}": held(x) for mode, tables in found.items() for name, x in tables.items()}
-    monkeypatch.setattr(steps, "gather", lambda *_: named)
+    monkeypatch.setattr(evaluation, "gather", lambda *_: named)
     evaluation._judge(type("Work", (), {"say": said.append}), None, None, None, None)
     assert len(said) == (told is not None)
     assert told is None or told in said[0]
