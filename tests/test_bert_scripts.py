@@ -276,9 +276,9 @@ def test_problems_are_one_line(tmp_path, bert_folder, gpt2_folder, made):
     ):
         with pytest.raises(Problem, match=message):
             run(script, *here)
-    with pytest.raises(Problem, match="causal language model"):
+    with pytest.raises(Problem, match="no masked language model of transformers: use the scripts without bert_"):
         run("bert_add_linreg", "--out", tmp_path, "--model", gpt2_folder)
-    with pytest.raises(Problem, match="masked language model"):
+    with pytest.raises(Problem, match="no causal language model of transformers: use the bert_ scripts"):
         run("add_linreg", *here)
 
 

@@ -46,7 +46,9 @@ def test_problems_are_one_line(tmp_path, gpt2_folder, bert_folder, capsys):
     for script in ("add_plot_r2", "add_results"):
         assert "tokenized_val.pickle not found: run add_tokenization.py first" in problem(capsys, script, *here)
     assert "results.pickle not found: run add_results.py first" in problem(capsys, "plot_results", *here)
-    assert "masked language model" in problem(capsys, "add_linreg", "--out", tmp_path, "--model", bert_folder)
+    assert "is no causal language model of transformers: use the bert_ scripts" in problem(
+        capsys, "add_linreg", "--out", tmp_path, "--model", bert_folder
+    )
     assert "no device" in problem(capsys, "add_linreg", *here, "--device", "no-such")
     assert "too few sentences" in problem_with_few(capsys, tmp_path, gpt2_folder)
     assert not [name for name in files(tmp_path) if "sentences/" not in name and not name.endswith(".lock")]

@@ -13,6 +13,7 @@ from typing import Any
 from shortcut.approximation import MODES
 from shortcut.comparison import Comparison
 from shortcut.lens import Grid
+from shortcut.linear import KINDS
 from shortcut.metrics import LENS, METRICS
 from shortcut.results import Curve, Results
 from shortcut.show import canvas, table, tables
@@ -135,7 +136,7 @@ def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor
 
 
 def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
-    others = [mode for mode in MODES if mode not in LOOKS]
+    others = [other for other in (*MODES, *KINDS) if other not in LOOKS]
     line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
     points = curve.estimates[metric]
     if curve.exits:  # all lambda as a line, those of the grid as points on it

@@ -30,6 +30,7 @@ import transformers
 import config
 from shortcut import early_exit, linear, metrics, models, predictions, representations
 from shortcut.approximation import MODES, Maps, needed
+from shortcut.linear import Map
 from shortcut.predictions import Predictions
 from shortcut.run import loading
 from shortcut.tokens import Tokenized
@@ -221,7 +222,7 @@ def exits(bench: Bench, model: models.Model) -> None:
     parts = {key: torch.randn(d, d, generator=g) / d**0.5 for key in needed(model.parts, L)[1]}
 
     def all_modes() -> dict[str, Predictions]:
-        maps = Maps({(l, L): A for l, A in enumerate(jumps)}, parts)
+        maps = Maps({(l, L): Map(A, "least-squares", l, L) for l, A in enumerate(jumps)}, parts)
         go_on, found = {name: mode.start(model, maps) for name, mode in MODES.items()}, []
         batches = representations.batches(model, tokenized, 1024)
         for batch in batches:
