@@ -36,7 +36,8 @@ def test_a_map_kind_with_a_setting_of_its_own_is_fitted_scored_judged_and_shown(
     entry = manifest.load(files.matrices)[f"0_{LAYERS}.pickle"]
     assert (entry["shrunk_by"], entry["settings"]["shrinkage"], entry["settings"]["map"]) == (0.5, 0.5, "shrunk")
     assert 0 < entry["split_half_r2"] <= 1
-    assert "shrunk" in json.loads(names.summary.read_bytes())["lenses"]["costs"]
+    costs = json.loads(names.summary.read_bytes())["tables"]["costs_of_maps"]
+    assert "shrunk" in [row["kind"] for row in costs]
     monkeypatch.setattr(config, "SHRINKAGE", 0.25)
     assert "shrinkage" in problem(capsys, "add_linreg", "--map", "shrunk", *on)
     assert "shrinkage" in problem(capsys, "add_results", "--map", "shrunk", *on)
