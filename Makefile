@@ -40,7 +40,7 @@ BERT := --model $(call quoted,$(or $(MODEL),models/bert-docstrings)) $(ON)
 SENTENCES := $(ON) $(if $(SOURCE),--source $(call quoted,$(SOURCE)))
 
 # The scripts of a kind of model in their order, from the table that has it; the first makes the sentences.
-of_kind = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.run.stages $(1)))
+of_kind = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.pipeline.stages $(1)))
 define scripts
 $(foreach script,$(of_kind),$(PY) $(script) $(2)
 	)

@@ -11,10 +11,10 @@ Writes  linreg/<m>/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], ap
 
 import config
 from shortcut.files import formats
-from shortcut.run.fitting import fits, jacobians
-from shortcut.run.script import Work, script, shell
-from shortcut.run.stages import pairs
-from shortcut.run.states import load_model, states
+from shortcut.pipeline.fitting import fits, jacobians
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.stages import pairs
+from shortcut.pipeline.states import load_model, states
 
 
 @script(config, "model", "map", "device", "batch-size", "seed")

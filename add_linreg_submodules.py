@@ -13,10 +13,10 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle: float32 tensor [d, d], applied as 
 """
 
 import config
-from shortcut.files.manifest import parts_dict
-from shortcut.run.fitting import fits
-from shortcut.run.script import Work, script, shell
-from shortcut.run.states import load_model, load_split, states
+from shortcut.pipeline.fitting import fits
+from shortcut.pipeline.manifest import parts_dict
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.states import load_model, load_split, states
 
 
 @script(config, "model", "device", "batch-size", "seed")

@@ -13,11 +13,11 @@ Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `s
 
 import config
 from shortcut.files import formats
-from shortcut.run import showing
-from shortcut.run.scoring import quality_of_maps, r2_scores
-from shortcut.run.script import Work, script, shell
-from shortcut.run.stages import pairs
-from shortcut.run.states import load_model, states
+from shortcut.pipeline import showing
+from shortcut.pipeline.scoring import quality_of_maps, r2_scores
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.stages import pairs
+from shortcut.pipeline.states import load_model, states
 
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_r2)

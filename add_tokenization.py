@@ -10,8 +10,8 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
 
 import config
 from shortcut.files import formats
-from shortcut.run.script import Work, script, shell
-from shortcut.run.tokenization import tokenize
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.tokenization import tokenize
 
 
 @script(config, "model", "seed")

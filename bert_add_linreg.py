@@ -12,10 +12,10 @@ Writes  linreg/<m>_mask/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d
 
 import config
 from shortcut.files import formats
-from shortcut.run.fitting import fits, jacobians
-from shortcut.run.script import Work, script, shell
-from shortcut.run.stages import pairs
-from shortcut.run.states import load_model
+from shortcut.pipeline.fitting import fits, jacobians
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.stages import pairs
+from shortcut.pipeline.states import load_model
 
 
 @script(config, "model", "map", "device", "batch-size", "seed")

@@ -11,9 +11,9 @@ Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16, pic
 
 import config
 from shortcut.files import formats
-from shortcut.run.script import Work, script, shell
-from shortcut.run.states import load_model, states_of_splits
-from shortcut.run.tokenization import tokenize
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.states import load_model, states_of_splits
+from shortcut.pipeline.tokenization import tokenize
 
 
 @script(config, "model", "device", "batch-size", "seed")

@@ -18,10 +18,10 @@ import config
 from shortcut import representations
 from shortcut.approximation import MODES, modes_of
 from shortcut.files import formats
+from shortcut.pipeline import evaluation
+from shortcut.pipeline.script import Work, script, shell
+from shortcut.pipeline.states import load_model
 from shortcut.representations import Batch, Pass
-from shortcut.run import evaluation
-from shortcut.run.script import Work, script, shell
-from shortcut.run.states import load_model
 
 
 @script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)

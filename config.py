@@ -72,6 +72,6 @@ OUT: Path = Path(__file__).resolve().parent  # holds experiment/ and linreg/
 if __name__ == "__main__":  # prints the settings in force, which files are there, and the next command
     import sys
 
-    from shortcut.run import status
+    from shortcut.pipeline import status
 
     status.main(sys.modules[__name__])

@@ -13,7 +13,7 @@ import config
 from models import docstrings
 from shortcut.corpus import articles
 from shortcut.corpus.sentences import Wanted, splitter
-from shortcut.run.script import Work, script, shell
+from shortcut.pipeline.script import Work, script, shell
 
 
 def source_settings(work: Work) -> dict[str, Any]:

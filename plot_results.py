@@ -15,8 +15,8 @@ Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<
 """
 
 import config
-from shortcut.run import evaluation, looking, showing
-from shortcut.run.script import Work, script, shell
+from shortcut.pipeline import evaluation, looking, showing
+from shortcut.pipeline.script import Work, script, shell
 from shortcut.show import tables
 from shortcut.show.table import text
 

@@ -1,19 +1,19 @@
-"""Linear shortcuts through transformers. The paper's letters, and where they are:
+"""Linear shortcuts through transformers. The letters of the paper, and the modules that define them:
 
-    h_l            the state of a token after l blocks; h_0 enters the first    representations, models
-    A_ij           the least-squares map from h_i to h_j                         linear
-    how good it is beyond its r2                                                 quality
-    the Jacobian lens, and all kinds of maps side by side                        jacobian, comparison
-    id, mat, ...   the ways to go on from layer l without its blocks             approximation
-    Precision@k, Surprisal, r2                                                   metrics
-    what is read out of an approximation, and judged by the model                predictions
-    lambda         of the threshold at which a sentence leaves early             early_exit
-    the curves, with their intervals                                             results
-    one sentence, layer by layer; the surprisal of words                         lens, words
+    h_l              hidden state of a token after l blocks; h_0 enters the first block    representations, models
+    A_ij             fitted map from h_i to h_j, and the other map kinds                   linear, jacobian
+    id, mat, ...     ways to go on from layer l without its blocks                         approximation, alternation
+    Precision@k, Surprisal, r2                                                             metrics
+    predictions from approximations, judged by the model                                   predictions
+    lambda           threshold of the confidence rule of early exit                        early_exit
+    curves with confidence intervals                                                       results, intervals
+    quality of the maps; map kinds side by side                                            map_quality, map_comparison
+    one sentence, layer by layer; surprisal of words                                       sentence_grid, words
 
-`tokens` has sentences as ids, `structure` what is found in a model by its structure alone; `shortcut.Lens` is what
-the scripts have made, in Python. These modules open no file and read no setting; `corpus` finds sentences, `files`
-keeps what was made, `show` shows it, `run` is what the scripts share.
+`tokens` samples the token positions, `blocks` and `submodules` find the parts of a model by its structure. These modules
+open no file and read no setting. `lens` is the Python interface, `shortcut.Lens`. The folders hold the rest: `pipeline`
+runs the stages of the scripts, `loading` checks models, `files` reads and writes, `exchange` knows the formats of other
+tools, `show` draws tables and figures, `corpus` finds sentences.
 """
 
 import os
@@ -34,7 +34,7 @@ class Problem(Exception):  # noqa: N818  (the name in all messages and docstring
 
 def __getattr__(name: str) -> object:
     if name == "Lens":  # imported on demand, since it loads torch
-        return import_module("shortcut.run.face").Lens
+        return import_module("shortcut.lens").Lens
     raise AttributeError(f"module shortcut has no attribute {name}")
 
 

@@ -3,19 +3,19 @@
 import argparse
 from pathlib import Path
 
-from shortcut.files import exchange
-from shortcut.files.lenses import FORMATS
-from shortcut.files.manifest import Provenance
+from shortcut.exchange.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
-from shortcut.run import checkpoint, cli, kind
-from shortcut.run.options import dataset_name, map_kind
+from shortcut.loading import checkpoint, model_kind
+from shortcut.pipeline import published, terminal
+from shortcut.pipeline.manifest import Provenance
+from shortcut.pipeline.options import dataset_name, map_kind
 
 FETCH = """Download <model>/<dataset>/*.pickle of a repository on the Hugging Face hub (or of the mirror HF_ENDPOINT) to
  linreg/<model>/<dataset>/. Each matrix is checked first; existing files are kept. With --from, import a lens."""
 IMPORT = f"""Import a lens of another tool as maps into the last layer, to linreg/<m>/<d>@<kind>/
  ({", ".join(f"{name} as {row.map_kind}" for name, row in FORMATS.items())}), after checking shape, model and target."""
-EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {exchange.SAFETENSORS} there, under the names of their
+EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {published.SAFETENSORS} there, under the names of their
  files. With --to, write the maps into the last layer in another tool's format, with a model card. That is loaded again,
  judged on the validation sentences, and refused where it loses by rounding."""
 
@@ -30,20 +30,23 @@ def main(argv: list[str] | None = None) -> None:
         if checkpoint.is_model_folder(args.model) and not args.force:  # the maps there must be of this model
             fingerprints, there = checkpoint.fingerprints(args.model), sorted(files.matrices.glob("*.pickle"))
             Provenance(files, lambda *_: fingerprints).check(there, lambda _: None)
-        shown = {"notice": cli.say, "progress": lambda items: cli.progress("matrices", items, len(items), "matrices")}
+        shown = {
+            "notice": terminal.say,
+            "progress": lambda items: terminal.progress("matrices", items, len(items), "matrices"),
+        }
         if exports:
-            return exchange.export(files, **shown)
-        return exchange.fetch(args.source or exchange.REPOSITORY, files, force=args.force, **shown)
-    from shortcut.run import lending  # noqa: PLC0415  (loads models)
+            return published.export(files, **shown)
+        return published.fetch(args.source or published.REPOSITORY, files, force=args.force, **shown)
+    from shortcut.pipeline import lending  # noqa: PLC0415  (loads models)
 
-    model, files = kind.files_of(args.model, args.dataset, args.out, maps)
+    model, files = model_kind.files_of(args.model, args.dataset, args.out, maps)
     if exports:
-        return lending.export(model, files, args.format, cli.say)
+        return lending.export(model, files, args.format, terminal.say)
     source = args.source
     if args.command == "fetch":
         name = files.model_name if Path(model).is_dir() else model
         source = lending.download(source or (row.published and f"{row.published}/{name}"), args.format)
-    return lending.take(source, model, files, args.format, cli.say, force=args.force)
+    return lending.take(source, model, files, args.format, terminal.say, force=args.force)
 
 
 def _options() -> argparse.ArgumentParser:
@@ -53,7 +56,7 @@ def _options() -> argparse.ArgumentParser:
     options.set_defaults(force=False)
     commands = options.add_subparsers(dest="command", required=True, metavar="fetch|import|export")
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=FETCH)
-    told = f"OWNER/NAME (default: {exchange.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
+    told = f"OWNER/NAME (default: {published.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=told)
     take = commands.add_parser("import", help="import a lens of another tool", description=IMPORT)
     take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help="its .pt file, or a folder that holds one")
@@ -73,4 +76,4 @@ def _options() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    cli.shell(main, "shortcut")
+    terminal.shell(main, "shortcut")

@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
+from shortcut.blocks import Swap, swapped
 from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.representations import Batch, Pass
-from shortcut.structure import Swap, swapped
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`

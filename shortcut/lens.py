@@ -1,128 +1,104 @@
-"""See inside: what every layer would predict in one sentence, as it stands (id) and after its jump (mat).
+"""What the scripts have made, in Python: `shortcut.Lens`."""
 
-The grid of the logit lens, with A_lL h_l beside h_l. A causal model predicts at each token the one that
-follows; a masked one predicts the token at its one [MASK], of which the best few are kept.
-"""
-
-import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 
 import torch
 
-from shortcut import Problem, representations, tokens
-from shortcut.linear import Map
+from shortcut import Problem, representations, sentence_grid, tokens
+from shortcut.files import formats
+from shortcut.files.names import PROJECT, Names
+from shortcut.linear import KINDS, LEAST_SQUARES, Map
+from shortcut.loading import checkpoint, model_kind, pretrained
 from shortcut.models import Model
-
-BEST = 5  # predictions of a masked model that are shown
-WIDEST = 64  # tokens of a causal model's grid: more could not be read
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Predictions in one sentence, L + 1 layers by C columns."""
-
-    sentence: str  # the sentence
-    column: str  # what a column is: a token of the sentence ("token"), or a rank ("rank", masked models)
-    columns: list[str]  # [C], the tokens, or the ranks from 1
-    ids: dict[str, list[list[int]]]  # predicted tokens by mode ("id", "mat", other map kinds), [L + 1][C]
-    predicted: dict[str, list[list[str]]]  # the same tokens as text, which several ids may share
-    probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
-    mask: str = ""  # what stands for the token that a masked model predicts, in the sentence
-
-    @property
-    def masked(self) -> bool:
-        """Whether its columns are the best predictions at one [MASK]; else each is what follows a token."""
-        return self.column == "rank"
-
-    def heading(self, longest: int = 90) -> str:
-        """The sentence as it fits a line, its [MASK] in sight."""
-        at = self.sentence.find(self.mask)  # 0 where there is none
-        if at + len(self.mask) < longest:
-            return shown(self.sentence, longest)
-        return shown(f"…{self.sentence[at - longest // 2 :]}", longest)
-
-    def is_final(self, mode: str, layer: int, k: int) -> bool:
-        """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
-        rows = self.ids[mode]
-        return rows[layer][k] == rows[-1][0 if self.masked else k]
-
-    def in_words(self) -> str:
-        """What the model predicts at the end (masked: best), and from which layer on each mode does."""
-        k = 0 if self.masked else -1
-        others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.ids.items()}
-        since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
-        where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
-        return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
+from shortcut.pipeline.manifest import Provenance
+from shortcut.sentence_grid import Grid
 
 
-@torch.no_grad()
-def look(
-    model: Model,
-    tokenizer,
-    sentence: str,
-    maps: Mapping[str, list[Map]],
-    notice: Callable[[str], None] = lambda _: None,
-) -> Grid:
-    """Run the whole sentence once and read out every layer, as it stands (id) and after the jumps in `maps`.
+class Lens:
+    """A model with the maps that were fitted for it: h_j is about A_ij h_i.
 
-    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` receives a warning about tokens that
-    the tokenizer does not know.
-
-    Raises Problem: no token, or one that the model does not know; too long to run or to show; not exactly one
-        [MASK]; or logits that are not finite.
+    >>> lens = shortcut.Lens.load("models/gpt2-docstrings", "docstrings")
+    >>> h = lens.states("Return the sum of array elements")      # [L + 1, T, d]
+    >>> logits = lens.read_out(lens.transport(h[3], 3, 12))      # [T, v], as if layers 3 to 11 had run
     """
-    encoded = tokens.encode(tokenizer, [sentence], notice)
-    ids = torch.tensor(encoded["input_ids"][0], dtype=torch.int64)
-    if 0 not in encoded["special_tokens_mask"][0]:
-        raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
-    tokens.check([ids], model.vocabulary)
-    context = tokens.longest(model.context, tokenizer)
-    longest = context if model.masked else min(context, WIDEST)
-    if len(ids) > longest:
-        raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
-    chosen, best = torch.arange(len(ids)), 1
-    if model.masked:
-        chosen, best = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST
-        if len(chosen) != 1:
-            mask = tokenizer.mask_token
-            raise Problem(
-                f"the sentence {sentence!r} holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'"
+
+    def __init__(self, model: Model, tokenizer, files: Names):
+        self.model, self.tokenizer, self.files = model, tokenizer, files
+        self.kind = files.kind
+        self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
+        self._provenance = Provenance(files, lambda script, path: self._fingerprints())
+        self._maps: dict[tuple[int, int], Map] = {}
+
+    @classmethod
+    def load(
+        cls, model: str, dataset: str = "wikipedia", kind_of_maps: str = LEAST_SQUARES, *,
+        out: str | Path = PROJECT, device: str = "cpu",
+    ) -> "Lens":  # fmt: skip
+        """A model, by its name or folder, with the maps of a kind that were fitted on a dataset.
+
+        `out` holds linreg/, as the scripts' option.
+
+        Raises Problem: no such model or kind; a model that is no folder and not downloaded.
+        """
+        if kind_of_maps not in KINDS:
+            raise Problem(f"no kind of maps is called {kind_of_maps}: expected {', '.join(KINDS)}")
+        found, files = model_kind.files_of(model, dataset, Path(out), kind_of_maps)
+        loaded = pretrained.load(found, masked=files.masked, device=device)
+        return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
+
+    def map(self, source: int, target: int) -> Map:
+        """The map from layer `source` to layer `target`, float32.
+
+        Raises Problem: it was not fitted, or for another model (the command to run is named), or its kind has none.
+        """
+        key = source, target
+        if key not in self._maps:
+            path, L = self.files.matrix(*key), self.model.n_layers
+            if KINDS[self.kind].last_only and target < L:
+                only = f"{self.kind} maps lead into the last layer only"
+                raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
+            if not path.exists():
+                raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
+            self._provenance.check([path], lambda _: None)
+            self._maps[key] = formats.load_map(self.files, *key, self.model.d).to(self.model.device)
+        return self._maps[key]
+
+    def transport(self, h: torch.Tensor, source: int, target: int | None = None) -> torch.Tensor:
+        """What states h [..., d] of layer `source` are expected to be at layer `target`, by default the last.
+
+        Raises Problem as `map`. Raises ValueError: the target lies before the source.
+        """
+        target = self.model.n_layers if target is None else target
+        if not 0 <= source <= target <= self.model.n_layers:
+            raise ValueError(
+                f"from layer {source} to {target}, expected 0 <= source <= target <= {self.model.n_layers}"
             )
-    states = [h[chosen] for h in representations.whole(model, ids)]
-    read = {"id": states}
-    for mode, jumps in maps.items():
-        read[mode] = [*(A.to(h.device)(h) for A, h in zip(jumps, states, strict=False)), states[-1]]
-    predicted, best_ids, probabilities = {}, {}, {}
-    for mode, finals in read.items():
-        top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
-        best_ids[mode] = [t.indices.flatten().tolist() for t in top]
-        predicted[mode] = [[text_of(tokenizer, token) for token in row] for row in best_ids[mode]]
-        probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
-        if not (finite := probabilities[mode].isfinite().all(1)).all():
-            layer = int(finite.logical_not().nonzero()[0])
-            raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    found = best_ids, predicted, probabilities
-    if model.masked:
-        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], *found, tokenizer.mask_token)
-    return Grid(sentence, "token", [text_of(tokenizer, token) for token in ids.tolist()], *found)
+        return h if source == target else self.map(source, target).to(h)(h)
 
+    @torch.no_grad()
+    def read_out(self, h: torch.Tensor) -> torch.Tensor:
+        """Logits [..., v] of states [..., d], read as the model reads h_L."""
+        return self.model.read_out(h.to(self.model.device))
 
-def text_of(tokenizer, token: int) -> str:
-    """The text of one token; some tokenizers drop a blank at the start of a text, so blanks are decoded twice."""
-    text = tokenizer.decode([token])
-    return text if text.strip() else tokenizer.decode([token, token])[len(text) :]
+    def states(self, text: str) -> torch.Tensor:
+        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; its T decides about "longrope" embeddings.
 
+        Raises Problem: more tokens than the model or its tokenizer takes, or none.
+        """
+        longest = tokens.longest(self.model.context, self.tokenizer)
+        ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
+        if not 0 < len(ids) <= longest:
+            raise Problem(f"the text has {len(ids)} tokens, expected 1 to {longest}")
+        tokens.check([ids], self.model.vocabulary)
+        return torch.stack([h.to(self.model.device) for h in representations.whole(self.model, ids)])
 
-def shown(token: str, longest: int = 10) -> str:
-    """A token as it fits a cell: without blanks around it, cut if long, and as escapes what is no sign of its own.
+    def predict(self, text: str) -> Grid:
+        """What every layer would predict in a text, as it stands ("id") and with its map (see `lens.look`).
 
-    Such are white space, control characters, marks that combine with what stands before, and half pairs.
-    """
-    text = "".join(map(_sign, token.strip(" ") or token.replace(" ", "␣")))
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _sign(c: str) -> str:
-    alone = c.isprintable() and unicodedata.category(c)[0] != "M"
-    return c if alone else c.encode("unicode_escape").decode()
+        After each token, or of a masked model at its one [MASK]. Raises Problem as that, or if a map is missing.
+        """
+        maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
+        return sentence_grid.look(
+            self.model, self.tokenizer, text, {"mat" if self.kind == LEAST_SQUARES else self.kind: maps}
+        )

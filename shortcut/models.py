@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortcut.structure import Form, Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
+from shortcut.blocks import Form, Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
 from shortcut.submodules import SUM, Call, Numbering, Part, numbered
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from shortcut import one_line
-from shortcut.structure import Form, Swap, entering, hooked, swapped, tensor_of
+from shortcut.blocks import Form, Swap, entering, hooked, swapped, tensor_of
 
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
 CALLED = {ATTENTION: re.compile("attention|attn"), FEED_FORWARD: re.compile("mlp|ffn|feed_?forward|experts|moe")}

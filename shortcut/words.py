@@ -19,9 +19,9 @@ from itertools import chain, islice
 import torch
 
 from shortcut import Problem, representations, tokens
+from shortcut.blocks import UNLIMITED
 from shortcut.linear import Map
 from shortcut.models import Model
-from shortcut.structure import UNLIMITED
 
 Lenses = Mapping[str, list[Map]]  # by name, the maps A_0L ... A_(L-1)L; [] for id
 ROWS = 256  # states that are read out together

@@ -14,9 +14,9 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
-from shortcut.files import beside, formats
+from shortcut.files import formats, result_formats
 from shortcut.linear import Map
-from shortcut.run import loading
+from shortcut.loading import pretrained
 from shortcut.show import canvas
 from shortcut.tokens import Tokenized
 
@@ -60,10 +60,12 @@ def assert_same_up_to_rounding(files, others):
     for i in range(LAYERS):
         A, B = (formats.load_matrix(f.matrix(i, LAYERS), D) for f in (files, others))
         torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)
-    a, b = (beside.load_r2(f.r2_scores) for f in (files, others))
+    a, b = (result_formats.load_r2(f.r2_scores) for f in (files, others))
     for name, scores in a.items():
         assert scores == pytest.approx(b[name], rel=1e-5, abs=1e-5)
-    for record, other in zip(beside.load_results(files.results), beside.load_results(others.results), strict=True):
+    for record, other in zip(
+        result_formats.load_results(files.results), result_formats.load_results(others.results), strict=True
+    ):
         assert record["info"] == other["info"]
         assert record["topk"][:, 0].equal(other["topk"][:, 0])
         torch.testing.assert_close(record["surprisal"], other["surprisal"], rtol=1e-4, atol=1e-4)
@@ -127,12 +129,12 @@ def bert_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def gpt2(gpt2_folder):
-    return loading.load(gpt2_folder, masked=False)
+    return pretrained.load(gpt2_folder, masked=False)
 
 
 @pytest.fixture(scope="session")
 def bert(bert_folder):
-    return loading.load(bert_folder, masked=True)
+    return pretrained.load(bert_folder, masked=True)
 
 
 @pytest.fixture(params=["gpt2", "bert"])

@@ -9,8 +9,8 @@ from test_architectures import make
 
 from shortcut import alternation, approximation, intervals, representations
 from shortcut.approximation import MODES, Maps
-from shortcut.run import loading
-from shortcut.structure import Form
+from shortcut.blocks import Form
+from shortcut.loading import pretrained
 from shortcut.tokens import Tokenized
 
 
@@ -93,7 +93,7 @@ def test_every_schedule_is_blocks_and_products_one_after_another(setting):
 def test_after_a_jump_added_tokens_have_their_true_states(setting, kind, gpt2, tmp_path):
     """Every schedule, one sentence at a time: what stands at the head never leaves the model's own way."""
     *_, maps = setting
-    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, tmp_path / kind), masked=False)
+    model = gpt2 if kind == "gpt2" else pretrained.load(make(kind, False, tmp_path / kind), masked=False)
     plain, head = make_tokenized(6, 320, longest=7), (5, 9)
     sentences = [torch.tensor([*head, *ids.tolist()]) for ids in plain.sentences]
     tokenized = Tokenized(sentences, plain.positions + len(head), added=head)

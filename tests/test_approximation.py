@@ -11,7 +11,7 @@ from test_architectures import make
 
 from shortcut import approximation, predictions, representations
 from shortcut.approximation import MODES, Maps
-from shortcut.run import loading
+from shortcut.loading import pretrained
 from shortcut.submodules import FEED_FORWARD, NORM
 from shortcut.tokens import Tokenized
 
@@ -146,7 +146,7 @@ def with_head(request, tmp_path_factory, gpt2):
     kind = request.param
     folder = tmp_path_factory.mktemp("head") / kind
     large = {"init_std": 0.3} if kind == "opt" else {}
-    model = gpt2 if kind == "gpt2" else loading.load(make(kind, False, folder, **large), masked=False)
+    model = gpt2 if kind == "gpt2" else pretrained.load(make(kind, False, folder, **large), masked=False)
     plain, head = make_tokenized(12, 320, longest=7), (5, 9)
     sentences = [torch.tensor([*head, *ids.tolist()]) for ids in plain.sentences]
     return model, Tokenized(sentences, plain.positions + len(head), added=head)

@@ -17,12 +17,12 @@ from pipeline import problem, run
 from tokenizers.processors import TemplateProcessing
 
 import config
-from shortcut import Problem, approximation, jacobian, representations, results, structure, tokens
+from shortcut import Problem, approximation, blocks, jacobian, representations, results, tokens
 from shortcut.approximation import MODES
-from shortcut.files import beside, formats
+from shortcut.files import formats, result_formats
 from shortcut.files.names import Names
+from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model
-from shortcut.run import checkpoint, loading
 from shortcut.tokens import Tokenized
 
 L, D, CONTEXT = 3, 16, 64
@@ -63,7 +63,7 @@ def make(kind, masked, folder, **changes):
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind[0])
 def any_model(request, tmp_path_factory):
     kind, masked = request.param
-    return loading.load(make(kind, masked, tmp_path_factory.mktemp("any") / kind), masked=masked)
+    return pretrained.load(make(kind, masked, tmp_path_factory.mktemp("any") / kind), masked=masked)
 
 
 def double(model):
@@ -149,7 +149,7 @@ def half(kind, folder):
 def test_a_checkpoint_in_half_precision_runs_as_it_is(kind, tmp_path):
     """Read-outs of its own states are its logits, its best tokens mostly those of the same weights in float32."""
     folder, masked = half(kind, tmp_path / kind), kind in MASKED
-    model, full = (loading.load(folder, masked=masked, dtype=dtype) for dtype in ("auto", "float32"))
+    model, full = (pretrained.load(folder, masked=masked, dtype=dtype) for dtype in ("auto", "float32"))
     assert {w.dtype for w in model.net.parameters()} == {torch.bfloat16}
     assert model.parts == full.parts
     tokenized, best, expected = make_tokenized(200, 320, longest=9), [], []
@@ -180,10 +180,10 @@ def test_all_stages_in_half_precision_with_several_positions(tmp_path, gpt2_fold
     said, files = capsys.readouterr().out, Names(tmp_path, "llama", "words")
     assert "40 positions of 20 sentences" in said
     assert torch.bincount(formats.load_tokenized(files.tokenized("train")).numbers).tolist() == [2] * 30
-    found = results.summarize(beside.load_results(files.results))
+    found = results.summarize(result_formats.load_results(files.results))
     assert [*found.fixed] == [*MODES]
     assert found.sample == "40 positions of 20 sentences"
-    modes = beside.load_predictions(files.predictions, 40, found.n_layers).modes
+    modes = result_formats.load_predictions(files.predictions, 40, found.n_layers).modes
     ties = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in modes.values())
     assert 0 < ties <= float(said.split("tie in up to ")[1].split("%")[0]) / 100  # logits are rounded to eight bits
     for name, value, script, what in [
@@ -231,7 +231,7 @@ def test_what_cannot_be_proven_is_refused_in_one_line(kind, masked, message, tmp
     changes = {"num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0] * L} if "3n" in kind else {}
     folder = make(kind, masked, tmp_path / kind, **changes)
     with pytest.raises(Problem, match=message) as caught:
-        loading.load(folder, masked=masked)
+        pretrained.load(folder, masked=masked)
     assert "\n" not in str(caught.value)
 
 
@@ -251,7 +251,7 @@ def test_a_wrapper_whose_vision_tower_is_as_deep_as_its_text_runs_as_text(kind, 
     whole.image_token_index = whole.image_token_id = 9
     net = getattr(transformers, f"{kind}ForConditionalGeneration")(whole)
     net.save_pretrained(tmp_path / kind)
-    model = loading.load(str(tmp_path / kind), masked=False)
+    model = pretrained.load(str(tmp_path / kind), masked=False)
     assert model.n_layers == L
     assert any(model.blocks is module for module in model.net.base_model.language_model.modules())
 
@@ -282,7 +282,7 @@ def test_a_model_that_uses_what_its_blocks_return_beside_the_states_is_refused_i
     }
     net = Uses(transformers.LlamaConfig(**small)).eval()
     with pytest.raises(Problem, match=r"cannot run with its blocks passed over \(AttributeError"):
-        loading._prove(Model(net, masked=False))
+        pretrained._prove(Model(net, masked=False))
 
 
 class Block(torch.nn.Module):
@@ -319,7 +319,7 @@ def test_an_architecture_of_ones_own_runs_with_no_line_added():
 
     torch.manual_seed(0)
     model = Model(Own(OwnConfig()).eval().requires_grad_(False), masked=False)
-    loading._prove(model)
+    pretrained._prove(model)
     assert model.blocks is model.net.layers
     tokenized = make_tokenized(5, 50)
     (batch,) = representations.batches(model, tokenized, 500)
@@ -347,7 +347,7 @@ def test_all_stages_of_other_architectures(kind, tmp_path, gpt2_folder, bert_fol
     for script in [*(bert if masked else causal), "plot_results"]:
         run(script, *there, "--model", folder)
     files = Names(tmp_path, f"{kind}_mask" if masked else kind, "words", masked=masked)
-    found = results.summarize(beside.load_results(files.results))
+    found = results.summarize(result_formats.load_results(files.results))
     assert [*found.fixed] == (["id", "mat"] if kind == "gemma4_text" else [*MODES])
     assert files.report.exists()
 
@@ -368,7 +368,7 @@ def test_constants_that_older_versions_saved_are_no_weights(kind, constant, tmp_
     tensors = safetensors.torch.load_file(file) | {constant: torch.ones(3)}
     safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
     lines = []
-    loading.load(folder, masked=False, notice=lines.append)
+    pretrained.load(folder, masked=False, notice=lines.append)
     assert not lines
 
 
@@ -379,7 +379,7 @@ def test_sentences_are_cut_at_the_models_context_and_never_above_the_tokenizers(
     settings = tmp_path / "m" / "tokenizer_config.json"
     found = json.loads(settings.read_text(encoding="utf-8")) | ({"model_max_length": limit} if limit else {})
     settings.write_text(json.dumps(found), encoding="utf-8")
-    tokenizer = loading.load_tokenizer(str(tmp_path / "m"), masked=False)
+    tokenizer = pretrained.load_tokenizer(str(tmp_path / "m"), masked=False)
     assert min(CONTEXT, tokenizer.model_max_length) == longest
     roberta = make("roberta", True, tmp_path / "roberta")
     assert checkpoint.limits(roberta, masked=True)[0] == CONTEXT - 1  # whose padding token is 0; RoBERTa's own is 1
@@ -393,12 +393,12 @@ def test_sentences_are_cut_at_the_models_context_and_never_above_the_tokenizers(
         ({"max_position_embeddings": -1, "max_seq_len": 7}, 7),
         ({"seq_length": 7}, 7),
         ({"max_sequence_length": 7}, 7),
-        ({}, structure.UNLIMITED),
+        ({}, blocks.UNLIMITED),
     ],
 )
 def test_the_context_length_goes_by_several_names(settings, longest):
     config = types.SimpleNamespace(model_type="x", pad_token_id=1, **settings)
-    assert structure.context(config) == longest
+    assert blocks.context(config) == longest
 
 
 def test_the_context_of_mpt_and_bloom_is_in_their_configs(tmp_path):
@@ -408,7 +408,7 @@ def test_the_context_of_mpt_and_bloom_is_in_their_configs(tmp_path):
         settings = Path(folder, "config.json")
         settings.write_text(json.dumps(json.loads(settings.read_text(encoding="utf-8")) | {name: 10}), encoding="utf-8")
         assert checkpoint.limits(folder, masked=False)[0] == 10
-        model = loading.load(folder, masked=False)
+        model = pretrained.load(folder, masked=False)
         with pytest.raises(Problem, match="11 tokens to run, the model takes 10"):
             representations.batches(model, Tokenized([torch.full((11,), 7)], torch.tensor([10])), 100)
 
@@ -422,7 +422,7 @@ def longrope(original, **more):
 def test_one_long_sentence_changes_no_other_where_rotary_embeddings_depend_on_the_longest(tmp_path):
     """Phi-3's: states, in batches of any size, are those of each sentence that runs alone."""
     changes = {"rope_parameters": longrope(8), "original_max_position_embeddings": 8, "max_position_embeddings": 32}
-    model = loading.load(make("phi3", False, tmp_path / "phi3", **changes), masked=False)
+    model = pretrained.load(make("phi3", False, tmp_path / "phi3", **changes), masked=False)
     assert model.rotary_limits == {8}
     g = torch.Generator().manual_seed(0)
     lengths = [5, 6, 7, 8, 8, 9, 9, 12, 20]
@@ -458,7 +458,7 @@ def test_one_long_sentence_changes_no_other_where_rotary_embeddings_depend_on_th
     ],
 )
 def test_rotary_limits_are_those_of_every_type_of_block(rope, limits):
-    assert structure.rotary_limits(types.SimpleNamespace(rope_parameters=rope)) == limits
+    assert blocks.rotary_limits(types.SimpleNamespace(rope_parameters=rope)) == limits
 
 
 def test_added_tokens_are_never_chosen_of_a_causal_model(gpt2_folder):

@@ -17,9 +17,10 @@ from played_device import PLAYED, Device
 
 import config
 from shortcut import Problem, results
-from shortcut.files import beside, formats, manifest, store
+from shortcut.files import formats, result_formats, store
 from shortcut.files.names import Names
-from shortcut.run import loading, stages
+from shortcut.loading import pretrained
+from shortcut.pipeline import manifest, stages
 from shortcut.tokens import Tokenized
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
@@ -72,7 +73,7 @@ def test_every_file_of_the_design_is_there(made):
 
 def test_net_saving_is_for_whole_sentences_alone(made):
     """No token of a masked model runs by itself, with what stands before it cached."""
-    costs = beside.load_predictions(made.predictions, 40, LAYERS).costs
+    costs = result_formats.load_predictions(made.predictions, 40, LAYERS).costs
     sentences = formats.load_states(made.states("val"), LAYERS)[0].sentences
     assert costs.tokens.tolist() == [len(ids) for ids in sentences]
     rows = json.loads(made.summary.read_bytes())["tables"]["layers_saved"]
@@ -99,9 +100,9 @@ def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_pa
     run("add_linreg_submodules", *there)
     before, said = tmp_path / made.relative(made.results), problem(capsys, "bert_add_results", *there)
     assert "was made with other settings" in said
-    paper = beside.load_results(before)
+    paper = result_formats.load_results(before)
     run("bert_add_results", *there, "--force")
-    after = beside.load_results(before)
+    after = result_formats.load_results(before)
     for record, other in zip(paper, [r for r in after if type(r["info"]["mode"]) is str], strict=True):
         assert record["info"] == other["info"]
         assert record["topk"].equal(other["topk"])
@@ -120,9 +121,9 @@ def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_pa
 
 
 def test_batches_are_those_of_the_original_code(made, bert_folder):
-    from shortcut.run import loading
+    from shortcut.loading import pretrained
 
-    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
+    tokenizer = pretrained.load_tokenizer(bert_folder, masked=True)
     with open(made.states("train"), "rb") as file:
         batches = [pickle.load(file) for _ in range(5)]
         assert not file.read(1)
@@ -185,7 +186,7 @@ def test_rank_of_few_positions_is_their_number(bert):
 
 
 def test_records_of_the_results(made):
-    records = beside.load_results(made.results)
+    records = result_formats.load_results(made.results)
     assert {str(r["info"]["mode"]) for r in records} == {"idln", "mat"}
     assert len(records) == 2 * (LAYERS + 1) + 35
     assert all("surprisal" in r and "layers_processed" in r for r in records)
@@ -194,14 +195,14 @@ def test_records_of_the_results(made):
 
 
 def test_records_of_the_original_code_are_read_without_what_they_lack(made, tmp_path, bert_folder, capsys):
-    records = beside.load_results(made.results)
+    records = result_formats.load_results(made.results)
     for record in records:
         del record["layers_processed" if record["info"]["type"] == "jump" else "surprisal"]
     records = [{**r, "layers_processed": 2.0} if r["info"]["type"] == "early_exit" else r for r in records]
     other = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
     with store.replacing(other.results) as file:
         store.dump(file, *records)
-    r = results.summarize(beside.load_results(other.results))
+    r = results.summarize(result_formats.load_results(other.results))
     assert r.fixed["mat"].layers == [float(layer) for layer in range(LAYERS + 1)]
     assert "surprisal" not in r.early["mat"].values
     run("plot_results", "--out", tmp_path, "--model", "tiny-bert_mask", "--dataset", "words")
@@ -235,7 +236,7 @@ def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, be
     with store.replacing(files.states("val")) as file:
         store.dump(file, *formats.state_batches(tokenized, h))
     run("bert_add_plot_r2", "--out", tmp_path, "--model", bert_folder, "--dataset", "words")
-    told, r2 = capsys.readouterr().out, beside.load_r2(files.r2_scores)
+    told, r2 = capsys.readouterr().out, result_formats.load_r2(files.r2_scores)
     assert told.count("r2 misleads") == (dead is not None)
     assert dead is None or "r2 misleads in 6 of 6 jumps, where coordinates that hardly vary count as much" in told
     assert (r2["score_id"][0, 1] < -1e40) == (dead == 1e-30)
@@ -320,7 +321,7 @@ def test_an_encoder_without_a_head_has_states_maps_and_r2(tmp_path, bert_folder,
     said = problem(capsys, "bert_add_results", *there)
     assert said.endswith("is an encoder without a masked-LM head, so nothing can be predicted with it: its states,"
                          " maps and r2 are all there is")  # fmt: skip
-    whole, own = (loading.load(str(f), masked=True) for f in (bert_folder, folder))
+    whole, own = (pretrained.load(str(f), masked=True) for f in (bert_folder, folder))
     tokenized = formats.load_states(files.states("train"), LAYERS)[0]
     states = [in_memory.layer_states(model, tokenized, 100) for model in (whole, own)]
     assert states[0].equal(states[1])

@@ -72,7 +72,7 @@ def test_too_few_sentences_that_hold_a_token_are_told_of(tmp_path, gpt2_folder, 
 
 
 def test_layer_count_that_disagrees_with_the_configuration(tmp_path, gpt2_folder, capsys, monkeypatch):
-    from shortcut.run import checkpoint
+    from shortcut.loading import checkpoint
 
     monkeypatch.setattr(config, "LAYERS", {"gpt2": 12})
     n_layers = checkpoint.n_layers
@@ -170,7 +170,7 @@ def test_an_embedded_model_goes_by_its_bare_name_and_from_any_folder(tmp_path, m
 
 
 def test_a_missing_input_is_told_of_before_a_model_is_fetched(tmp_path, gpt2_folder, capsys, monkeypatch):
-    monkeypatch.setattr("shortcut.run.checkpoint.fingerprint", lambda *_: pytest.fail("asked for the weights"))
+    monkeypatch.setattr("shortcut.loading.checkpoint.fingerprint", lambda *_: pytest.fail("asked for the weights"))
     message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     assert "words_tokenized_train.pickle not found: run add_tokenization.py first" in message
 
@@ -191,7 +191,7 @@ def test_a_mistaken_name_of_a_model_is_answered_with_the_known_ones(tmp_path, ca
 )
 def test_ctrl_c_is_one_line_while_a_script_works(tmp_path, how):
     (tmp_path / "x.py").write_text(
-        f"import signal, sys, time\nfrom shortcut.run import cli\ndef main():\n {how}\ncli.shell(main)\n"
+        f"import signal, sys, time\nfrom shortcut.pipeline import terminal\ndef main():\n {how}\nterminal.shell(main)\n"
     )
     done = subprocess.run(
         [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,

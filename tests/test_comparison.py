@@ -16,12 +16,13 @@ from pipeline import OF_KINDS, SIZES, exported, fit_kinds, problem, run
 import config
 from shortcut import Problem, jacobian, metrics, predictions, representations, results
 from shortcut.__main__ import main as command
-from shortcut.comparison import Comparison
-from shortcut.files import beside, formats, manifest, store
+from shortcut.files import formats, result_formats, store
 from shortcut.intervals import average
 from shortcut.linear import KINDS
+from shortcut.loading import pretrained
+from shortcut.map_comparison import Comparison
+from shortcut.pipeline import manifest
 from shortcut.results import Curve
-from shortcut.run import loading
 from shortcut.show import plots, table, tables
 
 FITTED = [kind for kind, row in KINDS.items() if kind != "tuned"]
@@ -71,7 +72,7 @@ def test_at_the_last_layer_every_lens_is_the_model(made):
     _, names = made
     for kind in FITTED:
         of = replace(names, kind=kind)
-        found = beside.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
+        found = result_formats.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
         actual, judged = found.actual, found.modes
         for mode in ("id", "mat"):
             assert judged[mode]["kl"][-1].abs().max() < 1e-5
@@ -83,7 +84,7 @@ def test_at_the_last_layer_every_lens_is_the_model(made):
 def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
     """From the states, the matrices and the model's own head, a kind at a time."""
     folder, names = made
-    model = loading.load(folder, masked=names.masked)
+    model = pretrained.load(folder, masked=names.masked)
     if names.masked:
         tokenized, h = formats.load_states(names.states("val"), LAYERS)
         expected = tokenized.masked
@@ -96,7 +97,7 @@ def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
         log_p = model.read_out(h[-1]).log_softmax(-1)
         for kind in FITTED:
             of = replace(names, kind=kind)
-            found = beside.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
+            found = result_formats.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
             actual, judged = found.actual, found.modes
             assert actual.equal(expected)
             log_q = model.read_out(formats.load_map(of, 1, LAYERS, D)(h[1])).log_softmax(-1)
@@ -273,14 +274,14 @@ def test_each_kind_has_its_own_pages_r2_and_matrices(made):
         assert all(path.exists() for path in (of.r2_scores, of.quality, of.results, of.predictions))
         entry = manifest.load(of.matrices)[of.matrix(0, LAYERS).name]
         assert entry["settings"]["map"] == kind
-        assert beside.load_quality(of.quality)["split_half_r2"][0] <= 1
+        assert result_formats.load_quality(of.quality)["split_half_r2"][0] <= 1
         into_last = {(l, LAYERS) for l in range(LAYERS)}
-        assert (beside.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
+        assert (result_formats.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
     entries = manifest.load(replace(names, kind="ridge").matrices).values()
     assert all(entry["penalty"] > 0 for entry in entries)
     low_rank = replace(names, kind="low-rank")
     assert manifest.load(low_rank.matrices)["0_1.pickle"]["settings"]["rank"] == 3
-    curve = dict(map(tuple, beside.load_quality(low_rank.quality)["r2_by_rank"][0]))
+    curve = dict(map(tuple, result_formats.load_quality(low_rank.quality)["r2_by_rank"][0]))
     assert [*curve] == [0, 1, 2, 3, 4, 8, 16]
     assert [*curve.values()] == sorted(curve.values())
 
@@ -321,7 +322,7 @@ def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path):
     )
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
     run("add_plot_r2", "--map", "tuned", *on)  # of their fit nothing is known, and nothing is shown
-    maps = beside.load_quality(replace(names, root=tmp_path, kind="tuned").quality)
+    maps = result_formats.load_quality(replace(names, root=tmp_path, kind="tuned").quality)
     assert maps["spectrum"] == maps["effective_rank"] == {}
     assert len(maps["gain"]) == LAYERS
     run("add_results", "--map", "tuned", *on)
@@ -355,7 +356,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     ridge = replace(here, kind="ridge")  # as other code would have it: of other sentences, and without an entry
     records = [
         record | {name: record[name][1:] for name in ("topk", "surprisal")}
-        for record in beside.load_results(ridge.results)
+        for record in result_formats.load_results(ridge.results)
     ]
     with store.replacing(ridge.results) as file:
         store.dump(file, *records)

@@ -16,7 +16,7 @@ from shortcut.corpus import articles as articles_of
 from shortcut.corpus import sentences
 from shortcut.corpus.sentences import Wanted
 from shortcut.corpus.texts import LeftOut
-from shortcut.run.looking import asked
+from shortcut.pipeline.looking import asked
 
 
 def articles(n):

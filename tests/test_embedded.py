@@ -10,7 +10,7 @@ from conftest import make_sentences
 import config
 from models import docstrings
 from shortcut.corpus.sentences import Wanted, splitter
-from shortcut.run import loading
+from shortcut.loading import pretrained
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).resolve().parent.parent / "models").glob("*/config.json"))
 
@@ -18,7 +18,7 @@ FOLDERS = sorted(path.parent for path in (Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_at_most_ten_megabytes_and_twelve_layers(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 10_000_000
-    model = loading.load(str(folder), masked="bert" in folder.name)
+    model = pretrained.load(str(folder), masked="bert" in folder.name)
     assert model.n_layers == 12
     assert model.d >= 96
     assert model.vocabulary >= 2000
@@ -38,7 +38,7 @@ def test_both_families_are_there():
 def load(family):
     folder = str(next(folder for folder in FOLDERS if folder.name.startswith(family)))
     masked = family == "bert"
-    return loading.load(folder, masked=masked), loading.load_tokenizer(folder, masked=masked)
+    return pretrained.load(folder, masked=masked), pretrained.load_tokenizer(folder, masked=masked)
 
 
 def counts(model, tokenizer, sentences):

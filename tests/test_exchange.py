@@ -20,9 +20,10 @@ from conftest import LAYERS, D, make_tokenized
 import config
 from shortcut import Problem
 from shortcut.__main__ import main
-from shortcut.files import beside, exchange, formats, manifest, outputs, store
-from shortcut.files.lenses import FORMATS
+from shortcut.exchange.lenses import FORMATS
+from shortcut.files import formats, result_formats, store
 from shortcut.files.names import Names
+from shortcut.pipeline import manifest, outputs, published
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = "sashay/linear-shortcut"
@@ -251,7 +252,7 @@ def of_others(files, d=D):
 
 
 def export(files):
-    exchange.export(files, notice=print, progress=lambda items: items)
+    published.export(files, notice=print, progress=lambda items: items)
 
 
 def run(script, files, model):
@@ -264,7 +265,7 @@ def test_published_matrices_are_used_as_they_are_with_one_notice(files, gpt2_fol
     said = capsys.readouterr().out
     assert said.count("no manifest entry (made by hand or by other code), read as it is: 7 files in") == 1
     assert said.count("no manifest entry") == 1
-    assert beside.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
+    assert result_formats.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,7 @@ def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, cap
     of_others(files)
     main(["export", "--model", "models/tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
     assert "wrote linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
-    with safetensors.safe_open(files.matrices / exchange.SAFETENSORS, "pt") as exported:
+    with safetensors.safe_open(files.matrices / published.SAFETENSORS, "pt") as exported:
         assert exported.metadata() == {"format": "pt", "model": "tiny-gpt2", "dataset": "words"}
         names = [path.stem for path in files.matrices.glob("*.pickle")]
         assert sorted(exported.keys()) == sorted(names)
@@ -336,11 +337,11 @@ def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, cap
 def test_an_export_with_a_wrong_matrix_leaves_the_old_one(files, capsys):
     of_others(files)
     export(files)
-    before = (files.matrices / exchange.SAFETENSORS).read_bytes()
+    before = (files.matrices / published.SAFETENSORS).read_bytes()
     files.matrix(1, 2).write_bytes(pickle.dumps(matrix(0, D + 1)))
     with pytest.raises(Problem, match=rf"1_2\.pickle: holds float32 \[{D + 1}, {D + 1}\]"):
         export(files)
-    assert (files.matrices / exchange.SAFETENSORS).read_bytes() == before
+    assert (files.matrices / published.SAFETENSORS).read_bytes() == before
 
 
 def test_the_command_says_what_it_can_do_and_what_is_missing(tmp_path):

@@ -11,8 +11,9 @@ from conftest import LAYERS, D
 from pipeline import SIZES, fit_kinds, run
 
 import config
-from shortcut import quality
-from shortcut.files import beside, formats, manifest
+from shortcut import map_quality
+from shortcut.files import formats, result_formats
+from shortcut.pipeline import manifest
 
 KINDS = ["least-squares", "ridge", "jacobian"]
 FEW = {**SIZES, "TRAIN": 12, "PROBES": 4}  # of states of width 16, with one of 48 probes
@@ -78,7 +79,9 @@ def test_the_warning_of_a_fit_stands_under_the_results_in_the_summary_and_on_the
 
 def test_what_two_jumps_lose_is_left_out_where_every_fit_is_exact(made):
     names, printed = made
-    found = {kind: beside.load_quality(replace(names, kind=kind).quality) for kind in ("least-squares", "ridge")}
+    found = {
+        kind: result_formats.load_quality(replace(names, kind=kind).quality) for kind in ("least-squares", "ridge")
+    }
     assert found["least-squares"]["composition_loss"] == {}
     assert found["ridge"]["composition_loss"].keys() == {(i, k) for k in range(LAYERS) for i in range(k)}
     rows = printed["add_plot_r2"].split("gain, hardly there\n")[1].splitlines()[:LAYERS]
@@ -91,13 +94,13 @@ def test_spectra_come_from_the_training_states(made, kind):
     names, _ = made
     if not names.masked:
         pytest.skip("BERT's states are in files")
-    shown = beside.load_quality(replace(names, kind=kind).quality)
+    shown = result_formats.load_quality(replace(names, kind=kind).quality)
     h = {split: formats.load_states(names.states(split), LAYERS)[1] for split in ("train", "val")}
     for l, entry in enumerate(entries(names, kind)):
         A = formats.load_map(replace(names, kind=kind), l, LAYERS, D)
-        train, val = (quality.directions(h[split][l]).spectrum(A) for split in ("train", "val"))
+        train, val = (map_quality.directions(h[split][l]).spectrum(A) for split in ("train", "val"))
         torch.testing.assert_close(torch.tensor(entry["spectrum"]).double(), train, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(train, val, rtol=1e-2)
-        assert entry["effective_rank"] == pytest.approx(quality.effective_rank(train), rel=1e-4)
+        assert entry["effective_rank"] == pytest.approx(map_quality.effective_rank(train), rel=1e-4)
         assert (shown["spectrum"][l], shown["effective_rank"][l]) == (entry["spectrum"], entry["effective_rank"])
     assert not any("spectrum" in entry for name, entry in manifest.load(names.matrices).items() if name == "0_1.pickle")

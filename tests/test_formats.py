@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from shortcut import Problem
-from shortcut.files import beside, formats, store, unpickle
+from shortcut.files import formats, result_formats, store, unpickle
 from shortcut.tokens import Tokenized
 
 
@@ -188,13 +188,13 @@ NAN = float("nan")
 def test_records_of_another_layout_are_named(tmp_path, value, message):
     path = write(tmp_path / "x.pickle", value)
     with pytest.raises(Problem, match=rf"x\.pickle.*{message}"):
-        beside.load_results(path)
+        result_formats.load_results(path)
 
 
 def test_records_of_different_numbers_of_sentences_are_named(tmp_path):
     path = write(tmp_path / "x.pickle", record(), record(topk=torch.arange(30).reshape(3, 10)))
     with pytest.raises(Problem, match=r"record 1: topk is int64 \[3, 10\], expected int64 \[2, 10\]"):
-        beside.load_results(path)
+        result_formats.load_results(path)
 
 
 def test_what_the_originals_bert_records_lack_is_not_asked_for(tmp_path):
@@ -203,7 +203,7 @@ def test_what_the_originals_bert_records_lack_is_not_asked_for(tmp_path):
     stopped["info"] = early
     path = tmp_path / "x.pickle"
     path.write_bytes(pickle.dumps(jump) + pickle.dumps(stopped))
-    first, second = beside.load_results(path)
+    first, second = result_formats.load_results(path)
     assert first["layers_processed"] == 1.0
     assert second["layers_processed"] == 1.5
     assert "surprisal" not in second
@@ -229,22 +229,22 @@ SCORES = {(0, 1): 0.5, (0, 2): 0.25, (1, 2): -3.0}
 )
 def test_scores_of_another_layout_are_named(tmp_path, value, message):
     with pytest.raises(Problem, match=rf"x\.pickle: .*{message}"):
-        beside.load_r2(write(tmp_path / "x.pickle", value))
+        result_formats.load_r2(write(tmp_path / "x.pickle", value))
 
 
 def test_the_originals_scores_are_numpy_scalars(tmp_path):
     path = tmp_path / "x.pickle"
     path.write_bytes(pickle.dumps({name: {(0, 1): np.float64(0.5)} for name in ("score_mat", "score_id")}))
-    assert beside.load_r2(path) == {"score_mat": {(0, 1): 0.5}, "score_id": {(0, 1): 0.5}}
+    assert result_formats.load_r2(path) == {"score_mat": {(0, 1): 0.5}, "score_id": {(0, 1): 0.5}}
 
 
 def test_the_originals_scores_are_read_without_those_by_variance_and_without_a_layers_own(tmp_path):
     both = {"score_mat": SCORES, "score_id": {**SCORES, (1, 1): 1.0}}
-    assert beside.load_r2(write(tmp_path / "x.pickle", both)) == dict.fromkeys(both, SCORES)
+    assert result_formats.load_r2(write(tmp_path / "x.pickle", both)) == dict.fromkeys(both, SCORES)
     three = both | {"score_mat_weighted": SCORES}
-    assert beside.load_r2(write(tmp_path / "x.pickle", three)) == dict.fromkeys(both, SCORES)
-    four = dict.fromkeys(beside.SCORES, SCORES)
-    assert beside.load_r2(write(tmp_path / "x.pickle", four)) == four
+    assert result_formats.load_r2(write(tmp_path / "x.pickle", three)) == dict.fromkeys(both, SCORES)
+    four = dict.fromkeys(result_formats.SCORES, SCORES)
+    assert result_formats.load_r2(write(tmp_path / "x.pickle", four)) == four
 
 
 def batch(**changes):

@@ -12,18 +12,23 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "shortcut").rglob("*.py"))
 SCRIPTS = sorted(ROOT.glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-FOLDERS = ("corpus", "files", "show", "run")
-MAY_IMPORT = {  # of the package: what the modules of a folder, and the ten beside the folders, may name
-    "the ten": {"the ten"},
+FOLDERS = ("corpus", "exchange", "files", "loading", "pipeline", "show")
+ALL = {*FOLDERS, "paper"}
+MAY_IMPORT = {  # what the modules of a folder, and the modules of the paper beside the folders, may name
+    "paper": {"paper"},
     "corpus": {"corpus"},
-    "files": {"files", "the ten"},
-    "show": {"show", "the ten"},
-    "run": {"run", "show", "files", "corpus", "the ten"},
-    "scripts": {"run", "show", "files", "corpus", "the ten"},
+    "files": {"files", "paper"},
+    "loading": {"loading", "files", "paper"},
+    "exchange": {"exchange", "files", "paper"},
+    "show": {"show", "paper"},
+    "pipeline": ALL,
+    "scripts": ALL,
 }
-NOT_FOR = {  # of these, what they may not: files ask the tables of the ten, show asks results and lens
-    "files": {"shortcut.lens", "shortcut.results", "shortcut.early_exit"},
-    "show": {"shortcut.models", "shortcut.representations"},
+INTERFACE = "lens.py"  # shortcut.Lens, the Python interface: the only module beside the folders that may import them
+NOT_FOR = {"show": {"shortcut.models", "shortcut.representations"}}  # it shows numbers, and runs no model
+READER = {  # what a reader meets behind a script, imports inside functions included: files and lines
+    "add_linreg": (33, 4_450),
+    "add_results": (41, 5_800),
 }
 
 
@@ -58,9 +63,9 @@ def module_file(module):
 
 
 def place(module):
-    """The folder of a module, or "the ten"."""
+    """The folder of a module, or "paper"."""
     folder = module.split(".")[1]
-    return folder if folder in FOLDERS else "the ten"
+    return folder if folder in FOLDERS else "paper"
 
 
 def wrong_imports(paths):
@@ -68,9 +73,9 @@ def wrong_imports(paths):
     found = []
     for path in paths:
         parts = path.relative_to(ROOT).parts
-        if parts[-1] in ("__init__.py", "__main__.py", "config.py"):
+        if parts[-1] in ("__init__.py", "__main__.py", "config.py") or parts[1:] == (INTERFACE,):
             continue
-        of = "scripts" if len(parts) == 1 else parts[1] if parts[1] in FOLDERS else "the ten"
+        of = "scripts" if len(parts) == 1 else parts[1] if parts[1] in FOLDERS else "paper"
         for module in modules(path):
             allowed = place(module) in MAY_IMPORT[of] or module.removeprefix("shortcut.") in MAY_IMPORT[of]
             if not allowed or module in NOT_FOR.get(of, ()):
@@ -105,10 +110,10 @@ def test_no_import_circle():
     ("file", "line"),
     [
         ("shortcut/linear.py", "from shortcut.files import store"),
-        ("shortcut/lens.py", "from shortcut.run import loading"),
-        ("shortcut/files/store.py", "from shortcut.run import cli"),
-        ("shortcut/files/exchange.py", "from shortcut.show import tables"),
-        ("shortcut/files/formats.py", "from shortcut import results"),
+        ("shortcut/words.py", "from shortcut.loading import pretrained"),
+        ("shortcut/files/store.py", "from shortcut.pipeline import terminal"),
+        ("shortcut/loading/checkpoint.py", "from shortcut.pipeline import manifest"),
+        ("shortcut/exchange/lenses.py", "from shortcut.pipeline import outputs"),
         ("shortcut/show/tables.py", "from shortcut import models"),
         ("shortcut/show/plots.py", "from shortcut.files.names import Names"),
         ("shortcut/corpus/articles.py", "from shortcut import tokens"),
@@ -141,14 +146,14 @@ def test_the_library_does_not_know_the_configuration():
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("transformers", ["models.py", "run/checkpoint.py", "run/loading.py"]),
+        ("transformers", ["models.py", "loading/checkpoint.py", "loading/pretrained.py"]),
         ("pickle", ["files/store.py", "files/unpickle.py"]),
         ("matplotlib", ["show/canvas.py"]),
         ("jinja2", ["show/report.py"]),
         ("pyarrow", ["corpus/parquet.py"]),
         ("datasets", ["corpus/articles.py"]),
         ("spacy", ["corpus/sentences.py"]),
-        ("filelock", ["files/outputs.py"]),
+        ("filelock", ["pipeline/outputs.py"]),
         ("sklearn", ["metrics.py"]),
     ],
 )
@@ -167,8 +172,8 @@ def test_slow_libraries_are_imported_inside_the_functions_that_need_them(package
 
 
 def test_what_python_config_py_reads_loads_no_library():
-    """At the heads of the modules, from run/status on: nothing but the standard library."""
-    todo, seen = ["shortcut.run.status"], set()
+    """At the heads of the modules, from pipeline/status on: nothing but the standard library."""
+    todo, seen = ["shortcut.pipeline.status"], set()
     while todo:
         seen.add(module := todo.pop())
         path = module_file(module)
@@ -177,7 +182,7 @@ def test_what_python_config_py_reads_loads_no_library():
         names |= {node.module for node in heads if isinstance(node, ast.ImportFrom)}
         assert {name.split(".")[0] for name in names} <= {*sys.stdlib_module_names, "shortcut"}, path
         todo += [module for module in modules(path, everywhere=False) if module not in seen]
-    assert {"shortcut.run.stages", "shortcut.files.manifest"} <= seen
+    assert {"shortcut.pipeline.stages", "shortcut.pipeline.manifest"} <= seen
 
 
 def test_no_pickle_is_read_but_by_our_own_unpickler():
@@ -230,6 +235,41 @@ def test_the_package_is_small_and_so_are_its_files_and_functions():
             if isinstance(node, ast.FunctionDef):
                 arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg != "self"]
                 assert len(arguments) <= 6 or (path.name, node.name) in WIDE, (path.name, node.name, arguments)
+
+
+def behind(script):
+    """The files that a reader meets who follows the imports of a script, those inside functions too."""
+    todo, seen = [ROOT / f"{script}.py"], set()
+    while todo:
+        if (path := todo.pop()) not in seen:
+            seen.add(path)
+            local = {ROOT / f"{name}.py" for name in imported(path)} & {*SCRIPTS}
+            todo += [*local, ROOT / "shortcut" / "__init__.py", *map(module_file, modules(path))]
+    return seen
+
+
+@pytest.mark.parametrize("script", READER)
+def test_little_is_behind_a_script(script):
+    files = behind(script)
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    assert len(files) <= READER[script][0], sorted(path.name for path in files)
+    assert lines <= READER[script][1]
+
+
+def test_a_further_import_is_seen(tmp_path, monkeypatch):
+    """As if a script imported the schedules inside a function."""
+    before, script = behind("add_linreg"), (ROOT / "add_linreg.py").read_text(encoding="utf-8")
+    for path in [*PACKAGE, *SCRIPTS]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    further = "\n\ndef more():\n    from shortcut import alternation\n"
+    (tmp_path / "add_linreg.py").write_text(script + further, encoding="utf-8")
+    root = ROOT
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "SCRIPTS", sorted(tmp_path.glob("*.py")))
+    names = {path.relative_to(tmp_path) for path in behind("add_linreg")}
+    assert Path("shortcut/alternation.py") in names - {path.relative_to(root) for path in before}
 
 
 WIDE = {  # functions of more parameters, each with its reason

@@ -10,8 +10,9 @@ from pipeline import problem
 from stages import make, make_upstream, outputs, run, save
 
 from shortcut import Problem, metrics, predictions, representations
-from shortcut.files import formats, manifest, store
+from shortcut.files import formats, store
 from shortcut.files.names import Names
+from shortcut.pipeline import manifest
 from shortcut.tokens import Tokenized
 
 

@@ -12,8 +12,9 @@ from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
 import config
 from shortcut import Problem, representations
 from shortcut.__main__ import main as command
-from shortcut.files import formats, manifest, store
-from shortcut.run import lending, loading
+from shortcut.files import formats, store
+from shortcut.loading import pretrained
+from shortcut.pipeline import lending, manifest
 
 
 @pytest.fixture(scope="module", params=["gpt2", "bert"])
@@ -64,7 +65,7 @@ def test_tuned_lens_loads_what_was_exported(made):
     tuned_lens = pytest.importorskip("tuned_lens")
     folder, names = made
     there = exported(made, "least-squares", "tuned-lens")
-    model = loading.load(folder, masked=False)
+    model = pretrained.load(folder, masked=False)
     lens = tuned_lens.TunedLens.from_model_and_pretrained(model.net, str(there))
     h = torch.randn(4, D)
     with torch.no_grad():

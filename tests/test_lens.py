@@ -11,11 +11,12 @@ from conftest import LAYERS, D, as_map
 from tokenizers import Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
-from shortcut import Problem, lens
+from shortcut import Problem, sentence_grid
 from shortcut.files import store
 from shortcut.files.names import Names
-from shortcut.lens import Grid
-from shortcut.run import loading, looking
+from shortcut.loading import pretrained
+from shortcut.pipeline import looking
+from shortcut.sentence_grid import Grid
 from shortcut.show import canvas, plots, table, tables
 
 SENTENCE = "the model reads early state"
@@ -39,8 +40,8 @@ def grid_of(sentence, first, last):
 
 
 def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder):
-    tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
-    grid, jumps = lens.look(gpt2, tokenizer, SENTENCE, {"mat": maps()}), maps()
+    tokenizer = pretrained.load_tokenizer(gpt2_folder, masked=False)
+    grid, jumps = sentence_grid.look(gpt2, tokenizer, SENTENCE, {"mat": maps()}), maps()
     ids = torch.tensor(tokenizer(SENTENCE)["input_ids"])
     out = gpt2.net(ids[None], output_hidden_states=True)  # its last state has been normed already
     assert grid.columns == [tokenizer.decode([i]) for i in ids.tolist()]
@@ -57,11 +58,11 @@ def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder
 
 
 def test_grid_of_a_masked_model_is_the_best_at_the_mask(bert, bert_folder):
-    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
-    grid = lens.look(bert, tokenizer, "the model [MASK] early", {"mat": maps()})
+    tokenizer = pretrained.load_tokenizer(bert_folder, masked=True)
+    grid = sentence_grid.look(bert, tokenizer, "the model [MASK] early", {"mat": maps()})
     ids = torch.tensor(tokenizer("the model [MASK] early")["input_ids"])
     logits = bert.net(ids[None]).logits[0, ids.tolist().index(tokenizer.mask_token_id)]
-    p, best = logits.softmax(-1).topk(lens.BEST)
+    p, best = logits.softmax(-1).topk(sentence_grid.BEST)
     assert grid.columns == ["1", "2", "3", "4", "5"]
     assert grid.predicted["id"][-1] == grid.predicted["mat"][-1] == [tokenizer.decode([i]) for i in best.tolist()]
     torch.testing.assert_close(grid.probabilities["mat"][-1], p, rtol=1e-4, atol=1e-5)
@@ -83,7 +84,7 @@ def sentencepiece():
 
 def test_a_cell_is_final_by_its_token_not_by_its_text(gpt2, sentencepiece):
     """128 bytes all read "\ufffd", and a letter reads alike with and without a blank in front."""
-    grid, jumps = lens.look(gpt2, sentencepiece, "the model reads early", {"mat": maps()}), maps()
+    grid, jumps = sentence_grid.look(gpt2, sentencepiece, "the model reads early", {"mat": maps()}), maps()
     ids = torch.tensor(sentencepiece("the model reads early")["input_ids"])
     h = gpt2.net(ids[None], output_hidden_states=True).hidden_states
     last, alike = gpt2.net(ids[None]).logits[0].argmax(-1), 0
@@ -116,13 +117,13 @@ def test_a_text_shared_by_several_tokens_does_not_count_as_the_prediction(masked
 
 def test_white_space_tokens_are_shown(gpt2, sentencepiece, gpt2_folder):
     """Also by tokenizers that drop a blank at the start of a text."""
-    shown = {piece: lens.text_of(sentencepiece, k) for piece, k in sentencepiece.get_vocab().items()}
+    shown = {piece: sentence_grid.text_of(sentencepiece, k) for piece, k in sentencepiece.get_vocab().items()}
     assert [shown[piece] for piece in ("▁", "<0x20>", "▁▁", "<0x0A>", "<0x09>")] == [" ", " ", "  ", "\n", "\t"]
     assert (shown["a"], shown["▁a"], shown["<0xE9>"]) == ("a", "a", "\ufffd")
-    byte_level = loading.load_tokenizer(gpt2_folder, masked=False)
+    byte_level = pretrained.load_tokenizer(gpt2_folder, masked=False)
     blanks = byte_level(" \n\t")["input_ids"]
-    assert "".join(lens.text_of(byte_level, k) for k in blanks) == " \n\t"
-    grid = lens.look(gpt2, sentencepiece, "a b ", {"mat": maps()})
+    assert "".join(sentence_grid.text_of(byte_level, k) for k in blanks) == " \n\t"
+    grid = sentence_grid.look(gpt2, sentencepiece, "a b ", {"mat": maps()})
     assert grid.columns == [" ", "a", " ", "b", " "]
     assert [column.name for column in tables.grids(grid)[0].columns] == ["layer", "␣", "a", "␣", "b", "␣"]
     assert grid.in_words().startswith("After the last token, “␣”, the model predicts “")
@@ -130,26 +131,26 @@ def test_white_space_tokens_are_shown(gpt2, sentencepiece, gpt2_folder):
 
 @pytest.mark.parametrize(("sentence", "count"), [("the model", 0), ("[MASK] the [MASK]", 2)])
 def test_a_masked_model_wants_one_mask(bert, bert_folder, sentence, count):
-    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
+    tokenizer = pretrained.load_tokenizer(bert_folder, masked=True)
     with pytest.raises(Problem, match=rf"holds {count} \[MASK\], expected one, as in 'The sky is \[MASK\]\.'"):
-        lens.look(bert, tokenizer, sentence, {"mat": maps()})
+        sentence_grid.look(bert, tokenizer, sentence, {"mat": maps()})
 
 
 def test_a_map_that_overflows_is_named_by_its_layer(gpt2, gpt2_folder):
-    tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
+    tokenizer = pretrained.load_tokenizer(gpt2_folder, masked=False)
     jumps = maps()
     jumps[1] = as_map(torch.full((D, D), 3e38), 1, LAYERS)
     with pytest.raises(Problem, match=r"tiny-gpt2: the logits of mat at layer 1 for this sentence are not finite"):
-        lens.look(gpt2, tokenizer, SENTENCE, {"mat": jumps})
+        sentence_grid.look(gpt2, tokenizer, SENTENCE, {"mat": jumps})
 
 
 def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, monkeypatch):
-    tokenizer = loading.load_tokenizer(gpt2_folder, masked=False)
+    tokenizer = pretrained.load_tokenizer(gpt2_folder, masked=False)
     with pytest.raises(Problem, match="tokens, expected at most 48: shorten it"):
-        lens.look(gpt2, tokenizer, SENTENCE * 20, {"mat": maps()})
-    monkeypatch.setattr(lens, "WIDEST", 3)
+        sentence_grid.look(gpt2, tokenizer, SENTENCE * 20, {"mat": maps()})
+    monkeypatch.setattr(sentence_grid, "WIDEST", 3)
     with pytest.raises(Problem, match="tokens, expected at most 3: shorten it"):
-        lens.look(gpt2, tokenizer, SENTENCE, {"mat": maps()})
+        sentence_grid.look(gpt2, tokenizer, SENTENCE, {"mat": maps()})
 
 
 def test_sentences_come_from_the_line_or_from_a_file(tmp_path):
@@ -187,15 +188,15 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
     rows = read(tmp_path / "csv")
     assert [row["predicted"] for row in rows[: len(odd)]] == odd
     assert canvas.drawable("漢") == "□"
-    assert all(len(lens.shown(token)) <= 10 and "\n" not in lens.shown(token) for token in odd)
+    assert all(len(sentence_grid.shown(token)) <= 10 and "\n" not in sentence_grid.shown(token) for token in odd)
     assert len(tables.grids(grid)) == 4
 
 
 @pytest.mark.parametrize("words", [0, 5, 20, 30])
 def test_a_long_sentence_keeps_its_mask_in_sight(words, bert, bert_folder):
-    tokenizer = loading.load_tokenizer(bert_folder, masked=True)
+    tokenizer = pretrained.load_tokenizer(bert_folder, masked=True)
     sentence = f"{'a ' * words}[MASK] {'the ' * (words // 5)}"
-    grid = lens.look(bert, tokenizer, sentence.strip(), {"mat": maps()})
+    grid = sentence_grid.look(bert, tokenizer, sentence.strip(), {"mat": maps()})
     for longest in (20, 50, 90):
         heading = grid.heading(longest)
         assert "[MASK]" in heading
@@ -214,7 +215,7 @@ def test_a_long_sentence_keeps_its_mask_in_sight(words, bert, bert_folder):
     ],
 )  # fmt: skip
 def test_what_is_no_sign_of_its_own_is_shown_as_an_escape(token, expected):
-    assert lens.shown(token) == expected
+    assert sentence_grid.shown(token) == expected
 
 
 def test_tables_and_csv_hold_what_a_model_may_predict(tmp_path):
@@ -249,6 +250,6 @@ def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, reques
     rows = read(files.plot(name, "csv"))
     assert all(path.stat().st_size for path in files.plots(name))
     for row in rows:
-        assert f"{lens.shown(row['predicted'])} {float(row['probability']):.0%}" in text
+        assert f"{sentence_grid.shown(row['predicted'])} {float(row['probability']):.0%}" in text
     main(options)
     assert "already made, skipped: 3 files" in capsys.readouterr().out

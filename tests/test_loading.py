@@ -11,31 +11,31 @@ import transformers
 from conftest import CONTEXT, LAYERS, changed, make_bert, make_gpt2
 
 from shortcut import Problem, representations
-from shortcut.run import checkpoint, loading
+from shortcut.loading import checkpoint, pretrained
 
 
 def test_half_precision_checkpoint_runs_in_float32(tmp_path, gpt2_folder):
     transformers.AutoModelForCausalLM.from_pretrained(gpt2_folder).half().save_pretrained(tmp_path)
-    assert next(loading.load(str(tmp_path), masked=False).net.parameters()).dtype == torch.float32
+    assert next(pretrained.load(str(tmp_path), masked=False).net.parameters()).dtype == torch.float32
 
 
 def test_another_kind_of_model_is_named(gpt2_folder, bert_folder):
     with pytest.raises(Problem, match=r"\(gpt2\) is no masked language model .*use the scripts without bert_"):
-        loading.load(gpt2_folder, masked=True)
+        pretrained.load(gpt2_folder, masked=True)
     with pytest.raises(Problem, match="use the bert_ scripts"):
-        loading.load(bert_folder, masked=False)
+        pretrained.load(bert_folder, masked=False)
 
 
 def test_a_model_that_predicts_no_tokens_is_named(tmp_path):
     transformers.ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(Problem, match=r"\(vit\) is no causal language model of transformers$"):
-        loading.load(str(tmp_path), masked=False)
+        pretrained.load(str(tmp_path), masked=False)
 
 
 def test_unknown_name_and_empty_folder_are_one_line(tmp_path):
     for name, hint in (("no-such-model", "not a folder here"), (str(tmp_path), "expected a whole folder with")):
         with pytest.raises(Problem, match=hint) as caught:
-            loading.load(name, masked=False)
+            pretrained.load(name, masked=False)
         assert "\n" not in str(caught.value)
 
 
@@ -53,7 +53,7 @@ def test_checkpoint_with_missing_weights_is_refused(tmp_path, make):
     del weights[name]
     safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
     with pytest.raises(Problem, match="lacks 1 of the model's weights"):
-        loading.load(folder, masked=make is make_bert)
+        pretrained.load(folder, masked=make is make_bert)
 
 
 def test_checkpoint_that_is_not_finite_is_refused(tmp_path, gpt2_folder):
@@ -62,7 +62,7 @@ def test_checkpoint_that_is_not_finite_is_refused(tmp_path, gpt2_folder):
     weights["transformer.ln_f.bias"][0] = float("nan")
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Problem, match=r"its weights transformer\.ln_f\.bias are not finite"):
-        loading.load(str(folder), masked=False)
+        pretrained.load(str(folder), masked=False)
 
 
 def test_damaged_checkpoint_is_one_line(tmp_path, gpt2_folder):
@@ -70,7 +70,7 @@ def test_damaged_checkpoint_is_one_line(tmp_path, gpt2_folder):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(Problem, match="cannot load") as caught:
-        loading.load(str(folder), masked=False)
+        pretrained.load(str(folder), masked=False)
     assert "\n" not in str(caught.value)
 
 
@@ -90,7 +90,7 @@ def test_weights_that_have_no_place_in_what_runs_stop_it(tmp_path, gpt2_folder, 
     masked = name in BERT_OVER
     folder = changed(bert_folder if masked else gpt2_folder, tmp_path, lambda w: {**w, name: torch.ones(3, 3)})
     with pytest.raises(Problem, match=rf"holds 1 weights that its class has no place for \(first: {name}\)"):
-        loading.load(folder, masked=masked)
+        pretrained.load(folder, masked=masked)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_weights_that_have_no_place_in_what_runs_stop_it(tmp_path, gpt2_folder, 
 def test_weights_beside_what_runs_are_nothing_or_one_notice(tmp_path, gpt2_folder, bert_folder, name, told):
     masked, lines = bool({"bert", "pooler", "cls", "classifier"} & {*name.split(".")}), []
     folder = changed(bert_folder if masked else gpt2_folder, tmp_path, lambda w: {**w, name: torch.ones(3, 3)})
-    loading.load(folder, masked=masked, notice=lines.append)
+    pretrained.load(folder, masked=masked, notice=lines.append)
     assert len(lines) == told
     assert all(f"(first: {name})" in line for line in lines)
 
@@ -127,7 +127,7 @@ def test_a_whole_checkpoint_is_not_refused_for_the_name_of_one_tensor(
         embeddings = w.get("bert.embeddings.word_embeddings.weight")
         return renamed(**names)({**w, **({"cls.predictions.decoder.weight": embeddings} if settings else {})})
 
-    model, same = (loading.load(f, masked=masked) for f in (whole, changed(whole, tmp_path, weights, **settings)))
+    model, same = (pretrained.load(f, masked=masked) for f in (whole, changed(whole, tmp_path, weights, **settings)))
     h = torch.randn(4, model.d)
     assert model.read_out(h).equal(same.read_out(h))
     assert all(a.equal(b) for a, b in zip(model.net.parameters(), same.net.parameters(), strict=False))
@@ -157,7 +157,7 @@ def test_a_whole_checkpoint_is_not_refused_for_the_name_of_one_tensor(
 def test_settings_that_cannot_be_run_as_saved_are_one_line(tmp_path, request, family, settings, message):
     folder = changed(request.getfixturevalue(f"{family}_folder"), tmp_path, **settings)
     with pytest.raises(Problem, match=message) as caught:
-        loading.load(folder, masked=family == "bert")
+        pretrained.load(folder, masked=family == "bert")
     assert "\n" not in str(caught.value)
 
 
@@ -174,7 +174,7 @@ def test_settings_that_change_no_number_are_neutralised(tmp_path, request, token
     folder = request.getfixturevalue(f"{family}_folder")
     states = []
     for one in (folder, changed(folder, tmp_path, **settings)):
-        model = loading.load(one, masked=family == "bert")
+        model = pretrained.load(one, masked=family == "bert")
         states.append(torch.cat([representations.run(model, batch).h for batch in batches(model, tokenized)], 1))
     assert states[0].equal(states[1])
 
@@ -192,7 +192,7 @@ def test_integers_without_their_scales_are_refused(tmp_path, gpt2_folder, dtype,
         torch.save(safetensors.torch.load_file(f"{folder}/model.safetensors"), f"{folder}/pytorch_model.bin")
         Path(folder, "model.safetensors").unlink()
     with pytest.raises(Problem, match=f"holds {name} as {str(dtype)[6:]}, without the scales"):
-        loading.load(folder, masked=False, safetensors_only=not pickled)
+        pretrained.load(folder, masked=False, safetensors_only=not pickled)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_integers_without_their_scales_are_refused(tmp_path, gpt2_folder, dtype,
 def test_a_weight_that_the_file_holds_twice_is_refused(tmp_path, request, family, twice):
     folder = changed(request.getfixturevalue(f"{family}_folder"), tmp_path, lambda w: {**w, twice: torch.ones(16)})
     with pytest.raises(Problem, match=rf"holds a weight twice, as .*{twice}|holds a weight twice, as {twice}"):
-        loading.load(folder, masked=family == "bert")
+        pretrained.load(folder, masked=family == "bert")
 
 
 def test_an_error_of_the_model_itself_is_one_line(tmp_path, bert_folder):
@@ -210,7 +210,7 @@ def test_an_error_of_the_model_itself_is_one_line(tmp_path, bert_folder):
         weights=lambda w: {k: v[:0] if "token_type" in k else v for k, v in w.items()},
     )  # fmt: skip
     with pytest.raises(Problem, match="cannot load") as caught:
-        loading.load(folder, masked=True)
+        pretrained.load(folder, masked=True)
     assert "\n" not in str(caught.value)
 
 
@@ -218,13 +218,13 @@ def test_an_adapter_beside_its_base_is_refused(tmp_path, gpt2_folder):
     folder = changed(gpt2_folder, tmp_path)
     Path(folder, "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(Problem, match=r"holds an adapter \(adapter_config.json\).*merge_and_unload"):
-        loading.load(folder, masked=False)
+        pretrained.load(folder, masked=False)
 
 
 def test_code_of_its_own_that_is_not_run_is_told_of(tmp_path, bert_folder):
     lines = []
     own = {"AutoModelForMaskedLM": "its_own.Model", "AutoTokenizer": ["a.B", None]}
-    loading.load(changed(bert_folder, tmp_path, auto_map=own), masked=True, notice=lines.append)
+    pretrained.load(changed(bert_folder, tmp_path, auto_map=own), masked=True, notice=lines.append)
     assert ["names code of its own (AutoModelForMaskedLM), which is not run" in line for line in lines] == [True]
 
 
@@ -234,7 +234,7 @@ def test_a_git_lfs_pointer_is_called_by_its_name(tmp_path, gpt2_folder, file):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     Path(folder, file).write_text(pointer, encoding="utf-8")
     with pytest.raises(Problem, match=rf"{file} is a Git LFS pointer, not the file itself: run `git lfs pull`"):
-        loading.load(folder, masked=False)
+        pretrained.load(folder, masked=False)
 
 
 def pickled(folder, shards):
@@ -254,13 +254,13 @@ def test_pickled_weights_in_one_piece_or_in_shards_need_a_setting(tmp_path, gpt2
     folder = shutil.copytree(gpt2_folder, tmp_path / "model")
     pickled(folder, shards)
     with pytest.raises(Problem, match=r"as pickles \(pytorch_model.*\.bin\).*set SAFETENSORS_ONLY = False"):
-        loading.load(str(folder), masked=False)
-    assert loading.load(str(folder), masked=False, safetensors_only=False).n_layers == LAYERS
+        pretrained.load(str(folder), masked=False)
+    assert pretrained.load(str(folder), masked=False, safetensors_only=False).n_layers == LAYERS
     assert checkpoint.is_model_folder(str(folder))
     if shards:
         (folder / "pytorch_model-00002-of-00002.bin").unlink()
         with pytest.raises(Problem, match=r"cannot load .* No such file .*pytorch_model-00002-of-00002.bin"):
-            loading.load(str(folder), masked=False, safetensors_only=False)
+            pretrained.load(str(folder), masked=False, safetensors_only=False)
 
 
 def test_fingerprint_changes_with_the_weights_and_the_tokenizer_alone(tmp_path, gpt2_folder):

@@ -10,8 +10,9 @@ import pytest
 from stages import make, make_upstream, outputs, run, save
 
 from shortcut import Problem
-from shortcut.files import formats, manifest
+from shortcut.files import formats
 from shortcut.files.names import Names
+from shortcut.pipeline import manifest
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import transformers
 from conftest import LAYERS, D
 
 from shortcut import representations
+from shortcut.blocks import swapped
 from shortcut.models import Model, Row
-from shortcut.structure import swapped
 
 
 def run_seeing(model, points, ids):

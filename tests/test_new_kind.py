@@ -8,8 +8,9 @@ from conftest import LAYERS, D
 from pipeline import SIZES, fit_kinds, problem, run
 
 import config
-from shortcut.files import formats, manifest
+from shortcut.files import formats
 from shortcut.linear import KINDS, Kind
+from shortcut.pipeline import manifest
 
 
 def shrunk(factors, X, Y, shrinkage):
@@ -37,7 +38,7 @@ def test_a_map_kind_with_a_setting_of_its_own_is_fitted_scored_judged_and_shown(
     assert (entry["shrunk_by"], entry["settings"]["shrinkage"], entry["settings"]["map"]) == (0.5, 0.5, "shrunk")
     assert 0 < entry["split_half_r2"] <= 1
     costs = json.loads(names.summary.read_bytes())["tables"]["costs_of_maps"]
-    assert "shrunk" in [row["kind"] for row in costs]
+    assert "shrunk" in [row["map kind"] for row in costs]
     monkeypatch.setattr(config, "SHRINKAGE", 0.25)
     assert "shrinkage" in problem(capsys, "add_linreg", "--map", "shrunk", *on)
     assert "shrinkage" in problem(capsys, "add_results", "--map", "shrunk", *on)

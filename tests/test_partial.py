@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from shortcut import Problem
+from shortcut.pipeline import partial, processes
+from shortcut.pipeline.partial import Done, PartialResults
 from shortcut.representations import Batch
-from shortcut.run import partial, processes
-from shortcut.run.partial import Done, PartialResults
 
 K, N, D = 3, 10, 4
 H = torch.randn(K, N, D, generator=torch.Generator().manual_seed(0))

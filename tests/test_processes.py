@@ -22,7 +22,7 @@ import importlib, sys
 import torch
 torch.set_num_threads(1)
 import config
-from shortcut.run.script import shell
+from shortcut.pipeline.script import shell
 config.TRAIN, config.VAL = 80, 40
 out, gpt2, bert, *scripts = sys.argv[1:]
 def main():

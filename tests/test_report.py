@@ -20,9 +20,9 @@ import torch
 import plot_results
 from shortcut import results
 from shortcut.approximation import MODES, Mode
-from shortcut.files import beside, store
+from shortcut.files import result_formats, store
 from shortcut.files.names import Names
-from shortcut.files.outputs import Outputs
+from shortcut.pipeline.outputs import Outputs
 from shortcut.show import canvas, claims, maps, plots, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +152,7 @@ def r2_of(summary, mode):
 
 def test_summary_holds_the_numbers_of_the_records(made):
     summary = json.loads(made.summary.read_text())
-    records = beside.load_results(made.results)
+    records = result_formats.load_results(made.results)
     full = records[L]["topk"].numpy()
     mat, identity = (
         {r["info"]["layer"]: r for r in records if r["info"]["mode"] == key and "layer" in r["info"]}
@@ -193,7 +193,7 @@ def test_paper_is_quoted_for_the_models_it_names_alone(made):
 
 
 def test_csv_holds_the_curves_with_their_intervals(made):
-    r = results.summarize(beside.load_results(made.results))
+    r = results.summarize(result_formats.load_results(made.results))
     rows = read(made.plot(f"ee_pre1_{L}", "csv"))
     assert [row["exit"] for row in rows] == ["fixed"] * 2 * (L + 1) + ["early"] * 6
     early = [row for row in rows if row["exit"] == "early" and row["mode"] == "mat"]
@@ -357,7 +357,7 @@ def test_scores_by_variance_stand_beside_those_of_the_paper(tmp_path, capsys):
 
 
 def test_a_model_of_one_layer_is_shown_whole(tmp_path):
-    r2 = {name: {(0, 1): 0.5} for name in beside.SCORES}
+    r2 = {name: {(0, 1): 0.5} for name in result_formats.SCORES}
     files = make(tmp_path, records=make_records(1), r2=r2)
     show(files)
     summary = json.loads(files.summary.read_text())
@@ -370,7 +370,7 @@ def test_a_model_of_one_layer_is_shown_whole(tmp_path):
 
 @pytest.mark.parametrize("title", ["$x^{ on $y_{", "模型 on \x1b[31m\n", "a$b$c"])
 def test_titles_are_drawn_as_they_are_whatever_characters_a_name_holds(title, tmp_path, made):
-    r = results.summarize(beside.load_results(made.results))
+    r = results.summarize(result_formats.load_results(made.results))
     for plot in (maps.r2_heat_maps(scores(), title), plots.all_figures(r, title)[f"surp_{L}"]):
         plot.write(io.BytesIO(), "png")
         plot.write(io.BytesIO(), "pdf")
@@ -384,7 +384,7 @@ PREFERRED = {
 
 
 def test_settings_of_the_person_do_not_reach_the_figures(made):
-    r = results.summarize(beside.load_results(made.results))
+    r = results.summarize(result_formats.load_results(made.results))
     plot = plots.all_figures(r, made.title)[f"pre_{L}"]
     with matplotlib.rc_context(PREFERRED):
         for ending in ("png", "pdf"):
@@ -431,7 +431,7 @@ def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
 
 
 def test_curves_have_the_papers_colours_and_bands(made):
-    r = results.summarize(beside.load_results(made.results))
+    r = results.summarize(result_formats.load_results(made.results))
     figures = plots.all_figures(r, "t")
     ax = figures[f"parts_pre1_{L}"].draw().axes[0]
     *lines, floor = ax.lines
@@ -450,7 +450,7 @@ def test_curves_have_the_papers_colours_and_bands(made):
 def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):
     """A row of the table is all that a way to go on needs to be shown."""
     monkeypatch.setitem(MODES, "half", Mode("half", "halved", None))
-    records = beside.load_results(made.results)
+    records = result_formats.load_results(made.results)
     records += [{**r, "info": {**r["info"], "mode": "halved"}} for r in records if r["info"]["mode"] == "mat"]
     r = results.summarize(records)
     ax = plots.all_figures(r, "t")[f"parts_pre1_{L}"].draw().axes[0]

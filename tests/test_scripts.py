@@ -16,10 +16,10 @@ from played_device import PLAYED, Device
 import config
 from shortcut import Problem, early_exit, representations, results
 from shortcut.approximation import MODES
-from shortcut.files import beside, formats, manifest, store, unpickle
+from shortcut.files import formats, result_formats, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.run import evaluation, partial, stages
+from shortcut.pipeline import evaluation, manifest, partial, stages
 from shortcut.show import report, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def test_the_fewest_sentences_one_at_a_time_go_all_the_way(tmp_path, gpt2_folder
         monkeypatch.setattr(config, name, value)
     run_all(tmp_path, gpt2_folder, source)
     there = Names(tmp_path, "tiny-gpt2", "words")
-    assert results.summarize(beside.load_results(there.results)).n == val * positions
+    assert results.summarize(result_formats.load_results(there.results)).n == val * positions
     summary = json.loads(there.summary.read_bytes())
     assert (summary["sentences"], summary["positions"]) == (val, val * positions)
     assert there.report.exists()
@@ -132,13 +132,13 @@ def test_layouts_read_by_a_bare_pickle_load(made):
     assert A.shape == (D, D)
     with open(made.r2_scores, "rb") as file:
         scores = pickle.load(file)
-    assert scores.keys() == {*beside.SCORES}
+    assert scores.keys() == {*result_formats.SCORES}
     assert scores["score_mat"].keys() == {(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)}
     assert {type(value) for value in scores["score_id"].values()} == {float}
 
 
 def test_records_of_the_results(made):
-    records = beside.load_results(made.results)
+    records = result_formats.load_results(made.results)
     fixed = [r for r in records if r["info"]["type"] == "jump"]
     assert [(r["info"]["mode"], r["info"]["layer"]) for r in fixed] == [
         (mode.key, layer) for mode in MODES.values() for layer in range(LAYERS + 1)
@@ -224,7 +224,7 @@ def test_stages_3_to_7_run_on_files_made_by_hand(made, tmp_path, gpt2_folder, ca
 
 
 def test_a_second_run_makes_nothing_and_loads_nothing(made, gpt2_folder, source, capsys, monkeypatch):
-    monkeypatch.setattr("shortcut.run.loading.load", lambda *a, **k: pytest.fail("loaded a model"))
+    monkeypatch.setattr("shortcut.loading.pretrained.load", lambda *a, **k: pytest.fail("loaded a model"))
     before = {name: path.stat().st_mtime_ns for name, path in files(made.root).items() if ".lock" not in name}
     run_all(made.root, gpt2_folder, source)
     assert (
@@ -301,7 +301,7 @@ def test_a_model_that_works_between_its_blocks_has_no_alternation(made, gpt2_fol
 
 
 def test_tables_hold_the_numbers_of_the_records(made):
-    r = results.summarize(beside.load_results(made.results))
+    r = results.summarize(result_formats.load_results(made.results))
     text = table.text([*tables.fixed_exit(r), *tables.early_exit(r)])
     assert f"{100 * r.fixed['mat'].estimates['precision@1'][0].mean:.1f} ±" in text
     assert "mat - id" in text
@@ -424,7 +424,7 @@ def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source,
     ]
     assert f"LAST_ONLY in config.py: {LAYERS} of 6 jumps, those into layer {LAYERS}" in capsys.readouterr().out
     assert there.results.read_bytes() == made.results.read_bytes()
-    scores, all_scores = beside.load_r2(there.r2_scores), beside.load_r2(made.r2_scores)
+    scores, all_scores = result_formats.load_r2(there.r2_scores), result_formats.load_r2(made.r2_scores)
     for name, of_pairs in scores.items():
         assert of_pairs == {pair: all_scores[name][pair] for pair in ((i, LAYERS) for i in range(LAYERS))}
     monkeypatch.setattr(config, "LAST_ONLY", False)
@@ -448,14 +448,14 @@ def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
     assert there.own.results.read_bytes() == before
     assert there.results.name == "words_maps_of_other_results.pickle"
     assert there.plot(f"pre_{LAYERS}").parent.name == "words_maps_of_other"
-    A, h = formats.load_matrix(there.matrix(1, 2), D), beside.load_r2(there.r2_scores)
+    A, h = formats.load_matrix(there.matrix(1, 2), D), result_formats.load_r2(there.r2_scores)
     assert A.equal(formats.load_matrix(Names(tmp_path, "tiny-gpt2", "other").matrix(1, 2), D))
-    assert h["score_mat"] != beside.load_r2(made.r2_scores)["score_mat"]
-    assert h["score_id"] == beside.load_r2(made.r2_scores)["score_id"]
+    assert h["score_mat"] != result_formats.load_r2(made.r2_scores)["score_mat"]
+    assert h["score_id"] == result_formats.load_r2(made.r2_scores)["score_id"]
 
     def mean_precision(path):
-        jumps = [r for r in beside.load_results(path) if r["info"].get("layer", LAYERS) < LAYERS]
-        full = next(r["topk"][:, 0] for r in beside.load_results(path) if r["info"].get("layer") == LAYERS)
+        jumps = [r for r in result_formats.load_results(path) if r["info"].get("layer", LAYERS) < LAYERS]
+        full = next(r["topk"][:, 0] for r in result_formats.load_results(path) if r["info"].get("layer") == LAYERS)
         hits = [(r["topk"][:, 0] == full).double().mean() for r in jumps if r["info"]["mode"] == "mat"]
         return 100 * float(sum(hits) / LAYERS)
 
@@ -502,8 +502,8 @@ def test_predictions_of_another_run_than_the_results_are_not_shown(made, gpt2_fo
 
 
 def test_the_curve_over_all_lambda_passes_through_the_records_of_the_grid(made):
-    r = results.summarize(beside.load_results(made.results))
-    kept = beside.load_predictions(made.predictions, r.n, LAYERS)
+    r = results.summarize(result_formats.load_results(made.results))
+    kept = result_formats.load_predictions(made.predictions, r.n, LAYERS)
     assert r.early.keys() == {"id", "mat"}
     for mode, curve in r.early.items():
         assert len(curve.lambdas) == len(config.LAMBDAS[mode])
@@ -535,7 +535,7 @@ def test_net_saving_is_for_one_token_and_for_all(made):
     rows = summary["tables"]["layers_saved"]
     assert {name for row in rows for name in row if name.startswith("net")} == {"net, token", "net, sentence"}
     positions = formats.load_tokenized(made.tokenized("val")).positions
-    costs = beside.load_predictions(made.predictions, 40, LAYERS).costs
+    costs = result_formats.load_predictions(made.predictions, 40, LAYERS).costs
     assert costs.tokens.equal(positions + 1)
     assert summary["costs"]["tokens"] == pytest.approx(costs.tokens.double().mean().item())
 
@@ -558,4 +558,4 @@ def test_predictions_that_do_not_fit_are_refused_in_one_line(made, tmp_path, fie
     with store.replacing(tmp_path / "x_predictions.pickle") as file:
         store.dump(file, whole | {field: value})
     with pytest.raises(Problem, match=rf"x_predictions.pickle: .*{told}"):
-        beside.load_predictions(tmp_path / "x_predictions.pickle", 40, LAYERS)
+        result_formats.load_predictions(tmp_path / "x_predictions.pickle", 40, LAYERS)

@@ -9,9 +9,8 @@ import pytest
 from stages import outputs
 
 import config
-from shortcut.files import manifest
 from shortcut.files.names import Names
-from shortcut.run import stages, status
+from shortcut.pipeline import manifest, stages, status
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_architectures import GEMMA4, D, L, make
 
-from shortcut import approximation, representations, structure, submodules
+from shortcut import approximation, blocks, representations, submodules
 from shortcut.approximation import MODES, Maps
+from shortcut.loading import pretrained
 from shortcut.models import Model
-from shortcut.run import loading
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, SUM
 from shortcut.tokens import Tokenized
 
@@ -40,7 +40,7 @@ MIXER = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_gro
 
 
 def load(kind, folder):
-    return loading.load(make(kind, kind in MASKED, folder), masked=kind in MASKED)
+    return pretrained.load(make(kind, kind in MASKED, folder), masked=kind in MASKED)
 
 
 def block(model, i):
@@ -71,7 +71,7 @@ def test_parts_are_found_in_every_order_of_states(kind, tmp_path):
     ],
 )  # fmt: skip
 def test_where_parts_do_not_stand_alone_there_are_none(kind, masked, why, changes, tmp_path):
-    model = loading.load(make(kind, masked, tmp_path / kind, **changes), masked=masked)
+    model = pretrained.load(make(kind, masked, tmp_path / kind, **changes), masked=masked)
     assert model.why_no_parts.startswith(why)
     assert not model.parts
     assert model.part_points() == ([], {})
@@ -103,7 +103,7 @@ class Leaky(torch.nn.Module):
 def test_each_proof_sees_what_it_is_for(leak, why):
     torch.manual_seed(0)
     module, h = Leaky(leak), torch.randn(2, 4, D)
-    form = structure.Form.of(module(h))
+    form = blocks.Form.of(module(h))
     assert submodules.numbered([submodules.Call(module, form, (h,), {})])[1] == why
 
 
@@ -209,7 +209,7 @@ def test_a_convolution_between_blocks_is_no_part_of_either(tmp_path):
     """DeBERTa's: what enters the second block is not what leaves the first."""
     relative = {"relative_attention": True, "pos_att_type": ["c2p"]}
     folder = make("deberta-v2", True, tmp_path / "conv", conv_kernel_size=3, **relative)
-    model = loading.load(folder, masked=True)
+    model = pretrained.load(folder, masked=True)
     assert block(model, 0) == block(model, 1) == AFTER
     h, out = {}, {}
     with model.watch([*model.layer_points(), (model.blocks[0], "out")], lambda k, x: out.update({k: x.clone()})):

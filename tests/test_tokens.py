@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
 from shortcut import Problem, tokens
-from shortcut.run import checkpoint, loading
+from shortcut.loading import checkpoint, pretrained
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_mask_that_the_tokenizer_does_not_know_is_not_made_up(tmp_path, bert_f
         changed_settings = json.loads(settings.read_text(encoding="utf-8")) | {"mask_token": "<mask>"}
         settings.write_text(json.dumps(changed_settings), encoding="utf-8")
     with pytest.raises(Problem, match=r"its tokenizer has no \[MASK\]"):
-        loading.load_tokenizer(folder, masked=True)
+        pretrained.load_tokenizer(folder, masked=True)
 
 
 def tokenizer_file(folder, change):
@@ -201,7 +201,7 @@ def test_tokens_are_those_of_the_file(tmp_path, request, family, own):
     expected = Tokenizer.from_file(f"{folder}/tokenizer.json")
     expected.no_truncation()
     expected.no_padding()
-    tokenizer = loading.load_tokenizer(folder, masked=family == "bert")
+    tokenizer = pretrained.load_tokenizer(folder, masked=family == "bert")
     assert tokenizer(text, verbose=False)["input_ids"] == [found.ids for found in expected.encode_batch(text)]
 
 
@@ -223,7 +223,7 @@ def test_a_tokenizer_that_cannot_be_made_is_one_line(tmp_path, gpt2_folder, file
     else:
         Path(folder, file).write_text(content, encoding="utf-8")
     with pytest.raises(Problem, match=message) as caught:
-        loading.load_tokenizer(folder, masked=False)
+        pretrained.load_tokenizer(folder, masked=False)
     assert "\n" not in str(caught.value)
 
 
@@ -243,7 +243,7 @@ def test_a_folder_without_a_tokenizer_is_named_when_one_is_wanted(tmp_path, gpt2
     gpt2.net.save_pretrained(tmp_path)
     assert checkpoint.fingerprint(str(tmp_path), "tokenizer") is None
     with pytest.raises(Problem, match=r"its tokenizer knows no word, expected tokenizer\.json, "):
-        loading.load_tokenizer(str(tmp_path), masked=False)
+        pretrained.load_tokenizer(str(tmp_path), masked=False)
 
 
 def test_several_positions_of_a_sentence_are_distinct_and_a_shorter_sentence_has_all_of_its_own(tokenizer):

@@ -14,10 +14,10 @@ from tokenizers.processors import TemplateProcessing
 
 import config
 import shortcut
-from shortcut import Problem, structure, words
+from shortcut import Problem, blocks, words
 from shortcut.files import store
 from shortcut.files.names import Names
-from shortcut.run import loading
+from shortcut.loading import pretrained
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "the model  reads\tlayers, and writes n1 tokens. "
@@ -32,7 +32,7 @@ MAPS = [as_map(matrix(l), l, LAYERS) for l in range(LAYERS)]
 
 @pytest.fixture
 def tokenizer(gpt2_folder):
-    return loading.load_tokenizer(gpt2_folder, masked=False)
+    return pretrained.load_tokenizer(gpt2_folder, masked=False)
 
 
 def own_surprisal(model, ids):
@@ -91,8 +91,8 @@ def test_a_long_text_runs_in_windows_that_overlap_by_half(gpt2, tokenizer):
     [
         (10, 10**30, 10),
         (48, 12, 12),
-        (structure.UNLIMITED, 12, 12),
-        (structure.UNLIMITED, 10**30, words.WINDOW),
+        (blocks.UNLIMITED, 12, 12),
+        (blocks.UNLIMITED, 10**30, words.WINDOW),
     ],
 )
 def test_windows_of_words_are_the_shorter_of_both_contexts_else_2_048_tokens(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shortcut import LEAST_SQUARES
 
+MODEL_FILES = ("weights", "tokenizer")  # settings that all files read together must share
 MAPS_OF = "_maps_of_"  # in names, between the dataset that is judged on and the one that was fitted on
 PROJECT = Path(__file__).resolve().parent.parent.parent
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shortcut import lens
+from shortcut import sentence_grid
 from shortcut.intervals import Estimate
 from shortcut.show.table import Table, to_csv
 
@@ -73,4 +73,4 @@ def drawable(text: str, longest: int = 9) -> str:
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
 
     font = get_font(findfont(FontProperties()))
-    return "".join(c if font.get_char_index(ord(c)) else "□" for c in lens.shown(text, longest))
+    return "".join(c if font.get_char_index(ord(c)) else "□" for c in sentence_grid.shown(text, longest))

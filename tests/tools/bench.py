@@ -31,8 +31,8 @@ import config
 from shortcut import early_exit, linear, metrics, models, predictions, representations
 from shortcut.approximation import MODES, Maps, needed
 from shortcut.linear import Map
+from shortcut.loading import pretrained
 from shortcut.predictions import Predictions
-from shortcut.run import loading
 from shortcut.tokens import Tokenized
 
 TRAIN, VAL = 9_000, 3_000  # the paper's setting, to which all times are extrapolated
@@ -140,7 +140,7 @@ def make_model(sizes: Sizes) -> models.Model:
     made = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, bos_token_id=0, eos_token_id=0))
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(folder)
-        return loading.load(folder, masked=False)
+        return pretrained.load(folder, masked=False)
 
 
 def make_tokenized(n: int, v: int, seed: int = 0) -> Tokenized:

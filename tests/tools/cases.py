@@ -26,7 +26,7 @@ import conftest  # noqa: E402
 import config  # noqa: E402
 from shortcut import Problem  # noqa: E402
 from shortcut.files.names import Names  # noqa: E402
-from shortcut.run import stages  # noqa: E402
+from shortcut.pipeline import stages  # noqa: E402
 
 SIZES = {"SENTENCES": 120, "TRAIN": 60, "VAL": 30, "SPLITS": {}}
 TEXTS = (".txt", ".jsonl", ".parquet")

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from hostile import D, L, hostile, mutants, valid_files
 
 from shortcut import Problem
-from shortcut.files import beside, formats
+from shortcut.files import formats, result_formats
 
 MUTANTS = 200  # of each valid file
 SEED = 0
@@ -34,9 +34,9 @@ READERS = {
     "tokenized": formats.load_tokenized,
     "states": lambda path: formats.load_states(path, L),
     "matrix": lambda path: formats.load_matrix(path, D),
-    "r2": beside.load_r2,
-    "results": beside.load_results,
-    "predictions": lambda path: beside.load_predictions(path, 3, L),
+    "r2": result_formats.load_r2,
+    "results": result_formats.load_results,
+    "predictions": lambda path: result_formats.load_predictions(path, 3, L),
 }
 
 

@@ -34,8 +34,8 @@ from pipeline import ACTS_ON
 
 import config
 from shortcut.files import store
-from shortcut.run import partial as partial_results
-from shortcut.run import stages
+from shortcut.pipeline import partial as partial_results
+from shortcut.pipeline import stages
 
 STAGES = [stage.script.removesuffix(".py") for stage in (*stages.of(masked=False), *stages.STAGES)]
 STAGES = [*dict.fromkeys(STAGES)]  # plot_results.py once, after the stages of the causal model

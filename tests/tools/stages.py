@@ -1,8 +1,8 @@
 """Outputs as the tests make them: files of a word or two, made by one script from others."""
 
 from shortcut.files import store
-from shortcut.files.manifest import Provenance
-from shortcut.files.outputs import Outputs
+from shortcut.pipeline.manifest import Provenance
+from shortcut.pipeline.outputs import Outputs
 
 
 def outputs(

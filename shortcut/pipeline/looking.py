@@ -13,15 +13,16 @@ from typing import BinaryIO
 
 import torch
 
-from shortcut import Problem, lens, words
+from shortcut import Problem, sentence_grid, words
 from shortcut.corpus.texts import LINE_END, text_of
 from shortcut.files import formats, store
-from shortcut.files.manifest import MODEL_FILES
+from shortcut.files.names import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES, Map
+from shortcut.loading import pretrained
 from shortcut.models import Model
-from shortcut.run import loading, showing
-from shortcut.run.script import Work
-from shortcut.run.states import load_model
+from shortcut.pipeline import showing
+from shortcut.pipeline.script import Work
+from shortcut.pipeline.states import load_model
 from shortcut.show import plots, tables
 from shortcut.show.table import text
 
@@ -39,14 +40,14 @@ def look_inside(work: Work) -> None:
     fingerprints = {kind: work.fingerprint(kind) for kind in MODEL_FILES}
     work.provenance.check(jumps, work.say)  # the maps were fitted for this model
     model = load_model(work)
-    tokenizer = loading.load_tokenizer(name, masked=work.masked)
+    tokenizer = pretrained.load_tokenizer(name, masked=work.masked)
     L, d = work.L, model.d
     maps = {kind: [formats.load_map(of.files, l, L, d) for l in range(L)] for kind, of in of_kinds.items()}
     if sentences is None:
         return write_words(work, model, tokenizer, maps)
     maps = {"mat" if kind == LEAST_SQUARES else kind: of for kind, of in maps.items()}
     others = "".join(f"@{kind}" for kind in maps) if [*maps] != ["mat"] else ""
-    grids = [lens.look(model, tokenizer, sentence, maps, work.say) for sentence in sentences]
+    grids = [sentence_grid.look(model, tokenizer, sentence, maps, work.say) for sentence in sentences]
     for sentence, grid in zip(sentences, grids, strict=True):
         figure = f"sentence_{slug(sentence)}{others}"
         made_with = {"model": work.files.model, "sentence": sentence, "dtype": work.config.DTYPE}

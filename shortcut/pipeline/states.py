@@ -8,11 +8,11 @@ import torch
 
 from shortcut import Problem, representations
 from shortcut.files import formats
+from shortcut.loading import pretrained
 from shortcut.models import Model, Point
+from shortcut.pipeline.partial import Done, Points, Tensors
+from shortcut.pipeline.script import Work
 from shortcut.representations import Batch
-from shortcut.run import loading
-from shortcut.run.partial import Done, Points, Tensors
-from shortcut.run.script import Work
 from shortcut.tokens import Tokenized
 
 
@@ -21,7 +21,7 @@ def load_model(work: Work, *, head: bool = True) -> Model:
     args, only = work.args, work.config.SAFETENSORS_ONLY
     device = args.device if args.device == "spread" else work.device
     how = {"device": device, "dtype": work.config.DTYPE, "safetensors_only": only}
-    model = loading.load(args.model, masked=work.masked, **how, notice=work.say)
+    model = pretrained.load(args.model, masked=work.masked, **how, notice=work.say)
     if model.headless and head:
         lacks = f"{args.model} is an encoder without a masked-LM head, so nothing can be predicted with it"
         raise Problem(f"{lacks}: its states, maps and r2 are all there is")

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from shortcut import Problem, metrics, quality
-from shortcut.files import beside, formats
+from shortcut import Problem, map_quality, metrics
+from shortcut.files import formats, result_formats
 from shortcut.files.store import rounded
 from shortcut.linear import KINDS
-from shortcut.run import cli
-from shortcut.run.script import Work
+from shortcut.pipeline import terminal
+from shortcut.pipeline.script import Work
 
 
 def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:
@@ -21,7 +21,7 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
         why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.kind} maps"
         work.say(f"  {why}: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
     found: dict[tuple[str, int, int], metrics.R2] = {}
-    for i, j in cli.progress("r2", pairs, len(pairs), "pairs"):
+    for i, j in terminal.progress("r2", pairs, len(pairs), "pairs"):
         path = work.files.matrix(i, j)
         A = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)
         if not (made := A(h[i])).isfinite().all():
@@ -45,24 +45,24 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
 def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, Any]:
     """The quality of the maps of these jumps on the states h [L + 1, n, d], as `load_quality` returns it."""
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
-    found: dict[str, dict[str, Any]] = {name: {} for name in beside.QUALITY}
+    found: dict[str, dict[str, Any]] = {name: {} for name in result_formats.QUALITY}
 
     last = [formats.load_map(work.files, l, L, d).to(work.device) for l in range(L)]
     entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
     exact = [KINDS[work.kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
-    for i, jumps in groupby(cli.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
-        of, direct = quality.directions(h[i]), quality.r2(last[i], h[i], h[L])
+    for i, jumps in groupby(terminal.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
+        of, direct = map_quality.directions(h[i]), map_quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
             A = last[i] if j == L else formats.load_map(work.files, i, j, d).to(work.device)
             found["gain"][f"{i}_{j}"] = rounded(of.gain(A))
             if j < L and not exact[i]:
-                lost = direct - quality.r2(last[j].after(A), h[i], h[L])
+                lost = direct - map_quality.r2(last[j].after(A), h[i], h[L])
                 found["composition_loss"][f"{i}_{j}"] = rounded(lost)
         for name in [name for name in ("split_half_r2", "spectrum", "effective_rank") if name in entries[i]]:
             found[name][str(i)] = entries[i][name]
         if "r2_by_rank" in entries[i]:
             found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entries[i]["r2_by_rank"].items()]
-    large = {name: gain for name, gain in found["gain"].items() if gain > quality.LARGE}
+    large = {name: gain for name, gain in found["gain"].items() if gain > map_quality.LARGE}
     if large:
         worst = max(large, key=large.get)
         work.say(

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shortcut import Problem
-from shortcut.files import manifest, store
-from shortcut.files.manifest import Provenance, version
+from shortcut.files import store
+from shortcut.files.names import MODEL_FILES
+from shortcut.pipeline import manifest
+from shortcut.pipeline.manifest import Provenance, version
 
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
 
@@ -120,7 +122,7 @@ class Outputs:
             if self._renew:
                 return False
             how = manifest.differences(entry, self._settings, self._reads)
-            same = all(entry["settings"].get(kind) == self._settings.get(kind) for kind in manifest.MODEL_FILES)
+            same = all(entry["settings"].get(kind) == self._settings.get(kind) for kind in MODEL_FILES)
             other = "" if same else "another model of that name needs an --out of its own, "
             why = f"was made with other settings ({how}): {other}--force makes it anew"
         elif entry["sha256"] != self._provenance.sha256(path):

@@ -18,10 +18,9 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import Names
+from shortcut.files.names import MODEL_FILES, Names
 
 NAME = "manifest.json"
-MODEL_FILES = ("weights", "tokenizer")  # settings that all files read together must share
 MAKERS = ("torch", "transformers")  # packages whose other versions are reported, except patches
 FEW = 3  # inputs that a message names
 GPT2S = (

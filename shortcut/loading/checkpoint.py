@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from shortcut import Problem, one_line, structure
-from shortcut.files.manifest import MODEL_FILES
+from shortcut import Problem, blocks, one_line
+from shortcut.files.names import MODEL_FILES
 from shortcut.metrics import TOP
 
 # The fingerprint is of these files; the weights are the first that exists.
@@ -53,7 +53,7 @@ class NotFound(Problem):
 
 def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
     """Number of blocks, from the config alone. Raises as `config`, also if it is not the expected one."""
-    layers = structure.depth(config(name, masked).get_text_config(decoder=True))
+    layers = blocks.depth(config(name, masked).get_text_config(decoder=True))
     if expected is not None and layers != expected:
         raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
     return layers
@@ -67,7 +67,7 @@ def is_model_folder(name: str) -> bool:
 def limits(name: str, *, masked: bool) -> tuple[int, int]:
     """Context length and vocabulary size, from the config alone. Raises as `config`."""
     found = config(name, masked).get_text_config(decoder=True)
-    return structure.context(found), found.vocab_size
+    return blocks.context(found), found.vocab_size
 
 
 def fingerprint(name: str, file_kind: str) -> str | None:
@@ -167,7 +167,7 @@ def _check(name: str, found, masked: bool) -> None:
         if (value := getattr(found, key, None)) not in harmless:
             why = "makes a masked model a causal one" if key in CAUSAL else "is no longer honoured by transformers"
             raise Problem(f"{name}: config.json has {key} {value!r}, which {why}: it would run as another model")
-    for key, size in {"num_hidden_layers": structure.depth(found), "a context of": structure.context(found)}.items():
+    for key, size in {"num_hidden_layers": blocks.depth(found), "a context of": blocks.context(found)}.items():
         if not isinstance(size, int) or size < 1:
             raise Problem(f"{name}: config.json has {key} {size!r}, expected a whole number of at least 1")
     if found.vocab_size < TOP:

@@ -18,15 +18,15 @@ from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
-from shortcut.files import manifest
-from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names, find_model, model_folder
-from shortcut.run import cli, kind, options, stages
+from shortcut.loading import model_kind
+from shortcut.pipeline import manifest, options, stages, terminal
+from shortcut.pipeline.manifest import Provenance
 
 
 def main(config: ModuleType) -> None:
     """Print the settings and the state of each pipeline."""
-    cli.replace_unprintable()
+    terminal.replace_unprintable()
     try:
         options.check(config)
         layout = argparse.RawDescriptionHelpFormatter
@@ -40,13 +40,13 @@ def main(config: ModuleType) -> None:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        cli.drop_output()
+        terminal.drop_output()
     except Problem as problem:
         sys.exit(f"config.py: {problem}")
 
 
 def _family(config: ModuleType, model: str) -> str:
-    if (masked := kind.is_masked(model, config)) is None:
+    if (masked := model_kind.is_masked(model, config)) is None:
         why = "no folder here, unknown to config.py and not downloaded yet"
         print(f"{model} is taken for a causal model ({why}): add FAMILY=bert for a masked one", file=sys.stderr)
     return "bert" if masked else "gpt2"
@@ -62,7 +62,7 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
                 yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
         wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
-        name, masked = find_model(args.model), kind.is_masked(find_model(args.model), config)
+        name, masked = find_model(args.model), model_kind.is_masked(find_model(args.model), config)
         if masked is None:
             folder, masked = results_of(name, root)
             name = folder.removesuffix("_mask") if masked else name
@@ -120,7 +120,7 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
     fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
     if not Path(name).is_dir() and (name in config.LAYERS or fitted):
         return config.LAYERS.get(name) or max(fitted)
-    from shortcut.run import checkpoint  # noqa: PLC0415
+    from shortcut.loading import checkpoint  # noqa: PLC0415
 
     try:
         return checkpoint.n_layers(name, masked=files.masked)

@@ -14,17 +14,17 @@ import huggingface_hub
 import torch
 
 from shortcut import Problem, representations
+from shortcut.exchange.lenses import FORMATS, only
 from shortcut.files import formats, store
-from shortcut.files.exchange import asking
-from shortcut.files.lenses import FORMATS, only
-from shortcut.files.manifest import Provenance, sha256
 from shortcut.files.names import Names
-from shortcut.files.outputs import Outputs
 from shortcut.intervals import average, proportion
 from shortcut.linear import Map
+from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model
-from shortcut.run import checkpoint, loading
-from shortcut.run.options import SETTINGS
+from shortcut.pipeline.manifest import Provenance, sha256
+from shortcut.pipeline.options import SETTINGS
+from shortcut.pipeline.outputs import Outputs
+from shortcut.pipeline.published import asking
 from shortcut.tokens import Tokenized
 
 WORSE = 0.005  # r2 and Precision@1 that a layer may lose even if the interval of the loss excludes zero
@@ -41,7 +41,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     row = FORMATS[to]
     if files.masked and not row.masked:
         raise Problem(f"{to} knows no masked model: export to another format, or to safetensors without --to")
-    loaded = loading.load(model, masked=files.masked, notice=notice)
+    loaded = pretrained.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
     val = files.states("val") if files.masked else files.tokenized("val")
     paths = [*(files.matrix(l, L) for l in range(L)), val]
@@ -136,7 +136,7 @@ def take(source: Path, model: str, files: Names, name: str, notice: Notice, *, f
     """
     row, is_file = FORMATS[name], source.is_file() or source.suffix == ".pt"
     path = source if is_file else source / only(source, [path.name for path in source.glob("*.pt")])
-    loaded = loading.load(model, masked=files.masked, notice=notice)
+    loaded = pretrained.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
     maps, origin = row.read(path, d, L, files.model_name)
     for key, value in origin.items():

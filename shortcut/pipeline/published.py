@@ -14,9 +14,9 @@ from huggingface_hub.utils import disable_progress_bars
 
 from shortcut import Problem, one_line
 from shortcut.files import formats
-from shortcut.files.manifest import Provenance
 from shortcut.files.names import Names
-from shortcut.files.outputs import Outputs, forget, locked
+from shortcut.pipeline.manifest import Provenance
+from shortcut.pipeline.outputs import Outputs, forget, locked
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")

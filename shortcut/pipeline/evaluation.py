@@ -7,19 +7,19 @@ import torch
 from shortcut import Problem, alternation, approximation, predictions, results, tokens
 from shortcut.alternation import Schedule
 from shortcut.approximation import MODES, Maps, mode_of
-from shortcut.files import beside, formats
+from shortcut.files import formats, result_formats
 from shortcut.files.names import Names
-from shortcut.files.outputs import Outputs
 from shortcut.linear import Map
 from shortcut.metrics import LENS, TOP
 from shortcut.models import Model
+from shortcut.pipeline import stages
+from shortcut.pipeline.outputs import Outputs
+from shortcut.pipeline.partial import Tensors
+from shortcut.pipeline.script import Work
+from shortcut.pipeline.states import gather
 from shortcut.predictions import Evaluation, Predictions
 from shortcut.representations import Batch
 from shortcut.results import Results
-from shortcut.run import stages
-from shortcut.run.partial import Tensors
-from shortcut.run.script import Work
-from shortcut.run.states import gather
 from shortcut.show import tables
 from shortcut.show.table import text
 from shortcut.tokens import Tokenized
@@ -48,7 +48,7 @@ def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Sche
         return {}, {}
     if not model.is_chain:
         raise Problem(f"{model.name} works between its blocks, which no jump can take in: set SCHEDULES = False")
-    found = alternation.schedules(beside.load_r2(work.files.r2_scores)["score_mat"], work.L)
+    found = alternation.schedules(result_formats.load_r2(work.files.r2_scores)["score_mat"], work.L)
     jumps = sorted({jump for schedule in found.values() for jump in schedule})
     return found, {jump: formats.load_map(work.files, *jump, model.d) for jump in jumps}
 
@@ -73,7 +73,7 @@ def evaluate(
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
     )
-    work.save_missing(work.files.predictions, beside.predictions_dict(evaluation))
+    work.save_missing(work.files.predictions, result_formats.predictions_dict(evaluation))
 
 
 def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: torch.Tensor) -> dict[str, Predictions]:
@@ -101,13 +101,13 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
 def load(work: Work, files: Names) -> Results:
     """The results in `files`, with the predictions if both files were made in the same run, or in one like it."""
     work.provenance.check([files.results], work.say)
-    records, evaluation = beside.load_results(files.results), None
+    records, evaluation = result_formats.load_results(files.results), None
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
         work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
     if has_predictions(work, files):
         work.provenance.check([files.predictions], work.say)
         n, L = len(records[0]["topk"]), max(r["info"].get("layer", 0) for r in records)
-        evaluation = beside.load_predictions(files.predictions, n, L)
+        evaluation = result_formats.load_predictions(files.predictions, n, L)
     return results.summarize(records, evaluation)
 
 
@@ -127,5 +127,5 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
         work.say(f"to see what that changes, run {maker} without --matrices-from too")
         return
     work.provenance.check([files.own.results], work.say)
-    other, own = (results.summarize(beside.load_results(path)) for path in (files.results, files.own.results))
+    other, own = (results.summarize(result_formats.load_results(path)) for path in (files.results, files.own.results))
     work.say(text([tables.change(other, own, files.dataset, files.matrices_from)]))

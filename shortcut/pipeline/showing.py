@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shortcut import Problem, results
-from shortcut.comparison import Comparison
-from shortcut.files import beside, store
+from shortcut.files import result_formats, store
 from shortcut.files.names import Names
-from shortcut.files.outputs import Outputs
 from shortcut.linear import KINDS, LEAST_SQUARES
+from shortcut.map_comparison import Comparison
+from shortcut.pipeline import evaluation
+from shortcut.pipeline.outputs import Outputs
+from shortcut.pipeline.script import Work
 from shortcut.results import Results
-from shortcut.run import evaluation
-from shortcut.run.script import Work
 from shortcut.show import claims, maps, plots, report, tables
 from shortcut.show.canvas import Plot
 from shortcut.show.table import text, to_json
@@ -28,7 +28,7 @@ def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 def show_r2(work: Work, outputs: Outputs) -> None:
     """Draw the stored r2 and the quality of the maps, if that is to do, and print their tables."""
-    r2, quality = beside.load_r2(work.files.r2_scores), beside.load_quality(work.files.quality)
+    r2, quality = result_formats.load_r2(work.files.r2_scores), result_formats.load_quality(work.files.quality)
     heat_maps, quality_figure = maps.r2_heat_maps(r2, work.files.title), maps.quality_figure(quality, work.files.title)
     draw(outputs, {f"r2_scores_{work.L}": heat_maps, f"maps_{work.L}": quality_figure})
     work.say("\n".join([text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
@@ -108,9 +108,9 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
     with work.outputs(shown, [files.summary, files.report], renew=True) as outputs:
         if not outputs.todo:
             return
-        r2 = beside.load_r2(files.r2_scores) if files.r2_scores in scores else None
-        quality = beside.load_quality(files.quality) if files.quality in scores else None
-        own = results.summarize(beside.load_results(files.own.results)) if owns else None
+        r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
+        quality = result_formats.load_quality(files.quality) if files.quality in scores else None
+        own = results.summarize(result_formats.load_results(files.own.results)) if owns else None
         told = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
         told += tables.of_results(r, c)
         told += maps.r2_tables(r2) if r2 else []

@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
-from shortcut import jacobian, linear, quality
+from shortcut import jacobian, linear, map_quality
 from shortcut.files.store import rounded
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
+from shortcut.pipeline import stages, terminal
+from shortcut.pipeline.partial import Tensors
+from shortcut.pipeline.script import Work
+from shortcut.pipeline.states import gather
 from shortcut.representations import Batch
-from shortcut.run import cli, stages
-from shortcut.run.partial import Tensors
-from shortcut.run.script import Work
-from shortcut.run.states import gather
 from shortcut.tokens import Tokenized
 
 FEW_PROBES = 10  # probes for each coordinate of a state, below which a Jacobian is a rough estimate
@@ -29,10 +29,10 @@ def fits(
     rcond, kind = work.config.RCOND, KINDS[work.kind].with_settings(**stages.map_settings(work.config, work.kind))
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
     warning = {"warning": line} if wanted and (line := kind.warning(*h[0].shape)) else {}
-    for A, numbers in cli.progress("fits", found, len(wanted), "matrices"):
+    for A, numbers in terminal.progress("fits", found, len(wanted), "matrices"):
         if A.target == into and len(h[A.source]) > 1:
             X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
-            halves = {"split_half_r2": rounded(quality.split_half(X, Y, rcond, kind))}
+            halves = {"split_half_r2": rounded(map_quality.split_half(X, Y, rcond, kind))}
             yield A, numbers | halves | _spectrum(A.to(work.device), X) | warning
         else:
             yield A, numbers
@@ -40,8 +40,8 @@ def fits(
 
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
-    values = quality.directions(X).spectrum(A)
-    told = {"effective_rank": rounded(quality.effective_rank(values))}
+    values = map_quality.directions(X).spectrum(A)
+    told = {"effective_rank": rounded(map_quality.effective_rank(values))}
     return {"spectrum": [*map(rounded, values.cpu().tolist())], **told}
 
 
@@ -59,10 +59,10 @@ def jacobians(
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
     found = gather(work, model, tokenized, see, "probe gradients")["found"]
-    for l, j in cli.progress("means", wanted, len(wanted), "matrices"):
+    for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
         J, *halves = (Map(A, work.kind, l, j) for A in (mean, *(halves or ())))
         told = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
-        told |= {"split_half_r2": quality.agreement(*halves, found[l])} if halves else {}
+        told |= {"split_half_r2": map_quality.agreement(*halves, found[l])} if halves else {}
         told |= _spectrum(J, found[l]) if n > 1 else {}
         yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in told.items()}

@@ -1,7 +1,7 @@
 """The stages of the pipeline in their order, one row each: inputs, outputs and what the outputs depend on.
 
-`python -m shortcut.run.stages causal|masked` prints the scripts for one kind of model, for the Makefile. No library is
-imported here, so that `python config.py` answers at once.
+`python -m shortcut.pipeline.stages causal|masked` prints the scripts for one kind of model, for the Makefile. No
+library is imported here, so that `python config.py` answers at once.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 
 from shortcut import LEAST_SQUARES
 from shortcut.files.names import Names
-from shortcut.run import options
+from shortcut.pipeline import options
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ import torch
 
 from shortcut import Problem
 from shortcut.files import store
+from shortcut.pipeline import processes
 from shortcut.representations import Batch
-from shortcut.run import processes
 
 SECONDS = 5.0  # of work, at most, are lost when a run is killed
 

@@ -1,14 +1,14 @@
 """Tokenize the sentences of a stage with the model's own tokenizer."""
 
 from shortcut import tokens
-from shortcut.run import checkpoint, loading
-from shortcut.run.script import Work
+from shortcut.loading import checkpoint, pretrained
+from shortcut.pipeline.script import Work
 from shortcut.tokens import Tokenized
 
 
 def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """Tokenize the sentences of each split and sample positions; for a masked model, put [MASK] there."""
-    tokenizer = loading.load_tokenizer(work.args.model, masked=work.masked)
+    tokenizer = pretrained.load_tokenizer(work.args.model, masked=work.masked)
     context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
     longest, several = tokens.longest(context, tokenizer), work.config.POSITIONS
     drawing = tokens.Drawing(longest, work.args.seed, added=work.masked, positions=several)

@@ -15,13 +15,14 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.manifest import Provenance, load_parts
 from shortcut.files.names import Names, model_folder
-from shortcut.files.outputs import Outputs
 from shortcut.linear import LEAST_SQUARES
-from shortcut.run import checkpoint, cli, kind, options, processes, stages
-from shortcut.run.partial import Done, PartialResults
-from shortcut.run.status import results_of
+from shortcut.loading import checkpoint, model_kind
+from shortcut.pipeline import options, processes, stages, terminal
+from shortcut.pipeline.manifest import Provenance, load_parts
+from shortcut.pipeline.outputs import Outputs
+from shortcut.pipeline.partial import Done, PartialResults
+from shortcut.pipeline.status import results_of
 
 Body = Callable[["Work"], None]
 Then = Callable[["Work", Outputs], None]
@@ -70,7 +71,7 @@ def script(
 def shell(main: Main) -> None:
     """Run a script's main from the shell (see `cli.shell`)."""
     try:
-        cli.shell(main)
+        terminal.shell(main)
     finally:
         processes.leave()
 
@@ -82,10 +83,10 @@ class Work:
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, kind_of_maps: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.kind = stage, config, args, kind_of_maps
-        self.device = cli.device(args.device) if "device" in args else "cpu"
+        self.device = terminal.device(args.device) if "device" in args else "cpu"
         root, folder, masked = args.out.resolve(), "sentences", stage.masked
         if "model" in args:
-            masked = kind.is_masked(args.model, config) if stage.shows or stage.either else masked
+            masked = model_kind.is_masked(args.model, config) if stage.shows or stage.either else masked
             folder = model_folder(args.model, masked=bool(masked))
             if masked is None:
                 folder, masked = results_of(folder, root)
@@ -228,8 +229,8 @@ class Work:
     def say(self, line: str) -> None:
         """Print a line, in the leading process only."""
         if processes.leads():
-            cli.say(line)
+            terminal.say(line)
 
     def bar(self, title: str, total: int | None, unit: str = "sentences"):
         """A progress bar, in the leading process only (see `cli.bar`)."""
-        return cli.bar(title, total, unit, shown=processes.leads())
+        return terminal.bar(title, total, unit, shown=processes.leads())

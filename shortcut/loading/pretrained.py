@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from shortcut import Problem, one_line
+from shortcut.loading import checkpoint
 from shortcut.models import Model
-from shortcut.run import checkpoint
 
 PLAIN = {  # settings that change how a forward pass is chunked or what else it returns, not its numbers
     "chunk_size_feed_forward": 0, "use_cache": False, "return_dict": True, "output_attentions": False,

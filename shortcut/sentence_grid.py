@@ -1,0 +1,128 @@
+"""See inside: what every layer would predict in one sentence, as it stands (id) and after its jump (mat).
+
+The grid of the logit lens, with A_lL h_l beside h_l. A causal model predicts at each token the one that
+follows; a masked one predicts the token at its one [MASK], of which the best few are kept.
+"""
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from shortcut import Problem, representations, tokens
+from shortcut.linear import Map
+from shortcut.models import Model
+
+BEST = 5  # predictions of a masked model that are shown
+WIDEST = 64  # tokens of a causal model's grid: more could not be read
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Predictions in one sentence, L + 1 layers by C columns."""
+
+    sentence: str  # the sentence
+    column: str  # what a column is: a token of the sentence ("token"), or a rank ("rank", masked models)
+    columns: list[str]  # [C], the tokens, or the ranks from 1
+    ids: dict[str, list[list[int]]]  # predicted tokens by mode ("id", "mat", other map kinds), [L + 1][C]
+    predicted: dict[str, list[list[str]]]  # the same tokens as text, which several ids may share
+    probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
+    mask: str = ""  # what stands for the token that a masked model predicts, in the sentence
+
+    @property
+    def masked(self) -> bool:
+        """Whether its columns are the best predictions at one [MASK]; else each is what follows a token."""
+        return self.column == "rank"
+
+    def heading(self, longest: int = 90) -> str:
+        """The sentence as it fits a line, its [MASK] in sight."""
+        at = self.sentence.find(self.mask)  # 0 where there is none
+        if at + len(self.mask) < longest:
+            return shown(self.sentence, longest)
+        return shown(f"…{self.sentence[at - longest // 2 :]}", longest)
+
+    def is_final(self, mode: str, layer: int, k: int) -> bool:
+        """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
+        rows = self.ids[mode]
+        return rows[layer][k] == rows[-1][0 if self.masked else k]
+
+    def in_words(self) -> str:
+        """What the model predicts at the end (masked: best), and from which layer on each mode does."""
+        k = 0 if self.masked else -1
+        others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.ids.items()}
+        since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
+        where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
+        return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
+
+
+@torch.no_grad()
+def look(
+    model: Model,
+    tokenizer,
+    sentence: str,
+    maps: Mapping[str, list[Map]],
+    notice: Callable[[str], None] = lambda _: None,
+) -> Grid:
+    """Run the whole sentence once and read out every layer, as it stands (id) and after the jumps in `maps`.
+
+    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` receives a warning about tokens that
+    the tokenizer does not know.
+
+    Raises Problem: no token, or one that the model does not know; too long to run or to show; not exactly one
+        [MASK]; or logits that are not finite.
+    """
+    encoded = tokens.encode(tokenizer, [sentence], notice)
+    ids = torch.tensor(encoded["input_ids"][0], dtype=torch.int64)
+    if 0 not in encoded["special_tokens_mask"][0]:
+        raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
+    tokens.check([ids], model.vocabulary)
+    context = tokens.longest(model.context, tokenizer)
+    longest = context if model.masked else min(context, WIDEST)
+    if len(ids) > longest:
+        raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
+    chosen, best = torch.arange(len(ids)), 1
+    if model.masked:
+        chosen, best = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST
+        if len(chosen) != 1:
+            mask = tokenizer.mask_token
+            raise Problem(
+                f"the sentence {sentence!r} holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'"
+            )
+    states = [h[chosen] for h in representations.whole(model, ids)]
+    read = {"id": states}
+    for mode, jumps in maps.items():
+        read[mode] = [*(A.to(h.device)(h) for A, h in zip(jumps, states, strict=False)), states[-1]]
+    predicted, best_ids, probabilities = {}, {}, {}
+    for mode, finals in read.items():
+        top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
+        best_ids[mode] = [t.indices.flatten().tolist() for t in top]
+        predicted[mode] = [[text_of(tokenizer, token) for token in row] for row in best_ids[mode]]
+        probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
+        if not (finite := probabilities[mode].isfinite().all(1)).all():
+            layer = int(finite.logical_not().nonzero()[0])
+            raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
+    found = best_ids, predicted, probabilities
+    if model.masked:
+        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], *found, tokenizer.mask_token)
+    return Grid(sentence, "token", [text_of(tokenizer, token) for token in ids.tolist()], *found)
+
+
+def text_of(tokenizer, token: int) -> str:
+    """The text of one token; some tokenizers drop a blank at the start of a text, so blanks are decoded twice."""
+    text = tokenizer.decode([token])
+    return text if text.strip() else tokenizer.decode([token, token])[len(text) :]
+
+
+def shown(token: str, longest: int = 10) -> str:
+    """A token as it fits a cell: without blanks around it, cut if long, and as escapes what is no sign of its own.
+
+    Such are white space, control characters, marks that combine with what stands before, and half pairs.
+    """
+    text = "".join(map(_sign, token.strip(" ") or token.replace(" ", "␣")))
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _sign(c: str) -> str:
+    alone = c.isprintable() and unicodedata.category(c)[0] != "M"
+    return c if alone else c.encode("unicode_escape").decode()
