@@ -20,8 +20,8 @@ from shortcut.pipeline.states import load_model, states
 @script(config, "model", "map", "device", "batch-size", "seed")
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("train")), load_model(work)
-    jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.kind))
-    if work.kind == "jacobian":
+    jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
+    if work.map_kind == "jacobian":
         found = jacobians(work, model, tokenized, jumps)
     else:
         h = states(work, model, tokenized, model.layer_points(), "train")

@@ -24,8 +24,8 @@ from shortcut.pipeline.states import load_model, states
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("val"), least=2), load_model(work)
     h = states(work, model, tokenized, model.layer_points(), "val").tensor()
-    work.save_missing(work.files.r2_scores, r2_scores(work, h, pairs(work.L, config, work.files.kind)))
-    work.save_json(work.files.quality, quality_of_maps(work, h, pairs(work.L, config, work.files.kind)))
+    work.save_missing(work.files.r2_scores, r2_scores(work, h, pairs(work.L, config, work.files.map_kind)))
+    work.save_json(work.files.quality, quality_of_maps(work, h, pairs(work.L, config, work.files.map_kind)))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from shortcut.pipeline.states import load_model
 @script(config, "model", "map", "device", "batch-size", "seed")
 def main(work: Work) -> None:
     tokenized, h = formats.load_states(work.files.states("train"), work.L)
-    jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.kind))
-    if work.kind == "jacobian":
+    jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
+    if work.map_kind == "jacobian":
         found = jacobians(work, load_model(work, head=False), tokenized, jumps)
     else:
         found = fits(work, h, jumps, into=work.L)

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     exports, row = args.command == "export", FORMATS.get(args.format)
     maps = args.map if exports else row.map_kind if row else LEAST_SQUARES
     if not row:
-        files = Names(args.out.resolve(), Path(args.model).name, args.dataset, kind=maps)
+        files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=maps)
         if checkpoint.is_model_folder(args.model) and not args.force:  # the maps there must be of this model
             fingerprints, there = checkpoint.fingerprints(args.model), sorted(files.matrices.glob("*.pickle"))
             Provenance(files, lambda *_: fingerprints).check(there, lambda _: None)

@@ -25,14 +25,14 @@ class Lens:
 
     def __init__(self, model: Model, tokenizer, files: Names):
         self.model, self.tokenizer, self.files = model, tokenizer, files
-        self.kind = files.kind
+        self.map_kind = files.map_kind
         self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
         self._provenance = Provenance(files, lambda script, path: self._fingerprints())
         self._maps: dict[tuple[int, int], Map] = {}
 
     @classmethod
     def load(
-        cls, model: str, dataset: str = "wikipedia", kind_of_maps: str = LEAST_SQUARES, *,
+        cls, model: str, dataset: str = "wikipedia", map_kind: str = LEAST_SQUARES, *,
         out: str | Path = PROJECT, device: str = "cpu",
     ) -> "Lens":  # fmt: skip
         """A model, by its name or folder, with the maps of a kind that were fitted on a dataset.
@@ -41,9 +41,9 @@ class Lens:
 
         Raises Problem: no such model or kind; a model that is no folder and not downloaded.
         """
-        if kind_of_maps not in KINDS:
-            raise Problem(f"no kind of maps is called {kind_of_maps}: expected {', '.join(KINDS)}")
-        found, files = model_kind.files_of(model, dataset, Path(out), kind_of_maps)
+        if map_kind not in KINDS:
+            raise Problem(f"no kind of maps is called {map_kind}: expected {', '.join(KINDS)}")
+        found, files = model_kind.files_of(model, dataset, Path(out), map_kind)
         loaded = pretrained.load(found, masked=files.masked, device=device)
         return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
 
@@ -55,8 +55,8 @@ class Lens:
         key = source, target
         if key not in self._maps:
             path, L = self.files.matrix(*key), self.model.n_layers
-            if KINDS[self.kind].last_only and target < L:
-                only = f"{self.kind} maps lead into the last layer only"
+            if KINDS[self.map_kind].last_only and target < L:
+                only = f"{self.map_kind} maps lead into the last layer only"
                 raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
@@ -100,5 +100,5 @@ class Lens:
         """
         maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
         return sentence_grid.look(
-            self.model, self.tokenizer, text, {"mat" if self.kind == LEAST_SQUARES else self.kind: maps}
+            self.model, self.tokenizer, text, {"mat" if self.map_kind == LEAST_SQUARES else self.map_kind: maps}
         )

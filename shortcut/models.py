@@ -159,7 +159,7 @@ class Model:
         """
         found = {}
         for i, numbering in enumerate(self._numbered[0]):
-            made = {a: (part.kind, s) for a, (part, s) in numbering.made.items()}
+            made = {a: (part.part_kind, s) for a, (part, s) in numbering.made.items()}
             sums = {a: (SUM, a - 1) for a in range(1, len(numbering.points)) if a not in made and self.row.sums}
             found |= {(i, a): of for a, of in sorted((made | sums).items())}
         return found

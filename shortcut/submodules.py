@@ -37,7 +37,7 @@ Act = Callable[[torch.Tensor], torch.Tensor]  # what a part does, at every posit
 class Part:
     """A sub-module, which may begin in one module of its block and end in another."""
 
-    kind: str
+    part_kind: str
     first: nn.Module  # what enters it enters the part
     last: nn.Module  # what it returns the part returns
     forms: dict[nn.Module, Form] = field(default_factory=dict)  # of what these return, once they have run
@@ -138,7 +138,7 @@ def number(call: Call) -> Numbering:
 
     def new(point: tuple[Any, str], x: torch.Tensor) -> int:
         if x.numel() != h.numel():
-            raise _Odd(f"what passes its {point[0].kind} is of another width")
+            raise _Odd(f"what passes its {point[0].part_kind} is of another width")
         passed.append(x)
         values.append(x.reshape(h.shape).clone())
         points.append(point)
@@ -186,8 +186,8 @@ def prove(call: Call, numbering: Numbering) -> str | None:
     tolerance = 1e-4 if torch.finfo(h.dtype).eps < 1e-6 else 0.1
 
     def f(act: dict[str, Act], x: torch.Tensor) -> torch.Tensor:
-        parts = [part for part, _ in numbering.made.values() if part.kind in act]
-        return call(x.clone(), [swap for part in parts for swap in part.acting(act[part.kind])])
+        parts = [part for part, _ in numbering.made.values() if part.part_kind in act]
+        return call(x.clone(), [swap for part in parts for swap in part.acting(act[part.part_kind])])
 
     def near(ours: torch.Tensor, own: torch.Tensor) -> bool:
         return torch.allclose(ours, own, rtol=0, atol=tolerance * max(1.0, own.abs().max().item()))

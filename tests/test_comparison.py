@@ -71,7 +71,7 @@ def test_kl_entropy_and_cross_entropy_against_scipy():
 def test_at_the_last_layer_every_lens_is_the_model(made):
     _, names = made
     for kind in FITTED:
-        of = replace(names, kind=kind)
+        of = replace(names, map_kind=kind)
         found = result_formats.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
         actual, judged = found.actual, found.modes
         for mode in ("id", "mat"):
@@ -96,7 +96,7 @@ def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
     with torch.no_grad():
         log_p = model.read_out(h[-1]).log_softmax(-1)
         for kind in FITTED:
-            of = replace(names, kind=kind)
+            of = replace(names, map_kind=kind)
             found = result_formats.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
             actual, judged = found.actual, found.modes
             assert actual.equal(expected)
@@ -268,18 +268,18 @@ def test_a_kind_that_comes_later_is_added(made, tmp_path, capsys):
 def test_each_kind_has_its_own_pages_r2_and_matrices(made):
     folder, names = made
     run("plot_results", "--map", "jacobian", "--model", folder, "--dataset", "words", "--out", names.root)
-    assert replace(names, kind="jacobian").report.exists()
+    assert replace(names, map_kind="jacobian").report.exists()
     for kind in SCORED[1:]:
-        of = replace(names, kind=kind)
+        of = replace(names, map_kind=kind)
         assert all(path.exists() for path in (of.r2_scores, of.quality, of.results, of.predictions))
         entry = manifest.load(of.matrices)[of.matrix(0, LAYERS).name]
         assert entry["settings"]["map"] == kind
         assert result_formats.load_quality(of.quality)["split_half_r2"][0] <= 1
         into_last = {(l, LAYERS) for l in range(LAYERS)}
         assert (result_formats.load_r2(of.r2_scores)["score_mat"].keys() == into_last) == (kind == "jacobian")
-    entries = manifest.load(replace(names, kind="ridge").matrices).values()
+    entries = manifest.load(replace(names, map_kind="ridge").matrices).values()
     assert all(entry["penalty"] > 0 for entry in entries)
-    low_rank = replace(names, kind="low-rank")
+    low_rank = replace(names, map_kind="low-rank")
     assert manifest.load(low_rank.matrices)["0_1.pickle"]["settings"]["rank"] == 3
     curve = dict(map(tuple, result_formats.load_quality(low_rank.quality)["r2_by_rank"][0]))
     assert [*curve] == [0, 1, 2, 3, 4, 8, 16]
@@ -293,7 +293,7 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "DATASET", "others")
         shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
-        shutil.rmtree(replace(names, root=tmp_path, kind="ridge").matrices)
+        shutil.rmtree(replace(names, root=tmp_path, map_kind="ridge").matrices)
         there = ("--model", folder, "--dataset", "words", "--out", tmp_path)
         missing = problem(capsys, f"{prefix}add_results", "--map", "ridge", *there)
         assert f"words@ridge/0_{LAYERS}.pickle not found: run {prefix}add_linreg.py --map ridge first" in missing
@@ -322,7 +322,7 @@ def test_what_was_imported_is_judged_as_any_other_kind(made, tmp_path):
     )
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
     run("add_plot_r2", "--map", "tuned", *on)  # of their fit nothing is known, and nothing is shown
-    maps = result_formats.load_quality(replace(names, root=tmp_path, kind="tuned").quality)
+    maps = result_formats.load_quality(replace(names, root=tmp_path, map_kind="tuned").quality)
     assert maps["spectrum"] == maps["effective_rank"] == {}
     assert len(maps["gain"]) == LAYERS
     run("add_results", "--map", "tuned", *on)
@@ -353,7 +353,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     assert "not shown beside the others, experiment/" in told
     assert f"run {prefix}add_results.py --map low-rank --force" in told
     assert "low-rank" not in costs_of(here)
-    ridge = replace(here, kind="ridge")  # as other code would have it: of other sentences, and without an entry
+    ridge = replace(here, map_kind="ridge")  # as other code would have it: of other sentences, and without an entry
     records = [
         record | {name: record[name][1:] for name in ("topk", "surprisal")}
         for record in result_formats.load_results(ridge.results)
@@ -364,7 +364,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     run("plot_results", *on)
     assert "words@ridge_results.pickle: of other sentences" in capsys.readouterr().out
     assert "ridge" not in costs_of(here)
-    behind = manifest.Provenance(names).settings(replace(names, kind="low-rank").results)
+    behind = manifest.Provenance(names).settings(replace(names, map_kind="low-rank").results)
     assert (behind["map"], behind["rank"]) == ("low-rank", 3)
 
 
@@ -382,7 +382,7 @@ def test_lenses_imported_in_both_formats_are_shown_together(made, tmp_path, caps
     costs = costs_of(replace(names, root=tmp_path))
     assert costs["tuned"] == costs["jacobian"] == "not fitted here"
     run("add_linreg", "--map", "tuned", *on, "--force")
-    assert replace(names, root=tmp_path, kind="tuned").matrix(0, LAYERS).exists()
+    assert replace(names, root=tmp_path, map_kind="tuned").matrix(0, LAYERS).exists()
     capsys.readouterr()
 
 
@@ -393,8 +393,8 @@ def test_a_grid_of_another_kind_alone_is_drawn_and_its_matrices_exported(made, t
     run("plot_results", "--map", "affine", "--sentence", sentence, *on)
     assert [*names.experiment.glob("plots/words/sentence_*@affine.png")]
     command(["export", "--map", "affine", "--model", names.model, "--dataset", "words", "--out", str(names.root)])
-    whole = safetensors.torch.load_file(replace(names, kind="affine").matrices / "matrices.safetensors")
-    A = formats.load_map(replace(names, kind="affine"), 0, 1, D).A
+    whole = safetensors.torch.load_file(replace(names, map_kind="affine").matrices / "matrices.safetensors")
+    A = formats.load_map(replace(names, map_kind="affine"), 0, 1, D).A
     assert whole["0_1"].equal(A)
     capsys.readouterr()
 

@@ -373,7 +373,7 @@ def test_a_lens_of_another_tool_is_fetched_from_a_folder_of_a_repository(child, 
     assert problem is None
     assert "wrote 3 files in linreg/tiny-gpt2/words@tuned" in said
     for l in range(LAYERS):
-        A = formats.load_map(Names(tmp_path, "tiny-gpt2", "words", kind="tuned"), l, LAYERS, D)
+        A = formats.load_map(Names(tmp_path, "tiny-gpt2", "words", map_kind="tuned"), l, LAYERS, D)
         torch.testing.assert_close(A.A, torch.cat([matrix(l), torch.zeros(D, 1)], 1))
     child.ask("fetch", "some/lenses", *on)
     assert child.answer()[0] == "some/lenses on the hub holds 0 .pt files [], expected one lens: name its file"
@@ -393,7 +393,7 @@ def test_the_file_named_on_the_hub_is_the_file_fetched(child, gpt2_folder, tmp_p
     child.ask("fetch", f"some/lenses/of/{source}", *on)
     assert child.answer()[0] is None
     kind = FORMATS[to].map_kind
-    A = formats.load_map(Names(tmp_path, "tiny-gpt2", "words", kind=kind), 1, LAYERS, D)
+    A = formats.load_map(Names(tmp_path, "tiny-gpt2", "words", map_kind=kind), 1, LAYERS, D)
     torch.testing.assert_close(A.matrix, matrix(first), rtol=1e-3, atol=1e-3)
 
 

@@ -46,7 +46,7 @@ def made(request, tmp_path_factory):
 
 def entries(names, kind="least-squares"):
     """The manifest's entries of the maps of a kind into the last layer, in the order of their layers."""
-    of = replace(names, kind=kind)
+    of = replace(names, map_kind=kind)
     return [manifest.load(of.matrices)[of.matrix(l, LAYERS).name] for l in range(LAYERS)]
 
 
@@ -80,7 +80,7 @@ def test_the_warning_of_a_fit_stands_under_the_results_in_the_summary_and_on_the
 def test_what_two_jumps_lose_is_left_out_where_every_fit_is_exact(made):
     names, printed = made
     found = {
-        kind: result_formats.load_quality(replace(names, kind=kind).quality) for kind in ("least-squares", "ridge")
+        kind: result_formats.load_quality(replace(names, map_kind=kind).quality) for kind in ("least-squares", "ridge")
     }
     assert found["least-squares"]["composition_loss"] == {}
     assert found["ridge"]["composition_loss"].keys() == {(i, k) for k in range(LAYERS) for i in range(k)}
@@ -94,10 +94,10 @@ def test_spectra_come_from_the_training_states(made, kind):
     names, _ = made
     if not names.masked:
         pytest.skip("BERT's states are in files")
-    shown = result_formats.load_quality(replace(names, kind=kind).quality)
+    shown = result_formats.load_quality(replace(names, map_kind=kind).quality)
     h = {split: formats.load_states(names.states(split), LAYERS)[1] for split in ("train", "val")}
     for l, entry in enumerate(entries(names, kind)):
-        A = formats.load_map(replace(names, kind=kind), l, LAYERS, D)
+        A = formats.load_map(replace(names, map_kind=kind), l, LAYERS, D)
         train, val = (map_quality.directions(h[split][l]).spectrum(A) for split in ("train", "val"))
         torch.testing.assert_close(torch.tensor(entry["spectrum"]).double(), train, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(train, val, rtol=1e-2)

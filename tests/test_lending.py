@@ -39,8 +39,8 @@ def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     there = exported(made, kind, to)
     on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
     command(["import", str(there), *on])
-    taken = replace(names, root=tmp_path, kind="tuned" if to == "tuned-lens" else "jacobian")
-    own = replace(names, kind=kind)
+    taken = replace(names, root=tmp_path, map_kind="tuned" if to == "tuned-lens" else "jacobian")
+    own = replace(names, map_kind=kind)
     for l in range(to == "jlens", LAYERS):
         A, B = (formats.load_map(files, l, LAYERS, D) for files in (own, taken))
         x = torch.randn(5, D)
@@ -212,7 +212,7 @@ def take(made, source, to, root):
     """Maps from a layer into the last, as they are imported from a lens; and the manifest's `imported`."""
     folder, names = made
     command(["import", str(source), "--from", to, "--model", folder, "--dataset", "words", "--out", str(root)])
-    taken = replace(names, root=root, kind="tuned" if to == "tuned-lens" else "jacobian")
+    taken = replace(names, root=root, map_kind="tuned" if to == "tuned-lens" else "jacobian")
     imported = manifest.load(taken.matrices)[f"0_{LAYERS}.pickle"]["settings"]["imported"]
     return [formats.load_map(taken, l, LAYERS, D).A for l in range(LAYERS)], imported
 

@@ -25,7 +25,7 @@ def test_a_map_kind_with_a_setting_of_its_own_is_fitted_scored_judged_and_shown(
     monkeypatch.setattr(config, "SHRINKAGE", 0.5, raising=False)
     monkeypatch.setitem(KINDS, "shrunk", Kind("shrunk", shrunk, settings=("shrinkage",)))
     folder, names = fit_kinds(request, "gpt2", tmp_path, ("least-squares", "shrunk"))
-    files = replace(names, kind="shrunk")
+    files = replace(names, map_kind="shrunk")
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path)
     run("add_linreg_submodules", *on)
     run("add_plot_r2", "--map", "shrunk", *on)

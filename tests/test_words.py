@@ -179,7 +179,7 @@ def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text
 def fitted(tmp_path, gpt2_folder):
     """A folder of maps, of two kinds."""
     for kind in ("least-squares", "ridge"):
-        names = Names(tmp_path, "tiny-gpt2", "words", kind=kind)
+        names = Names(tmp_path, "tiny-gpt2", "words", map_kind=kind)
         for i in range(LAYERS):
             for j in range(i + 1, LAYERS + 1):
                 with store.replacing(names.matrix(i, j)) as file:

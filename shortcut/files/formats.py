@@ -147,7 +147,7 @@ def _batch(value: Any, k: int, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
 
 def load_map(files: Names, i: int, j: int, d: int) -> Map:
     """The fitted map from layer i to layer j of a model of width d."""
-    return Map(load_matrix(files.matrix(i, j), d, files.kind), files.kind, i, j)
+    return Map(load_matrix(files.matrix(i, j), d, files.map_kind), files.map_kind, i, j)
 
 
 def load_matrix(path: Path, d: int | None, map_kind: str = LEAST_SQUARES) -> torch.Tensor:

@@ -19,12 +19,12 @@ class Names:
     model: str  # name of the model's folder, <m>: the last part of its name or path, with _mask for a masked model
     dataset: str  # <d>
     matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
-    kind: str = LEAST_SQUARES  # of the maps, a row of `linear.KINDS`; names of files and folders omit least-squares
+    map_kind: str = LEAST_SQUARES  # of the maps, a row of `linear.KINDS`; names of files and folders omit least-squares
     masked: bool = False  # whether it is a masked model's
     parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # as `submodules` has them; None: not known yet
 
     def __post_init__(self):
-        kind = "" if self.kind == LEAST_SQUARES else f"@{self.kind}"
+        kind = "" if self.map_kind == LEAST_SQUARES else f"@{self.map_kind}"
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
         judged += kind
         experiment, of_all = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
@@ -45,7 +45,7 @@ class Names:
     def title(self) -> str:
         """The title of figures."""
         maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
-        kind = "" if self.kind == LEAST_SQUARES else f", {self.kind} maps"
+        kind = "" if self.map_kind == LEAST_SQUARES else f", {self.map_kind} maps"
         return f"{self.model_name} on {self.dataset}{maps}{kind}"
 
     @property
@@ -61,12 +61,12 @@ class Names:
     def others(self, name: str) -> list["Names"]:
         """The files of each other map kind than least-squares whose file of this name exists."""
         there = sorted(self.experiment.glob(f"{self.own_kind.judged}@*_{name}.pickle"))
-        return [replace(self, kind=self.kind_of(path)) for path in there]
+        return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
     @property
     def own_kind(self) -> "Names":
         """The same files for least-squares maps."""
-        return replace(self, kind=LEAST_SQUARES)
+        return replace(self, map_kind=LEAST_SQUARES)
 
     def tokenized(self, split: str) -> Path:
         """Tokens and chosen positions of the split "train" or "val"."""
@@ -105,7 +105,7 @@ class Names:
         """True for a matrix that was fitted on another dataset."""
         return bool(self.matrices_from) and path.parent == self.matrices
 
-    def kind_of(self, path: Path) -> str:
+    def map_kind_of(self, path: Path) -> str:
         """The map kind of a file of this dataset, read from the file's name or folder."""
         of = (self.dataset, self.matrices_from or self.dataset)
         name = next((name for name in (path.name, path.parent.name) if "@" in name and name.startswith(of)), "")
@@ -114,11 +114,11 @@ class Names:
     def options(self, path: Path) -> str:
         """The options with which a file's script makes it: for matrices of another dataset or map kind."""
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
-        return dataset + (f" --map {kind}" if (kind := self.kind_of(path)) != LEAST_SQUARES else "")
+        return dataset + (f" --map {kind}" if (kind := self.map_kind_of(path)) != LEAST_SQUARES else "")
 
     def fitted_by(self, path: Path) -> str:
         """The command that makes a matrix."""
-        if self.kind == "tuned":
+        if self.map_kind == "tuned":
             return "python -m shortcut import"
         return f"{'bert_' * self.masked}add_linreg.py{self.options(path)}"
 

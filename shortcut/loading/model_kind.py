@@ -52,4 +52,4 @@ def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES)
     found = find_model(model)
     if (masked := _is_masked(found)) is None:
         raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
-    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, kind=map_kind, masked=masked)
+    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, map_kind=map_kind, masked=masked)

@@ -26,13 +26,16 @@ def fits(
 
     For maps `into` a layer the numbers include the agreement of halves, the spectrum and the warning of the fit.
     """
-    rcond, kind = work.config.RCOND, KINDS[work.kind].with_settings(**stages.map_settings(work.config, work.kind))
-    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, kind)
-    warning = {"warning": line} if wanted and (line := kind.warning(*h[0].shape)) else {}
+    rcond, kind = (
+        work.config.RCOND,
+        KINDS[work.map_kind].with_settings(**stages.map_settings(work.config, work.map_kind)),
+    )
+    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
+    warning = {"warning": line} if wanted and (line := map_kind.warning(*h[0].shape)) else {}
     for A, numbers in terminal.progress("fits", found, len(wanted), "matrices"):
         if A.target == into and len(h[A.source]) > 1:
             X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
-            halves = {"split_half_r2": rounded(map_quality.split_half(X, Y, rcond, kind))}
+            halves = {"split_half_r2": rounded(map_quality.split_half(X, Y, rcond, map_kind))}
             yield A, numbers | halves | _spectrum(A.to(work.device), X) | warning
         else:
             yield A, numbers
@@ -49,7 +52,7 @@ def jacobians(
     work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]
 ) -> Iterator[tuple[Map, dict[str, Any]]]:
     """The mean derivative of h_L by h_l and its numbers, for each wanted (l, L) (see `jacobian`)."""
-    L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.kind)["probes"]
+    L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.map_kind)["probes"]
     V = jacobian.probes(model.d, n, P, work.args.seed)
     rough = f"{n * P} probes for states of width {model.d}: a rough estimate. Raise PROBES in config.py."
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
@@ -61,7 +64,7 @@ def jacobians(
     found = gather(work, model, tokenized, see, "probe gradients")["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        J, *halves = (Map(A, work.kind, l, j) for A in (mean, *(halves or ())))
+        J, *halves = (Map(A, work.map_kind, l, j) for A in (mean, *(halves or ())))
         told = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
         told |= {"split_half_r2": map_quality.agreement(*halves, found[l])} if halves else {}
         told |= _spectrum(J, found[l]) if n > 1 else {}

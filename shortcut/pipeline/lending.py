@@ -64,7 +64,7 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     scores = judge(loaded, tokenized, maps)
     check(scores, judge(loaded, tokenized, again), groups, row.first, to)
     card = CARD.read_text(encoding="utf-8").format(
-        model=files.model_name if Path(model).is_dir() else model, to=to, kind=files.kind, dataset=files.dataset,
+        model=files.model_name if Path(model).is_dir() else model, to=to, kind=files.map_kind, dataset=files.dataset,
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
         versions=", ".join(map(" ".join, entry["versions"].items())) or "unknown versions",
         n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),

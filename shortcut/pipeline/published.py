@@ -89,7 +89,7 @@ def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -
     made = {"reads": paths, "writes": [folder / SAFETENSORS], "settings": {}, "notice": notice, "force": True}
     with Outputs(Provenance(files), "shortcut export", **made) as outputs:
         for path in paths:  # all are checked before the old file is removed
-            d, columns = formats.load_matrix(path, d, files.kind).shape
+            d, columns = formats.load_matrix(path, d, files.map_kind).shape
         # The library's writers hold all tensors in memory, tens of GB for a large model: here one matrix at a time.
         header: dict[str, dict] = {"__metadata__": {"format": "pt", "model": files.model, "dataset": files.dataset}}
         for k, path in enumerate(paths):
@@ -100,4 +100,4 @@ def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -
         with outputs.writing(folder / SAFETENSORS) as file:
             file.write(len(content).to_bytes(8, "little") + content)
             for path in progress(paths):
-                file.write(formats.load_matrix(path, d, files.kind).contiguous().numpy())
+                file.write(formats.load_matrix(path, d, files.map_kind).contiguous().numpy())

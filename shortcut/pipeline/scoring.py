@@ -18,7 +18,7 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     """r2 of each jump (i, j) on the states h [L + 1, n, d], by the names in `SCORES`."""
     h, every = h.to(work.device), len(h) * (len(h) - 1) // 2
     if len(pairs) < every:
-        why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.kind} maps"
+        why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.map_kind} maps"
         work.say(f"  {why}: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
     found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in terminal.progress("r2", pairs, len(pairs), "pairs"):
@@ -49,7 +49,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
 
     last = [formats.load_map(work.files, l, L, d).to(work.device) for l in range(L)]
     entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
-    exact = [KINDS[work.kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
+    exact = [KINDS[work.map_kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(terminal.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
         of, direct = map_quality.directions(h[i]), map_quality.r2(last[i], h[i], h[L])
         for _, j in jumps:

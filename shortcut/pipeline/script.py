@@ -54,7 +54,7 @@ def script(
             for work in works:
                 work.own_settings = settings
                 work.introduce(doc)
-                if work.kind == "tuned" and "jumps" in stage.writes:
+                if work.map_kind == "tuned" and "jumps" in stage.writes:
                     work.say("  tuned maps are not fitted here, but imported: python -m shortcut import")
                     continue
                 try:
@@ -81,8 +81,8 @@ class Work:
 
     own_settings: Settings = staticmethod(lambda work: {})  # settings that only the script knows
 
-    def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, kind_of_maps: str = LEAST_SQUARES):
-        self.stage, self.config, self.args, self.kind = stage, config, args, kind_of_maps
+    def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, map_kind: str = LEAST_SQUARES):
+        self.stage, self.config, self.args, self.map_kind = stage, config, args, map_kind
         self.device = terminal.device(args.device) if "device" in args else "cpu"
         root, folder, masked = args.out.resolve(), "sentences", stage.masked
         if "model" in args:
@@ -92,7 +92,7 @@ class Work:
                 folder, masked = results_of(folder, root)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         other_corpus = "" if fitted_on == args.dataset else fitted_on
-        self.files = Names(root, folder, args.dataset, other_corpus, self.kind, bool(masked))
+        self.files = Names(root, folder, args.dataset, other_corpus, self.map_kind, bool(masked))
         self.masked = self.files.masked
         self.sizes = options.sizes(config, args.dataset)  # numbers of sentences
         self.provenance = Provenance(self.files, self._in_force)
@@ -101,14 +101,14 @@ class Work:
         )  # hashing weights takes seconds
         self.todo: list[Path] = []  # outputs that are missing
 
-    def of_kind(self, kind_of_maps: str) -> "Work":
+    def of_kind(self, map_kind: str) -> "Work":
         """The same stage for another map kind."""
-        return Work(self.stage, self.config, self.args, kind_of_maps)
+        return Work(self.stage, self.config, self.args, map_kind)
 
     def introduce(self, doc: str) -> None:
         """Print what the script does, and its settings."""
         shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}
-        shown["map"] = self.kind
+        shown["map"] = self.map_kind
         names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
         told = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if name in self.args and shown[name] != ""]
         self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(told)}")
@@ -130,7 +130,7 @@ class Work:
             if self.stage.shared:
                 processes.agree([0])  # then every process sees the files of the stage before
             L = self.L
-            self.files = replace(self.files, parts=load_parts(self.files, L) if self.kind == LEAST_SQUARES else {})
+            self.files = replace(self.files, parts=load_parts(self.files, L) if self.map_kind == LEAST_SQUARES else {})
         reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])
@@ -161,7 +161,7 @@ class Work:
     def _in_force(self, script: str, path: Path) -> dict[str, Any]:
         """The settings with which a script would make a file now, as far as they are known to this one."""
         stage = stages.of_script(script)
-        found = stages.settings(stage, self.config, replace(self.files, kind=self.files.kind_of(path)))
+        found = stages.settings(stage, self.config, replace(self.files, map_kind=self.files.map_kind_of(path)))
         found |= self._of_this_run(stage)
         if "sentences" in stage.writes:  # the source "docstrings" keeps validation sentences apart
             found |= {"train": self.sizes["train"]}

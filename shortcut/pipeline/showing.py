@@ -36,8 +36,8 @@ def show_r2(work: Work, outputs: Outputs) -> None:
 
 def warnings(work: Work, compared: list[Names] | None = None) -> list[str]:
     """The warnings that were printed when the maps at work, and those compared with them, were fitted."""
-    shown = [work.files, *(files for files in compared or () if files.kind != LEAST_SQUARES)]
-    found = [(f.kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
+    shown = [work.files, *(files for files in compared or () if files.map_kind != LEAST_SQUARES)]
+    found = [(f.map_kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
     told = [f"{kind} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
     return [*dict.fromkeys(told)]
 
@@ -62,25 +62,25 @@ def inputs(work: Work, shown: list[Names]) -> list[Path]:
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
     """All map kinds judged on the same sentences side by side, id and least squares first; and their files."""
-    if work.kind != LEAST_SQUARES or not evaluation.has_predictions(work, work.files):
+    if work.map_kind != LEAST_SQUARES or not evaluation.has_predictions(work, work.files):
         return None, []
-    others = {files.kind: files for files in work.files.others("predictions") if files.results.exists()}
+    others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
     compared, L, curves, costs, halves = [], r.n_layers, {}, {}, {}
     for files in (work.files, *(others[kind] for kind in KINDS if kind in others)):
         try:
-            other = r if files.kind == LEAST_SQUARES else evaluation.load(work, files)
+            other = r if files.map_kind == LEAST_SQUARES else evaluation.load(work, files)
             if not other.has_sentences_of(r):
                 raise Problem("of other sentences")
         except Problem as problem:
             work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
             continue
         compared.append(files)
-        modes = {"id": "id", "mat": files.kind} if files.kind == LEAST_SQUARES else {"mat": files.kind}
+        modes = {"id": "id", "mat": files.map_kind} if files.map_kind == LEAST_SQUARES else {"mat": files.map_kind}
         curves |= {modes[mode]: curve for mode, curve in other.fixed.items() if mode in modes}
-        costs[files.kind] = _cost(work, files)
+        costs[files.map_kind] = _cost(work, files)
         entries = {l: work.provenance.entry(files.matrix(l, L)) or {} for l in range(L)}
         if known := {l: entry["split_half_r2"] for l, entry in entries.items() if "split_half_r2" in entry}:
-            halves[files.kind] = known
+            halves[files.map_kind] = known
     return Comparison(curves, costs, halves), compared
 
 

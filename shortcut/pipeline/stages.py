@@ -53,7 +53,7 @@ def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
 
 def alternates(f: Names, config: ModuleType) -> bool:
     """True if alternation schedules are evaluated: causal models, with all least-squares maps of the same dataset."""
-    others = f.matrices_from or f.kind != LEAST_SQUARES
+    others = f.matrices_from or f.map_kind != LEAST_SQUARES
     return config.SCHEDULES and not (f.masked or config.LAST_ONLY or others)
 
 
@@ -71,7 +71,7 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a mod
     "tokenized val": lambda f, L, c: [f.tokenized("val")],
     "states train": lambda f, L, c: [f.states("train")],
     "states val": lambda f, L, c: [f.states("val")],
-    "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.kind)],
+    "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.map_kind)],
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
@@ -111,10 +111,10 @@ def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
     """The settings in config.py that a stage depends on, by their names in the manifest."""
     recorded = options.recorded(config, files.dataset)
     found = {name: recorded[name] for name in stage.settings if name in recorded}
-    if files.kind != LEAST_SQUARES:
+    if files.map_kind != LEAST_SQUARES:
         found.pop("schedules", None)
         if "jumps" in stage.writes:
-            found |= {"map": files.kind} | map_settings(config, files.kind)
+            found |= {"map": files.map_kind} | map_settings(config, files.map_kind)
     return {"layout": stage.layout, **found}
 
 

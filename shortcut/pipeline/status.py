@@ -72,7 +72,7 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
     for (name, masked), of in product(wanted, config.MAP):
         yield f"\n{name} on {args.dataset}" + (f", {of} maps" if of != LEAST_SQUARES else "")
         try:
-            files = Names(root, model_folder(name, masked=masked), args.dataset, kind=of, masked=masked)
+            files = Names(root, model_folder(name, masked=masked), args.dataset, map_kind=of, masked=masked)
             yield from _pipeline(config, files, name, given)
         except Problem as problem:
             yield f"  {problem}"
@@ -83,7 +83,7 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
         return json.loads(json.dumps(stages.settings(stages.of_script(script), config, files)))
 
     L, following = _layers(config, name, files), None
-    files = replace(files, parts=manifest.load_parts(files, L) if files.kind == LEAST_SQUARES else {})
+    files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(files, in_force, hashing=False)
     for stage in stages.of(masked=files.masked):
         if not (writes := stages.paths(stage.writes, files, L, config)):

@@ -62,4 +62,4 @@ def exported(made, kind, to):
     """The folder of the maps of a kind, in another tool's format; `made` as `fit_kinds` has it."""
     folder, names = made
     main(["export", "--to", to, "--map", kind, "--model", folder, "--dataset", "words", "--out", str(names.root)])
-    return replace(names, kind=kind).matrices / to
+    return replace(names, map_kind=kind).matrices / to
