@@ -105,7 +105,7 @@ def test_files_of_earlier_versions_count_as_files_without_an_entry(layout, said)
 
 def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, said):
     code = (
-        "import sys; from pathlib import Path; from shortcut.files import outputs\n"
+        "import sys; from pathlib import Path; from shortcut.pipeline import outputs\n"
         "with outputs.locked(Path(sys.argv[1]), 'add_results.py'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
