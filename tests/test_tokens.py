@@ -291,6 +291,22 @@ def test_tokens_that_the_tokenizer_adds_are_drawn_only_where_they_may_be(gpt2_fo
     assert (chosen(may) == plain.eos_token_id).any()
 
 
+def test_no_token_that_the_tokenizer_adds_at_the_end_is_one_to_predict(gpt2_folder):
+    """A causal model's sentences end with their own last token, behind which nothing follows."""
+    plain, framed = (transformers.AutoTokenizer.from_pretrained(gpt2_folder) for _ in range(2))
+    end = (plain.eos_token, plain.eos_token_id)
+    framed.backend_tokenizer.post_processor = TemplateProcessing(f"$A {end[0]}", None, [end])
+    drawing, sentences = tokens.Drawing(48, 0, added=False), make_sentences(60)
+    own, found = (
+        tokens.tokenize(sentences, {"train": 59, "val": 1}, tokenizer, drawing, lambda _: None)["train"]
+        for tokenizer in (plain, framed)
+    )
+    assert all(a.equal(b) for a, b in zip(own.sentences, found.sentences, strict=True))
+    actual = tokens.actual(found, masked=False)
+    assert actual.equal(tokens.actual(own, masked=False))
+    assert 0 < (actual == -1).sum() < 59
+
+
 def test_a_causal_model_should_predict_the_token_that_follows():
     """And nothing behind the last one; a masked model the token that [MASK] replaced, where it is known."""
     sentences = [torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([7, 8, 9]), torch.tensor([5])]
