@@ -72,7 +72,7 @@ def _jump(model: Model, maps: Maps) -> GoOn:
 def _replaced(name: str, part_kind: str, key: set[int], *, isolated: bool = False) -> Mode:
     """A mode in which the sub-modules of a kind are linear; `key` has the states that they output in GPT-2.
 
-    With linear attention (`isolated`) no position sees another, so the chosen position goes on alone, unless the
+    With linear attention (`isolated`) no position sees another, so only the chosen position goes on, unless the
     model computes something between its blocks.
     """
 

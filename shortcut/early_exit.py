@@ -76,7 +76,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Exits:
-    """Exits of n sentences as lambda rises from -inf: m events, each of which moves one sentence to a later exit."""
+    """Exits of n sentences as lambda rises from -inf: m events, and each moves one sentence to a later exit."""
 
     lambdas: torch.Tensor  # float64 [m], the lambda of each event, ascending
     sentence: torch.Tensor  # int64 [m], the sentence that moves

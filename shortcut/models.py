@@ -32,7 +32,7 @@ class Row:
     """Facts about an architecture that its structure does not show; names are dotted paths from a block."""
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
-    followers: Mapping[int, str] = field(default_factory=dict)  # by a, the linear layer that alone reads state a
+    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the linear layer that reads state a, if only one
     sums: bool = False  # True if residual sums have maps too, from the state before; no mode uses them
 
 

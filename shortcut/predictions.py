@@ -127,7 +127,7 @@ def judge(
 
 def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     log_q = logits.log_softmax(-1)
-    return torch.stack([METRICS[name].of(full_log_p, log_q, actual) for name in LENS], 1)
+    return torch.stack([METRICS[name].compute(full_log_p, log_q, actual) for name in LENS], 1)
 
 
 @torch.no_grad()
