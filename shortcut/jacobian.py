@@ -17,13 +17,13 @@ from shortcut.models import Model
 from shortcut.representations import Batch
 
 
-def probes(d: int, n: int, several: int, seed: int) -> torch.Tensor:
-    """Probes V [several, n, d], float32: rows of random rotations times sqrt(d), assigned sentence by sentence."""
+def probes(d: int, n: int, per_sentence: int, seed: int) -> torch.Tensor:
+    """Probes V [per_sentence, n, d], float32: rows of random rotations times sqrt(d), assigned sentence by sentence."""
     generator, blocks = torch.Generator().manual_seed(seed), []
-    for _ in range(-(-several * n // d)):
+    for _ in range(-(-per_sentence * n // d)):
         q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))
         blocks.append(q * r.diagonal().sign() * d**0.5)  # these signs make the rotation uniformly distributed
-    return torch.cat(blocks)[: n * several].view(n, several, d).transpose(0, 1)
+    return torch.cat(blocks)[: n * per_sentence].view(n, per_sentence, d).transpose(0, 1)
 
 
 @torch.enable_grad()

@@ -154,7 +154,7 @@ class Kind:
         """One line if the expected squared error on new sentences is far above the best map's, else "".
 
         With p parameters per coordinate (d, or d + 1 with an intercept) the excess error of least squares is
-        p / (n - p - 1), unbounded for n <= p + 1. Low-rank maps have no formula, but are unbounded for the same n.
+        p / (n - p - 1), unbounded for n <= p + 1. For low-rank maps only the unbounded case is known.
         """
         p = self.columns(d)
         excess = p / (n - p - 1) if n > p + 1 else inf

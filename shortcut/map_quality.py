@@ -1,6 +1,7 @@
-"""Quality of maps: agreement between maps from two halves of the sentences, spectrum and gain.
+"""Quality of maps: agreement between two halves of the sentences, composition of two jumps, spectrum and gain.
 
-Shapes: source states X and target states Y [n, d] for n sentences. Computed in float64; not in the paper.
+Shapes: source states X and target states Y [n, d] for n sentences. All numbers are computed in float64, and none
+is in the paper.
 """
 
 from typing import NamedTuple

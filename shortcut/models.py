@@ -61,7 +61,7 @@ class Model:
         config = net.config.get_text_config(decoder=True)
         self.row = ROWS.get(net.config.model_type, Row())
         self.vocabulary = config.vocab_size
-        # Any token can pad a causal prefix or masked positions, but transformers warns about the padding token.
+        # Any token works after a causal prefix or under an attention mask, but transformers warns about padding tokens.
         self._token = int(getattr(config, "pad_token_id", None) == 0)
         self.padding = 0 if masked else self._token
         self.blocks, self._forms = find_blocks(net, depth(config), self.dummy(2))  # L of them
@@ -90,7 +90,10 @@ class Model:
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] from states [..., d], read out like h_L in the model's precision; each is a sequence."""
+        """Logits [..., v] from states [..., d], read out like h_L in the model's precision.
+
+        Each state is a sequence of one token.
+        """
         rows = h.reshape(-1, 1, h.shape[-1])
         with self.going_on(self.n_layers, rows):
             logits = self.net(input_ids=self.dummy(len(rows))).logits

@@ -49,7 +49,7 @@ class Evaluation:
     actual: torch.Tensor  # int64 [n], the actual token (see `tokens.actual`); -1: none
     modes: dict[str, dict[str, torch.Tensor]]  # by mode: "gap" and each of `LENS`, float32 [L + 1, n]
     schedules: dict[tuple[str, int, int], tuple[tuple[int, int], ...]]  # from `alternation.schedules`; may be empty
-    topk: torch.Tensor  # int64 [S, n, TOP], the best tokens, by `alternation.distinct` schedule
+    topk: torch.Tensor  # int64 [S, n, TOP], the best tokens by schedule, in the order of `alternation.distinct`
     surprisal: torch.Tensor  # float32 [S, n], nats
 
 

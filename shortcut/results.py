@@ -173,7 +173,7 @@ def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Re
 
     The `evaluation` adds exact early exits, the metrics of lenses, and schedules.
 
-    Raises Problem: no jumps to layers below the last; a single sentence; or different records from two runs, which the
+    Raises Problem: no jumps at layers above 0; a single sentence; or different records from two runs, which the
         original code appends to one file.
     """
     records = [record for record in records if mode_of(record["info"]["mode"])]

@@ -15,7 +15,7 @@ from shortcut.linear import Map
 from shortcut.models import Model
 
 BEST = 5  # number of predictions shown for a masked model
-WIDEST = 64  # most tokens in a causal model's grid: a wider grid could not be read
+WIDEST = 64  # maximum number of tokens in a causal model's grid: a wider grid could not be read
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Grid:
         return rows[layer][k] == rows[-1][0 if self.masked else k]
 
     def in_words(self) -> str:
-        """One sentence: the model's last prediction (masked: its best), and the layer from which each mode agrees."""
+        """A sentence with the model's last prediction (masked: its best) and the layer from which each mode agrees."""
         k = 0 if self.masked else -1
         others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.ids.items()}
         since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
