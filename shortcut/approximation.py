@@ -1,4 +1,4 @@
-"""The ways to go on from layer l to an approximation of the final state h_L, a row of `MODES` each.
+"""Modes: ways to go from layer l to an approximation of the final state h_L. Each mode is a row of `MODES`.
 
     id            h_l itself                                       Linear Shortcut Across Blocks
     mat           A_lL h_l                                         the same
@@ -6,13 +6,14 @@
     mat_attn      ... with attention linear                        the same
     mat_ffn       ... with the feed-forward linear                 the same
 
-Shapes: b sentences that have run together; the approximations from layers 0 ... L - 1 are [L, b, d].
-From layer L there is nothing left to approximate. Where a sub-module is linear the residual sums are
-kept, and it is replaced in every block from l on, at every position of the prefix where maps were fitted: tokens that
-the tokenizer puts at the head (<s>) are never chosen, and their states are outliers. They are the same in every
-sentence and see only themselves, so what each sub-module makes of them is constant. It is computed once and kept
-there, as are their true states h_j after a jump (`alternate`). A masked model's maps are fitted at [MASK] and act at
-every position, [CLS] and [SEP] included, by convention.
+Shapes: a batch of b sentences; the approximations from layers 0 ... L - 1 are [L, b, d]. From layer L there is
+nothing left to approximate.
+
+Linear sub-modules replace the originals in every block from l on, at every token position of the prefix where maps
+were fitted; the residual sums are kept. Tokens that the tokenizer adds at the head (<s>) are never chosen, and their
+states are outliers. These tokens are the same in every sentence and attend only to themselves, so each sub-module has a
+constant output there. This output is computed once and kept, and after a jump (`alternate`) the true state h_j is
+kept. A masked model's maps are fitted at [MASK] and, by convention, act at every position, [CLS] and [SEP] included.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,23 +40,23 @@ class Maps:
     jumps: dict[tuple[int, int], Map]  # from layer i to layer j, by (i, j)
     parts: dict[
         tuple[int, int], torch.Tensor
-    ]  # A [d, d] of the part that makes state a of block i (0-based), by (i, a)
+    ]  # A [d, d] of the part that outputs state a of block i (0-based), by (i, a)
 
 
-GoOn = Callable[[Pass], torch.Tensor]  # from what a batch left to its approximations [L, b, d]
+GoOn = Callable[[Pass], torch.Tensor]  # from the forward pass over a batch to the approximations [L, b, d]
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to go on."""
+    """A way to approximate h_L from every layer."""
 
-    name: str  # what it is called in the paper
-    key: Any  # what stands for it in the records of results, as in the original code
-    start: Callable[[Model, Maps], GoOn]  # from the model and its maps to what goes on from every layer of a batch
-    others: tuple[Any, ...] = ()  # keys that stand for it in records of other code
-    jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the (i, j) that it needs, of L layers
-    replaces: str = ""  # the kind of sub-module that is linear in it, whose maps it needs
-    maps: int | None = None  # maps applied to a state before it is read out, as early exit and lenses do; or None
+    name: str  # as in the paper
+    key: Any  # its key in the records of results, as in the original code
+    start: Callable[[Model, Maps], GoOn]  # from the model and its maps to the function that goes on from every layer
+    others: tuple[Any, ...] = ()  # its keys in records that other code wrote
+    jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the jumps (i, j) that it needs, given L
+    replaces: str = ""  # the kind of sub-module that is linear in it; their maps are needed
+    maps: int | None = None  # maps applied before a read-out in early exit and lenses; None: neither uses it
 
 
 def _stay(model: Model, maps: Maps) -> GoOn:
@@ -68,26 +69,26 @@ def _jump(model: Model, maps: Maps) -> GoOn:
     return lambda seen: torch.stack([A[l](seen.h[l]) for l in range(L)])
 
 
-def _replaced(name: str, kind: str, key: set[int], *, alone: bool = False) -> Mode:
-    """A mode in which the sub-modules of a kind are linear; `key`: the states that GPT-2's make.
+def _replaced(name: str, part_kind: str, key: set[int], *, isolated: bool = False) -> Mode:
+    """A mode in which the sub-modules of a kind are linear; `key` has the states that they output in GPT-2.
 
-    Without attention (`alone`) no position sees another, so that the chosen one goes on by itself, unless the
-    model works between its blocks.
+    With linear attention (`isolated`) no position sees another, so only the chosen position goes on, unless the
+    model computes something between its blocks.
     """
 
     def start(model: Model, maps: Maps) -> GoOn:
-        replaced = {part: A for part, A in maps.parts.items() if model.parts[part][0] == kind}
+        replaced = {part: A for part, A in maps.parts.items() if model.parts[part][0] == part_kind}
         swaps = model.swaps(replaced)
-        if alone and model.is_chain:
-            return partial(_go_on_alone, model, swaps)
-        return lambda seen: _go_on(model, _but_for_head(model, replaced, seen.batch) or swaps, seen)
+        if isolated and model.is_chain:
+            return partial(_go_on_isolated, model, swaps)
+        return lambda seen: _go_on(model, _swaps_after_head(model, replaced, seen.batch) or swaps, seen)
 
-    return Mode(name, ("blk_mat", {"what_to_mat": key}), start, replaces=kind)
+    return Mode(name, ("blk_mat", {"what_to_mat": key}), start, replaces=part_kind)
 
 
 @torch.no_grad()
-def _go_on_alone(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
-    """From every layer at once: before block l those that go on from there join the others, as sequences of one."""
+def _go_on_isolated(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
+    """Go on from all layers at once: the states of layer l join the batch before block l, as sequences of one token."""
     h = seen.h[:0, 0]
     with swapped(swaps):
         for call, joining in zip(model.calls, seen.h, strict=False):
@@ -96,8 +97,8 @@ def _go_on_alone(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _but_for_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor], batch: Batch) -> list[Swap]:
-    """What makes sub-modules linear but at the head of the sentences; [] where the tokenizer adds nothing there."""
+def _swaps_after_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor], batch: Batch) -> list[Swap]:
+    """Swaps that make sub-modules linear except at the head of sentences; [] if the tokenizer adds nothing there."""
     if not batch.head:
         return []
     points, place = model.part_points()
@@ -107,7 +108,7 @@ def _but_for_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor], ba
 
     def act(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         y = x.to(A.dtype) @ A.T
-        if y.shape[:-1].numel() == batch.ids.numel():  # of all positions (some work on [b T, d]), not the chosen ones
+        if y.shape[:-1].numel() == batch.ids.numel():  # at all positions (some blocks work on [b T, d])
             y.view(*batch.ids.shape, -1)[:, : batch.head] = own[place[part]].to(y)
         return y
 
@@ -126,27 +127,27 @@ MODES = {mode.name: mode for mode in (
     Mode("id", "idln", _stay, others=("id",), maps=0),
     Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)], maps=1),
     _replaced("mat_ln1_ln2", NORM, {1, 4}),
-    _replaced("mat_attn", ATTENTION, {2}, alone=True),
+    _replaced("mat_attn", ATTENTION, {2}, isolated=True),
     _replaced("mat_ffn", FEED_FORWARD, {5}),
 )}  # fmt: skip
 
 
 def modes_of(parts: Parts) -> list[str]:
-    """The modes that a model has whose sub-modules are these; one with nothing to replace is left out."""
-    kinds = {kind for kind, _ in parts.values()}
-    return [name for name, mode in MODES.items() if not mode.replaces or mode.replaces in kinds]
+    """Names of the modes for a model with these sub-modules; modes with nothing to replace are left out."""
+    part_kinds = {part_kind for part_kind, _ in parts.values()}
+    return [name for name, mode in MODES.items() if not mode.replaces or mode.replaces in part_kinds]
 
 
 def mode_of(key: Any) -> str | None:
-    """The mode that a key in the records stands for; None if none does."""
+    """Name of the mode with this key in the records; None if there is none."""
     return next((mode.name for mode in MODES.values() if key in (mode.key, *mode.others)), None)
 
 
 def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The maps that the modes need in a model of L layers with these sub-modules: jumps by (i, j), parts by (i, a)."""
+    """The maps that the modes need, for a model with L layers and these sub-modules: jumps (i, j) and parts (i, a)."""
     modes = [MODES[name] for name in modes_of(parts)]
     jumps = sorted({pair for mode in modes for pair in mode.jumps(L)})
-    return jumps, [part for part, (kind, _) in parts.items() if kind in {mode.replaces for mode in modes}]
+    return jumps, [part for part, (part_kind, _) in parts.items() if part_kind in {mode.replaces for mode in modes}]
 
 
 @torch.no_grad()
@@ -156,14 +157,14 @@ def alternate(
     schedules: list[tuple[tuple[int, int], ...]],
     maps: Mapping[tuple[int, int], Map],
 ) -> torch.Tensor:
-    """h_L at the chosen tokens [S, b, d] by each schedule (see `alternation`), of a batch that has run.
+    """h_L at the chosen tokens by each schedule (see `alternation`), [S, b, d], after a forward pass over the batch.
 
-    Schedules that begin alike share the work of their beginning, and blocks before any jump have run already.
+    Schedules with a common beginning compute it once. Blocks before the first jump have run in the forward pass.
     """
     L, batch = model.n_layers, seen.batch
-    with model.going_on(L, seen.entering[0]):  # the blocks passed over: what they are called with beside h is all
+    with model.going_on(L, seen.entering[0]):  # blocks are skipped: only their other arguments are needed
         calls = model.called(batch.ids, batch.mask)
-    precision = next((A.A.dtype for A in maps.values()), seen.h.dtype)  # of the maps, if the model runs in half
+    precision = next((A.A.dtype for A in maps.values()), seen.h.dtype)  # the maps', also if the model runs in half
     finals = torch.empty(len(schedules), len(batch.rows), model.d, dtype=precision, device=seen.h.device)
 
     def keep(which: list[int], h: torch.Tensor) -> None:
@@ -171,7 +172,7 @@ def alternate(
             finals[s] = h
 
     def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:
-        """From `layer`, which these have reached after `taken` jumps."""
+        """Go on from `layer`, which the schedules in `which` have reached after `taken` jumps."""
         here = {s: schedules[s][taken] for s in which if len(schedules[s]) > taken and schedules[s][taken][0] == layer}
         for jump in sorted({*here.values()}):
             after, A = [s for s, its in here.items() if its == jump], maps[jump].to(h.device)

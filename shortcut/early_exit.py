@@ -1,27 +1,27 @@
-"""When to stop computing: the confidence rule of "Implication to Early Exiting", as a look-up in one table.
+"""Early exit by the confidence rule of "Implication to Early Exiting", as a look-up in one table.
 
     exit after layer l  when  gap_l > 0.9 lambda + 0.1 exp(-tau t / N)
 
 with gap_l = p(best) - p(second) read out after layer l, t the 0-based position of the token, N the
-mean over the sentences of (position + 1). The paper has tau = 4. Never before layer 1; at layer L in
-any case. The gaps of all layers come from one pass, so a lambda costs a comparison.
+mean over the sentences of (position + 1). The paper has tau = 4. No sentence exits before layer 1; at layer L
+every sentence exits. One forward pass gives the gaps of all layers, so each lambda costs only a comparison.
 
-A sentence leaves at the first l with v_l > lambda, v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9: only the running
-maxima of v matter, and the curve over all lambda, between which the original's grid has points, is exact (`Exits`).
+A sentence exits at the first l with v_l > lambda, where v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9. Only the running
+maxima of v matter, so the curve over all lambda is exact (`Exits`); the original has a grid of points on it.
 
-The paper counts the blocks that are not run, L - e_s for sentence s that leaves at layer e_s. On the way the head was
-read at layers 1 ... e_s, and the mode's maps applied at each of them below L (`Costs`). The read-out of the token
-itself is the whole model's too, and not charged. With B, R and M the multiplications of a block for one token, of a
-read-out and of the maps, and T_s the tokens that are run for sentence s, the share of all work saved, in blocks, is
+The paper counts the blocks that are not run: L - e_s for a sentence s that exits at layer e_s. This leaves out the
+read-outs at layers 1 ... e_s and the mode's maps, applied at each of these layers below L (`Costs`). The last read-out
+is not charged, since the full model needs it too. B, R and M are the multiplications in a block for one token, in a
+read-out and in the maps; T_s is the number of tokens that are run for sentence s. The net saving, in blocks, is
 
     net = sum_s [ B T_s (L - e_s) - R (e_s - 1) - M min(e_s, L - 1) ] / (B sum_s T_s)
 
-so that long sentences count more than short ones; T_s = 1 where the prefix is cached.
+Long sentences count more than short ones; T_s = 1 if the prefix is cached.
 
 Departure: the original runs the model again for every lambda and sentence; the exits are the same.
 
-Departure: the original's BERT code has the constant 3 in place of the position t; the paper's
-formula has the position, and so does this.
+Departure: the original's BERT code has the constant 3 in place of the position t. The paper's formula has the
+position, and this code follows the paper.
 """
 
 import math
@@ -32,22 +32,22 @@ import torch
 
 from shortcut.intervals import Estimate
 
-DRAWS = 1000  # of the sentences with replacement, for the intervals of what is saved
-TOGETHER = 50  # of them at a time
+DRAWS = 1000  # bootstrap samples for the intervals of the layers saved
+TOGETHER = 50  # bootstrap samples computed at a time
 
 
 def thresholds(lam: float, positions: torch.Tensor, tau: float) -> torch.Tensor:
-    """The gap to exceed, float64 [n], for tokens at 0-based `positions` [n]."""
+    """The gaps to exceed, float64 [n], for tokens at 0-based `positions` [n]."""
     N = (positions.double() + 1).mean()
     return 0.9 * lam + 0.1 * torch.exp(-tau * positions.double() / N)
 
 
 def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """The layer after which each sentence stops, int64 [n] in 1 ... L.
+    """The layer at which each sentence exits, int64 [n], in 1 ... L.
 
-    Row l of `gaps` [L + 1, n] is read out after layer l, and has to exceed `threshold` [n]; 0 and L do not count.
+    gaps: [L + 1, n], row l read out after layer l. threshold: [n], the gap to exceed at layers 1 ... L - 1.
 
-    Raises ValueError: fewer than two rows, or a gap that is not finite.
+    Raises ValueError: gaps has fewer than two rows, or a gap is not finite.
     """
     if gaps.ndim != 2 or len(gaps) < 2:
         raise ValueError(f"gaps are {list(gaps.shape)}, expected [L + 1, n] with L >= 1")
@@ -56,60 +56,61 @@ def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     confident = gaps.double() > threshold
     confident[0] = False
     confident[-1] = True
-    return confident.int().argmax(0)  # the first layer that is confident
+    return confident.int().argmax(0)  # the first confident layer
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Multiplications of matrices for one token, without attention's own, which grow with the length of the prefix."""
+    """Multiplications in matrix products for one token, without attention scores, whose cost depends on the prefix."""
 
     block: float  # B, mean over the blocks
     read_out: float  # R
-    matrix: float  # of one map; M of a mode
+    matrix: float  # one map; after `Costs.of` M, all maps of the mode
     tokens: torch.Tensor  # T_s, int64 [n]: a causal model's prefix, a masked model's whole sentence
 
     def of(self, maps: int, unit: str) -> "Costs":
-        """Costs of a mode that applies so many `maps` before a read-out, for one "token" or for the "sentence"."""
+        """Costs of a mode that applies this many `maps` before a read-out, for one "token" or the whole "sentence"."""
         tokens = {"token": torch.ones_like(self.tokens), "sentence": self.tokens}[unit]
         return replace(self, matrix=maps * self.matrix, tokens=tokens)
 
 
 @dataclass(frozen=True)
 class Exits:
-    """The exits of n sentences as lambda rises from below every threshold: m events, each moves a sentence on."""
+    """Exits of n sentences as lambda rises from -inf: m events, and each moves one sentence to a later exit."""
 
-    lambdas: torch.Tensor  # float64 [m], ascending: from this lambda on
-    sentence: torch.Tensor  # int64 [m], this sentence
-    before: torch.Tensor  # int64 [m], no longer leaves at this layer
-    after: torch.Tensor  # int64 [m], but at this one
-    hits: torch.Tensor  # bool [L + 1, n], whether the best token read out at a layer is the model's
+    lambdas: torch.Tensor  # float64 [m], the lambda of each event, ascending
+    sentence: torch.Tensor  # int64 [m], the sentence that moves
+    before: torch.Tensor  # int64 [m], its exit layer before
+    after: torch.Tensor  # int64 [m], its exit layer after
+    hits: torch.Tensor  # bool [L + 1, n], True if the best token read out at a layer is the full model's
 
     def along(self, weights: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        """lambda [p], and there [..., p] the mean of the layers processed, Precision@1 and the share that runs to L.
+        """lambda [p]; mean layers processed, Precision@1, and share of sentences that run to L, each [..., p].
 
-        At first all leave at 1. With `weights` [..., n], whose sums are n, sentences count as often.
+        Below the first lambda all sentences exit at layer 1. weights: [..., n], how often each sentence counts; they
+        sum to n.
         """
         (L, n), hits = (len(self.hits) - 1, self.hits.shape[1]), self.hits.double()
         w = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
-        of = w[..., self.sentence]
+        moved = w[..., self.sentence]
         steps = (
-            of * (self.after - self.before),
-            of * (hits[self.after, self.sentence] - hits[self.before, self.sentence]),
-            of * (self.after == L),
+            moved * (self.after - self.before),
+            moved * (hits[self.after, self.sentence] - hits[self.before, self.sentence]),
+            moved * (self.after == L),
         )
         starts = w.sum(-1, keepdim=True), (w * hits[1]).sum(-1, keepdim=True), (w * (L == 1)).sum(-1, keepdim=True)
         found = [(torch.cat([a, b], -1).cumsum(-1) / n) for a, b in zip(starts, steps, strict=True)]
         lambdas = torch.cat([torch.tensor([-math.inf], dtype=torch.float64), self.lambdas])
-        last = torch.cat([lambdas[1:] > lambdas[:-1], torch.tensor([True])])  # of equal ones all have moved
+        last = torch.cat([lambdas[1:] > lambdas[:-1], torch.tensor([True])])  # events at equal lambda count together
         return lambdas[last], *(x[..., last] for x in found)
 
     def needed(
         self, shares: Sequence[float], weights: torch.Tensor | None = None, costs: Costs | None = None
     ) -> torch.Tensor:
-        """Layers processed [..., S] at the first point, as lambda rises, that reaches each share of Precision@1.
+        """Mean layers processed, [..., S], at the smallest lambda that reaches each of the S shares of Precision@1.
 
-        With `costs` L minus the net saving: the blocks run for a sentence count as often as it has tokens, and
-        read-outs and maps are added. In Precision@1 all sentences count alike.
+        With `costs` it is L minus the net saving: the blocks run for a sentence are weighted by its number of tokens,
+        and read-outs and maps are added. In Precision@1 all sentences have the same weight.
         """
         _, layers, precision, whole = self.along(weights)
         first = torch.cat([(precision >= share - 1e-9).int().argmax(-1, keepdim=True) for share in shares], -1)
@@ -123,7 +124,7 @@ class Exits:
 
 
 def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.Tensor) -> Exits:
-    """All exits by gaps [L + 1, n] of tokens at 0-based `positions` [n]; `hits` [L + 1, n] as `Exits` has them."""
+    """All exits from gaps [L + 1, n] of tokens at 0-based `positions` [n], with hits [L + 1, n] as in `Exits.hits`."""
     L = len(gaps) - 1
     v = (gaps[1:L].double() - thresholds(0.0, positions, tau)) / 0.9
     before = torch.cat([torch.full((1, v.shape[1]), -math.inf, dtype=torch.float64), v.cummax(0).values])[: len(v)]
@@ -140,22 +141,22 @@ def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.T
 
 def saved(
     exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Costs | None],
-    of: torch.Tensor | None = None,
+    groups: torch.Tensor | None = None,
 ) -> dict[str, dict[float, Estimate]]:  # fmt: skip
-    """By mode and share L less what is needed at these `costs` (see `Exits.needed`); also of "mat - id".
+    """Layers saved, L minus layers needed (see `Exits.needed`), by mode and share, and the difference "mat - id".
 
-    The 95% intervals are the quantiles over samples of the sentences drawn with replacement (the bootstrap), the
-    thresholds kept; `of` [n] numbers the sentences where they have several positions.
+    The 95% intervals are bootstrap quantiles over the sentences, with fixed thresholds. groups: [n], the sentence
+    number of each position, if sentences have several positions.
     """
     L, n = (size - k for k, size in zip((1, 0), next(iter(exits.values())).hits.shape, strict=True))
-    of = torch.arange(n) if of is None else of
-    G, generator, drawn = int(of.max()) + 1, torch.Generator().manual_seed(0), {mode: [] for mode in exits}
+    groups = torch.arange(n) if groups is None else groups
+    G, generator, drawn = int(groups.max()) + 1, torch.Generator().manual_seed(0), {mode: [] for mode in exits}
     for _ in range(DRAWS // TOGETHER):
-        groups = torch.randint(G, (TOGETHER, G), generator=generator)
-        weights = torch.zeros(TOGETHER, G).scatter_add(1, groups, torch.ones(TOGETHER, G))[:, of].double()
+        sentences = torch.randint(G, (TOGETHER, G), generator=generator)
+        weights = torch.zeros(TOGETHER, G).scatter_add(1, sentences, torch.ones(TOGETHER, G))[:, groups].double()
         weights *= n / weights.sum(1, keepdim=True)
-        for mode, of_mode in exits.items():
-            drawn[mode].append(L - of_mode.needed(shares, weights, costs[mode]))
+        for mode, mode_exits in exits.items():
+            drawn[mode].append(L - mode_exits.needed(shares, weights, costs[mode]))
     samples = {mode: torch.cat(found) for mode, found in drawn.items()}  # [DRAWS, S]
     means = {mode: L - exits[mode].needed(shares, None, costs[mode]) for mode in exits}
     if {"mat", "id"} <= exits.keys():

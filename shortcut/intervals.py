@@ -22,45 +22,45 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def estimate(values: torch.Tensor, of: torch.Tensor | None = None, *, constant: bool = False) -> Estimate:
+def estimate(values: torch.Tensor, groups: torch.Tensor | None = None, *, constant: bool = False) -> Estimate:
     """The mean of values [n]: `proportion` if they are bool, else `average`; without an interval if it is constant."""
     if constant:
         return Estimate(values.double().mean().item(), None, None)
-    return (proportion if values.dtype == torch.bool else average)(values, of)
+    return (proportion if values.dtype == torch.bool else average)(values, groups)
 
 
-def proportion(hits: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
+def proportion(hits: torch.Tensor, groups: torch.Tensor | None = None) -> Estimate:
     """The share of hits [n], bool, with the score interval of Wilson (1927):
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    which, unlike the normal interval, stays within 0 and 1 and has a width at both. Where sentences have several
-    positions (`of` numbers the sentence of each), n is the number of independent positions with the same variance, or
-    the number of sentences if nothing varies.
+    Unlike the normal interval, it stays within 0 and 1 and has a width at both. If sentences have several positions
+    (groups: [n], the sentence number of each), n is the number of independent positions with the same variance, or the
+    number of sentences if nothing varies.
     """
     n, p = len(hits), hits.double().mean().item()
-    if of is not None:
-        error = _standard_error(hits, of)
-        n = p * (1 - p) / error**2 if error > 1e-9 else int(of.max()) + 1  # 1e-9: sums of thirds are not exactly 0
+    if groups is not None:
+        error = _standard_error(hits, groups)
+        n = p * (1 - p) / error**2 if error > 1e-9 else int(groups.max()) + 1  # 1e-9: sums of thirds are not exactly 0
     centre = p + Z**2 / (2 * n)
     half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
 
 
-def average(values: torch.Tensor, of: torch.Tensor | None = None) -> Estimate:
+def average(values: torch.Tensor, groups: torch.Tensor | None = None) -> Estimate:
     """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n) (see `_standard_error`)."""
-    mean, half = values.double().mean().item(), Z * _standard_error(values, of)
+    mean, half = values.double().mean().item(), Z * _standard_error(values, groups)
     return Estimate(mean, mean - half, mean + half)
 
 
-def _standard_error(values: torch.Tensor, of: torch.Tensor | None) -> float:
+def _standard_error(values: torch.Tensor, groups: torch.Tensor | None) -> float:
     """Standard error of the mean: s / sqrt(n). Positions in a sentence may be correlated, so with G sentences it is,
     from the deviations e:
 
     sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n
     """
-    if of is None:
+    if groups is None:
         return values.double().std().item() / sqrt(len(values))
-    apart, G = values.double() - values.double().mean(), int(of.max()) + 1
-    sums = torch.zeros(G, dtype=torch.float64).index_add(0, of, apart)
+    apart, G = values.double() - values.double().mean(), int(groups.max()) + 1
+    sums = torch.zeros(G, dtype=torch.float64).index_add(0, groups, apart)
     return sqrt(sums.square().sum().item() * G / (G - 1)) / len(values)

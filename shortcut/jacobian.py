@@ -1,13 +1,13 @@
-"""The Jacobian lens: the mean derivative of h_L by h_l, over sentences, at the chosen position.
+"""The Jacobian lens: the Jacobian of h_L with respect to h_l at the chosen token position, averaged over sentences.
 
-    J_l = mean over sentences s of  d h_L,s / d h_l,s                       [d, d], at one and the same position
+    J_l = mean over sentences s of  d h_L,s / d h_l,s                       [d, d], both at the same position
 
-For a probe v with E[v v^T] = I the gradient g of v . h_L by h_l has E[v g^T] = J_l, and one backward pass gives it for
-every l at once. Probes are orthogonal in blocks of d: over a block the sum of v v^T is d I exactly, so that a linear
-network leaves nothing to chance. A block is d / P sentences with all their probes: blocks are independent draws. Other
-lenses of this name also average over what a position does to later ones.
+For a probe v with E[v v^T] = I, the gradient g of v . h_L with respect to h_l has E[v g^T] = J_l. One backward pass
+gives g for every l. Probes are orthogonal in blocks of d: over a block the sum of v v^T is exactly d I, so a linear
+network has no sampling error. A block is d / P sentences with all their probes, and blocks are independent. Other
+lenses called Jacobian also average over the effect of a position on later positions.
 
-Shapes: P probes a sentence, V [P, n, d]; gradients [P L, n, d], those of a probe by layer.
+Shapes: P probes per sentence, V [P, n, d]; gradients [P L, n, d], by probe, then by layer.
 """
 
 import torch
@@ -17,22 +17,22 @@ from shortcut.models import Model
 from shortcut.representations import Batch
 
 
-def probes(d: int, n: int, several: int, seed: int) -> torch.Tensor:
-    """V [several, n, d], float32: rows of random rotations times the root of d, sentence after sentence."""
+def probes(d: int, n: int, per_sentence: int, seed: int) -> torch.Tensor:
+    """Probes V [per_sentence, n, d], float32: rows of random rotations times sqrt(d), assigned sentence by sentence."""
     generator, blocks = torch.Generator().manual_seed(seed), []
-    for _ in range(-(-several * n // d)):
+    for _ in range(-(-per_sentence * n // d)):
         q, r = torch.linalg.qr(torch.randn(d, d, generator=generator))
-        blocks.append(q * r.diagonal().sign() * d**0.5)  # the signs make it uniform among rotations
-    return torch.cat(blocks)[: n * several].view(n, several, d).transpose(0, 1)
+        blocks.append(q * r.diagonal().sign() * d**0.5)  # these signs make the rotation uniformly distributed
+    return torch.cat(blocks)[: n * per_sentence].view(n, per_sentence, d).transpose(0, 1)
 
 
 @torch.enable_grad()
 def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
-    """h_0 ... h_L of a batch at the chosen tokens, and behind them the gradients of v . h_L by h_0 ... h_(L-1).
+    """h_0 ... h_L at the chosen tokens, then the gradients of v . h_L with respect to h_0 ... h_(L-1).
 
-    [L + 1 + P L, b, d] for the probes V [P, b, d] of its sentences.
+    The result is [L + 1 + P L, b, d] for the probes V [P, b, d] of a batch of b sentences.
 
-    Raises Problem: one is not finite; it names the model, the layer and the sentence.
+    Raises Problem: a value is not finite. The message names the model, the layer and the sentence.
     """
     passing: list[torch.Tensor] = []
 
@@ -51,20 +51,22 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     if not (finite := made.isfinite().all(-1)).all():
         k, row = finite.logical_not().nonzero()[0].tolist()
         where = f"layer {(k - len(passing)) % model.n_layers} for sentence {batch.rows[row]} (counted from 0)"
-        raise Problem(f"{model.name}: a gradient at {where} is not finite: no Jacobian of it in this precision")
+        raise Problem(
+            f"{model.name}: a gradient at {where} is not finite: the Jacobian cannot be computed in this precision"
+        )
     return made
 
 
 def average(
     V: torch.Tensor, gradients: list[torch.Tensor]
 ) -> tuple[torch.Tensor, float | None, tuple[torch.Tensor, torch.Tensor] | None]:
-    """J [d, d], float64, its standard error, and J from either half of the blocks; the last two are None for G < 2.
+    """J [d, d], float64, its standard error, and J from each half of the blocks; the last two are None if G < 2.
 
         J = mean of M_g        error = sqrt( sum over g of || M_g - J ||^2 / (G (G - 1)) )
 
-    M_g is the mean of v g^T over block g: d rows of V [P, n, d] and of the gradients of one layer, P times [n, d].
-    G = floor(n P / d). Rows beyond the last whole block are left out: they are not orthogonal and add more chance than
-    they take away. For G = 0 all rows are one block. The error is that over draws of sentences and probes.
+    M_g is the mean of v g^T over block g: d rows of V [P, n, d] and of the P gradients [n, d] of one layer.
+    G = floor(n P / d). Rows after the last full block are left out: they are not orthogonal and would add more variance
+    than they remove. If G = 0, all rows are one block. The error covers the sampling of sentences and probes.
     """
     v, g, d = V.transpose(0, 1).flatten(0, 1), torch.stack(gradients, 1).flatten(0, 1), V.shape[2]
     G, sums, squares = len(v) // d, torch.zeros(2, d, d, dtype=torch.float64), 0.0

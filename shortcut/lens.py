@@ -1,4 +1,4 @@
-"""What the scripts have made, in Python: `shortcut.Lens`."""
+"""Python interface to the maps that the scripts have fitted: `shortcut.Lens`."""
 
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from shortcut.sentence_grid import Grid
 
 
 class Lens:
-    """A model with the maps that were fitted for it: h_j is about A_ij h_i.
+    """A model with the maps fitted for it: h_j is approximately A_ij h_i.
 
     >>> lens = shortcut.Lens.load("models/gpt2-docstrings", "docstrings")
     >>> h = lens.states("Return the sum of array elements")      # [L + 1, T, d]
@@ -35,14 +35,14 @@ class Lens:
         cls, model: str, dataset: str = "wikipedia", map_kind: str = LEAST_SQUARES, *,
         out: str | Path = PROJECT, device: str = "cpu",
     ) -> "Lens":  # fmt: skip
-        """A model, by its name or folder, with the maps of a kind that were fitted on a dataset.
+        """Load a model, by name or folder, with the maps of one kind fitted on one dataset.
 
-        `out` holds linreg/, as the scripts' option.
+        `out` is the folder that holds linreg/, as in the scripts' option --out.
 
-        Raises Problem: no such model or kind; a model that is no folder and not downloaded.
+        Raises Problem: there is no such map kind or model, or the model is neither a folder nor downloaded.
         """
         if map_kind not in KINDS:
-            raise Problem(f"no kind of maps is called {map_kind}: expected {', '.join(KINDS)}")
+            raise Problem(f"no map kind is called {map_kind}: expected {', '.join(KINDS)}")
         found, files = model_kind.files_of(model, dataset, Path(out), map_kind)
         loaded = pretrained.load(found, masked=files.masked, device=device)
         return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
@@ -50,13 +50,14 @@ class Lens:
     def map(self, source: int, target: int) -> Map:
         """The map from layer `source` to layer `target`, float32.
 
-        Raises Problem: it was not fitted, or for another model (the command to run is named), or its kind has none.
+        Raises Problem: the map was not fitted, or was fitted for another model (the message has the command to run), or
+            its map kind has no maps to this target.
         """
         key = source, target
         if key not in self._maps:
             path, L = self.files.matrix(*key), self.model.n_layers
             if KINDS[self.map_kind].last_only and target < L:
-                only = f"{self.map_kind} maps lead into the last layer only"
+                only = f"{self.map_kind} maps have the last layer as their only target"
                 raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
             if not path.exists():
                 raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
@@ -65,9 +66,9 @@ class Lens:
         return self._maps[key]
 
     def transport(self, h: torch.Tensor, source: int, target: int | None = None) -> torch.Tensor:
-        """What states h [..., d] of layer `source` are expected to be at layer `target`, by default the last.
+        """Estimate the states at layer `target` (by default the last) from the states h [..., d] at layer `source`.
 
-        Raises Problem as `map`. Raises ValueError: the target lies before the source.
+        Raises Problem as `map` does. Raises ValueError: the target is before the source.
         """
         target = self.model.n_layers if target is None else target
         if not 0 <= source <= target <= self.model.n_layers:
@@ -78,13 +79,13 @@ class Lens:
 
     @torch.no_grad()
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] of states [..., d], read as the model reads h_L."""
+        """Logits [..., v] from states [..., d], read out as the model reads out h_L."""
         return self.model.read_out(h.to(self.model.device))
 
     def states(self, text: str) -> torch.Tensor:
-        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; its T decides about "longrope" embeddings.
+        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; "longrope" embeddings depend on T.
 
-        Raises Problem: more tokens than the model or its tokenizer takes, or none.
+        Raises Problem: the text has no token, or more than the model or its tokenizer allows.
         """
         longest = tokens.longest(self.model.context, self.tokenizer)
         ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
@@ -94,9 +95,11 @@ class Lens:
         return torch.stack([h.to(self.model.device) for h in representations.whole(self.model, ids)])
 
     def predict(self, text: str) -> Grid:
-        """What every layer would predict in a text, as it stands ("id") and with its map (see `lens.look`).
+        """Predictions in a text from every layer, without a map ("id") and with its map (see `sentence_grid.look`).
 
-        After each token, or of a masked model at its one [MASK]. Raises Problem as that, or if a map is missing.
+        A causal model predicts the token after each token, a masked model the token at the one [MASK].
+
+        Raises Problem as `sentence_grid.look` does, or if a map is missing.
         """
         maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
         return sentence_grid.look(

@@ -1,10 +1,10 @@
-"""Kinds of maps side by side, each used as a lens: its map applied to h_l, read out, on the same sentences.
+"""Comparison of map kinds as lenses on the same sentences: a lens applies its map to h_l and reads out the result.
 
     id              h_l unchanged, the logit lens
-    least-squares   the paper's mat, to which the others are compared
-    others          a row of `linear.KINDS` each
+    least-squares   the paper's mat, the reference for the others
+    others          one for each other row of `linear.KINDS`
 
-The first token of a sentence can be among the tokens looked at, as in the paper; other lenses often leave it out.
+The first token of a sentence may be chosen, as in the paper; other work on lenses often leaves it out.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from shortcut.results import Curve
 
 @dataclass(frozen=True)
 class Comparison:
-    """Lenses on the same n sentences."""
+    """Results of several lenses on the same n sentences."""
 
     curves: Mapping[str, Curve]  # by lens
     costs: Mapping[str, str]  # by map kind, the cost of its maps, in words
-    halves: Mapping[str, Mapping[int, float]]  # by lens and layer, r2 between the maps that either half of the
-    # training sentences gives, if it is known
+    halves: Mapping[str, Mapping[int, float]]  # by lens and layer, r2 between maps fitted on the two halves of the
+    # training sentences, where it is known
 
     @cached_property
     def differences(self) -> dict[str, Curve]:
-        """By lens its difference to least squares, paired over the sentences; {} without least squares."""
+        """Differences to least squares by lens, paired over the sentences; {} without least squares."""
         own = self.curves.get(LEAST_SQUARES)
         return {name: curve.minus(own) for name, curve in self.curves.items() if own and name != LEAST_SQUARES}

@@ -102,11 +102,11 @@ def cross_entropy(log_q: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by layer. It is either Precision@k, the surprisal, or computed from whole distributions by `of`."""
+    """A metric by layer. It is either Precision@k, the surprisal, or computed from whole distributions by `compute`."""
 
     title: str  # in headings
     k: int = 0  # of Precision@k: values are hits (bool); all other metrics are in nats
-    of: Callable[..., torch.Tensor] | None = None  # full_log_p [n, v], log_q [n, v], actual [n] -> nats [n]
+    compute: Callable[..., torch.Tensor] | None = None  # full_log_p [n, v], log_q [n, v], actual [n] -> nats [n]
     constant: bool = False  # True if it is the same for any sentences at layer L, where the lens is the model itself
 
     @property
@@ -120,8 +120,8 @@ METRICS = {
     "precision@5": Metric("Precision@5", 5, constant=True),
     "precision@10": Metric("Precision@10", 10, constant=True),
     "surprisal": Metric("Surprisal"),
-    "kl": Metric("KL(model || lens)", of=lambda p, q, actual: kl(p, q), constant=True),
-    "entropy": Metric("Entropy of the lens", of=lambda p, q, actual: entropy(q)),
-    "cross-entropy": Metric("Cross-entropy of the token that is there", of=lambda p, q, a: cross_entropy(q, a)),
+    "kl": Metric("KL(model || lens)", compute=lambda p, q, actual: kl(p, q), constant=True),
+    "entropy": Metric("Entropy of the lens", compute=lambda p, q, actual: entropy(q)),
+    "cross-entropy": Metric("Cross-entropy of the token that is there", compute=lambda p, q, a: cross_entropy(q, a)),
 }
-LENS = tuple(name for name, metric in METRICS.items() if metric.of)  # computed only for the modes read as lenses
+LENS = tuple(name for name, metric in METRICS.items() if metric.compute)  # computed only for the modes read as lenses

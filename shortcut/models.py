@@ -1,17 +1,17 @@
-"""Everything known about model architectures: where their blocks are, how to read out, what to exchange.
+"""Model architectures: where the blocks are, how to read out, and which sub-modules to replace.
 
-Nothing of it is a name, for most of them. The blocks are the first list of as many modules as the config has
-layers that all run once, in order. The read-out is the library's own forward pass with its blocks passed over:
-every block's `forward` is exchanged for a stub that hands its input on, the last one's for one that returns h.
-So final norms, projections, scalings and whole heads are the library's business. `loading` proves of every
-model that both hold. What structure does not tell is a row of `ROWS`, keyed by Hugging Face's `config.model_type`.
+Most architectures need no names of modules. The blocks are the first list of L modules that all run once, in order,
+where L is the number of layers in the config. The read-out is the library's own forward pass with all blocks skipped:
+every block's `forward` is replaced by a stub that returns its input, and the last block's by a stub that returns h.
+So the library itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for
+each model. Facts that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
 
-States are seen by hooks (`Model.watch`), sub-modules are made linear by exchanging their `forward` too
-(`Model.swaps`, see `submodules`), and the last block is spared what nobody reads (`Model.narrowed`), all undone
-when their `with` block ends.
+Hooks record states (`Model.watch`). Sub-modules become linear by replacing their `forward` (`Model.swaps`, see
+`submodules`). The last block skips outputs that nothing reads (`Model.narrowed`). At the end of a `with` block its
+changes are undone.
 
-Layers are numbered as in the paper: h_0 is what enters the first block, h_l what enters block l (0-based; some
-models work between blocks), h_L what leaves the last one, before any final norm.
+Layers are numbered as in the paper: h_0 is the input of the first block, h_l the input of block l (0-based; some
+models compute something between blocks), h_L the output of the last block, before any final norm.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,11 +29,11 @@ from shortcut.submodules import SUM, Call, Numbering, Part, numbered
 
 @dataclass(frozen=True)
 class Row:
-    """What structure does not tell of an architecture; every name is a dotted path from a block."""
+    """Facts about an architecture that its structure does not show; names are dotted paths from a block."""
 
-    pointwise: tuple[str, ...] = ()  # children that work position by position and bear most of a block's cost
-    followers: Mapping[int, str] = field(default_factory=dict)  # the linear layer that alone reads state a, by a
-    sums: bool = False  # whether residual sums are mapped from the state before too, which no mode uses
+    pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
+    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the linear layer that reads state a, if only one
+    sums: bool = False  # True if residual sums have maps too, from the state before; no mode uses them
 
 
 ROWS = {
@@ -45,23 +45,23 @@ ROWS = {
     "bert": Row(pointwise=("attention.output.dense", "intermediate", "output.dense")),
 }
 
-Point = tuple[nn.Module | Part, str]  # a module or a part of a block, and whether its input or output is meant
+Point = tuple[nn.Module | Part, str]  # a module or a part of a block, and "in" or "out"
 
 
 class Model:
     """A loaded transformer, in evaluation mode.
 
-    Raises Problem: no list of its modules runs as blocks do.
+    Raises Problem: no list of modules runs as blocks do, once each and in order.
     """
 
     def __init__(self, net: nn.Module, masked: bool):
-        self.net, self.masked = net, masked  # masked: predicts masked tokens from both sides, not the next one
-        self.name = net.config.name_or_path  # what it was loaded by
-        self.headless = False  # whether there is an encoder alone, and nothing to read out with
+        self.net, self.masked = net, masked  # masked: predicts [MASK] from both sides, not the next token
+        self.name = net.config.name_or_path  # the name or folder it was loaded from
+        self.headless = False  # True if the checkpoint has an encoder and no head to read out with
         config = net.config.get_text_config(decoder=True)
         self.row = ROWS.get(net.config.model_type, Row())
         self.vocabulary = config.vocab_size
-        # Any token will do behind a causal prefix or a mask, but transformers warns about the one called padding.
+        # Any token works after a causal prefix or under an attention mask, but transformers warns about padding tokens.
         self._token = int(getattr(config, "pad_token_id", None) == 0)
         self.padding = 0 if masked else self._token
         self.blocks, self._forms = find_blocks(net, depth(config), self.dummy(2))  # L of them
@@ -70,58 +70,61 @@ class Model:
         self.d = self._forms[0].width  # of the states
 
     def sample(self) -> torch.Tensor:
-        """Two sentences of four tokens (fewer if the context is) that differ in the last, [2, T]."""
+        """Two sentences of four tokens (fewer if the context is shorter) that differ in the last token, [2, T]."""
         T = min(4, self.context)
         first = (torch.arange(T + 1, device=self.device) + self.vocabulary // 2) % self.vocabulary
         return torch.stack([first[:T], torch.cat([first[: T - 1], first[T:]])])
 
     def dummy(self, n: int) -> torch.Tensor:
-        """n sequences of one token, none of them the one called padding."""
+        """n sequences of one token, [n, 1], which is not the padding token."""
         return torch.full((n, 1), self._token, device=self.device)
 
     @property
     def device(self) -> torch.device:
-        """Where the first of its weights lie, of those that are not read from the disk each time."""
+        """Device of the first weights that are in memory; some weights may be read from disk at each use."""
         first = next(self.net.parameters()).device
         return next((w.device for w in self.net.parameters() if w.device.type != "meta"), first)
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """The library's own forward pass up to the head, which would cost most and is not needed."""
+        """Run the library's own forward pass without the head, which is expensive and not needed."""
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] of states [..., d], read like h_L in the model's own precision, each as a sequence of one."""
+        """Logits [..., v] from states [..., d], read out like h_L in the model's precision.
+
+        Each state is a sequence of one token.
+        """
         rows = h.reshape(-1, 1, h.shape[-1])
         with self.going_on(self.n_layers, rows):
             logits = self.net(input_ids=self.dummy(len(rows))).logits
         return logits.reshape(*h.shape[:-1], -1)
 
     def going_on(self, layer: int, h: torch.Tensor) -> AbstractContextManager[None]:
-        """Within, a forward pass goes on from `layer` with h [b, T, d]: the blocks before it are passed over."""
+        """Within this context, a forward pass goes on from `layer` with h [b, T, d] and skips the blocks before."""
         pairs = [*zip(self.blocks, self._forms, strict=True)]
         swaps = [(block, form.stub(h if block is self.blocks[-1] else None)) for block, form in pairs[:layer]]
         swaps += [(block, form.entered(block.forward, h)) for block, form in pairs[layer : layer + 1]]
         return swapped(swaps)
 
     def go_on(self, layer: int, h: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """h_L at all positions [b, T, d], going on from `layer` with h [b, T, d]."""
+        """h_L at all positions, [b, T, d], after going on from `layer` with h [b, T, d]."""
         found: list[torch.Tensor] = []
         with self.going_on(layer, h), self.watch([(self.blocks[-1], "out")], lambda _, x: found.append(x)):
             self.run(ids, mask)
         return found[0]
 
     def layer_points(self) -> list[Point]:
-        """Where h_0 ... h_L can be seen."""
+        """Points at which h_0 ... h_L are recorded."""
         return [*((block, "in") for block in self.blocks), (self.blocks[-1], "out")]
 
     @cached_property
     def calls(self) -> list[Call]:
-        """How each block is called on `sample`."""
+        """Arguments of each block in a forward pass over `sample`."""
         return self.called(self.sample(), None)
 
     @torch.no_grad()
     def called(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Call]:
-        """How each block is called on a batch."""
+        """Arguments of each block in a forward pass over a batch."""
         calls: list[Call] = []
 
         def keep(block: nn.Module, form: Form, args: tuple, named: dict[str, Any]) -> None:
@@ -135,7 +138,7 @@ class Model:
     @cached_property
     @torch.no_grad()
     def is_chain(self) -> bool:
-        """Whether what leaves a block is what enters the next."""
+        """True if the output of each block is the input of the next."""
         inputs = [entering(call.args, call.named) for call in self.calls]
         made = [call(h.clone()) for call, h in zip(self.calls, inputs, strict=True)]
         return all(torch.allclose(a.to(b), b, atol=1e-3, rtol=1e-3) for a, b in zip(made, inputs[1:], strict=False))
@@ -143,36 +146,36 @@ class Model:
     @cached_property
     @torch.no_grad()
     def _numbered(self) -> tuple[list[Numbering], str | None]:
-        """The states inside all blocks, or why there are none (see `submodules.numbered`)."""
+        """The states inside all blocks, or the reason why there are none (see `submodules.numbered`)."""
         return numbered(self.calls)
 
     @property
     def why_no_parts(self) -> str | None:
-        """Why the sub-modules of its blocks are not mapped, if they are not."""
+        """The reason why sub-modules have no maps; None if they have maps."""
         return self._numbered[1]
 
     @cached_property
     def parts(self) -> dict[tuple[int, int], tuple[str, int]]:
-        """The maps that the sub-modules of its blocks have: {(i, a): kind, s}.
+        """Maps for the sub-modules of all blocks: {(i, a): (part_kind, s)}.
 
-        In block i (0-based) a part of that kind makes state a from state s; states are numbered as in `submodules`.
+        In block i (0-based) a part of this kind outputs state a from state s; states are numbered as in `submodules`.
         """
         found = {}
         for i, numbering in enumerate(self._numbered[0]):
             made = {a: (part.part_kind, s) for a, (part, s) in numbering.made.items()}
             sums = {a: (SUM, a - 1) for a in range(1, len(numbering.points)) if a not in made and self.row.sums}
-            found |= {(i, a): of for a, of in sorted((made | sums).items())}
+            found |= {(i, a): part for a, part in sorted((made | sums).items())}
         return found
 
     def part_points(self) -> tuple[list[Point], dict[tuple[int, int], int]]:
-        """Where the states can be seen that the maps of `parts` go from and to, and by (i, a) which of them it is."""
+        """Points at which sources and targets of all `parts` are recorded, and the index of the point by (i, a)."""
         wanted = {(i, state) for (i, a), (_, s) in self.parts.items() for state in (s, a)}
         places = {(i, a): self._numbered[0][i].points[a] for i, a in sorted(wanted)}
         points = [*dict.fromkeys(places.values())]
         return points, {state: points.index(place) for state, place in places.items()}
 
     def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> AbstractContextManager[None]:
-        """Within, `keep(k, tensor)` is called with what passes point k, [b, T, d], as the model runs."""
+        """Within this context, `keep(k, h)` is called with states h [b, T, d] at point k whenever the model runs."""
         hooks: list[tuple[nn.Module, str, Callable]] = []
         for k, (place, side) in enumerate(points):
             part = place if isinstance(place, Part) else Part("", place, place)
@@ -183,9 +186,9 @@ class Model:
         return hooked(hooks)
 
     def narrowed(self, last: torch.Tensor, block: int = -1) -> AbstractContextManager[None]:
-        """Within, a block computes for the chosen positions [b] alone what it computes position by position.
+        """Within this context, the position-wise parts of a block run only at the chosen positions, `last` [b].
 
-        The other positions of what leaves it, which nothing reads of h_L, come out wrong.
+        The block's output is wrong at all other positions, which nothing reads from h_L.
         """
         shapes: dict[nn.Module, torch.Size] = {}
 
@@ -206,17 +209,17 @@ class Model:
         return hooked([(module, side, partial(act, module)) for module in modules for side, act in acts])
 
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
-        """What makes the part of block i that makes state a into x -> A x, for every {(i, a): A}.
+        """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
 
-        Where a linear layer alone reads state a, and is not replaced itself, the map goes into its weights, W A for W,
-        which saves the product. With `act` the part does x -> act((i, a), A, x) instead, and no map goes into weights.
+        If a linear layer is the only reader of state a, and is not replaced itself, its weights W become W A, which
+        saves a product. With `act` the part is x -> act((i, a), A, x) instead, and no weights change.
         """
         swaps = []
         for (i, a), A in maps.items():
             part = self._numbered[0][i].made[a][0]
             A = A.to(part.forms[part.last].device)  # noqa: PLW2901
             follower = self.blocks[i].get_submodule(self.row.followers.get(a, ""))
-            own = next(follower.parameters())  # of another precision, or on the disk, it is left as it is
+            own = next(follower.parameters())  # unchanged if it has another precision or is on disk
             alike = (own.dtype, own.device) == (A.dtype, A.device)
             if a in self.row.followers and (i, a + 1) not in maps and alike and not act:
                 swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
@@ -226,8 +229,8 @@ class Model:
 
 
 def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
-    """The layer x -> layer(A x); its weight is stored transposed, [in, out], as GPT-2's are."""
-    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415  (takes a second; who only reads states does without)
+    """The layer x -> layer(A x), with its weight transposed to [in, out], as in GPT-2."""
+    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415  (takes a second; most callers do without)
 
     whole = Conv1D(layer.nf, layer.nx).to(A.device)
     whole.weight = nn.Parameter((A.T.double() @ layer.weight.double()).float(), requires_grad=False)

@@ -1,4 +1,4 @@
-"""What is predicted from approximations of the final state, judged by what the full model predicts.
+"""Predictions from approximations of the final state, judged by the full model's predictions.
 
 Shapes: approximations [L, b, d]; tables [L + 1, b, ...].
 """
@@ -18,47 +18,47 @@ from shortcut.models import Model
 from shortcut.tokens import Tokenized
 
 ROWS = 256  # states read out at a time: 50 MB of logits for GPT-2's vocabulary
-FEWEST = 16  # products of fewer rows are rounded otherwise, and would make what is found depend on the batch
+FEWEST = 16  # products with fewer rows are rounded differently, so results would depend on the batch
 
-Record = dict[str, Any]  # `info`, `layers_processed`, `topk`, `surprisal`, as the original code writes them
+Record = dict[str, Any]  # keys `info`, `layers_processed`, `topk`, `surprisal`, as in the original code
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is read out for n sentences at layers 0 ... L."""
+    """Predictions for n sentences, read out at layers 0 ... L."""
 
     topk: torch.Tensor  # int64 [L + 1, n, TOP], the best tokens, best first
-    surprisal: torch.Tensor  # float32 [L + 1, n], nats: -ln p_full(best token of the approximation)
-    gap: torch.Tensor  # float32 [L + 1, n], fraction: p(best) - p(second) under the approximation itself
-    lens: torch.Tensor | None = None  # float32 [L + 1, n, 3], nats: the metrics `LENS`, for modes read as lenses
+    surprisal: torch.Tensor  # float32 [L + 1, n], nats: -ln p_full(best token)
+    gap: torch.Tensor  # float32 [L + 1, n], fraction: p(best) - p(second) by the approximation
+    lens: torch.Tensor | None = None  # float32 [L + 1, n, 3], nats: the metrics `LENS`, for modes used as lenses
 
     def at(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Top-k [n, TOP] and surprisal [n] with sentence s read at layer layers[s]."""
+        """Top-k [n, TOP] and surprisal [n], with sentence s read out at layer layers[s]."""
         rows = torch.arange(len(layers))
         return self.topk[layers, rows], self.surprisal[layers, rows]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions for n sentences that the records of the original code have no place for."""
+    """Predictions for n sentences that do not fit in the records of the original code."""
 
     masked: bool  # True for a masked model
     tau: float  # of the confidence rule
     positions: torch.Tensor  # int64 [n], the chosen positions, 0-based
     costs: Costs  # of early exit
-    actual: torch.Tensor  # int64 [n], the token that is there (see `tokens.actual`); -1: none
+    actual: torch.Tensor  # int64 [n], the actual token (see `tokens.actual`); -1: none
     modes: dict[str, dict[str, torch.Tensor]]  # by mode: "gap" and each of `LENS`, float32 [L + 1, n]
-    schedules: dict[tuple[str, int, int], tuple[tuple[int, int], ...]]  # as `alternation.schedules`; may be empty
-    topk: torch.Tensor  # int64 [S, n, TOP], the best tokens by each of the S distinct schedules, in their order
+    schedules: dict[tuple[str, int, int], tuple[tuple[int, int], ...]]  # from `alternation.schedules`; may be empty
+    topk: torch.Tensor  # int64 [S, n, TOP], the best tokens by schedule, in the order of `alternation.distinct`
     surprisal: torch.Tensor  # float32 [S, n], nats
 
 
 def records(
     judged: Mapping[str, Predictions], tokenized: Tokenized, lambdas: Mapping[str, Sequence[float]], tau: float
 ) -> list[Record]:
-    """The records of some modes: by layer, where every sentence leaves there, and by lambda of early exit.
+    """Records of the modes: fixed exits by layer, and early exits by lambda.
 
-    If sentences have several positions, the first record has the sentence number of each, int64 [n].
+    If sentences have several positions, the first record has the sentence number of each position, int64 [n].
     """
     made: list[Record] = []
     for mode, found in judged.items():
@@ -72,7 +72,7 @@ def records(
         for info, layers in exits:
             made.append({"info": info, "layers_processed": layers.double().mean().item()})
             made[-1]["topk"], made[-1]["surprisal"] = found.at(layers)
-    made.sort(key=lambda record: record["info"]["type"] == "early_exit")  # behind all jumps, as in the original
+    made.sort(key=lambda record: record["info"]["type"] == "early_exit")  # after all jumps, as in the original
     if tokenized.numbers is not None:
         made[0] |= {"sentence_numbers": tokenized.numbers}
     return made
@@ -88,13 +88,15 @@ def judge(
 ) -> Predictions:
     """Read out every approximation [L, b, d] like h_L, and judge it by the full model's distribution.
 
-    That is read out of `final`, h_L [b, d], whose row comes last in the tables; `sentences` [b] are numbers for
-    a problem's line. With the tokens that are `actual`ly there, int64 [b] (see `tokens.actual`), also as a lens.
-    Logits of a model that runs in half precision have its rounding; the best two tokens tie in some of the sentences.
+    final: h_L [b, d], from which the full model's distribution is read out, the last row of the tables.
+    sentences: [b], sentence numbers for error messages. actual: int64 [b], the actual tokens (see `tokens.actual`);
+    with them the metrics of a lens are computed too.
 
-    Raises Problem: logits that are not finite; it names the model, the layer and the sentence.
+    In half precision the logits are rounded, and in some sentences the best two tokens tie.
+
+    Raises Problem: logits are not finite. The message names the model, the layer and the sentence.
     """
-    h = torch.cat([final[None], approximations])  # the full model's first: the others are judged by it
+    h = torch.cat([final[None], approximations])  # the full model first: the others are judged by it
     topk = torch.empty(*h.shape[:2], TOP, dtype=torch.int64)
     surprisal, gap = torch.empty(h.shape[:2]), torch.empty(h.shape[:2])
     lens = None if actual is None else torch.empty(*h.shape[:2], len(LENS))
@@ -112,8 +114,8 @@ def judge(
             judged = [metrics.surprisal(full_log_p, tokens) for tokens in best.view(len(layers), -1)]
             surprisal[here] = torch.stack(judged).cpu()
             if actual is not None:
-                told = [_as_lens(full_log_p, q, actual[rows].to(q.device)) for q in logits.split(len(rows))]
-                lens[here] = torch.stack(told).cpu()
+                measured = [_as_lens(full_log_p, q, actual[rows].to(q.device)) for q in logits.split(len(rows))]
+                lens[here] = torch.stack(measured).cpu()
     topk, surprisal, gap = (table.roll(-1, 0) for table in (topk, surprisal, gap))
     finite = gap.isfinite() & surprisal.isfinite()
     if not finite.all():
@@ -125,12 +127,12 @@ def judge(
 
 def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
     log_q = logits.log_softmax(-1)
-    return torch.stack([METRICS[name].of(full_log_p, log_q, actual) for name in LENS], 1)
+    return torch.stack([METRICS[name].compute(full_log_p, log_q, actual) for name in LENS], 1)
 
 
 @torch.no_grad()
 def costs(model: Model, tokenized: Tokenized) -> Costs:
-    """Costs of the model, counted as one token runs; each chosen position of `tokenized` counts as run alone."""
+    """Costs of the model, counted in a forward pass over one token; each chosen position counts as a run of its own."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
     def grouped(a: list[int], b: list[int], *_: object, out_shape: list[int], **__: object) -> int:

@@ -1,10 +1,10 @@
-"""Curves, and the numbers read off them, from the records and predictions of add_results.py.
+"""Curves and summary numbers from the records and predictions of add_results.py.
 
-A record is a dict as the original code wrote it: `info` (`type`, `mode`, `layer` or `lambda`),
-`layers_processed`, `topk`, `surprisal`. The records name a mode by its `key`, all other code by its name.
+A record is a dict with the keys of the original code: `info` (`type`, `mode`, `layer` or `lambda`),
+`layers_processed`, `topk`, `surprisal`. Records contain the `key` of a mode; all other code uses its name.
 
-Every number is a mean over the validation sentences with a 95% interval (see `intervals`). Constants have none: at
-layer L every approximation is the model itself, so that Precision@k is 1 and the difference of two modes is 0.
+Every number is a mean over the validation sentences with a 95% confidence interval (see `intervals`). Constants have
+none: at layer L every approximation is exact, so Precision@k is 1 and the difference between two modes is 0.
 """
 
 from collections.abc import Sequence
@@ -23,25 +23,25 @@ from shortcut.metrics import LENS, METRICS
 from shortcut.predictions import Evaluation, Record
 
 PRECISIONS = {name: metric.k for name, metric in METRICS.items() if metric.k}
-SHARES = (0.90, 0.95, 0.98)  # of the full model's Precision@1, which is 1
-SAME = 0.01  # share of sentences whose prediction may differ by rounding between two runs
+SHARES = (0.90, 0.95, 0.98)  # Precision@1 to reach; the full model has 1
+SAME = 0.01  # largest share of sentences in which two runs may differ by rounding
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One mode along the layers or along lambda, p points; or the difference of two modes."""
+    """One mode at p layers or values of lambda, or the difference between two modes."""
 
-    layers: list[float]  # [p], blocks run, mean over the sentences; ascending
-    lambdas: list[float]  # [p], of an early exit; else empty
-    values: dict[str, torch.Tensor]  # by metric [p, n]: hits (bool) for Precision@k, else nats, nan if there is none
-    groups: torch.Tensor | None = None  # int64 [n], the sentence of each position, if sentences have several
-    exits: Exits | None = None  # of an early exit, the curve over all lambda, if the gaps are known
-    n_layers: int | None = None  # L, where all approximations are the model itself
-    difference: bool = False  # True for the difference of two modes, which is 0 at layer L
+    layers: list[float]  # [p], mean number of blocks run, ascending
+    lambdas: list[float]  # [p] for early exits; else empty
+    values: dict[str, torch.Tensor]  # by metric, [p, n]: hits (bool) for Precision@k, else nats; nan: no value
+    groups: torch.Tensor | None = None  # int64 [n], sentence number of each position, if sentences have several
+    exits: Exits | None = None  # for early exits, the exact curve over all lambda, if the gaps are known
+    n_layers: int | None = None  # L, where all approximations are exact
+    difference: bool = False  # True for a difference between two modes, which is 0 at layer L
 
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
-        """The mean of each metric at each point: fractions, or nats."""
+        """The mean of each metric at each point, in fractions or nats."""
         last = [layers == self.n_layers for layers in self.layers]
         constant = {metric: self.difference or METRICS[metric].constant for metric in self.values}
         return {
@@ -63,17 +63,17 @@ class Curve:
         return estimate(values[there], groups, constant=constant)
 
     def minus(self, other: "Curve") -> "Curve":
-        """The difference to another curve on the same sentences, at the layers and in the metrics of both."""
+        """This curve minus another on the same sentences, for the layers and metrics that both have."""
         layers = [layer for layer in self.layers if layer in other.layers]
         a, b = ([curve.layers.index(layer) for layer in layers] for curve in (self, other))
         values = {m: x[a].double() - other.values[m][b].double() for m, x in self.values.items() if m in other.values}
         return Curve(layers, [], values, self.groups, n_layers=self.n_layers, difference=True)
 
     def saved(self, share: float, L: int) -> Estimate | None:
-        """L minus the fewest blocks run, on straight lines between the points, where Precision@1 reaches `share`."""
+        """L minus the fewest blocks run to reach `share` of Precision@1, by linear interpolation between the points."""
         points = [(x, y.mean) for x, y in zip(self.layers, self.estimates["precision@1"], strict=True)]
         for (x0, y0), (x1, y1) in pairwise([*points[:1], *points]):
-            if y1 >= share:  # before it, all points are below
+            if y1 >= share:  # all points before are below
                 x = x1 if y0 >= share else x0 + (x1 - x0) * (share - y0) / (y1 - y0)
                 return Estimate(L - x, None, None)
         return None
@@ -81,16 +81,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Results:
-    """The numbers that figures, tables, page and summary show."""
+    """The numbers in figures, tables, page and summary."""
 
     n_layers: int  # L
-    full: torch.Tensor  # int64 [n, 10], the best tokens of the full model for each sentence, or position in one
-    fixed: dict[str, Curve]  # by mode, fixed exits at layers 0 ... L
-    early: dict[str, Curve]  # by mode, early exits along lambda
-    groups: torch.Tensor | None = None  # as `Curve.groups`
-    alternation: Sequence[Judged] = ()  # schedules of blocks and jumps
-    costs: Costs | None = None  # of early exit, if they are known
-    masked: bool = False  # True for a masked model, which cannot run one token alone
+    full: torch.Tensor  # int64 [n, 10], the full model's best tokens, by sentence or position
+    fixed: dict[str, Curve]  # by mode: fixed exits at layers 0 ... L
+    early: dict[str, Curve]  # by mode: early exits by lambda
+    groups: torch.Tensor | None = None  # as in `Curve.groups`
+    alternation: Sequence[Judged] = ()  # evaluated schedules of blocks and jumps
+    costs: Costs | None = None  # of early exit, if known
+    masked: bool = False  # True for a masked model, which cannot run a single token
 
     @property
     def n(self) -> int:
@@ -104,7 +104,7 @@ class Results:
 
     @property
     def sample(self) -> str:
-        """The sample that the means are taken over, in words."""
+        """The sample size in words."""
         return f"{self.n} sentences" if self.groups is None else f"{self.n} positions of {self.sentences} sentences"
 
     @cached_property
@@ -114,15 +114,15 @@ class Results:
 
     @cached_property
     def whole(self) -> dict[str, Curve]:
-        """The fixed exits of the modes that have all layers."""
+        """Fixed exits, for the modes that have all layers."""
         return {mode: curve for mode, curve in self.fixed.items() if {*range(self.n_layers)} <= {*curve.layers}}
 
     @cached_property
     def floor(self) -> dict[str, Estimate]:
-        """By metric, Precision@k of the best constant guess, a floor under all other numbers.
+        """Precision@k of the best constant guess by metric, as a baseline.
 
-        The constant is the token most often among the model's best k on the other half of the sentences. With 25
-        tokens it is right nine times in ten at k = 10.
+        The guess is the most frequent token among the full model's best k on the other half of the sentences. With a
+        vocabulary of 25 tokens it is right nine times in ten at k = 10.
         """
         found, groups = {}, torch.arange(self.n) if self.groups is None else self.groups
         for metric, k in PRECISIONS.items():
@@ -135,11 +135,11 @@ class Results:
 
     @cached_property
     def saved(self) -> dict[str, dict[str, dict[float, Estimate | None]]]:
-        """Blocks saved by early exit: by unit, mode (or "mat - id") and share of Precision@1; None if it is missed.
+        """Blocks saved by early exit, by unit, mode (or "mat - id") and share of Precision@1; None if not reached.
 
-        The unit "layers" counts blocks that are not run. "token", for causal models, which may cache the prefix, and
-        "sentence" subtract read-outs and maps (see `Costs.of`). Without the gaps of each sentence there are only
-        "layers", interpolated between the lambdas, without intervals.
+        The unit "layers" counts blocks that are not run. The units "token" (causal models with a cached prefix) and
+        "sentence" subtract read-outs and maps (see `Costs.of`). If the gaps are not known, the only unit is "layers",
+        interpolated between the values of lambda, without intervals.
         """
         exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
         if not exits:
@@ -149,40 +149,42 @@ class Results:
         costs: dict[str, dict[str, Costs | None]] = {"layers": dict.fromkeys(exits)}
         for unit in ("sentence",) if self.masked else ("token", "sentence"):
             costs[unit] = {mode: self.costs.of(MODES[mode].maps, unit) for mode in exits}
-        return {unit: early_exit.saved(exits, SHARES, of, self.groups) for unit, of in costs.items()}
+        return {unit: early_exit.saved(exits, SHARES, unit_costs, self.groups) for unit, unit_costs in costs.items()}
 
     def change_from(self, own: "Results") -> dict[str, Estimate]:
-        """Mean Precision@1 minus that with the own maps, by mode ("Effect of scale and of data" in the paper).
+        """Mean Precision@1 minus the mean with the dataset's own maps, by mode.
+
+        "Effect of scale and of data" in the paper.
 
         Raises Problem: the results are for other sentences.
         """
         if not self.has_sentences_of(own):
-            raise Problem("the results of the two corpora's maps are not of the same sentences: make both anew")
+            raise Problem("the results with the maps of the two corpora are for different sentences: make both again")
         modes = [mode for mode in self.whole if mode in own.whole and mode != "id"]
         return {mode: self.whole[mode].minus(own.whole[mode]).over_layers["precision@1"] for mode in modes}
 
     def has_sentences_of(self, other: "Results") -> bool:
-        """True if both are for the same sentences: the full model predicts the same."""
+        """True if both are for the same sentences, judged by the full model's best tokens."""
         return self.n == other.n and (self.full[:, 0] != other.full[:, 0]).double().mean() <= SAME
 
 
 def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Results:
-    """The curves of all modes in the records; modes that are not in `MODES` are passed over.
+    """Results from the records; modes that are not in `MODES` are ignored.
 
-    The predictions beyond the records (`evaluation`) add exact early exits, the metrics of lenses, and schedules.
+    The `evaluation` adds exact early exits, the metrics of lenses, and schedules.
 
-    Raises Problem: no jumps below the last layer; a single sentence; or records of two runs that differ, which the
+    Raises Problem: no jumps at layers above 0; a single sentence; or different records from two runs, which the
         original code appends to one file.
     """
     records = [record for record in records if mode_of(record["info"]["mode"])]
     layers = [r["info"]["layer"] for r in records if r["info"]["type"] == "jump"]
     if not any(layers):
-        raise Problem("the results hold no jumps of several layers: run add_results.py --force")
+        raise Problem("the results hold no jumps at layers above 0: run add_results.py --force")
     L, full = max(layers), next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
     numbers = [record["sentence_numbers"] for record in records if "sentence_numbers" in record]
     groups = numbers[0].unique(return_inverse=True)[1] if numbers else None
     if (len(full) if groups is None else int(groups.max()) + 1) < 2:
-        raise Problem("the results are of 1 sentence, expected at least 2: raise VAL in config.py")
+        raise Problem("the results are for 1 sentence, expected at least 2: raise VAL in config.py")
     found: dict[tuple[str, str], dict[float, Record]] = {}  # by exit type and mode, then by layer or lambda
     for record in records:
         info, mode = record["info"], mode_of(record["info"]["mode"])
@@ -210,14 +212,14 @@ def _curve(records: list[Record], full: torch.Tensor, groups: torch.Tensor | Non
 
 
 def _with(evaluation: Evaluation, r: Results) -> Results:
-    """The results with what the evaluation adds for the modes that have all layers."""
+    """Add the evaluation to the results, for the modes that have all layers."""
     fixed, early, there = dict(r.fixed), dict(r.early), evaluation.actual >= 0
     several = len((torch.arange(r.n) if r.groups is None else r.groups)[there].unique()) > 1
-    lens = [metric for metric in LENS if several or metric != "cross-entropy"]  # one sentence has no interval
+    lens_metrics = [metric for metric in LENS if several or metric != "cross-entropy"]  # one sentence has no interval
     for mode, tables in evaluation.modes.items():
         if mode in r.fixed and len(r.fixed[mode].layers) == r.n_layers + 1:
             values = r.fixed[mode].values
-            fixed[mode] = replace(r.fixed[mode], values=values | {metric: tables[metric] for metric in lens})
+            fixed[mode] = replace(r.fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
             if mode in early:
                 hits = tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"]
                 early[mode] = replace(early[mode], exits=early_exit.exits(*hits))

@@ -1,7 +1,7 @@
-"""See inside: what every layer would predict in one sentence, as it stands (id) and after its jump (mat).
+"""Predictions from every layer in one sentence, without a map (id) and after the jump to layer L (mat).
 
-The grid of the logit lens, with A_lL h_l beside h_l. A causal model predicts at each token the one that
-follows; a masked one predicts the token at its one [MASK], of which the best few are kept.
+This is the grid of the logit lens, for h_l and for A_lL h_l. A causal model predicts the next token at each token.
+A masked model predicts the token at its one [MASK]; the best few predictions are kept.
 """
 
 import unicodedata
@@ -14,41 +14,41 @@ from shortcut import Problem, representations, tokens
 from shortcut.linear import Map
 from shortcut.models import Model
 
-BEST = 5  # predictions of a masked model that are shown
-WIDEST = 64  # tokens of a causal model's grid: more could not be read
+BEST = 5  # number of predictions shown for a masked model
+WIDEST = 64  # maximum number of tokens in a causal model's grid: a wider grid could not be read
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Predictions in one sentence, L + 1 layers by C columns."""
+    """Predictions in one sentence, a grid of L + 1 layers by C columns."""
 
-    sentence: str  # the sentence
-    column: str  # what a column is: a token of the sentence ("token"), or a rank ("rank", masked models)
+    sentence: str
+    column: str  # meaning of a column: a token of the sentence ("token"), or a rank ("rank", masked models)
     columns: list[str]  # [C], the tokens, or the ranks from 1
     ids: dict[str, list[list[int]]]  # predicted tokens by mode ("id", "mat", other map kinds), [L + 1][C]
     predicted: dict[str, list[list[str]]]  # the same tokens as text, which several ids may share
     probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
-    mask: str = ""  # what stands for the token that a masked model predicts, in the sentence
+    mask: str = ""  # the mask token in the sentence, for masked models
 
     @property
     def masked(self) -> bool:
-        """Whether its columns are the best predictions at one [MASK]; else each is what follows a token."""
+        """True if columns are ranks of predictions at the [MASK]; otherwise each column predicts the token after it."""
         return self.column == "rank"
 
     def heading(self, longest: int = 90) -> str:
-        """The sentence as it fits a line, its [MASK] in sight."""
+        """The sentence cut to one line that shows its [MASK]."""
         at = self.sentence.find(self.mask)  # 0 where there is none
         if at + len(self.mask) < longest:
             return shown(self.sentence, longest)
         return shown(f"…{self.sentence[at - longest // 2 :]}", longest)
 
     def is_final(self, mode: str, layer: int, k: int) -> bool:
-        """Whether a cell holds what the whole model predicts: in its column, or (masked) as the best."""
+        """True if a cell has the full model's prediction: in this column, or for masked models the best one."""
         rows = self.ids[mode]
         return rows[layer][k] == rows[-1][0 if self.masked else k]
 
     def in_words(self) -> str:
-        """What the model predicts at the end (masked: best), and from which layer on each mode does."""
+        """A sentence with the model's last prediction (masked: its best) and the layer from which each mode agrees."""
         k = 0 if self.masked else -1
         others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.ids.items()}
         since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
@@ -64,18 +64,18 @@ def look(
     maps: Mapping[str, list[Map]],
     notice: Callable[[str], None] = lambda _: None,
 ) -> Grid:
-    """Run the whole sentence once and read out every layer, as it stands (id) and after the jumps in `maps`.
+    """Run one forward pass over the sentence and read out every layer, without maps (id) and after the jumps in `maps`.
 
-    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` receives a warning about tokens that
-    the tokenizer does not know.
+    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` is called with a warning about tokens
+    that the tokenizer does not know.
 
-    Raises Problem: no token, or one that the model does not know; too long to run or to show; not exactly one
-        [MASK]; or logits that are not finite.
+    Raises Problem: the sentence has no token, a token outside the model's vocabulary, or more tokens than can be run or
+        shown; a masked model's sentence does not have exactly one [MASK]; or logits are not finite.
     """
     encoded = tokens.encode(tokenizer, [sentence], notice)
     ids = torch.tensor(encoded["input_ids"][0], dtype=torch.int64)
     if 0 not in encoded["special_tokens_mask"][0]:
-        raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: give another one")
+        raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: choose another sentence")
     tokens.check([ids], model.vocabulary)
     context = tokens.longest(model.context, tokenizer)
     longest = context if model.masked else min(context, WIDEST)
@@ -109,20 +109,20 @@ def look(
 
 
 def text_of(tokenizer, token: int) -> str:
-    """The text of one token; some tokenizers drop a blank at the start of a text, so blanks are decoded twice."""
+    """Decode one token. Some tokenizers drop a blank at the start of a text, so blanks are decoded twice."""
     text = tokenizer.decode([token])
     return text if text.strip() else tokenizer.decode([token, token])[len(text) :]
 
 
 def shown(token: str, longest: int = 10) -> str:
-    """A token as it fits a cell: without blanks around it, cut if long, and as escapes what is no sign of its own.
+    """Format a token for a cell: strip blanks, cut long tokens, and escape characters that have no sign of their own.
 
-    Such are white space, control characters, marks that combine with what stands before, and half pairs.
+    These are white space, control characters, combining marks and unpaired surrogates.
     """
-    text = "".join(map(_sign, token.strip(" ") or token.replace(" ", "␣")))
+    text = "".join(map(_escaped, token.strip(" ") or token.replace(" ", "␣")))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _sign(c: str) -> str:
-    alone = c.isprintable() and unicodedata.category(c)[0] != "M"
-    return c if alone else c.encode("unicode_escape").decode()
+def _escaped(c: str) -> str:
+    printable = c.isprintable() and unicodedata.category(c)[0] != "M"
+    return c if printable else c.encode("unicode_escape").decode()

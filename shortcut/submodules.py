@@ -1,16 +1,16 @@
-"""The sub-modules of a block: found by structure, their states numbered, proven to stand alone, made linear.
+"""Sub-modules of a block: find them by structure, number their states, check that each can be replaced, replace them.
 
-    attention      what enters it -> what it returns, before the residual sum
-    feed-forward   what enters it -> what its last linear layer returns, before sum and norm
-    norm           what enters it -> what it returns, unless it stands inside one of the two above
+    attention      its input -> its output, before the residual sum
+    feed-forward   its input -> the output of its last linear layer, before residual sum and norm
+    norm           its input -> its output, unless the norm is inside one of the two above
 
-The states of a block are numbered in running order: what enters the block, what each part takes or makes
-where that is another tensor than those before, what the block returns. GPT-2's are 0 block input, 1 after
-ln_1, 2 after attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part
-is named by the state that it makes; what enters it need not be the state before (blocks that run attention
-and feed-forward side by side).
+The states of a block are numbered in the order of computation: the block's input, then the input and output of each
+part if they differ from all tensors before, then the block's output. In GPT-2 they are 0 block input, 1 after ln_1,
+2 after attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part is identified by
+its output state. Its input need not be the previous state, since some blocks run attention and feed-forward in
+parallel.
 
-"Linear Shortcut Across Sub-modules" in the paper, which has GPT-2's alone.
+"Linear Shortcut Across Sub-modules" in the paper, for GPT-2 only.
 """
 
 import re
@@ -30,20 +30,20 @@ from shortcut.blocks import Form, Swap, entering, hooked, swapped, tensor_of
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
 CALLED = {ATTENTION: re.compile("attention|attn"), FEED_FORWARD: re.compile("mlp|ffn|feed_?forward|experts|moe")}
 
-Act = Callable[[torch.Tensor], torch.Tensor]  # what a part does, at every position
+Act = Callable[[torch.Tensor], torch.Tensor]  # replaces a part, at every position
 
 
 @dataclass(eq=False)
 class Part:
-    """A sub-module, which may begin in one module of its block and end in another."""
+    """A sub-module, which may begin in one module of the block and end in another."""
 
     part_kind: str
-    first: nn.Module  # what enters it enters the part
-    last: nn.Module  # what it returns the part returns
-    forms: dict[nn.Module, Form] = field(default_factory=dict)  # of what these return, once they have run
+    first: nn.Module  # its input is the input of the part
+    last: nn.Module  # its output is the output of the part
+    forms: dict[nn.Module, Form] = field(default_factory=dict)  # of the outputs of these modules, once they have run
 
     def made(self, args: tuple, named: dict[str, Any], out: Any) -> torch.Tensor:
-        """What the part returns, without the residual sum that some take inside (BLOOM, MPT)."""
+        """Output of the part, without the residual that some parts add inside (BLOOM, MPT)."""
         residual = self._residual(args, named)
         return tensor_of(out) if residual is None else tensor_of(out) - residual
 
@@ -52,7 +52,7 @@ class Part:
         return takes.bind(None, *args, **named).arguments["residual"] if "residual" in takes.parameters else None
 
     def acting(self, act: Act) -> list[Swap]:
-        """What makes the part do `act` in place of its own; what lies between its ends runs on nothing of use."""
+        """Swaps that replace the part by `act`. Modules between `first` and `last` run, but their output is unused."""
         held: list[torch.Tensor] = []
 
         def first(*args: Any, **named: Any) -> Any:
@@ -68,7 +68,7 @@ class Part:
 
 
 def find_parts(module: nn.Module) -> Iterator[Part]:
-    """The parts of a block, or of a module in it, by the names and classes of its children."""
+    """The parts in a block, or in one of its modules, by the names and classes of its children."""
     children = dict(module.named_children())
     linear = [child for child in children.values() if isinstance(child, nn.Linear)]
     if len(linear) == 2:  # with an activation between them (OPT)
@@ -92,7 +92,7 @@ def find_parts(module: nn.Module) -> Iterator[Part]:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """True if its class is called "...Norm", or has Norm elsewhere in its name ("LayerNorm1P") and no children."""
+    """True if the class name ends in "Norm", or contains "Norm" ("LayerNorm1P") and the module has no children."""
     name = type(module).__name__
     return name.endswith("Norm") or ("Norm" in name and next(module.children(), None) is None)
 
@@ -102,14 +102,14 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _holds_attention(module: nn.Module) -> bool:
-    """Whether the attention itself is a child, beside its residual sum or norm."""
+    """True if attention is a child of the module, next to a residual sum or a norm."""
     named = [name for name, child in module.named_children() if not _is_norm(child)]
     return {"self", "output"} <= {*named} or any(name in ("attn", "attention") for name in named)
 
 
 @dataclass
 class Call:
-    """A block, its form, and what it was called with on a batch of text."""
+    """A block, the form of its output, and its arguments in a forward pass over a batch."""
 
     block: nn.Module
     form: Form
@@ -117,28 +117,28 @@ class Call:
     named: dict[str, Any]
 
     def __call__(self, h: torch.Tensor, swaps: list[Swap] | None = None) -> torch.Tensor:
-        """What the block makes of h in place of what entered it."""
+        """Output of the block with h as its input."""
         with swapped(swaps or []):
             return tensor_of(self.form.entered(self.block.forward, h)(*self.args, **self.named))
 
 
 @dataclass
 class Numbering:
-    """The states of one block: where each is seen, and which part makes it from which."""
+    """The states of one block: the point where each is recorded, and the part and state it is computed from."""
 
-    points: list[tuple[Any, str]]  # by state a: a module or a part, and whether its input or output is meant
-    made: dict[int, tuple[Part, int]]  # by the state a that a part makes: the part, and the state that enters it
+    points: list[tuple[Any, str]]  # by state a: a module or a part, and "in" or "out"
+    made: dict[int, tuple[Part, int]]  # by the output state a of a part: the part, and its input state
 
 
 def number(call: Call) -> Numbering:
-    """The states of a block in running order; what enters a part, or leaves the block, may be one of those before."""
+    """Number the states of a block in order; the input of a part, or the block's output, may be an earlier state."""
     h = entering(call.args, call.named)
-    passed, values, points = [h], [h.clone()], [(call.block, "in")]  # as they passed, and as they were then
+    passed, values, points = [h], [h.clone()], [(call.block, "in")]  # the tensors, and copies: some change in place
     enters, made = {}, {}
 
     def new(point: tuple[Any, str], x: torch.Tensor) -> int:
         if x.numel() != h.numel():
-            raise _Odd(f"what passes its {point[0].part_kind} is of another width")
+            raise _UnusualBlock(f"the states of its {point[0].part_kind} have another width")
         passed.append(x)
         values.append(x.reshape(h.shape).clone())
         points.append(point)
@@ -146,7 +146,7 @@ def number(call: Call) -> Numbering:
 
     def at(point: tuple[Any, str], x: torch.Tensor) -> int:
         same = [a for a, value in enumerate(values) if x.numel() == h.numel() and value.equal(x.reshape(h.shape))]
-        # two norms of one input may be equal: the very tensor is meant, else the last one
+        # two norms of one input may be equal: prefer the same tensor, then the last state
         return max(same, key=lambda a: (passed[a] is x, a)) if same else new(point, x)
 
     def enter(part: Part, args: tuple, named: dict[str, Any]) -> None:
@@ -168,15 +168,15 @@ def number(call: Call) -> Numbering:
     return Numbering(points, made)
 
 
-class _Odd(Exception):  # noqa: N818  (no error)
-    """A block whose sub-modules do not stand alone."""
+class _UnusualBlock(Exception):  # noqa: N818  (no error)
+    """A block whose sub-modules cannot be replaced one by one."""
 
 
 def prove(call: Call, numbering: Numbering) -> str | None:
-    """Why the parts of a block cannot be replaced one by one, if they cannot; None if all of this holds:
+    """The reason why the parts of a block cannot be replaced one by one; None if these checks pass:
 
-    (a) with random maps in place of all parts the block is linear, with f(0) = 0;
-    (b) with attention and feed-forward zero, and norms the identity, it returns its input;
+    (a) with random maps in place of all parts, the block is linear, with f(0) = 0;
+    (b) with zero attention and feed-forward, and identity norms, it returns its input;
     (c) with attention linear, a change at one position changes no other.
     """
     h = entering(call.args, call.named)
@@ -194,33 +194,33 @@ def prove(call: Call, numbering: Numbering) -> str | None:
 
     mapped = dict.fromkeys((ATTENTION, FEED_FORWARD, NORM), lambda x: x @ A.T)
     if not (near(f(mapped, x + 2 * y), f(mapped, x) + 2 * f(mapped, y)) and near(f(mapped, 0 * x), 0 * x)):
-        return "with all of them linear a block is not"
+        return "with all sub-modules linear, a block is not linear"
     if not near(f({ATTENTION: torch.zeros_like, FEED_FORWARD: torch.zeros_like, NORM: lambda x: x}, x), x):
-        return "without them a block does not return its input"
+        return "without its sub-modules, a block does not return its input"
     other, middle = x.clone(), (x.shape[1] - 1) // 2
     other[:, middle] = y[:, middle]
     apart = f({ATTENTION: mapped[ATTENTION]}, other) - f({ATTENTION: mapped[ATTENTION]}, x)
     apart[:, middle] = 0
     if not near(apart, 0 * x):
-        return "with its attention linear a block still mixes positions"
+        return "with linear attention, a block still mixes positions"
     return None
 
 
 def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
-    """The states of all blocks; of none, and why, where the parts of one cannot be replaced one by one."""
+    """The states of all blocks; or [] and the reason, if the parts of some block cannot be replaced one by one."""
     found = []
     for call in calls:
         try:
             numbering = number(call)
-            why = prove(call, numbering) if numbering.made else "none is found"
-        except _Odd as odd:
-            why = str(odd)
-        except Exception as error:  # whatever a block raises when its parts are replaced: a proof that raises fails
-            why = f"with some of them replaced a block does not run ({one_line(error)})"
+            why = prove(call, numbering) if numbering.made else "no sub-modules are found"
+        except _UnusualBlock as unusual:
+            why = str(unusual)
+        except Exception as error:  # any error of a block with replaced parts: the check fails
+            why = f"with some sub-modules replaced, a block does not run ({one_line(error)})"
         if why:
             return [], why
         found.append(numbering)
-    for one, (call, after) in zip(found, pairwise(calls), strict=False):
-        if one.points[-1] == (call.block, "out"):
-            one.points[-1] = (after.block, "in")
+    for numbering, (call, after) in zip(found, pairwise(calls), strict=False):
+        if numbering.points[-1] == (call.block, "out"):
+            numbering.points[-1] = (after.block, "in")
     return found, None

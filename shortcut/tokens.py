@@ -38,7 +38,7 @@ def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """How positions are sampled."""
+    """Settings for sampling token positions."""
 
     context: int  # context length of the model, in tokens
     seed: int  # random seed
@@ -72,17 +72,17 @@ def tokenize(
     head = () if drawing.added else tuple(min(heads, key=len, default=()))
     generator, result, context = torch.Generator().manual_seed(drawing.seed), {}, drawing.context
     for name, rows in split(whole, **sizes).items():
-        ids, special = ([encoded[of][k] for k in rows] for of in ("input_ids", "special_tokens_mask"))
+        ids, special = ([encoded[key][k] for k in rows] for key in ("input_ids", "special_tokens_mask"))
         if long := [k for k, tokens in enumerate(ids) if len(tokens) > context]:
             notice(f"{len(long)} of {len(ids)} sentences are longer than {context} tokens: truncated")
             for k in long:
                 cut = tokenizer(stripped[rows[k]], truncation=True, max_length=context, return_special_tokens_mask=True)
                 ids[k], special[k] = cut["input_ids"], cut["special_tokens_mask"]
-        if not drawing.added:  # what is added at the end follows no token of the text
-            ids = [of[: len(added) - added[::-1].index(0)] for of, added in zip(ids, special, strict=True)]
-        free = [[t for t, added in enumerate(of) if drawing.added or not added] for of in special]
+        if not drawing.added:  # tokens added at the end are never a prediction target
+            ids = [row[: len(added) - added[::-1].index(0)] for row, added in zip(ids, special, strict=True)]
+        free = [[t for t, added in enumerate(row) if drawing.added or not added] for row in special]
         draws = torch.rand(len(ids), drawing.positions, generator=generator, dtype=torch.float64).tolist()
-        chosen = [(k, of.pop(int(draw * len(of)))) for k, of in enumerate(free) for draw in draws[k][: len(of)]]
+        chosen = [(k, left.pop(int(draw * len(left)))) for k, left in enumerate(free) for draw in draws[k][: len(left)]]
         numbers, positions = torch.tensor(chosen).T.contiguous()
         several = numbers if drawing.positions > 1 else None
         hidden = torch.tensor([-1 if special[k][t] else ids[k][t] for k, t in chosen]) if drawing.added else None
@@ -115,20 +115,20 @@ def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mappin
     unknown = tokenizer.convert_tokens_to_ids(token) if token else None
     ids = Counter(
         i
-        for of, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-        for i, added in zip(of, special, strict=True)
+        for row, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+        for i, added in zip(row, special, strict=True)
         if not added
     )
     dropped = sum(n for n, tokens in zip(counts.values(), alone, strict=True) if not tokens)
     for n, total, what in (
-        (ids[unknown], ids.total(), f"tokens are {token}, which stands for what the tokenizer does not know"),
+        (ids[unknown], ids.total(), f"tokens are {token}, the token for characters that the tokenizer does not know"),
         (dropped, counts.total(), "characters are dropped by the tokenizer, which does not know them"),
     ):
-        told = f"{n / max(total, 1):.1%} of the {what}"
+        warning = f"{n / max(total, 1):.1%} of the {what}"
         if 2 * n > total and ids:
-            raise Problem(f"{told}: take text, or blanks in it, as this model was trained on")
+            raise Problem(f"{warning}: take text, or blanks in it, as this model was trained on")
         if 100 * n > total and ids:
-            notice(told)
+            notice(warning)
     return encoded
 
 

@@ -1,11 +1,13 @@
-"""Surprisal of the words of a text, layer by layer: -ln q_l(token | what stands before it), in nats.
+"""Surprisal of the words in a text, by layer: -ln q_l(token | preceding tokens), in nats.
 
-q_l is what is read out of the state before the token at layer l, as it stands (id) or after a map into layer L; at
-layer L it is the model's own. A word is what white space surrounds, and its surprisal the sum of its tokens'. Before
-a text stands what its tokenizer puts there, else the token that begins a text, if it has one; without either the
-first token has no surprisal. What is longer than the context, the model's or its tokenizer's, runs in windows that
-overlap by half, so that a token has half a context before it at least; without a limit windows are of `WINDOW` tokens.
-Rotary embeddings that depend on the length of what runs ("longrope") have that of the window.
+q_l is the distribution read out from the hidden state at the preceding token at layer l, without a map (id) or after a
+map to layer L. At layer L it is the model's own distribution. Words are separated by white space, and the surprisal of
+a word is the sum over its tokens. The text is preceded by the tokens that the tokenizer adds there, or else by the
+beginning-of-sequence token; if there is neither, the first token has no surprisal.
+
+A text longer than the context length of the model or tokenizer runs in windows that overlap by half, so at least half a
+context precedes each token. Without a limit, a window has `WINDOW` tokens. Rotary embeddings that depend on the length
+("longrope") use the length of the window.
 
 Shapes: K lenses, L + 1 layers, T tokens.
 """
@@ -23,36 +25,36 @@ from shortcut.blocks import UNLIMITED
 from shortcut.linear import Map
 from shortcut.models import Model
 
-Lenses = Mapping[str, list[Map]]  # by name, the maps A_0L ... A_(L-1)L; [] for id
-ROWS = 256  # states that are read out together
-WINDOW = 2_048  # tokens that run together where nothing limits them: attention takes the square of it
+Lenses = Mapping[str, list[Map]]  # by name: the maps A_0L ... A_(L-1)L, or [] for id
+ROWS = 256  # states read out together
+WINDOW = 2_048  # tokens in a window without a limit: the cost of attention is quadratic in it
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token of a text, and its surprisal by lens and layer."""
+    """A token in a text, and its surprisal by lens and layer."""
 
-    text: str  # what it stands for there
-    start: int  # in characters from the start of the text, 0-based, and
-    end: int  # the first after it
-    word: int  # which word it is of, 0-based
-    surprisal: torch.Tensor  # float32 [K, L + 1], nats; nan where nothing stands before it
+    text: str  # its characters in the text
+    start: int  # index of its first character in the text, 0-based
+    end: int  # index after its last character
+    word: int  # number of its word, 0-based
+    surprisal: torch.Tensor  # float32 [K, L + 1], nats; nan if no token precedes it
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text begin and end."""
+    """The words of a text, as (start, end) character indices."""
     return [found.span() for found in re.finditer(r"\S+", text)]
 
 
 def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]:
-    """The tokens of a text with their surprisal under each lens: its maps A_lL for l = 0 ... L - 1, or [] for none.
+    """The tokens of a text, with their surprisal by lens.
 
-    White space goes with the word behind it, and at the end with the last.
+    White space belongs to the next word, and at the end of the text to the last word.
 
-    Raises Problem: a tokenizer that does not say where its tokens are, or a token that the model does not know.
+    Raises Problem: the tokenizer gives no character offsets, or a token is not in the model's vocabulary.
     """
     if not tokenizer.is_fast:
-        raise Problem(f"the tokenizer of {model.name} does not tell where its tokens are: one with tokenizer.json does")
+        raise Problem(f"the tokenizer of {model.name} gives no character offsets: use one with tokenizer.json")
     found = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
     ids, own = found["input_ids"], [k for k, added in enumerate(found["special_tokens_mask"]) if not added]
     spans, ends = [found["offset_mapping"][k] for k in own], [end for _, end in words(text)]
@@ -71,7 +73,7 @@ def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]
 
 @torch.no_grad()
 def _surprisals(model: Model, ids: torch.Tensor, lenses: Lenses, window: int) -> Iterator[torch.Tensor]:
-    """[K, L + 1] of every token but the first, in their order, of which a `window` of tokens runs together."""
+    """Surprisals [K, L + 1] of every token but the first, in order; a `window` of tokens runs in one forward pass."""
     T, start, done = len(ids), 0, 1
     while done < T:
         end = min(start + window, T)

@@ -221,7 +221,7 @@ def test_states_do_not_depend_on_the_batch_and_are_those_of_the_library(any_mode
     [
         ("bert", False, "its states see the tokens that follow"),
         ("xlm", True, "what is read out of its last state differs"),
-        ("albert", True, "no list of 3 modules of this albert model runs once and in order"),
+        ("albert", True, "this albert model has no list of 3 modules that run once and in order"),
         ("fnet", True, "what it makes of padded sentences differs"),
         ("xlnet", False, "cannot run with its blocks passed over"),  # its states are [T, b, d]
         ("gemma3n_text", False, "cannot run with its blocks passed over"),  # four streams of them

@@ -17,7 +17,7 @@ from shortcut.pipeline import manifest
 
 KINDS = ["least-squares", "ridge", "jacobian"]
 FEW = {**SIZES, "TRAIN": 12, "PROBES": 4}  # of states of width 16, with one of 48 probes
-EXACT = f"12 training states of width {D}: expect a squared error on new sentences any number of times"
+EXACT = f"12 training states of width {D}: the expected squared error on new sentences is arbitrarily far"
 
 
 @pytest.fixture(scope="module", params=["gpt2", "bert"])
@@ -57,7 +57,7 @@ def test_the_warning_of_a_fit_stands_in_the_manifest_and_under_the_tables_of_r2(
     assert not any("warning" in entry for entry in entries(names, "ridge"))
     shown = printed["add_plot_r2"].split("How good the maps")[1]
     assert shown.count(f"least-squares maps: {EXACT}") == 1
-    assert "two jumps lose nothing has no meaning" in shown
+    assert "the loss of two jumps has no meaning" in shown
 
 
 def test_the_warning_of_a_fit_stands_under_the_results_in_the_summary_and_on_the_page(made):

@@ -66,15 +66,15 @@ def test_one_factorization_serves_all_targets():
         expected, *_ = scipy.linalg.lstsq(h[made.source].double().numpy(), h[made.target].double().numpy())
         assert made.map_kind == "least-squares"
         torch.testing.assert_close(made.A, torch.from_numpy(expected.T).float())
-    assert lines == ["  ranks of the sources: 5 to 5 of 5"]
+    assert lines == ["  3 of 3 sources have full rank (5)"]
 
 
 def test_fewer_sentences_than_d_is_a_notice_and_an_exact_fit():
     h, lines = torch.stack([states(4, 9), states(4, 9, seed=1)]), []
     ((made, numbers),) = linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append)
     torch.testing.assert_close(made(h[0]), h[1], rtol=0, atol=1e-5)
-    assert "4 training states of width 9: expect a squared error on new sentences any number of times" in lines[0]
-    assert "4 to 4 of 9; below 9, of 1 of 1 sources, the solution is the one of minimum norm" in lines[1]
+    assert "4 training states of width 9: the expected squared error on new sentences is arbitrarily far" in lines[0]
+    assert "0 of 1 sources have full rank (9); the lowest rank is 4, and its map has minimum norm" in lines[1]
     assert numbers["rank"] == 4
 
 
@@ -87,11 +87,11 @@ def told(kind, n, d):
     """The lines that fits of a kind print, but for the ranks."""
     h, lines = torch.stack([states(n, d), states(n, d, seed=1)]), []
     list(linear.fit_pairs(h, [(0, 1)], RCOND, "cpu", lines.append, bound(kind)))
-    assert lines[-1].startswith("  ranks of the sources")
+    assert "sources have full rank" in lines[-1]
     return lines[:-1], lines[-1]
 
 
-INFINITE = "any number of times"
+INFINITE = "arbitrarily far above"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,9 @@ INFINITE = "any number of times"
 def test_too_few_sentences_are_warned_of_the_more_the_fewer_they_are_and_ridge_is_the_way_out(kind, n, above):
     """p / (n - p - 1) above, with p = 5 parameters, or 6 with the intercept; without bound for n <= p + 1."""
     lines, _ = told(kind, n, 5)
-    expected = f"  {n} training states of width 5: expect a squared error on new sentences {above} the best map's."
+    expected = (
+        f"  {n} training states of width 5: the expected squared error on new sentences is {above} the best map's."
+    )
     assert [line[: len(expected)] for line in lines] == ([expected] if above else [])
     assert all("--map ridge" in line for line in lines)
 

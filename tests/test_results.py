@@ -81,7 +81,7 @@ def test_a_mode_that_lacks_layers_has_no_mean_over_them_and_one_layer_alone_is_n
     r = results.summarize(made[1:])
     assert r.whole.keys() == {"id"}
     assert r.change_from(r) == {}
-    with pytest.raises(Problem, match="no jumps of several layers"):
+    with pytest.raises(Problem, match="no jumps at layers above 0"):
         results.summarize(made[:1])
 
 

@@ -59,15 +59,15 @@ def test_parts_are_found_in_every_order_of_states(kind, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "masked", "why", "changes"),
     [
-        ("mamba", False, "with all of them linear a block is not", {}),  # its mixer is none of the three
-        ("rwkv", False, "with its attention linear a block still mixes positions", {}),  # its feed-forward does
-        ("mobilebert", True, "what passes its norm is of another width",
+        ("mamba", False, "with all sub-modules linear, a block is not linear", {}),  # its mixer is none of the three
+        ("rwkv", False, "with linear attention, a block still mixes positions", {}),  # its feed-forward does
+        ("mobilebert", True, "the states of its norm have another width",
          {"embedding_size": 8, "intra_bottleneck_size": 8}),
         # what stands beside their attention raises on states of width d
-        ("gemma4_text", False, "with some of them replaced a block does not run (RuntimeError: ", GEMMA4),
-        ("falcon_h1", False, "with some of them replaced a block does not run (RuntimeError: ",
+        ("gemma4_text", False, "with some sub-modules replaced, a block does not run (RuntimeError: ", GEMMA4),
+        ("falcon_h1", False, "with some sub-modules replaced, a block does not run (RuntimeError: ",
          {"mamba_d_ssm": 32, **MIXER}),
-        ("bamba", False, "what passes its norm is of another width", {"attn_layer_indices": [1], **MIXER}),
+        ("bamba", False, "the states of its norm have another width", {"attn_layer_indices": [1], **MIXER}),
     ],
 )  # fmt: skip
 def test_where_parts_do_not_stand_alone_there_are_none(kind, masked, why, changes, tmp_path):
@@ -94,10 +94,10 @@ class Leaky(torch.nn.Module):
     ("leak", "why"),
     [
         (torch.zeros_like, None),
-        (lambda h: 0.1 * torch.tanh(h), "with all of them linear a block is not"),
-        (lambda h: torch.full_like(h, 0.5), "with all of them linear a block is not"),  # f(0) is not 0
-        (lambda h: 0.1 * h, "without them a block does not return its input"),
-        (lambda h: h - h.flip(1), "without them a block does not return its input"),
+        (lambda h: 0.1 * torch.tanh(h), "with all sub-modules linear, a block is not linear"),
+        (lambda h: torch.full_like(h, 0.5), "with all sub-modules linear, a block is not linear"),  # f(0) is not 0
+        (lambda h: 0.1 * h, "without its sub-modules, a block does not return its input"),
+        (lambda h: h - h.flip(1), "without its sub-modules, a block does not return its input"),
     ],
 )
 def test_each_proof_sees_what_it_is_for(leak, why):

@@ -263,13 +263,15 @@ def test_what_a_lens_lacks_is_said_in_one_line(fitted, bert_folder, tmp_path):
     with pytest.raises(Problem, match=r"words@jacobian/1_3.pickle not found: run add_linreg.py --map jacobian first"):
         lens.transport(torch.ones(D), 1)
     for kind in ("jacobian", "tuned"):  # no command would make a map of theirs into a layer before the last
-        with pytest.raises(Problem, match=f"^{kind} maps lead into the last layer only: take {LAYERS} as target, or"):
+        with pytest.raises(
+            Problem, match=f"^{kind} maps have the last layer as their only target: take {LAYERS} as target, or"
+        ):
             shortcut.Lens.load(fitted[1], "words", kind, out=tmp_path).transport(torch.ones(D), 0, 2)
     with pytest.raises(Problem, match="not found: run bert_add_linreg.py first"):
         shortcut.Lens.load(bert_folder, "words", out=tmp_path).transport(torch.ones(D), 0)
     with pytest.raises(Problem, match="not found: run python -m shortcut import first"):
         shortcut.Lens.load(fitted[1], "words", "tuned", out=tmp_path).transport(torch.ones(D), 0)
-    with pytest.raises(Problem, match="no kind of maps is called best: expected least-squares"):
+    with pytest.raises(Problem, match="no map kind is called best: expected least-squares"):
         shortcut.Lens.load(fitted[1], "words", "best")
     with pytest.raises(Problem, match="nothing/here: no folder here"):
         shortcut.Lens.load("nothing/here", "words")
