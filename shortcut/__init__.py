@@ -12,8 +12,8 @@
 
 `tokens` samples the token positions, `blocks` and `submodules` find the parts of a model by its structure. These
 modules open no file and read no setting. `lens` is the Python interface, `shortcut.Lens`. The folders hold the rest:
-`pipeline` runs the stages of the scripts, `loading` checks models, `files` reads and writes, `exchange` knows the formats
-of other tools, `show` draws tables and figures, `corpus` finds sentences.
+`pipeline` runs the stages of the scripts, `loading` checks models, `files` reads and writes, `exchange` knows the
+formats of other tools, `show` draws tables and figures, `corpus` finds sentences.
 """
 
 import os

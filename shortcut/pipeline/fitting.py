@@ -26,10 +26,8 @@ def fits(
 
     For maps `into` a layer the numbers include the agreement of halves, the spectrum and the warning of the fit.
     """
-    rcond, kind = (
-        work.config.RCOND,
-        KINDS[work.map_kind].with_settings(**stages.map_settings(work.config, work.map_kind)),
-    )
+    settings, rcond = stages.map_settings(work.config, work.map_kind), work.config.RCOND
+    map_kind = KINDS[work.map_kind].with_settings(**settings)
     found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
     warning = {"warning": line} if wanted and (line := map_kind.warning(*h[0].shape)) else {}
     for A, numbers in terminal.progress("fits", found, len(wanted), "matrices"):
