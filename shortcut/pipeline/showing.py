@@ -1,4 +1,4 @@
-"""Shows scores and results: figures, tables and the page."""
+"""Show scores and results as figures, tables and a page."""
 
 import io
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from shortcut.show.table import text, to_json
 
 
 def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
-    """Write those files of the figures, by name, that are still to do."""
+    """Write the files of these figures that are still missing. figures: by file name."""
     for path in outputs.todo:
         if plot := figures.get(path.stem):
             with outputs.writing(path) as file:
@@ -27,7 +27,7 @@ def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
-    """Draw the stored r2 and the quality of the maps, if that is to do, and print their tables."""
+    """Draw r2 and the quality of the maps where figures are missing, and print both as tables."""
     r2, quality = result_formats.load_r2(work.files.r2_scores), result_formats.load_quality(work.files.quality)
     heat_maps, quality_figure = maps.r2_heat_maps(r2, work.files.title), maps.quality_figure(quality, work.files.title)
     draw(outputs, {f"r2_scores_{work.L}": heat_maps, f"maps_{work.L}": quality_figure})
@@ -35,19 +35,19 @@ def show_r2(work: Work, outputs: Outputs) -> None:
 
 
 def warnings(work: Work, compared: list[Names] | None = None) -> list[str]:
-    """The warnings that were printed when the maps at work, and those compared with them, were fitted."""
+    """The warnings recorded when the maps, and the maps compared with them, were fitted."""
     shown = [work.files, *(files for files in compared or () if files.map_kind != LEAST_SQUARES)]
     found = [(f.map_kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
-    told = [f"{kind} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
+    told = [f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry]
     return [*dict.fromkeys(told)]
 
 
 def draw_results(work: Work, r: Results, c: Comparison | None, compared: list[Names]) -> dict[str, Plot]:
-    """Draw all figures of the results and of the map kinds side by side."""
+    """Draw all figures of the results and all figures that compare map kinds."""
     files, figures, lenses = work.files, plots.all_figures(r, work.files.title), {}
     with work.outputs(inputs(work, [files]), files.plots(*figures)) as outputs:
         draw(outputs, figures)
-    if c:  # drawn anew if a map kind has come since, or is another
+    if c:  # drawn again if a map kind is new or has changed
         lenses = plots.lens_figures(c, r.n_layers, files.title)
         with work.outputs(inputs(work, compared), files.plots(*lenses), renew=True) as outputs:
             draw(outputs, lenses)
@@ -55,24 +55,24 @@ def draw_results(work: Work, r: Results, c: Comparison | None, compared: list[Na
 
 
 def inputs(work: Work, shown: list[Names]) -> list[Path]:
-    """The files that results are loaded from."""
+    """The files from which results are loaded."""
     there = [files for files in shown if evaluation.has_predictions(work, files)]
     return [*(files.results for files in shown), *(files.predictions for files in there)]
 
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
-    """All map kinds judged on the same sentences side by side, id and least squares first; and their files."""
+    """Compare all map kinds evaluated on the same sentences, id and least squares first; also return their files."""
     if work.map_kind != LEAST_SQUARES or not evaluation.has_predictions(work, work.files):
         return None, []
     others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
     compared, L, curves, costs, halves = [], r.n_layers, {}, {}, {}
-    for files in (work.files, *(others[kind] for kind in KINDS if kind in others)):
+    for files in (work.files, *(others[map_kind] for map_kind in KINDS if map_kind in others)):
         try:
             other = r if files.map_kind == LEAST_SQUARES else evaluation.load(work, files)
             if not other.has_sentences_of(r):
-                raise Problem("of other sentences")
+                raise Problem("evaluated on other sentences")
         except Problem as problem:
-            work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
+            work.say(f"left out of the comparison, {files.relative(files.results)}: {problem}")
             continue
         compared.append(files)
         modes = {"id": "id", "mat": files.map_kind} if files.map_kind == LEAST_SQUARES else {"mat": files.map_kind}
@@ -85,20 +85,20 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
 
 
 def _cost(work: Work, files: Names) -> str:
-    """The passes a sentence that the maps took, and how many maps; the time is in the manifest only."""
+    """Forward and backward passes per sentence for the maps, and the number of maps, in words."""
     entries = {path: entry for path, entry in work.provenance.entries(files.matrices).items() if path[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
     probes = {entry["probes"] for entry in entries.values() if "probes" in entry}
     passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
-    return f"{passes} a sentence for {len(entries)} maps"
+    return f"{passes} per sentence for {len(entries)} maps"
 
 
 def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names], figures: Mapping[str, Plot]) -> None:
-    """Write the summary and the page of results whose figures have been drawn, if that is to do.
+    """Write the summary and the page of the results, if they are missing. The figures must have been drawn.
 
-    The heat maps of r2 are the first figure if their scores are there, and the change from the dataset's own matrices
-    the first table if results with them are there. If an input or a figure has changed, both files are made anew.
+    The heat maps of r2 are the first figure if scores exist. The change from the dataset's own maps is the first table
+    if results with these maps exist. If an input or a figure has changed, both files are written again.
     """
     files = work.files
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]

@@ -1,7 +1,7 @@
-"""Draws the figures of the results, and the figure of one sentence.
+"""Draw the figures of the results, and the figure of one sentence.
 
-A mode or map kind has one colour and one line style in all figures, those of the paper if it has some; bands are 95%
-intervals over the sentences.
+A mode or map kind has one colour and one line style in all figures, the same as in the paper if the paper draws it.
+Bands are 95% confidence intervals over the sentences.
 """
 
 import math
@@ -23,7 +23,7 @@ from shortcut.show.table import Table
 
 
 def all_figures(r: Results, title: str) -> dict[str, Plot]:
-    """Every figure of the results, by its name."""
+    """All figures of the results, by name."""
     drawn = {}
     for figure in (figure for figure in FIGURES if not figure.lenses):
         modes = [mode for mode in {**LOOKS, **MODES} if mode != "id"] if figure.parts else ["mat", "id"]
@@ -37,7 +37,7 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
 
 
 def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
-    """Every figure of the map kinds side by side, by its name."""
+    """All figures that compare map kinds, by name."""
     drawn = {}
     for figure in (figure for figure in FIGURES if figure.lenses):
         (metric,) = figure.metrics
@@ -62,7 +62,7 @@ def _alternation(r: Results, title: str) -> Plot:
 
 
 def _draw_alternation(r: Results, title: str) -> Any:
-    """Above Precision@1 by blocks executed, below the difference of each schedule to the direct jump."""
+    """Precision@1 by blocks executed (upper panel), and the difference of each schedule to the direct jump (lower)."""
     L, figure = r.n_layers, canvas.figure(COLUMN * 1.4, 4.4, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
@@ -72,7 +72,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
         line = "-" if first == "r2" else ""
         x = [judged.k for judged in found]
         for ax, points in ((above, [j.precision for j in found]), (below, [j.difference for j in found])):
-            if ax is above and first == "chosen":  # from half of the sentences: not comparable with the others
+            if ax is above and first == "chosen":  # on half of the sentences, so not comparable with the others
                 continue
             y = [point.mean for point in points]
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
@@ -101,7 +101,7 @@ def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Map
 
 
 def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
-    """The ends and the middle of the curves."""
+    """The first, middle and last points of the curves, in words."""
     told = []
     for mode, curve in curves.items():
         chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
@@ -125,7 +125,9 @@ def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor
             ax.axhline(floor[metric], color="gray", linestyle=":", linewidth=1, label="best constant")
         count_in_integers(ax.xaxis)
         ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L))
-        points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]  # id at 0 is far above
+        points = [
+            x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]
+        ]  # without id at layer 0, which is far above
         highest = 1.05 * max(x.high or x.mean for x in points) if figure.lenses else None
         ax.set_ylim(*((-0.02, 1.02) if METRICS[metric].k else (0, highest)))
         label = METRICS[metric].title.replace(" that is", "\nthat is") + ("" if METRICS[metric].k else " (nats)")
@@ -139,7 +141,7 @@ def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
     others = [other for other in (*MODES, *KINDS) if other not in LOOKS]
     line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
     points = curve.estimates[metric]
-    if curve.exits:  # all lambda as a line, those of the grid as points on it
+    if curve.exits:  # a line for all lambda, points for the lambdas in config.py
         exact = curve.exits.along()[1:3]
         ax.plot(*exact, color=colour, linestyle=line, linewidth=1)
         line = ""
@@ -148,7 +150,7 @@ def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
 
 
 def sentence_grid(grid: Grid, title: str) -> Plot:
-    """Predictions of every layer in one sentence: layers down, columns across, shade = probability."""
+    """Predictions of every layer in one sentence: a row for each layer, shaded by probability."""
     data = tables.grid_points(grid)
     return Plot(partial(_draw_grid, grid, title), data, f"{data.title}: {title}. {grid.in_words()}")
 
