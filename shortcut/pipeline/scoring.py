@@ -34,8 +34,8 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
         mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
         work.say(
             f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: coordinates that hardly"
-            f" vary count as much as all others ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted by variance"
-            f" {found[worst].weighted:.3g})"
+            f" vary count as much as all others ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted by"
+            f" variance {found[worst].weighted:.3g})"
         )
     return {
         f"score_{mode}{ending}": {(i, j): getattr(found[mode, i, j], average) for i, j in pairs}
