@@ -22,11 +22,11 @@ def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("train")), load_model(work)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
     if work.map_kind == "jacobian":
-        found = jacobians(work, model, tokenized, jumps)
+        fitted = jacobians(work, model, tokenized, jumps)
     else:
         h = states(work, model, tokenized, model.layer_points(), "train")
-        found = fits(work, h, jumps, into=work.L)
-    for A, numbers in found:
+        fitted = fits(work, h, jumps, into=work.L)
+    for A, numbers in fitted:
         work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 
 

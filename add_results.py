@@ -34,11 +34,11 @@ def main(work: Work) -> None:
 
     def go_on(batch: Batch):
         """Return h_L and its approximations from every layer, in every mode and by every schedule."""
-        seen = representations.run(model, batch)
-        ends = {mode: approximate(seen) for mode, approximate in modes.items()}
+        forward = representations.run(model, batch)
+        ends = {mode: approximate(forward) for mode, approximate in modes.items()}
         if schedules:
-            ends[evaluation.SCHEDULES] = alternate(model, seen, alternation.distinct(schedules), jumps)
-        return seen.h[-1], ends
+            ends[evaluation.SCHEDULES] = alternate(model, forward, alternation.distinct(schedules), jumps)
+        return forward.h[-1], ends
 
     evaluation.evaluate(work, model, tokenized, go_on, schedules)
 

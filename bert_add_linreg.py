@@ -23,10 +23,10 @@ def main(work: Work) -> None:
     tokenized, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
     if work.map_kind == "jacobian":
-        found = jacobians(work, load_model(work, head=False), tokenized, jumps)
+        fitted = jacobians(work, load_model(work, head=False), tokenized, jumps)
     else:
-        found = fits(work, h, jumps, into=work.L)
-    for A, numbers in found:
+        fitted = fits(work, h, jumps, into=work.L)
+    for A, numbers in fitted:
         work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 
 

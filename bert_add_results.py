@@ -34,8 +34,8 @@ def main(work: Work) -> None:
     def go_on(batch: Batch):
         """Return h_L and its approximations from every layer in every mode."""
         entering = representations.run(model, batch).entering if work.files.parts else []
-        seen = Pass(batch, h[:, batch.rows].to(model.device), entering)
-        return seen.h[-1], {mode: approximate(seen) for mode, approximate in modes.items()}
+        forward = Pass(batch, h[:, batch.rows].to(model.device), entering)
+        return forward.h[-1], {mode: approximate(forward) for mode, approximate in modes.items()}
 
     evaluation.evaluate(work, model, tokenized, go_on, {})
 

@@ -67,14 +67,14 @@ def evaluate(
     judged = _judge(work, model, tokenized, go_on, actual)
     by_schedule, config = judged.pop(SCHEDULES, None), work.config
     work.save_missing(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
-    lenses = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
+    metrics = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
     evaluation = Evaluation(
         masked=work.masked,
         tau=config.TAU,
         positions=tokenized.positions,
         costs=predictions.costs(model, tokenized),
         actual=actual,
-        modes={mode: {"gap": judged[mode].gap, **dict(tables)} for mode, tables in lenses.items()},
+        modes={mode: {"gap": judged[mode].gap, **dict(tables)} for mode, tables in metrics.items()},
         schedules=dict(schedules),
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
@@ -87,8 +87,10 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
 
     def compute(batch: Batch) -> Tensors:
         final, ends = go_on(batch)
-        lenses = {mode: actual[batch.rows] for mode in ends if mode in MODES and MODES[mode].maps is not None}
-        judged = {mode: predictions.judge(model, h, final, batch.rows, lenses.get(mode)) for mode, h in ends.items()}
+        actual_tokens = {mode: actual[batch.rows] for mode in ends if mode in MODES and MODES[mode].maps is not None}
+        judged = {
+            mode: predictions.judge(model, h, final, batch.rows, actual_tokens.get(mode)) for mode, h in ends.items()
+        }
         named = {f"{mode} {name}": x for mode, found in judged.items() for name, x in vars(found).items()}
         return {name: x for name, x in named.items() if x is not None}
 

@@ -28,9 +28,9 @@ def fits(
     """
     settings, rcond = stages.map_settings(work.config, work.map_kind), work.config.RCOND
     map_kind = KINDS[work.map_kind].with_settings(**settings)
-    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
+    fitted = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
     warning = {"warning": line} if wanted and (line := map_kind.warning(*h[0].shape)) else {}
-    for A, numbers in terminal.progress("fits", found, len(wanted), "matrices"):
+    for A, numbers in terminal.progress("fits", fitted, len(wanted), "matrices"):
         if A.target == into and len(h[A.source]) > 1:
             X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
             halves = {"split_half_r2": rounded(map_quality.split_half(X, Y, rcond, map_kind))}
@@ -42,8 +42,8 @@ def fits(
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """Singular values of A C^(1/2) and their effective rank, with C the covariance of the training states X: [n, d]."""
     values = map_quality.directions(X).spectrum(A)
-    told = {"effective_rank": rounded(map_quality.effective_rank(values))}
-    return {"spectrum": [*map(rounded, values.cpu().tolist())], **told}
+    rank = {"effective_rank": rounded(map_quality.effective_rank(values))}
+    return {"spectrum": [*map(rounded, values.cpu().tolist())], **rank}
 
 
 def jacobians(
@@ -56,14 +56,14 @@ def jacobians(
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
         work.say(f"  {rough}")
 
-    def see(batch: Batch) -> Tensors:
+    def compute(batch: Batch) -> Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
-    found = gather(work, model, tokenized, see, "probe gradients")["found"]
+    gradients = gather(work, model, tokenized, compute, "probe gradients")["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
-        mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        mean, error, halves = jacobian.average(V, [gradients[L + 1 + k * L + l] for k in range(P)])
         J, *halves = (Map(A, work.map_kind, l, j) for A in (mean, *(halves or ())))
-        told = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
-        told |= {"split_half_r2": map_quality.agreement(*halves, found[l])} if halves else {}
-        told |= _spectrum(J, found[l]) if n > 1 else {}
-        yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in told.items()}
+        numbers = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
+        numbers |= {"split_half_r2": map_quality.agreement(*halves, gradients[l])} if halves else {}
+        numbers |= _spectrum(J, gradients[l]) if n > 1 else {}
+        yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in numbers.items()}

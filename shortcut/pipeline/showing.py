@@ -38,26 +38,26 @@ def warnings(work: Work, compared: list[Names] | None = None) -> list[str]:
     """The warnings recorded when the maps, and the maps compared with them, were fitted."""
     shown = [work.files, *(files for files in compared or () if files.map_kind != LEAST_SQUARES)]
     found = [(f.map_kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
-    told = [f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry]
-    return [*dict.fromkeys(told)]
+    lines = [f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry]
+    return [*dict.fromkeys(lines)]
 
 
 def draw_results(work: Work, r: Results, c: Comparison | None, compared: list[Names]) -> dict[str, Plot]:
     """Draw all figures of the results and all figures that compare map kinds."""
-    files, figures, lenses = work.files, plots.all_figures(r, work.files.title), {}
+    files, figures, comparisons = work.files, plots.all_figures(r, work.files.title), {}
     with work.outputs(inputs(work, [files]), files.plots(*figures)) as outputs:
         draw(outputs, figures)
     if c:  # drawn again if a map kind is new or has changed
-        lenses = plots.lens_figures(c, r.n_layers, files.title)
-        with work.outputs(inputs(work, compared), files.plots(*lenses), renew=True) as outputs:
-            draw(outputs, lenses)
-    return figures | lenses
+        comparisons = plots.lens_figures(c, r.n_layers, files.title)
+        with work.outputs(inputs(work, compared), files.plots(*comparisons), renew=True) as outputs:
+            draw(outputs, comparisons)
+    return figures | comparisons
 
 
 def inputs(work: Work, shown: list[Names]) -> list[Path]:
     """The files from which results are loaded."""
-    there = [files for files in shown if evaluation.has_predictions(work, files)]
-    return [*(files.results for files in shown), *(files.predictions for files in there)]
+    evaluated = [files for files in shown if evaluation.has_predictions(work, files)]
+    return [*(files.results for files in shown), *(files.predictions for files in evaluated)]
 
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
@@ -111,10 +111,10 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
         r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
         quality = result_formats.load_quality(files.quality) if files.quality in scores else None
         own = results.summarize(result_formats.load_results(files.own.results)) if owns else None
-        told = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
-        told += tables.of_results(r, c)
-        told += maps.r2_tables(r2) if r2 else []
-        told += [maps.quality_table(quality)] if quality else []
+        listed = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
+        listed += tables.of_results(r, c)
+        listed += maps.r2_tables(r2) if r2 else []
+        listed += [maps.quality_table(quality)] if quality else []
         plots_of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
         data = [*(plot.data for plot in plots_of_maps), *([tables.schedules(r, "")] if r.alternation else [])]
         plots_of_maps += [maps.quality_figure(quality, files.title)] if quality else []
@@ -127,11 +127,11 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
             **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample},
             "confidence": 0.95,
             "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
-            "tables": {table.name: to_json(table) for table in [*told, *data]},
+            "tables": {table.name: to_json(table) for table in [*listed, *data]},
             "paper": claims.claims(files.model_name, r, r2),
             "warnings": warnings(work, compared),
         }  # fmt: skip
-        page = report.page(numbers, files.title, tables.facts(r), pictures, told)
+        page = report.page(numbers, files.title, tables.facts(r), pictures, listed)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
                 with outputs.writing(path) as file:

@@ -38,10 +38,10 @@ def load_split(work: Work, split: str) -> Tokenized:
 def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], name: str) -> Points:
     """Hidden states at k points of the model, at the chosen positions: [k, n, d]. `name` is for the partial results."""
 
-    def see(batch: Batch) -> Tensors:
+    def compute(batch: Batch) -> Tensors:
         return {"states": representations.run(model, batch, points).h.cpu()}
 
-    return gather(work, model, tokenized, see, name)["states"]
+    return gather(work, model, tokenized, compute, name)["states"]
 
 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:

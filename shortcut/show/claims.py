@@ -16,8 +16,8 @@ R2 = dict[str, Scores]
 
 def claims(model: str, r: Results, r2: R2 | None) -> list[dict[str, str | None]]:
     """The paper's claims about a model, each with `what`, `paper` and `here`; [] if the paper does not name it."""
-    made = [claim for claim in CLAIMS if model in claim.models]
-    return [{"what": claim.what, "paper": claim.paper, "here": claim.here(r, r2)} for claim in made]
+    chosen = [claim for claim in CLAIMS if model in claim.models]
+    return [{"what": claim.what, "paper": claim.paper, "here": claim.here(r, r2)} for claim in chosen]
 
 
 def _r2(r: Results, r2: R2 | None) -> str | None:
@@ -37,8 +37,8 @@ def _precision(layers: range, r: Results, r2: R2 | None) -> str | None:
 
 def _apart(layers: range, r: Results, r2: R2 | None) -> str | None:
     points = {k: [100 * x for l, x in _differences(metric, r) if l in layers] for metric, k in PRECISIONS.items()}
-    told = [f"@{k} {min(found):.0f} to {max(found):.0f}" for k, found in points.items() if found]
-    return ", ".join(told) + " points" if told else None
+    ranges = [f"@{k} {min(found):.0f} to {max(found):.0f}" for k, found in points.items() if found]
+    return ", ".join(ranges) + " points" if ranges else None
 
 
 def _differences(metric: str, r: Results) -> list[tuple[float, float]]:
@@ -57,8 +57,8 @@ def _saved(r: Results, r2: R2 | None) -> str | None:
     if mat is None or identity is None:
         return None
     share = 100 / r.n_layers
-    told = (f"{mode} {x.mean:.1f} ({x.mean * share:.1f}%)" for mode, x in (("mat", mat), ("id", identity)))
-    return f"{', '.join(told)}, {(mat.mean - identity.mean) * share:.1f} points apart"
+    modes = (f"{mode} {x.mean:.1f} ({x.mean * share:.1f}%)" for mode, x in (("mat", mat), ("id", identity)))
+    return f"{', '.join(modes)}, {(mat.mean - identity.mean) * share:.1f} points apart"
 
 
 def _parts_beat_mat(r: Results, r2: R2 | None) -> str | None:

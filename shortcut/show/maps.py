@@ -106,15 +106,15 @@ def quality_figure(quality: Quality, title: str) -> Plot:
     columns = [*map(Column, ("quantity", "source", "target", "number", "value"))]
     data = Table("maps", f"Quality of the maps: {title}", columns, rows)
     lost, halves = quality["composition_loss"], quality["split_half_r2"].values()
-    told = []
+    findings = []
     if halves:
-        told.append(f"The maps of two halves of the sentences agree, r² {min(halves):.2f} to {max(halves):.2f}")
+        findings.append(f"The maps of two halves of the sentences agree, r² {min(halves):.2f} to {max(halves):.2f}")
     if lost:
-        told.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one jump")
+        findings.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one jump")
     if ranks := quality["effective_rank"].values():
-        told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
-    told = "; ".join(told) or "There is no record of how these maps were fitted"
-    return Plot(partial(_draw_quality, quality, title), data, f"{data.title}. {told}.")
+        findings.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
+    findings = "; ".join(findings) or "There is no record of how these maps were fitted"
+    return Plot(partial(_draw_quality, quality, title), data, f"{data.title}. {findings}.")
 
 
 def _draw_quality(quality: Quality, title: str) -> Any:

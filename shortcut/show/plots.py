@@ -52,13 +52,13 @@ def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
 
 
 def _alternation(r: Results, title: str) -> Plot:
-    data, told = tables.schedules(r, title), []
+    data, findings = tables.schedules(r, title), []
     for first, name in (("r2", "the r2-informed schedule"), ("chosen", "round-robin, chosen on other sentences,")):
         if found := [judged for judged in r.alternation if judged.first == first]:
             best = max(found, key=lambda judged: judged.difference.mean)
             gain = table.cell(best.difference, tables.of_metric("precision@1", "", "+"))
-            told.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
-    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(told)}.")
+            findings.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
+    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(findings)}.")
 
 
 def _draw_alternation(r: Results, title: str) -> Any:
@@ -81,7 +81,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
-    handles, labels = (both for both in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
+    handles, labels = (pair for pair in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
     known = dict(zip((*labels[0], *labels[1]), (*handles[0], *handles[1]), strict=True))
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
     return figure
@@ -102,12 +102,12 @@ def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Map
 
 def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
     """The first, middle and last points of the curves, in words."""
-    told = []
+    lines = []
     for mode, curve in curves.items():
         chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
         points = (f"{table.cell(y, tables.of_metric(metric, ''))} at {x:.3g}" for x, y in chosen)
-        told.append(f"{mode} {', '.join(points)}")
-    return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(told)}."
+        lines.append(f"{mode} {', '.join(points)}")
+    return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(lines)}."
 
 
 def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, float]) -> Any:

@@ -23,7 +23,7 @@ def page(
 
     templates = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     return templates.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).render(
-        title=title, summary=summary, facts=facts, tables=[(one, table.cells(one)) for one in shown],
+        title=title, summary=summary, facts=facts, tables=[(item, table.cells(item)) for item in shown],
         figures=[_figure(*figure) for figure in figures],
         data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
     )  # fmt: skip

@@ -25,11 +25,11 @@ def of_metric(metric: str, name: str, sign: str = "") -> Column:
 def heading(metric: str, curves: Iterable[Curve]) -> str:
     """Title and unit of a metric, and the number of sentences with a value if some have none."""
     values = next(iter(curves)).values[metric][0]
-    some = "" if (there := int((~values.isnan()).sum())) == len(values) else f", over the {there} with a value"
+    some = "" if (n := int((~values.isnan()).sum())) == len(values) else f", over the {n} with a value"
     return f"{METRICS[metric].title}, {METRICS[metric].unit}{some}"
 
 
-def by_layer(metric: str, curves: Mapping[str, Curve], apart: Mapping[str, Curve], **more: Any) -> Table:
+def by_layer(metric: str, curves: Mapping[str, Curve], differences: Mapping[str, Curve], **more: Any) -> Table:
     """A table of a metric at every layer, with its mean over layers 0 ... L - 1, for curves and differences of curves.
 
     `more` has `name`, `sample` (for the title), and optionally `constant`, an estimate for all layers.
@@ -37,10 +37,10 @@ def by_layer(metric: str, curves: Mapping[str, Curve], apart: Mapping[str, Curve
     L, constant = next(iter(curves.values())).n_layers, more.get("constant")
     columns = [Column("layer"), *(of_metric(metric, name) for name in curves)]
     columns += [of_metric(metric, "constant")] if constant else []
-    columns += [of_metric(metric, name, "+") for name in apart]
+    columns += [of_metric(metric, name, "+") for name in differences]
     found = [_points(metric, curve) for curve in curves.values()]
     found += [dict.fromkeys((*range(L + 1), "mean"), constant)] if constant else []
-    found += [_points(metric, curve) for curve in apart.values()]
+    found += [_points(metric, curve) for curve in differences.values()]
     rows = [[place, *(points.get(place) for points in found)] for place in (*range(L + 1), "mean")]
     means = f"±: half of the 95% interval; mean: over layers 0 to {L - 1}"
     first, rest = heading(metric, curves.values()).split(",", 1)
@@ -57,9 +57,11 @@ def fixed_exit(r: Results, metrics: Iterable[str] = tuple(METRICS)) -> list[Tabl
     tables = []
     for metric in metrics:
         curves = {mode: curve for mode, curve in r.fixed.items() if metric in curve.values}
-        apart = {"mat - id": r.apart} if r.apart and metric in r.apart.values else {}
+        differences = {"mat - id": r.apart} if r.apart and metric in r.apart.values else {}
         if curves:
-            tables.append(by_layer(metric, curves, apart, constant=r.floor.get(metric), name=metric, sample=r.sample))
+            tables.append(
+                by_layer(metric, curves, differences, constant=r.floor.get(metric), name=metric, sample=r.sample)
+            )
     return tables
 
 
@@ -68,12 +70,12 @@ def lenses(c: Comparison, sample: str, metrics: Iterable[str] = tuple(METRICS)) 
     tables = []
     for metric in metrics if len(c.curves) > 2 else ():
         curves = {name: curve for name, curve in c.curves.items() if metric in curve.values}
-        apart = {f"{name} - ls": curve for name, curve in c.differences.items() if metric in curve.values}
+        differences = {f"{name} - ls": curve for name, curve in c.differences.items() if metric in curve.values}
         if curves:
             tables.append(by_layer(metric, curves, {}, name=f"lenses_{metric}", sample=sample))
-        if apart:
+        if differences:
             own = f"{sample}, differences to least squares (ls), paired"
-            tables.append(by_layer(metric, apart, {}, name=f"lenses_{metric}_minus_least_squares", sample=own))
+            tables.append(by_layer(metric, differences, {}, name=f"lenses_{metric}_minus_least_squares", sample=own))
     return tables
 
 
@@ -149,14 +151,14 @@ def alternation(r: Results) -> list[Table]:
 
 def facts(r: Results) -> list[tuple[str, str]]:
     """The numbers at the top of the page: (description, text)."""
-    told, p1 = [], of_metric("precision@1", "")
+    lines, p1 = [], of_metric("precision@1", "")
     for mode in (mode for mode in ("mat", "id") if mode in r.whole):
         what = f"Precision@1 with {mode}, mean over layers 0 to {r.n_layers - 1}"
-        told.append((what, f"{cell(r.whole[mode].over_layers['precision@1'], p1)} %"))
+        lines.append((what, f"{cell(r.whole[mode].over_layers['precision@1'], p1)} %"))
     for mode in (mode for mode in ("mat", "id") if r.saved["layers"].get(mode, {}).get(0.95)):
         saved = f"{r.saved['layers'][mode][0.95].mean:.2f} of {r.n_layers}"
-        told.append((f"Layers that early exit with {mode} saves at 95% Precision@1", saved))
-    return told
+        lines.append((f"Layers that early exit with {mode} saves at 95% Precision@1", saved))
+    return lines
 
 
 def schedules(r: Results, title: str) -> Table:
@@ -166,8 +168,8 @@ def schedules(r: Results, title: str) -> Table:
         for j in r.alternation
     ]
     names = ("family", "schedule", "blocks", "jumps", "precision@1", "minus_direct")
-    told = f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}"
-    return Table("schedules", told, [*map(Column, names)], rows)
+    full_title = f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}"
+    return Table("schedules", full_title, [*map(Column, names)], rows)
 
 
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
@@ -207,8 +209,8 @@ def lens_points(c: Comparison, metric: str, title: str) -> Table:
         for place, point in _points(metric, curve).items()
     ]
     names = ("metric", "lens", "layer", "value", "minus_least_squares", "halves")
-    told = f"{heading(metric, c.curves.values())}, by layer and map kind: {title}"
-    return Table("lenses", told, [*map(Column, names)], rows)
+    full_title = f"{heading(metric, c.curves.values())}, by layer and map kind: {title}"
+    return Table("lenses", full_title, [*map(Column, names)], rows)
 
 
 def grid_points(grid: Grid) -> Table:
