@@ -24,9 +24,7 @@ from shortcut.show import tables
 from shortcut.show.table import text
 from shortcut.tokens import Tokenized
 
-GoOn = Callable[
-    [Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]
-]  # h_L: [b, d]; for each mode its approximations: [k, b, d]
+GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L: [b, d]; approximation by mode: [k, b, d]
 SCHEDULES = "schedules"  # used like a mode: approximations by all distinct schedules
 TIES = 0.005  # largest share of sentences with equal logits for the best two tokens that is not reported
 

@@ -125,9 +125,7 @@ def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor
             ax.axhline(floor[metric], color="gray", linestyle=":", linewidth=1, label="best constant")
         count_in_integers(ax.xaxis)
         ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L))
-        points = [
-            x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]
-        ]  # without id at layer 0, which is far above
+        points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]  # id at 0 is far above
         highest = 1.05 * max(x.high or x.mean for x in points) if figure.lenses else None
         ax.set_ylim(*((-0.02, 1.02) if METRICS[metric].k else (0, highest)))
         label = METRICS[metric].title.replace(" that is", "\nthat is") + ("" if METRICS[metric].k else " (nats)")
