@@ -479,7 +479,7 @@ def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_p
     made_here = Names(tmp_path, "tiny-gpt2", "words")
     made_here.results.unlink()
     run("add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--matrices-from", "other")
-    assert "run add_results.py without --matrices-from too" in capsys.readouterr().out
+    assert "run add_results.py without --matrices-from" in capsys.readouterr().out
 
 
 def test_predictions_of_another_run_than_the_results_are_not_shown(made, gpt2_folder, tmp_path, capsys):

@@ -58,7 +58,7 @@ def _saved(r: Results, r2: R2 | None) -> str | None:
         return None
     share = 100 / r.n_layers
     modes = (f"{mode} {x.mean:.1f} ({x.mean * share:.1f}%)" for mode, x in (("mat", mat), ("id", identity)))
-    return f"{', '.join(modes)}, {(mat.mean - identity.mean) * share:.1f} points apart"
+    return f"{', '.join(modes)}, difference {(mat.mean - identity.mean) * share:.1f} points"
 
 
 def _parts_beat_mat(r: Results, r2: R2 | None) -> str | None:
@@ -93,9 +93,9 @@ CLAIMS = (
           "more than 17 points at most layers", partial(_apart, FIRST_TEN)),
     Claim("layers before the last at which mat has lower surprisal than id", NAMED, "every layer", _surprisal),
     Claim("layers that early exit saves at 95% Precision@1", MEDIUM,
-          "mat 3.3 (13.8%), id 1.4 (5.9%), 7.9 points apart", _saved),
+          "mat 3.3 (13.8%), id 1.4 (5.9%), difference 7.9 points", _saved),
     Claim("layers that early exit saves at 95% Precision@1", LARGE_BERT,
-          "mat 4.8 (20.0%), id 3.5 (14.6%), 5.4 points apart", _saved),
+          "mat 4.8 (20.0%), id 3.5 (14.6%), difference 5.4 points", _saved),
     Claim("the layer from which on every linear sub-module beats mat in Precision@1", MEDIUM,
           "about layer 7", _parts_beat_mat),
     Claim("mean Precision@1 over layers, on news instead of Wikipedia", MEDIUM,
