@@ -1,14 +1,14 @@
-# make run                          both pipelines on the embedded models: no network but for the packages
-# make run MODEL=gpt2               the paper's own setting: Wikipedia, a model from the Hugging Face hub
-# make run MODEL=bert-base-uncased  likewise
-# make run MODEL=name FAMILY=bert   a masked model that is not downloaded yet and that config.py does not know
-# make run DATASET=news SOURCE=f    likewise on text of your own: parquet, jsonl, or one sentence a line
-# make run ... FORCE=1              make anew what is there already
-# make test                         the tests, offline, on two cores
-# make test-kill                    kill every stage many times: nothing is lost
-# make bench                        what every stage takes, against the direct way
+# make run                          both pipelines on the embedded models; only pip needs the network
+# make run MODEL=gpt2               the paper's setting: Wikipedia, a model from the Hugging Face hub
+# make run MODEL=bert-base-uncased  the same for a masked model
+# make run MODEL=name FAMILY=bert   a masked model that is not downloaded yet and not listed in config.py
+# make run DATASET=news SOURCE=f    your own text: parquet, jsonl, or one sentence per line
+# make run ... FORCE=1              remake files that exist already
+# make test                         run the tests, offline, on two cores
+# make test-kill                    kill every stage many times and check that nothing is lost
+# make bench                        time and memory of every stage, against a direct implementation
 # make page-check                   open the pages of plot_results.py in a headless Chromium (installed if missing)
-# make lint                         ruff, check and format
+# make lint                         run ruff check and ruff format
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -17,7 +17,7 @@ DATASET ?=
 SOURCE ?=
 FORCE ?=
 
-# A word of a command line as it stands, whatever blanks and quotes are in it.
+# Quote one word for the shell, with any blanks and quotes in it.
 quoted = '$(subst ','\'',$(1))'
 
 ifeq ($(MODEL)$(DATASET)$(SOURCE),)
@@ -39,10 +39,10 @@ GPT2 := --model $(call quoted,$(or $(MODEL),models/gpt2-docstrings)) $(ON)
 BERT := --model $(call quoted,$(or $(MODEL),models/bert-docstrings)) $(ON)
 SENTENCES := $(ON) $(if $(SOURCE),--source $(call quoted,$(SOURCE)))
 
-# The scripts of a kind of model in their order, from the table that has it; the first makes the sentences.
-of_kind = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.pipeline.stages $(1)))
+# The scripts for causal or masked models, in order, from the table of stages, without the one for the sentences.
+scripts_for = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.pipeline.stages $(1)))
 define scripts
-$(foreach script,$(of_kind),$(PY) $(script) $(2)
+$(foreach script,$(scripts_for),$(PY) $(script) $(2)
 	)
 endef
 

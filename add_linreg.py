@@ -1,12 +1,12 @@
 """Fit the matrix A_ij of every jump from layer i to a later layer j by least squares.
 
 "Linear Shortcut Across Blocks" in the paper: A_ij = argmin_A sum over training sentences of
-|| A h_i - h_j ||^2, h_i the state of the chosen token after i blocks (h_0: the embeddings). No intercept,
-no penalty.
+|| A h_i - h_j ||^2, where h_i is the hidden state at the chosen token position after i blocks (h_0: the
+embeddings). There is no intercept and no penalty.
 
 Reads   experiment/<m>/<d>_tokenized_train.pickle
 Writes  linreg/<m>/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], applied as A @ h
-        with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`) linreg/<m>/<d>@<kind>/i_j.pickle
+        linreg/<m>/<d>@<kind>/i_j.pickle with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`)
 """
 
 import config
@@ -22,11 +22,11 @@ def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("train")), load_model(work)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
     if work.map_kind == "jacobian":
-        found = jacobians(work, model, tokenized, jumps)
+        fitted = jacobians(work, model, tokenized, jumps)
     else:
         h = states(work, model, tokenized, model.layer_points(), "train")
-        found = fits(work, h, jumps, into=work.L)
-    for A, numbers in found:
+        fitted = fits(work, h, jumps, into=work.L)
+    for A, numbers in fitted:
         work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 
 

@@ -1,13 +1,13 @@
-"""Score every jump between layers by r2, and draw the heat maps of mat and id.
+"""Score every jump between layers by r2, and draw heat maps of r2 for mat and id.
 
-"Linear Shortcut Across Blocks" in the paper: how much of h_j is explained by A_ij h_i (mat) and by h_i
-itself (id), on the validation sentences.
+"Linear Shortcut Across Blocks" in the paper: the share of the variance of h_j that A_ij h_i (mat) and h_i itself
+(id) explain, on the validation sentences.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/i_j.pickle
 Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `score_mat_weighted` and
         `score_id_weighted`, each {(i, j): r2}; the first two are means over the coordinates, as in the paper,
-        the others weighted by the coordinates' variances
-        experiment/<m>/<d>_maps.json: how good the maps are (see `shortcut.quality`)
+        the last two are weighted by the variances of the coordinates
+        experiment/<m>/<d>_maps.json: the quality of the maps (see `shortcut.map_quality`)
         experiment/<m>/plots/<d>/r2_scores_<L>, maps_<L>, each as .pdf, .png and .csv
 """
 

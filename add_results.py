@@ -1,18 +1,19 @@
-"""Predict from every layer, with maps and without, and let the model exit early.
+"""Predict the next token from every layer, with and without maps, and let the model exit early.
 
-"Linear Shortcut for Language Modeling", "Implication to Early Exiting" and "Linear Shortcut Across
-Sub-modules" in the paper. Five ways to go on from layer l to the prediction: `id` reads out h_l as it
-stands; `mat` reads out A_lL h_l; `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l on with their
-norms, attention or feed-forward replaced by their matrices, where the model has them apart. Early exit, with id
-and mat, stops each sentence at the first layer whose prediction is confident. Schedules alternate blocks and jumps.
+"Linear Shortcut for Language Modeling", "Implication to Early Exiting" and "Linear Shortcut Across Sub-modules" in
+the paper. Five modes lead from layer l to a prediction: `id` reads out h_l unchanged; `mat` reads out A_lL h_l;
+`mat_ln1_ln2`, `mat_attn` and `mat_ffn` run the blocks from l on with their norms, attention or feed-forward replaced
+by matrices, if the model's sub-modules can be replaced. Early exit, with id and with mat, stops each sentence at the
+first layer whose prediction is confident. Schedules alternate blocks and jumps.
 
 Reads   experiment/<m>/<d>_tokenized_val.pickle, linreg/<m>/<d>/l_L.pickle, p{i}_{a}_{a+1}.pickle
         with SCHEDULES in config.py also <d>_r2_scores.pickle and every i_j.pickle
 Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump or
         early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
-        experiment/<m>/<d>_predictions.pickle: dict of `tau`, `positions`, `costs`, `actual` (the tokens that follow),
-        `modes` (by mode the confidence `gap`, KL, entropy, cross-entropy, [L + 1, n]), and those by `schedules`
+        experiment/<m>/<d>_predictions.pickle: dict of `tau`, `positions`, `costs`, `actual` (the next tokens),
+        `modes` (for each mode the confidence `gap`, KL, entropy and cross-entropy, [L + 1, n]), and the predictions
+        of the `schedules`
 """
 
 import config
@@ -32,12 +33,12 @@ def main(work: Work) -> None:
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
 
     def go_on(batch: Batch):
-        """h_L, and its approximations from every layer in every mode and by every schedule."""
-        seen = representations.run(model, batch)
-        ends = {mode: approximate(seen) for mode, approximate in modes.items()}
+        """Return h_L and its approximations from every layer, in every mode and by every schedule."""
+        forward = representations.run(model, batch)
+        ends = {mode: approximate(forward) for mode, approximate in modes.items()}
         if schedules:
-            ends[evaluation.SCHEDULES] = alternate(model, seen, alternation.distinct(schedules), jumps)
-        return seen.h[-1], ends
+            ends[evaluation.SCHEDULES] = alternate(model, forward, alternation.distinct(schedules), jumps)
+        return forward.h[-1], ends
 
     evaluation.evaluate(work, model, tokenized, go_on, schedules)
 

@@ -1,7 +1,7 @@
-"""Tokenize the sentences for GPT-2, or another causal model, and choose one token of each.
+"""Tokenize the sentences for GPT-2 or another causal model, and choose one token position in each.
 
-As in the paper: 9,000 sentences to fit the maps on, 3,000 to judge them by; the position is uniform over
-the tokens of the sentence, first and last included, but for those that the tokenizer adds.
+As in the paper, 9,000 sentences are for fitting the maps and 3,000 for validation. The position is uniform over the
+tokens of the sentence, first and last included, without those that the tokenizer adds.
 
 Reads   experiment/sentences/<d>_20K-sentences.pickle
 Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `tokenized_sentences`

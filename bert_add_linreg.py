@@ -1,13 +1,13 @@
 """Fit the matrix A_ij of every jump from layer i to a later layer j of BERT by least squares.
 
 "Linear Shortcut Across Blocks" in the paper: A_ij = argmin_A sum over training sentences of
-|| A h_i - h_j ||^2, h_i the state at [MASK] after i blocks (h_0: the embeddings). No intercept, no penalty.
-Layer 0 knows only the position, so its rank is at most the number of distinct positions; the fit is the
-minimum-norm one.
+|| A h_i - h_j ||^2, where h_i is the hidden state at [MASK] after i blocks (h_0: the embeddings). There is no
+intercept and no penalty. The state of layer 0 depends only on the position, so the rank of the layer-0 states is at
+most the number of distinct positions; the fit is the minimum-norm solution.
 
 Reads   experiment/<m>_mask/<d>_train.pickle
 Writes  linreg/<m>_mask/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], applied as A @ h
-        with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`) linreg/<m>_mask/<d>@<kind>/i_j.pickle
+        linreg/<m>_mask/<d>@<kind>/i_j.pickle with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`)
 """
 
 import config
@@ -23,10 +23,10 @@ def main(work: Work) -> None:
     tokenized, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
     if work.map_kind == "jacobian":
-        found = jacobians(work, load_model(work, head=False), tokenized, jumps)
+        fitted = jacobians(work, load_model(work, head=False), tokenized, jumps)
     else:
-        found = fits(work, h, jumps, into=work.L)
-    for A, numbers in found:
+        fitted = fits(work, h, jumps, into=work.L)
+    for A, numbers in fitted:
         work.save(work.files.matrix(A.source, A.target), A.A, **numbers)
 
 

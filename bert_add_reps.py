@@ -1,12 +1,12 @@
-"""Mask one token of each sentence for BERT and collect the state at [MASK] after every layer.
+"""Mask one token of each sentence for BERT and collect the hidden state at [MASK] after every layer.
 
-As in the paper: 9,000 sentences to fit the maps on, 3,000 to judge them by; the masked position is
-uniform over the tokens of the sentence, [CLS] and [SEP] included, as in the original.
+As in the paper, 9,000 sentences are for fitting the maps and 3,000 for validation. The masked position is uniform
+over the tokens of the sentence, with [CLS] and [SEP] included as in the original code.
 
 Reads   experiment/sentences/<d>_20K-sentences.pickle
-Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16, pickled one after
-        another, each a dict of `tokenized_sentences` (int64 tensors, [MASK] in place),
-        `token_positions` (int64 [b]) and, by layer 0 ... L, the states (float32 [b, d])
+Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16 sentences, pickled one after another,
+        each a dict of `tokenized_sentences` (int64 tensors with [MASK] in place), `token_positions` (int64 [b])
+        and, under the keys 0 ... L, the states of the layers (float32 [b, d])
 """
 
 import config

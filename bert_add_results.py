@@ -1,17 +1,17 @@
-"""Predict from every layer of BERT, with maps and without, and let the model exit early.
+"""Predict the masked token from every layer of BERT, with and without maps, and let the model exit early.
 
-"Linear Shortcut for Language Modeling" and "Implication to Early Exiting" in the paper. Ways to go on from layer
-l to the prediction of the masked token, through the whole masked-LM head: `id` reads out h_l as it stands, `mat`
-A_lL h_l. Early exit stops each sentence at the first layer whose prediction is confident. Beyond the paper, where
-add_linreg_submodules.py was run on the model: `mat_ln1_ln2`, `mat_attn`, `mat_ffn` run the blocks from l on with
-their norms, attention or feed-forward replaced, at every position, by their matrices, which were fitted at [MASK].
+"Linear Shortcut for Language Modeling" and "Implication to Early Exiting" in the paper. Two modes lead from layer l
+to a prediction, both through the whole masked-LM head: `id` reads out h_l unchanged, `mat` reads out A_lL h_l. Early
+exit stops each sentence at the first layer whose prediction is confident. Beyond the paper, after
+add_linreg_submodules.py on the same model: `mat_ln1_ln2`, `mat_attn` and `mat_ffn` run the blocks from l on with
+their norms, attention or feed-forward replaced at every position by matrices, which were fitted at [MASK].
 
 Reads   experiment/<m>_mask/<d>_val.pickle, linreg/<m>_mask/<d>/l_L.pickle, p{i}_{a}_{a+1}.pickle
 Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another: `info` (`type` jump
         or early_exit; `mode`; `layer` or `lambda`), `layers_processed` (float), `topk` int64 [n, 10],
         `surprisal` float32 [n] (nats)
-        experiment/<m>_mask/<d>_predictions.pickle: dict of `tau`, `positions`, `costs`, `actual` (the masked tokens),
-        and `modes` (by mode the confidence `gap`, KL, entropy, cross-entropy, [L + 1, n])
+        experiment/<m>_mask/<d>_predictions.pickle: dict of `tau`, `positions`, `costs`, `actual` (the masked tokens)
+        and `modes` (for each mode the confidence `gap`, KL, entropy and cross-entropy, [L + 1, n])
 """
 
 import config
@@ -29,13 +29,13 @@ def main(work: Work) -> None:
     model, (tokenized, h) = load_model(work), formats.load_states(work.files.states("val"), work.L, least=2)
     maps = evaluation.maps(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
-    work.say("  no alternation of blocks and jumps: the maps were fitted at [MASK] alone, and spoil all other tokens")
+    work.say("  blocks and jumps are not alternated: maps fitted only at [MASK] would spoil all other tokens")
 
     def go_on(batch: Batch):
-        """h_L, and its approximations from every layer in every mode."""
+        """Return h_L and its approximations from every layer in every mode."""
         entering = representations.run(model, batch).entering if work.files.parts else []
-        seen = Pass(batch, h[:, batch.rows].to(model.device), entering)
-        return seen.h[-1], {mode: approximate(seen) for mode, approximate in modes.items()}
+        forward = Pass(batch, h[:, batch.rows].to(model.device), entering)
+        return forward.h[-1], {mode: approximate(forward) for mode, approximate in modes.items()}
 
     evaluation.evaluate(work, model, tokenized, go_on, {})
 

@@ -1,11 +1,11 @@
-"""The settings of every script. Edit here; most can be set for one run by an option, see --help."""
+"""Settings of all scripts. Edit them here; most can be set for one run by an option, see --help."""
 
 from pathlib import Path
 
 # Models: a name on the Hugging Face hub, or a folder that holds one.
-GPT2: str = "gpt2"  # what the scripts without bert_ work on: gpt2, gpt2-medium, gpt2-large, gpt2-xl
-BERT: str = "bert-base-uncased"  # what the bert_ scripts work on: bert-base-uncased, bert-large-uncased
-LAYERS: dict[str, int] = {  # L of the known models; a folder or another name tells its own
+GPT2: str = "gpt2"  # the model of the scripts without bert_: gpt2, gpt2-medium, gpt2-large, gpt2-xl
+BERT: str = "bert-base-uncased"  # the model of the bert_ scripts: bert-base-uncased, bert-large-uncased
+LAYERS: dict[str, int] = {  # L of the known models; for any other model L is read from its config.json
     "gpt2": 12,
     "gpt2-medium": 24,
     "gpt2-large": 36,
@@ -26,50 +26,50 @@ LAYERS: dict[str, int] = {  # L of the known models; a folder or another name te
     "distilbert/distilbert-base-uncased": 6,
     "answerdotai/ModernBERT-base": 22,
 }
-MASKED: tuple[str, ...] = (  # of these, the ones that predict masked tokens: for the bert_ scripts
+MASKED: tuple[str, ...] = (  # the known models that predict masked tokens, for the bert_ scripts
     "bert-base-uncased", "bert-large-uncased", "FacebookAI/roberta-base", "distilbert/distilbert-base-uncased",
     "answerdotai/ModernBERT-base",
 )  # fmt: skip
 SAFETENSORS_ONLY: bool = True  # a checkpoint in pickle format can run code when it is loaded
 
 # Sentences
-DATASET: str = "wikipedia"  # names the files made from them
-SOURCE: str = "hub"  # "hub"; "docstrings" of the installed packages; or a file or folder of parquet, jsonl or txt
+DATASET: str = "wikipedia"  # the name of the data set in all file names
+SOURCE: str = "hub"  # "hub"; "docstrings" (of installed packages); or a file or folder of parquet, jsonl or txt
 HUB_DATASET: str = "wikimedia/wikipedia"  # Departure: the paper's 20220301 dump is no longer served
 HUB_CONFIG: str = "20231101.en"
-READ_BYTES: int = 300_000_000  # of the parquet files, spread evenly over all of them; all would be 11 GB
-SPACY: str | None = None  # the rule-based sentencizer; or a trained pipeline such as "en_core_web_sm"
-DOCSTRING_PACKAGES: tuple[str, ...] = ("numpy", "sklearn", "matplotlib")  # few: all of them would take a minute
+READ_BYTES: int = 300_000_000  # read from the parquet files, spread evenly over all of them; in full they are 11 GB
+SPACY: str | None = None  # None: the rule-based sentencizer; or a trained pipeline such as "en_core_web_sm"
+DOCSTRING_PACKAGES: tuple[str, ...] = ("numpy", "sklearn", "matplotlib")  # only a few: all packages would take a minute
 SENTENCES: int = 20_000  # as in the paper
 TRAIN: int = 9_000  # the first ones fit the maps
-VAL: int = 3_000  # the next ones judge them
-POSITIONS: int = 1  # of a sentence, as in the paper; more where the states are wide: a fit wants many times d of them
-SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # a dataset's own TRAIN and VAL, as the paper's news has
+VAL: int = 3_000  # the next ones validate them
+POSITIONS: int = 1  # per sentence; 1 in the paper. For wide states use more: a fit needs n to be many times d
+SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # TRAIN and VAL of single datasets: the paper's news
 
-# Maps: least-squares as in the paper, and to compare with it affine, ridge, low-rank, jacobian, and tuned (imported)
-MAP: tuple[str, ...] = ("least-squares",)  # --map; those of another kind are in linreg/<m>/<d>@<kind>/
-RANK: int = 16  # of low-rank maps, beside the identity
-PROBES: int = 8  # backward passes a sentence, of jacobian ones
+# Maps: least-squares as in the paper; for comparison affine, ridge, low-rank, jacobian, and tuned (imported)
+MAP: tuple[str, ...] = ("least-squares",)  # --map; maps of other kinds are in linreg/<m>/<d>@<kind>/
+RANK: int = 16  # rank of B in low-rank maps I + B
+PROBES: int = 8  # backward passes per sentence, for jacobian maps
 
 # Numbers
-SEED: int = 0  # of every draw: sentences, positions
-SCHEDULES: bool = True  # whether causal models alternate blocks and jumps; of more than 24 layers only some schedules
-LAST_ONLY: bool = False  # only the jumps into the last layer, all that add_results.py needs; gpt2-xl has 1,176 in all
-RCOND: float = 1.19e-7  # singular values below this times the largest count as zero (scikit-learn 1.2.0 on float32)
-TAU: float = 4.0  # of the early-exit threshold
-LAMBDAS_MAT: tuple[float, ...] = (-1.112, *(k / 10 for k in range(11)), 1.112)  # always exits ... never does
-LAMBDAS: dict[str, tuple[float, ...]] = {  # of early exit; for id nine more, since its curve lies between the last two
+SEED: int = 0  # random seed for sampling sentences and token positions
+SCHEDULES: bool = True  # True: causal models alternate blocks and jumps; above 24 layers by some schedules only
+LAST_ONLY: bool = False  # True: only the jumps into the last layer, enough for add_results.py: 48 of gpt2-xl's 1,176
+RCOND: float = 1.19e-7  # smaller singular values, relative to the largest, are zero (scikit-learn 1.2.0 on float32)
+TAU: float = 4.0  # tau in the threshold of early exit
+LAMBDAS_MAT: tuple[float, ...] = (-1.112, *(k / 10 for k in range(11)), 1.112)  # from always exiting early to never
+LAMBDAS: dict[str, tuple[float, ...]] = {  # for early exit; id has nine more, since its curve is between the last two
     "id": (*LAMBDAS_MAT[:-1], *(round(1 + 0.0112 * k, 4) for k in range(1, 10)), LAMBDAS_MAT[-1]),
     "mat": LAMBDAS_MAT,
 }
 
 # Work
-DEVICE: str = "auto"  # "cuda" where there is one, else "cpu"; "spread": over all devices, for a model too large for one
-DTYPE: str = "float32"  # as in the paper; "auto": as the checkpoint has it, with states and maps in float32 still
-BATCH_SIZE: int = 1024  # tokens that run together; enough to fill two cores, little enough to stay in their cache
-OUT: Path = Path(__file__).resolve().parent  # holds experiment/ and linreg/
+DEVICE: str = "auto"  # "cuda" if available, else "cpu"; "spread": over all devices, for models too large for one
+DTYPE: str = "float32"  # as in the paper; "auto": the dtype of the checkpoint, with states and maps still in float32
+BATCH_SIZE: int = 1024  # tokens per forward pass: enough to fill two cores, few enough for their cache
+OUT: Path = Path(__file__).resolve().parent  # the folder of experiment/ and linreg/
 
-if __name__ == "__main__":  # prints the settings in force, which files are there, and the next command
+if __name__ == "__main__":  # print the settings, the files that exist, and the next command
     import sys
 
     from shortcut.pipeline import status

@@ -1,7 +1,8 @@
-"""Take the sentences: one from each of 20,000 Wikipedia articles, or those of another source.
+"""Draw one sentence from each of 20,000 Wikipedia articles, or sentences from another source.
 
-An article is split into paragraphs, one is drawn, and its last sentence taken, with a newline at the end. Files
-of one sentence a line, and docstrings of packages, are sources as well; give these a name with --dataset.
+An article is split into paragraphs, one paragraph is drawn at random, and its last sentence is taken, with a newline
+at the end. Other sources are text files with one sentence per line and the docstrings of Python packages; for them,
+name the data set with --dataset.
 
 Reads   the hub, a file or folder of parquet, jsonl or txt, or docstrings (--source)
 Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after another
@@ -17,7 +18,7 @@ from shortcut.pipeline.script import Work, script, shell
 
 
 def source_settings(work: Work) -> dict[str, Any]:
-    """The settings of the source, on which the sentences depend."""
+    """Settings of the source on which the sentences depend."""
     if work.args.source == "docstrings":
         packages = list(config.DOCSTRING_PACKAGES)
         return {"source": "docstrings", "packages": packages, "train": work.sizes["train"]}

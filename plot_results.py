@@ -1,16 +1,17 @@
 """Draw the figures of the paper from the results and print their numbers, or look inside a sentence.
 
-Precision@k and Surprisal at each layer, early against fixed exit, and the sub-modules, each with its 95%
-interval over the sentences. Shows what the results hold; `--model` takes a name, a folder, or the name of
-a folder under experiment/. With --sentence it runs the model, and shows instead what every layer would
-predict in a sentence of yours, with id and with mat, or the kinds of maps in --map.
+The figures show Precision@k and Surprisal at each layer, early exit against fixed exit, and the replaced sub-modules,
+each with its 95% confidence interval over the sentences. Only figures whose results exist are drawn. `--model` takes
+a name, a folder, or the name of a folder under experiment/. With --sentence the script runs the model instead and
+shows the predictions of every layer in your sentence, with id and with mat or the map kinds given by --map.
 
-Reads   experiment/<m>/<d>_results.pickle, and of what add_results.py and add_plot_r2.py write beside it what is there
-        with --sentence linreg/<m>/<d>/l_L.pickle, and of every other kind of --map linreg/<m>/<d>@<kind>/l_L.pickle
-Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>, alternation_<L> of causal models, and, where
-        sub-modules were replaced, parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>; lenses_<metric>_<L>:
-        all kinds of maps that were judged, side by side; each as .pdf, .png and .csv; with --sentence
-        sentence_<its words> likewise, or with --words FILE the surprisal of every token and word of a text, by layer
+Reads   experiment/<m>/<d>_results.pickle, and the other files of add_results.py and add_plot_r2.py if they exist
+        with --sentence: linreg/<m>/<d>/l_L.pickle, and linreg/<m>/<d>@<kind>/l_L.pickle for other kinds in --map
+Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>; alternation_<L> for causal models; with replaced
+        sub-modules parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>; lenses_<metric>_<L>: all
+        evaluated map kinds side by side; each as .pdf, .png and .csv
+        with --sentence: sentence_<its words> in the same formats
+        with --words FILE: the surprisal of every token and word of a text at each layer
         experiment/<m>/<d>_summary.json, <d>_report.html: the numbers, and a page with all figures
 """
 
@@ -33,7 +34,7 @@ def main(work: Work) -> None:
     work.say("\n".join([text(shown), *showing.warnings(work, compared)]))
     showing.save_page(work, r, c, compared, figures)
     evaluation.show_change(work)
-    work.say(f"every figure and table on one page: {work.files.relative(work.files.report)}")
+    work.say(f"All figures and tables are on one page: {work.files.relative(work.files.report)}")
 
 
 if __name__ == "__main__":

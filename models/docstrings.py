@@ -1,8 +1,8 @@
-"""English sentences from the docstrings of installed packages.
+"""Find English sentences in the docstrings of installed packages.
 
-The embedded models are trained and evaluated on these sentences: every machine that can run the project has
-them, so none are shipped. A hash of its characters decides whether a sentence is held out, so another version
-of a package adds and removes sentences but moves none between training and validation.
+The embedded models are trained and evaluated on these sentences. Every machine that can run the project has them,
+so none are shipped. A hash of the sentence decides whether it is held out, so another version of a package adds and
+removes sentences but does not move any between training and validation.
 """
 
 import ast
@@ -19,7 +19,7 @@ from shortcut.corpus.sentences import Split, Wanted
 
 HELD_OUT = 0.25  # share of the sentences on which no embedded model was trained
 
-MARKUP = (  # reStructuredText to plain text: pattern, what stays
+MARKUP = (  # from reStructuredText to plain text: pattern, replacement
     (re.compile(r":[\w:+-]+:`~?([^`<]+?)\s*(?:<[^`]*>)?`"), r"\1"),  # :func:`name <target>`
     (re.compile(r"``(.+?)``"), r"\1"),
     (re.compile(r"`([^`<]+?)\s*<[^`]*>`_{0,2}"), r"\1"),  # `text <link>`_
@@ -34,16 +34,16 @@ UNWANTED = re.compile(r"[`|\\<>{}=@~]|::|\.\.|https?:|__|\.py\b")
 
 
 def is_held_out(sentence: str) -> bool:
-    """True if no embedded model was trained on the sentence: a share `HELD_OUT` of all sentences."""
+    """True if no embedded model was trained on the sentence. This holds for a share `HELD_OUT` of all sentences."""
     digest = hashlib.sha256(sentence.strip().encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
 
 
 def draw(files: list[Path], wanted: Wanted, n_train: int) -> list[str]:
-    """`wanted.n` sentences in random order, each with a newline at the end.
+    """Draw `wanted.n` sentences in random order, each with a newline at the end.
 
-    The first `n_train` are not held out. Held-out sentences follow, so the validation sentences are new to the
-    embedded models. If these are too few, the rest is not held out.
+    The first `n_train` sentences are not held out. Held-out sentences follow, so the embedded models have not seen the
+    validation sentences. If there are too few, sentences that are not held out fill the rest.
     """
     everything = sentences(files, wanted.split, wanted.found)
     random.Random(wanted.seed).shuffle(everything)
@@ -52,15 +52,15 @@ def draw(files: list[Path], wanted: Wanted, n_train: int) -> list[str]:
     return [*others[:n_train], *held_out, *others[n_train:]][: wanted.n]
 
 
-def sentences(files: Iterable[Path], split: Split, told: Callable[[int], object] = lambda _: None) -> list[str]:
-    """Every distinct English sentence in the docstrings of Python files, in order; `told(k)` after each file: k new."""
+def sentences(files: Iterable[Path], split: Split, notify: Callable[[int], object] = lambda _: None) -> list[str]:
+    """Distinct English sentences in the docstrings of Python files, in order. Calls `notify(k)` per file for k new."""
     found: dict[str, None] = {}
     for path in files:
         before = len(found)
         for docstring in _docstrings(path):
-            for paragraph in filter(SENTENCE.search, _paragraphs(docstring)):  # others hold none
+            for paragraph in filter(SENTENCE.search, _paragraphs(docstring)):  # other paragraphs have none
                 found.update(dict.fromkeys(filter(_is_english, split(paragraph))))
-        told(len(found) - before)
+        notify(len(found) - before)
     return list(found)
 
 
@@ -79,7 +79,7 @@ def source_files(packages: Iterable[str]) -> list[Path]:
 def _docstrings(path: Path) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # packages also hold templates and files broken on purpose
+    except (SyntaxError, ValueError):  # packages also contain templates and files that are invalid on purpose
         return
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
@@ -88,7 +88,7 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 
 def _paragraphs(docstring: str) -> Iterator[str]:
-    """Each run of lines with one indentation, joined to a line of plain text; code examples are left out."""
+    """Yield the lines of each indentation level as one line of plain text, without code examples."""
     for block in re.split(r"\n[ \t]*\n", docstring):
         if ">>>" in block or "```" in block or block.lstrip().startswith(("..", "#", "$")):
             continue

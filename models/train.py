@@ -3,9 +3,9 @@
 Reads   the docstrings of the installed packages, without the held-out quarter (models/docstrings.py)
 Writes  models/<family>-docstrings/: config.json, tokenizer.json, model.safetensors (half precision)
 
-One model of each family, small enough to lie in the tree and large enough that its layers do real
-work. Every number of the recipe stands below; a run takes about half an hour on two CPU cores. The
-last lines printed are the held-out figures that models/README.md quotes.
+There is one model of each family, small enough to be in the repository and large enough that its layers do useful work.
+All numbers of the recipe are in this file. Training takes about half an hour on two CPU cores. The last lines
+printed are the held-out loss and accuracy that models/README.md quotes.
 """
 
 import argparse
@@ -37,9 +37,9 @@ from shortcut.corpus.sentences import splitter
 PACKAGES = ("numpy", "scipy", "sklearn", "matplotlib", "pandas", "torch")
 LAYERS = 12
 CONTEXT = 256  # tokens; the longest sentence has about 200
-HELD_OUT_SENTENCES = 4_000  # for the figures printed
+HELD_OUT_SENTENCES = 4_000  # for the loss and accuracy printed at the end
 SEED = 0
-MASKED = 0.25  # share of the tokens; BERT's 0.15 would teach less a step, and a run has few steps
+MASKED = 0.25  # share of the tokens; BERT's 0.15 would give less signal per step, and a run has few steps
 IGNORED = -100  # label of a token that is not predicted
 
 
@@ -49,7 +49,7 @@ class Recipe:
     heads: int
     vocabulary: int
     epochs: int
-    batch: int  # tokens a step, padding included
+    batch: int  # tokens per step, with padding
     rate: float  # peak learning rate; linear warm-up, then cosine to a tenth
     warmup: int  # steps
     muon: float  # peak learning rate of Muon, which trains the blocks' matrices
@@ -57,7 +57,7 @@ class Recipe:
 
 RECIPES = {
     "gpt2": Recipe(d=128, heads=4, vocabulary=4096, epochs=6, batch=4096, rate=2e-3, warmup=100, muon=0.02),
-    # Post-norm blocks stay at the unigram distribution for long under AdamW alone; Muon gets them off it.
+    # With AdamW alone, post-norm blocks predict only the unigram distribution for a long time; Muon avoids that.
     "bert": Recipe(d=128, heads=4, vocabulary=4096, epochs=4, batch=4096, rate=1e-3, warmup=200, muon=0.01),
 }
 
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, help="folder to write; default: models/<family>-docstrings")
-    parser.add_argument("--epochs", type=int, help="passes over the sentences; default: the recipe's")
+    parser.add_argument("--epochs", type=int, help="epochs; default: the recipe's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     recipe = RECIPES[args.family]
@@ -129,13 +129,13 @@ def bert_model(recipe: Recipe, tokenizer: BertTokenizerFast) -> BertForMaskedLM:
 
 
 def next_token(tokenizer, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and labels of language modelling: each token from those before it, and the end."""
+    """Inputs and labels for language modelling: the next token at each position, then the end-of-text token."""
     labels = F.pad(ids[:, 1:], (0, 1), value=tokenizer.eos_token_id)
     return ids, labels.masked_fill(mask == 0, IGNORED)
 
 
 def masked_token(tokenizer, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and labels of masked language modelling: 25% of the tokens, 8 of 10 as [MASK], 1 as another."""
+    """Inputs and labels for masked language modelling: 25% of the tokens, 80% as [MASK], 10% as a random token."""
     draw = torch.rand(ids.shape)
     chosen = (draw < MASKED) & (mask == 1)
     inputs = ids.masked_fill(chosen & (draw < 0.8 * MASKED), tokenizer.mask_token_id)
@@ -145,7 +145,7 @@ def masked_token(tokenizer, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torc
 
 
 def batches(ids: list[list[int]], pad: int, budget: int, rng: random.Random):
-    """Sentences of like length together, padded, at most `budget` tokens each, in random order."""
+    """Yield batches of sentences with similar length, padded to at most `budget` tokens, in random order."""
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), rng.random()))
     groups, start = [], 0
     for end in range(1, len(order) + 1):
@@ -162,7 +162,7 @@ def batches(ids: list[list[int]], pad: int, budget: int, rng: random.Random):
 
 
 def loss_of(model, tokenizer, ids, mask, objective) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean loss, logits and labels of the predicted tokens of one batch."""
+    """Mean loss, logits and labels for the predicted tokens of a batch."""
     device = next(model.parameters()).device
     inputs, labels = (t.to(device) for t in objective(tokenizer, ids, mask))
     logits = model(input_ids=inputs, attention_mask=mask.to(device)).logits
@@ -208,7 +208,7 @@ def fit(model, tokenizer, ids, objective, recipe: Recipe, epochs: int) -> None:
 
 @torch.no_grad()
 def report(model, tokenizer, held_out, train, objective) -> None:
-    """Held-out loss beside the unigram distribution's, and accuracy beside the most frequent token's."""
+    """Print held-out loss (model, unigram distribution) and held-out accuracy (model, most frequent token)."""
     counts = torch.ones(len(tokenizer))  # add-one, so that no token has probability zero
     torch.manual_seed(SEED)
     for padded, mask in batches(train, tokenizer.pad_token_id or 0, 8192, random.Random(SEED)):
@@ -225,7 +225,7 @@ def report(model, tokenizer, held_out, train, objective) -> None:
         hits += (logits.argmax(-1).cpu() == labels).sum().item()
         frequent += (labels == unigram.argmax()).sum().item()
         n += len(labels)
-    print(f"held out: loss {loss / n:.3f} nats a token, unigram {baseline / n:.3f}, gain {(baseline - loss) / n:.3f}")
+    print(f"held out: loss {loss / n:.3f} nats per token, unigram {baseline / n:.3f}, gain {(baseline - loss) / n:.3f}")
     print(f"held out: accuracy {hits / n:.3f}, most frequent token {frequent / n:.3f}, {hits / frequent:.1f} times")
 
 

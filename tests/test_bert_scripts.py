@@ -79,7 +79,7 @@ def test_net_saving_is_for_whole_sentences_alone(made):
     rows = json.loads(made.summary.read_bytes())["tables"]["layers_saved"]
     assert {name for row in rows for name in row if name.startswith("net")} == {"net, sentence"}
     page = made.report.read_text(encoding="utf-8")
-    assert "for all tokens that run" in page
+    assert "for all tokens of the forward pass" in page
     assert "for one token" not in page
 
 
@@ -238,7 +238,7 @@ def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, be
     run("bert_add_plot_r2", "--out", tmp_path, "--model", bert_folder, "--dataset", "words")
     told, r2 = capsys.readouterr().out, result_formats.load_r2(files.r2_scores)
     assert told.count("r2 misleads") == (dead is not None)
-    assert dead is None or "r2 misleads in 6 of 6 jumps, where coordinates that hardly vary count as much" in told
+    assert dead is None or "r2 misleads in 6 of 6 jumps: coordinates that hardly vary count as much" in told
     assert (r2["score_id"][0, 1] < -1e40) == (dead == 1e-30)
     sse, sst = (h[1] - h[0]).double().square().sum(0), (h[1].double() - h[1].double().mean(0)).square().sum(0)
     assert r2["score_id_weighted"][0, 1] == pytest.approx(1 - (sse[sst > 0].sum() / sst.sum()).item())
@@ -319,8 +319,8 @@ def test_an_encoder_without_a_head_has_states_maps_and_r2(tmp_path, bert_folder,
         run(script, *there)
     assert files.r2_scores.exists()
     said = problem(capsys, "bert_add_results", *there)
-    assert said.endswith("is an encoder without a masked-LM head, so nothing can be predicted with it: its states,"
-                         " maps and r2 are all there is")  # fmt: skip
+    assert said.endswith("is an encoder without a masked-LM head, so it predicts nothing: only its states, maps"
+                         " and r2 can be computed")  # fmt: skip
     whole, own = (pretrained.load(str(f), masked=True) for f in (bert_folder, folder))
     tokenized = formats.load_states(files.states("train"), LAYERS)[0]
     states = [in_memory.layer_states(model, tokenized, 100) for model in (whole, own)]

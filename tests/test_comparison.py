@@ -166,7 +166,7 @@ def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     made = Comparison(curves, {}, {})
     assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(average((a - b)[1, 5:].double()))
     assert curves["id"].estimates["kl"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
-    assert tables.heading("cross-entropy", curves.values()).endswith("of the 15 that have one")
+    assert tables.heading("cross-entropy", curves.values()).endswith("over the 15 with a value")
 
 
 def a_comparison(values, of=None, **metrics):
@@ -350,7 +350,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
     capsys.readouterr()
     run("plot_results", *on)
     told = capsys.readouterr().out
-    assert "not shown beside the others, experiment/" in told
+    assert "left out of the comparison, experiment/" in told
     assert f"run {prefix}add_results.py --map low-rank --force" in told
     assert "low-rank" not in costs_of(here)
     ridge = replace(here, map_kind="ridge")  # as other code would have it: of other sentences, and without an entry
@@ -362,7 +362,7 @@ def test_a_stale_kind_is_left_out_with_the_command_that_mends_it(made, tmp_path,
         store.dump(file, *records)
     manifest.save(here.experiment, {k: v for k, v in manifest.load(here.experiment).items() if k != ridge.results.name})
     run("plot_results", *on)
-    assert "words@ridge_results.pickle: of other sentences" in capsys.readouterr().out
+    assert "words@ridge_results.pickle: evaluated on other sentences" in capsys.readouterr().out
     assert "ridge" not in costs_of(here)
     behind = manifest.Provenance(names).settings(replace(names, map_kind="low-rank").results)
     assert (behind["map"], behind["rank"]) == ("low-rank", 3)

@@ -127,7 +127,7 @@ def test_every_source_gives_one_sentence_an_article_seeded(tmp_path, suffix):
 def test_a_source_with_too_few_articles_gives_all_and_says_so(tmp_path):
     found, lines = take(write(tmp_path / "data", ".jsonl", 30), 40)
     assert len(found) == 30
-    assert "30 sentences found, 40 asked for" in lines[-1]
+    assert "has only 30 sentences, 40 were asked for" in lines[-1]
 
 
 def test_parquet_is_read_in_parts_from_every_file(tmp_path):

@@ -55,7 +55,7 @@ def test_the_warning_of_a_fit_stands_in_the_manifest_and_under_the_tables_of_r2(
     assert EXACT in printed["add_linreg"]
     assert all(entry["warning"].startswith(EXACT) for entry in entries(names))
     assert not any("warning" in entry for entry in entries(names, "ridge"))
-    shown = printed["add_plot_r2"].split("How good the maps")[1]
+    shown = printed["add_plot_r2"].split("Quality of the maps")[1]
     assert shown.count(f"least-squares maps: {EXACT}") == 1
     assert "the loss of two jumps has no meaning" in shown
 
@@ -66,7 +66,7 @@ def test_the_warning_of_a_fit_stands_under_the_results_in_the_summary_and_on_the
     if not names.masked:
         pytest.skip("results are made of BERT")
     told = json.loads(names.summary.read_bytes())["warnings"]
-    rough = f"jacobian maps: 48 probes for states of width {D}: a rough estimate"
+    rough = f"jacobian maps: 48 probes for states of width {D} give a rough estimate"
     assert [line[: len(start)] for line, start in zip(told, (f"least-squares maps: {EXACT}", rough), strict=True)] == [
         f"least-squares maps: {EXACT}",
         rough,
@@ -84,7 +84,7 @@ def test_what_two_jumps_lose_is_left_out_where_every_fit_is_exact(made):
     }
     assert found["least-squares"]["composition_loss"] == {}
     assert found["ridge"]["composition_loss"].keys() == {(i, k) for k in range(LAYERS) for i in range(k)}
-    rows = printed["add_plot_r2"].split("gain, hardly there\n")[1].splitlines()[:LAYERS]
+    rows = printed["add_plot_r2"].split("gain, flat directions\n")[1].splitlines()[:LAYERS]
     assert all(row.split()[-2] == "-" for row in rows)
 
 

@@ -297,7 +297,7 @@ def test_a_model_that_works_between_its_blocks_has_no_alternation(made, gpt2_fol
     (tmp_path / made.relative(made.predictions)).unlink()
     monkeypatch.setattr(Model, "is_chain", False)
     said = problem(capsys, "add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
-    assert said.endswith("works between its blocks, which no jump can take in: set SCHEDULES = False")
+    assert said.endswith("computes between its blocks, and no jump covers that: set SCHEDULES = False")
 
 
 def test_tables_hold_the_numbers_of_the_records(made):
@@ -461,12 +461,12 @@ def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
 
     own, other = mean_precision(made.results), mean_precision(there.results)
     told = capsys.readouterr().out
-    assert told.count("with the maps of either corpus") == 2
+    assert told.count("with the maps of each dataset") == 2
     row = next(line for line in told.splitlines() if line.split()[:1] == ["mat"])
     assert row.split()[1::2] == [f"{own:.1f}", f"{other:.1f}", f"{other - own:+.1f}"]
     change = json.loads(there.summary.read_text())["tables"]["change"][0]["change"]["mean"]
     assert change == pytest.approx((other - own) / 100, abs=1e-5)
-    assert "with the maps of either corpus" in there.report.read_text()
+    assert "with the maps of each dataset" in there.report.read_text()
     message = problem(capsys, "add_results", *model, "--dataset", "words", "--matrices-from", "nowhere")
     assert message == "linreg/tiny-gpt2/nowhere/0_3.pickle not found: run add_linreg.py --dataset nowhere first"
 
@@ -479,7 +479,7 @@ def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_p
     made_here = Names(tmp_path, "tiny-gpt2", "words")
     made_here.results.unlink()
     run("add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--matrices-from", "other")
-    assert "run add_results.py without --matrices-from too" in capsys.readouterr().out
+    assert "run add_results.py without --matrices-from" in capsys.readouterr().out
 
 
 def test_predictions_of_another_run_than_the_results_are_not_shown(made, gpt2_folder, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Sources of sentences: Wikipedia on the hub, files of articles, files of sentences."""
+"""Sources of sentences: Wikipedia on the hub, files of articles, and files of sentences."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ FOOTER = 65_536  # bytes at the end of a parquet file that describe its content
 
 
 class Source(NamedTuple):
-    """Files from which sentences are taken."""
+    """A source of sentences: a list of files."""
 
     name: str  # in messages
     files: list[str]  # paths or URLs
-    suffix: str  # the same for all files: .parquet and .jsonl hold articles, .txt sentences
+    suffix: str  # common to all files: .parquet and .jsonl contain articles, .txt sentences
     revision: str | None = None  # commit of the dataset on the hub
 
 
@@ -46,7 +46,7 @@ def hub(dataset: str, config: str) -> Source:
 
     name = f"{dataset} {config} on the Hugging Face hub"
     try:
-        # One request that fails at once; load_dataset_builder would retry for half a minute.
+        # This request fails at once without a network; load_dataset_builder would retry for half a minute.
         fsspec.filesystem("hf").info(f"datasets/{dataset}")
         splits = datasets.load_dataset_builder(dataset, config).config.data_files or {}
     except (*parquet.READ_ERRORS, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -59,10 +59,10 @@ def hub(dataset: str, config: str) -> Source:
 
 
 def sentences(source: Source, wanted: Wanted) -> list[str]:
-    """n sentences in random order, each with a newline at the end; fewer, with a notice, if there are no more.
+    """Draw n sentences in random order, each with a newline at the end; fewer, with a notice, if there are no more.
 
-    Each sentence is from another article (see `draw_sentence`) or is a line of a text file. A notice counts the
-    texts left out. Raises Problem if no sentence is found or more than half of the texts are left out.
+    Each sentence is from another article (see `draw_sentence`) or is a line of a text file. A notice gives the
+    number of texts left out. Raises Problem if no sentence is found or more than half of the texts are left out.
     """
     rng, tally = random.Random(wanted.seed), Tally()
     if source.suffix == ".parquet":
@@ -85,7 +85,7 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
     if tally.left_out:
         wanted.notice(str(tally))
     if len(result) < wanted.n:
-        wanted.notice(f"{len(result)} sentences found, {wanted.n} asked for: that is all of {source.name}")
+        wanted.notice(f"{source.name} has only {len(result)} sentences, {wanted.n} were asked for")
     # Departure: the original keeps the order of the articles; training and validation sentences must be alike.
     rng.shuffle(result)
     return result
@@ -94,8 +94,8 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
 def identity(path: str, budget: int) -> dict[str, Any]:
     """Name and SHA-256 of a local source, as the manifest records them.
 
-    Parquet files may have many gigabytes, so only their sizes and footers are hashed, and `budget`, which limits
-    how much of them is read, is recorded too.
+    Parquet files can have many gigabytes, so only their sizes and footers are hashed, and `budget`, the limit on the
+    bytes read from them, is recorded too.
     """
     digest, source = hashlib.sha256(), local(path)
     whole = source.suffix != ".parquet"
@@ -109,7 +109,7 @@ def identity(path: str, budget: int) -> dict[str, Any]:
 
 
 def _jsonl(files: list[str], rng: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Lines in random order. Only their offsets are in memory."""
+    """Yield the lines of files in random order; only their offsets are kept in memory."""
     places = []
     for file in files:
         with open(file, "rb") as stream:

@@ -1,8 +1,8 @@
-"""Draw sentences from the articles of parquet files, on disk or on the hub.
+"""Draw sentences from the articles in parquet files, on disk or on the hub.
 
-Wikipedia's files are ordered by the age of the pages, and the shuffled streams of `datasets` see only the head of
-one file. So all footers are read first, then random row groups from every file: only the column of texts, and the
-same share of the articles in each row group.
+Wikipedia's files are ordered by the age of the pages, and a shuffled stream of `datasets` sees only the first rows of
+one file. Therefore all footers are read first, then the text column of random row groups from every file, with the
+same share of articles from each row group.
 """
 
 import math
@@ -21,15 +21,15 @@ from shortcut import Problem, one_line
 from shortcut.corpus.sentences import Split, Wanted, draw_sentence
 from shortcut.corpus.texts import Tally, text_of
 
-SLACK = 1.2  # articles within reach for each sentence wanted: some are too short to have one
+SLACK = 1.2  # articles to read per wanted sentence: some articles are too short to have one
 
-READ_ERRORS = (pyarrow.ArrowException, OSError, HTTPError)  # the hub's client retries five times before its HTTPError
+READ_ERRORS = (pyarrow.ArrowException, OSError, HTTPError)  # the hub's client raises HTTPError after five retries
 TEXTS = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}  # pyarrow's names
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Row group `number` of a file: `rows` articles, whose texts have `size` compressed bytes."""
+    """Row group `number` of a file, with `rows` articles; their texts have `size` compressed bytes."""
 
     file: str
     footer: FileMetaData
@@ -39,10 +39,10 @@ class Group:
     seed: str
 
     def draw(self, n: int, split: Split) -> tuple[list[str], Tally]:
-        """Sentences of n articles, fewer if the row group has no more, and the tally of the articles read."""
+        """Draw sentences from n articles, or from all if the group has fewer; also return the tally of articles."""
         with _opened(self.file, self.footer) as parquet:
             texts = parquet.read_row_group(self.number, columns=["text"])["text"]
-        texts = texts.cast("large_binary")  # since not every writer checks that strings are UTF-8
+        texts = texts.cast("large_binary")  # some writers do not check that strings are UTF-8
         rng, tally = random.Random(self.seed), Tally()
         order = rng.sample(range(len(texts)), len(texts))
         articles = ((f"{self.file}, row group {self.number}, row {row}", texts[row].as_py()) for row in order)
@@ -51,7 +51,7 @@ class Group:
 
 
 def sentences(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
-    """One sentence each of n articles, in random order; fewer if there are no more. Adds to the tally."""
+    """Draw one sentence from each of n articles, in random order; fewer if there are no more. Adds to the tally."""
     n = wanted.n
     wanted.notice(f"reading the footers of {len(files)} files")
     first, others = _choose([_groups(file, f"{wanted.seed} {k}") for k, file in enumerate(files)], wanted)
@@ -60,7 +60,7 @@ def sentences(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
     wanted.notice(f"reading {row_groups} from {len(files)} files, {read:.0f} of {whole:.0f} MB")
     rows = sum(group.rows for group in first) or 1
     steps = [(group, math.ceil(n * group.rows / rows)) for group in first]
-    # If too many articles are too short: all articles of the other row groups, then all of the first ones.
+    # If too many articles are too short, read all articles in the other row groups, then all in the first ones.
     steps += [(group, group.rows) for group in others + first]
     drawn: dict[Group, list[str]] = {}
     tallies: dict[Group, Tally] = {}
@@ -70,10 +70,10 @@ def sentences(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
             drawn[group], tallies[group] = group.draw(share, wanted.split)
             before, total = total, sum(map(len, drawn.values()))
             wanted.found(min(total, n) - min(before, n))
-    tally.read += sum(of_group.read for of_group in tallies.values())
-    tally.left_out += chain(*(of_group.left_out for of_group in tallies.values()))
+    tally.read += sum(counted.read for counted in tallies.values())
+    tally.left_out += chain(*(counted.left_out for counted in tallies.values()))
     result = [*chain(*drawn.values())]
-    random.Random(wanted.seed).shuffle(result)  # so that the surplus is cut from every file
+    random.Random(wanted.seed).shuffle(result)  # so that the sentences cut below come from every file
     return result[:n]
 
 
@@ -94,9 +94,9 @@ def _groups(file: str, seed: str) -> list[Group]:
         footer, schema = parquet.metadata, parquet.schema_arrow
     if schema.names.count("text") != 1:
         raise Problem(f"{file} has the columns {', '.join(schema.names)}, expected one named 'text'")
-    kind = schema.field("text").type
-    if str(kind.value_type if pyarrow.types.is_dictionary(kind) else kind) not in TEXTS:
-        raise Problem(f"{file} has texts of type {kind}, expected string")
+    text_type = schema.field("text").type
+    if str(text_type.value_type if pyarrow.types.is_dictionary(text_type) else text_type) not in TEXTS:
+        raise Problem(f"{file} has texts of type {text_type}, expected string")
     leaf = [footer.schema.column(k).path for k in range(footer.num_columns)].index("text")  # a struct has several
     columns = [footer.row_group(k).column(leaf) for k in range(footer.num_row_groups)]
     sizes = [(column.num_values, column.total_compressed_size) for column in columns]
@@ -106,9 +106,9 @@ def _groups(file: str, seed: str) -> list[Group]:
 
 
 def _choose(queues: list[list[Group]], wanted: Wanted) -> tuple[list[Group], list[Group]]:
-    """The row groups to read, and the others: round after round, one of every file that has one left.
+    """Divide the row groups into those to read and the others, in rounds of one row group from each file.
 
-    A round is read if the rounds before it hold too few articles, or if it fits into the budget.
+    A round is read if the earlier rounds have too few articles, or if it fits into the budget.
     """
     first: list[Group] = []
     others: list[Group] = []

@@ -1,6 +1,6 @@
-"""Choose the sentence of an article: the last one of a paragraph. No other module imports spaCy.
+"""Choose one sentence of an article: the last sentence of a random paragraph. No other module imports spaCy.
 
-The paper takes one sentence of each article; what it leaves open follows its original code.
+The paper takes one sentence from each article; where it gives no detail, this module follows the original code.
 """
 
 import random
@@ -13,24 +13,24 @@ from shortcut import Problem, one_line
 from shortcut.corpus.texts import LeftOut
 
 Split = Callable[[str], list[str]]
-LONGEST = 100_000  # characters of a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
+LONGEST = 100_000  # characters in a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
 RUN = re.compile(r"[\W_]{1000}")  # spaCy's tokenizer takes quadratic time for a run of punctuation marks
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Number and source of the sentences to draw, and callbacks for progress."""
+    """Settings for drawing sentences, and callbacks for progress."""
 
-    n: int  # sentences
-    seed: int  # of every draw
-    budget: int  # bytes of parquet to read at most, once these hold enough articles
+    n: int  # number of sentences to draw
+    seed: int  # random seed for sampling paragraphs and sentences
+    budget: int  # most bytes to read from parquet files, if these have enough articles
     split: Split
     found: Callable[[int], object] = lambda _: None  # called with the number of new sentences
     notice: Callable[[str], object] = lambda _: None  # called with a line for the user
 
 
 def splitter(pipeline: str | None = None) -> Split:
-    """A function that splits a paragraph into sentences, stripped, without empty ones.
+    """A function that splits a paragraph into non-empty sentences without white space at the ends.
 
     `pipeline` is the name of a trained spaCy pipeline such as en_core_web_sm; None means the rule-based sentencizer.
     """
@@ -54,7 +54,7 @@ def draw_sentence(article: str, split: Split, rng: random.Random) -> str | None:
     """The last sentence of a random paragraph of the article, with a newline at the end; None if there is none.
 
     Paragraphs are the non-empty lines, headings included; the last one is left out, as in the original code. The
-    sentencizer sees one paragraph at a time, because it puts a newline at the head of the next sentence. Raises
+    sentencizer gets one paragraph at a time, because it puts a newline at the start of the next sentence. Raises
     LeftOut if splitting would take minutes.
     """
     paragraphs = [line for line in re.split(r"\r?\n", article) if line.strip()][:-1]

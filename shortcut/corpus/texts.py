@@ -1,6 +1,6 @@
 """Decode text as UTF-8 under any locale.
 
-A text that cannot be used stops no run: it is left out, and one notice at the end counts such texts by reason.
+A text that cannot be used does not stop a run: it is left out, and a notice at the end counts such texts by reason.
 """
 
 import re
@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-MARK = "\ufeff"  # byte order mark, which stays inside when files are joined
-LINE_END = re.compile(rb"\r\n?|\n")  # of text files; U+2028 and form feeds end no line
+MARK = "\ufeff"  # byte order mark; joining files leaves it inside the text
+LINE_END = re.compile(rb"\r\n?|\n")  # in text files; U+2028 and form feeds do not end a line
 
 
-class LeftOut(ValueError):  # noqa: N818  (it stops nothing)
-    """The reason why a text is left out, in words that follow a number: 3 not UTF-8."""
+class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)
+    """The reason for leaving out a text, worded to follow a number, as in "3 not UTF-8"."""
 
 
 @dataclass
 class Tally:
-    """Number of texts read; reason and place of each text left out."""
+    """The number of texts read, and the reason and place of each text left out."""
 
     read: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Tally:
 
 
 def text_of(value: object) -> str:
-    """The value as text that UTF-8 can hold, without byte order marks. Raises LeftOut if it is no such text."""
+    """The value as text without byte order marks. Raises LeftOut if it is not text that UTF-8 can encode."""
     if isinstance(value, bytes) and 0 in value:  # UTF-16 whose bytes may be valid UTF-8
         raise LeftOut("with NULs, as UTF-16 and UTF-32 have")
     try:

@@ -1,4 +1,4 @@
-"""Results of a model: made and written by add_results.py and its twin for BERT, and loaded with what is beside them."""
+"""Evaluate a model for add_results.py and bert_add_results.py; write and load its results and predictions."""
 
 from collections.abc import Callable, Mapping
 
@@ -24,16 +24,18 @@ from shortcut.show import tables
 from shortcut.show.table import text
 from shortcut.tokens import Tokenized
 
-GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L [b, d]; by mode, approximations [k, b, d]
-SCHEDULES = "schedules"  # in place of a mode: approximations by all distinct schedules
-TIES = 0.005  # share of sentences whose best two tokens have equal logits, above which it is printed
+GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L: [b, d]; approximation by mode: [k, b, d]
+SCHEDULES = "schedules"  # used like a mode: approximations by all distinct schedules
+TIES = 0.005  # largest share of sentences with equal logits for the best two tokens that is not reported
 
 
 def maps(work: Work, model: Model) -> Maps:
-    """The maps that the modes need. Raises Problem if they were fitted for other sub-modules than the model has."""
+    """The maps that the modes need. Raises Problem if they were fitted for sub-modules that the model does not have."""
     jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
     if parts and work.files.parts != model.parts:
-        raise Problem(f"{work.files.submodules} is of another model's sub-modules: add_linreg_submodules.py --force")
+        raise Problem(
+            f"{work.files.submodules} lists other sub-modules than this model has: run add_linreg_submodules.py --force"
+        )
     return Maps(
         {key: formats.load_map(work.files, *key, model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
@@ -41,13 +43,15 @@ def maps(work: Work, model: Model) -> Maps:
 
 
 def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], Map]]:
-    """The schedules that are evaluated, and the maps of their jumps; none if SCHEDULES is off or maps are missing."""
+    """The schedules to evaluate, and the maps of their jumps; none if SCHEDULES is False or maps are missing."""
     if not stages.alternates(work.files, work.config):
         if work.config.SCHEDULES:
-            work.say("  no alternation of blocks and jumps: it takes the dataset's own least-squares maps of all jumps")
+            work.say(
+                "  blocks and jumps are not alternated: that needs the dataset's own least-squares maps of all jumps"
+            )
         return {}, {}
     if not model.is_chain:
-        raise Problem(f"{model.name} works between its blocks, which no jump can take in: set SCHEDULES = False")
+        raise Problem(f"{model.name} computes between its blocks, and no jump covers that: set SCHEDULES = False")
     found = alternation.schedules(result_formats.load_r2(work.files.r2_scores)["score_mat"], work.L)
     jumps = sorted({jump for schedule in found.values() for jump in schedule})
     return found, {jump: formats.load_map(work.files, *jump, model.d) for jump in jumps}
@@ -56,19 +60,19 @@ def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Sche
 def evaluate(
     work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, schedules: Mapping[tuple[str, int, int], Schedule]
 ) -> None:
-    """Read out the approximations of h_L that `go_on` makes, judge them by the model, and write the results."""
+    """Read out the approximations of h_L from `go_on`, compare them with the full model, and write the results."""
     actual = tokens.actual(tokenized, masked=work.masked)
     judged = _judge(work, model, tokenized, go_on, actual)
     by_schedule, config = judged.pop(SCHEDULES, None), work.config
     work.save_missing(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
-    lenses = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
+    metrics = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
     evaluation = Evaluation(
         masked=work.masked,
         tau=config.TAU,
         positions=tokenized.positions,
         costs=predictions.costs(model, tokenized),
         actual=actual,
-        modes={mode: {"gap": judged[mode].gap, **dict(tables)} for mode, tables in lenses.items()},
+        modes={mode: {"gap": judged[mode].gap, **dict(tables)} for mode, tables in metrics.items()},
         schedules=dict(schedules),
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
@@ -77,12 +81,14 @@ def evaluate(
 
 
 def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: torch.Tensor) -> dict[str, Predictions]:
-    """By mode the predictions for all sentences, computed a batch at a time."""
+    """Predictions for all sentences by mode, computed batch by batch."""
 
     def compute(batch: Batch) -> Tensors:
         final, ends = go_on(batch)
-        lenses = {mode: actual[batch.rows] for mode in ends if mode in MODES and MODES[mode].maps is not None}
-        judged = {mode: predictions.judge(model, h, final, batch.rows, lenses.get(mode)) for mode, h in ends.items()}
+        actual_tokens = {mode: actual[batch.rows] for mode in ends if mode in MODES and MODES[mode].maps is not None}
+        judged = {
+            mode: predictions.judge(model, h, final, batch.rows, actual_tokens.get(mode)) for mode, h in ends.items()
+        }
         named = {f"{mode} {name}": x for mode, found in judged.items() for name, x in vars(found).items()}
         return {name: x for name, x in named.items() if x is not None}
 
@@ -99,11 +105,11 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
 
 
 def load(work: Work, files: Names) -> Results:
-    """The results in `files`, with the predictions if both files were made in the same run, or in one like it."""
+    """Load the results in `files`, with the predictions if both files were made by the same run or by equal runs."""
     work.provenance.check([files.results], work.say)
     records, evaluation = result_formats.load_results(files.results), None
     if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
-        work.say(f"not shown, replaced sub-modules that are no mode of the paper: {', '.join(others)}")
+        work.say(f"not shown: {', '.join(others)}. The paper does not replace these sub-modules.")
     if has_predictions(work, files):
         work.provenance.check([files.predictions], work.say)
         n, L = len(records[0]["topk"]), max(r["info"].get("layer", 0) for r in records)
@@ -112,19 +118,19 @@ def load(work: Work, files: Names) -> Results:
 
 
 def has_predictions(work: Work, files: Names) -> bool:
-    """True if the predictions are there, from the run that made the results, or from one like it."""
+    """True if the predictions exist and were made by the same run as the results, or by an equal run."""
     keys = [(work.provenance.entry(path) or {}).get("key") for path in (files.results, files.predictions)]
     return files.predictions.exists() and keys[0] == keys[1] is not None
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
-    """Under --matrices-from, print the change of mean Precision@1 from the dataset's own maps."""
+    """With --matrices-from, print the change in mean Precision@1 from the dataset's own maps."""
     files = work.files
     if not files.matrices_from:
         return
     if not files.own.results.exists():
         maker = stages.maker(files.results, files, work.L, work.config)
-        work.say(f"to see what that changes, run {maker} without --matrices-from too")
+        work.say(f"to compare with the maps of {files.dataset}, also run {maker} without --matrices-from")
         return
     work.provenance.check([files.own.results], work.say)
     other, own = (results.summarize(result_formats.load_results(path)) for path in (files.results, files.own.results))

@@ -1,4 +1,4 @@
-"""Fit the maps of a stage, with the numbers that its manifest records for each map."""
+"""Fit the maps of a stage, with the numbers that the manifest records for each map."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,21 +16,21 @@ from shortcut.pipeline.states import gather
 from shortcut.representations import Batch
 from shortcut.tokens import Tokenized
 
-FEW_PROBES = 10  # probes for each coordinate of a state, below which a Jacobian is a rough estimate
+FEW_PROBES = 10  # probes per coordinate of a state; with fewer, a Jacobian is a rough estimate
 
 
 def fits(
     work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None
 ) -> Iterator[tuple[Map, dict[str, Any]]]:
-    """The fitted map from h[i] to h[j] and its numbers, for each wanted (i, j) (see `linear.fit_pairs`).
+    """Yield the fitted map from h[i] to h[j] and its numbers for each wanted (i, j) (see `linear.fit_pairs`).
 
-    For maps `into` a layer the numbers include the agreement of halves, the spectrum and the warning of the fit.
+    For maps into the layer `into`, the numbers include the agreement of halves, the spectrum and the fit's warning.
     """
     settings, rcond = stages.map_settings(work.config, work.map_kind), work.config.RCOND
     map_kind = KINDS[work.map_kind].with_settings(**settings)
-    found = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
+    fitted = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
     warning = {"warning": line} if wanted and (line := map_kind.warning(*h[0].shape)) else {}
-    for A, numbers in terminal.progress("fits", found, len(wanted), "matrices"):
+    for A, numbers in terminal.progress("fits", fitted, len(wanted), "matrices"):
         if A.target == into and len(h[A.source]) > 1:
             X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
             halves = {"split_half_r2": rounded(map_quality.split_half(X, Y, rcond, map_kind))}
@@ -40,30 +40,30 @@ def fits(
 
 
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
-    """The singular values of A C^(1/2) and their effective rank, from the training states X [n, d]."""
+    """Singular values of A C^(1/2) and their effective rank, with C the covariance of the training states X: [n, d]."""
     values = map_quality.directions(X).spectrum(A)
-    told = {"effective_rank": rounded(map_quality.effective_rank(values))}
-    return {"spectrum": [*map(rounded, values.cpu().tolist())], **told}
+    rank = {"effective_rank": rounded(map_quality.effective_rank(values))}
+    return {"spectrum": [*map(rounded, values.cpu().tolist())], **rank}
 
 
 def jacobians(
     work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]
 ) -> Iterator[tuple[Map, dict[str, Any]]]:
-    """The mean derivative of h_L by h_l and its numbers, for each wanted (l, L) (see `jacobian`)."""
+    """Yield the mean derivative of h_L by h_l and its numbers for each wanted (l, L) (see `jacobian`)."""
     L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.map_kind)["probes"]
     V = jacobian.probes(model.d, n, P, work.args.seed)
-    rough = f"{n * P} probes for states of width {model.d}: a rough estimate. Raise PROBES in config.py."
+    rough = f"{n * P} probes for states of width {model.d} give a rough estimate. Raise PROBES in config.py."
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
         work.say(f"  {rough}")
 
-    def see(batch: Batch) -> Tensors:
+    def compute(batch: Batch) -> Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
-    found = gather(work, model, tokenized, see, "probe gradients")["found"]
+    gradients = gather(work, model, tokenized, compute, "probe gradients")["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
-        mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
+        mean, error, halves = jacobian.average(V, [gradients[L + 1 + k * L + l] for k in range(P)])
         J, *halves = (Map(A, work.map_kind, l, j) for A in (mean, *(halves or ())))
-        told = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
-        told |= {"split_half_r2": map_quality.agreement(*halves, found[l])} if halves else {}
-        told |= _spectrum(J, found[l]) if n > 1 else {}
-        yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in told.items()}
+        numbers = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
+        numbers |= {"split_half_r2": map_quality.agreement(*halves, gradients[l])} if halves else {}
+        numbers |= _spectrum(J, gradients[l]) if n > 1 else {}
+        yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in numbers.items()}

@@ -15,7 +15,7 @@ from shortcut.pipeline.script import Work
 
 
 def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, dict[tuple[int, int], float]]:
-    """r2 of each jump (i, j) on the states h [L + 1, n, d], by the names in `SCORES`."""
+    """r2 of each jump (i, j) with mat and id, by the names in `result_formats.SCORES`. h: [L + 1, n, d]."""
     h, every = h.to(work.device), len(h) * (len(h) - 1) // 2
     if len(pairs) < every:
         why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.map_kind} maps"
@@ -25,25 +25,27 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
         path = work.files.matrix(i, j)
         A = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)
         if not (made := A(h[i])).isfinite().all():
-            raise Problem(f"{path}: what it makes of the states of layer {i} is not finite: fit it again with --force")
+            raise Problem(
+                f"{path}: its predictions from the states of layer {i} are not finite: fit it again with --force"
+            )
         found["mat", i, j] = metrics.r2_score(made, h[j])
         found["id", i, j] = metrics.r2_score(h[i], h[j])
     if misleading := [jump for jump, score in found.items() if score.misleads]:
         mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
         work.say(
-            f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps, where coordinates that"
-            f" hardly vary count as much as any other ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted"
-            f" by variance {found[worst].weighted:.3g})"
+            f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: coordinates that hardly"
+            f" vary count as much as all others ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted by"
+            f" variance {found[worst].weighted:.3g})"
         )
     return {
-        f"score_{mode}{ending}": {(i, j): getattr(found[mode, i, j], kind) for i, j in pairs}
-        for ending, kind in (("", "mean"), ("_weighted", "weighted"))
+        f"score_{mode}{ending}": {(i, j): getattr(found[mode, i, j], average) for i, j in pairs}
+        for ending, average in (("", "mean"), ("_weighted", "weighted"))
         for mode in ("mat", "id")
     }
 
 
 def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, Any]:
-    """The quality of the maps of these jumps on the states h [L + 1, n, d], as `load_quality` returns it."""
+    """Quality of the maps of these jumps on validation states, as `load_quality` returns it. h: [L + 1, n, d]."""
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in result_formats.QUALITY}
 
@@ -51,10 +53,10 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
     exact = [KINDS[work.map_kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(terminal.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
-        of, direct = map_quality.directions(h[i]), map_quality.r2(last[i], h[i], h[L])
+        directions, direct = map_quality.directions(h[i]), map_quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
             A = last[i] if j == L else formats.load_map(work.files, i, j, d).to(work.device)
-            found["gain"][f"{i}_{j}"] = rounded(of.gain(A))
+            found["gain"][f"{i}_{j}"] = rounded(directions.gain(A))
             if j < L and not exact[i]:
                 lost = direct - map_quality.r2(last[j].after(A), h[i], h[L])
                 found["composition_loss"][f"{i}_{j}"] = rounded(lost)

@@ -1,4 +1,4 @@
-"""Shows scores and results: figures, tables and the page."""
+"""Show scores and results as figures, tables and a page."""
 
 import io
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from shortcut.show.table import text, to_json
 
 
 def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
-    """Write those files of the figures, by name, that are still to do."""
+    """Write the files of these figures that are still missing. figures: by file name."""
     for path in outputs.todo:
         if plot := figures.get(path.stem):
             with outputs.writing(path) as file:
@@ -27,7 +27,7 @@ def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
-    """Draw the stored r2 and the quality of the maps, if that is to do, and print their tables."""
+    """Draw r2 and the quality of the maps where figures are missing, and print both as tables."""
     r2, quality = result_formats.load_r2(work.files.r2_scores), result_formats.load_quality(work.files.quality)
     heat_maps, quality_figure = maps.r2_heat_maps(r2, work.files.title), maps.quality_figure(quality, work.files.title)
     draw(outputs, {f"r2_scores_{work.L}": heat_maps, f"maps_{work.L}": quality_figure})
@@ -35,44 +35,44 @@ def show_r2(work: Work, outputs: Outputs) -> None:
 
 
 def warnings(work: Work, compared: list[Names] | None = None) -> list[str]:
-    """The warnings that were printed when the maps at work, and those compared with them, were fitted."""
+    """The warnings recorded when the maps, and the maps compared with them, were fitted."""
     shown = [work.files, *(files for files in compared or () if files.map_kind != LEAST_SQUARES)]
     found = [(f.map_kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
-    told = [f"{kind} maps: {entry['warning']}" for kind, entry in found if "warning" in entry]
-    return [*dict.fromkeys(told)]
+    lines = [f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry]
+    return [*dict.fromkeys(lines)]
 
 
 def draw_results(work: Work, r: Results, c: Comparison | None, compared: list[Names]) -> dict[str, Plot]:
-    """Draw all figures of the results and of the map kinds side by side."""
-    files, figures, lenses = work.files, plots.all_figures(r, work.files.title), {}
+    """Draw all figures of the results and all figures that compare map kinds."""
+    files, figures, comparisons = work.files, plots.all_figures(r, work.files.title), {}
     with work.outputs(inputs(work, [files]), files.plots(*figures)) as outputs:
         draw(outputs, figures)
-    if c:  # drawn anew if a map kind has come since, or is another
-        lenses = plots.lens_figures(c, r.n_layers, files.title)
-        with work.outputs(inputs(work, compared), files.plots(*lenses), renew=True) as outputs:
-            draw(outputs, lenses)
-    return figures | lenses
+    if c:  # drawn again if a map kind is new or has changed
+        comparisons = plots.lens_figures(c, r.n_layers, files.title)
+        with work.outputs(inputs(work, compared), files.plots(*comparisons), renew=True) as outputs:
+            draw(outputs, comparisons)
+    return figures | comparisons
 
 
 def inputs(work: Work, shown: list[Names]) -> list[Path]:
-    """The files that results are loaded from."""
-    there = [files for files in shown if evaluation.has_predictions(work, files)]
-    return [*(files.results for files in shown), *(files.predictions for files in there)]
+    """The files from which results are loaded."""
+    evaluated = [files for files in shown if evaluation.has_predictions(work, files)]
+    return [*(files.results for files in shown), *(files.predictions for files in evaluated)]
 
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
-    """All map kinds judged on the same sentences side by side, id and least squares first; and their files."""
+    """Compare all map kinds evaluated on the same sentences, id and least squares first; also return their files."""
     if work.map_kind != LEAST_SQUARES or not evaluation.has_predictions(work, work.files):
         return None, []
     others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
     compared, L, curves, costs, halves = [], r.n_layers, {}, {}, {}
-    for files in (work.files, *(others[kind] for kind in KINDS if kind in others)):
+    for files in (work.files, *(others[map_kind] for map_kind in KINDS if map_kind in others)):
         try:
             other = r if files.map_kind == LEAST_SQUARES else evaluation.load(work, files)
             if not other.has_sentences_of(r):
-                raise Problem("of other sentences")
+                raise Problem("evaluated on other sentences")
         except Problem as problem:
-            work.say(f"not shown beside the others, {files.relative(files.results)}: {problem}")
+            work.say(f"left out of the comparison, {files.relative(files.results)}: {problem}")
             continue
         compared.append(files)
         modes = {"id": "id", "mat": files.map_kind} if files.map_kind == LEAST_SQUARES else {"mat": files.map_kind}
@@ -85,20 +85,20 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
 
 
 def _cost(work: Work, files: Names) -> str:
-    """The passes a sentence that the maps took, and how many maps; the time is in the manifest only."""
+    """Forward and backward passes per sentence for the maps, and the number of maps, in words."""
     entries = {path: entry for path, entry in work.provenance.entries(files.matrices).items() if path[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
     probes = {entry["probes"] for entry in entries.values() if "probes" in entry}
     passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
-    return f"{passes} a sentence for {len(entries)} maps"
+    return f"{passes} per sentence for {len(entries)} maps"
 
 
 def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names], figures: Mapping[str, Plot]) -> None:
-    """Write the summary and the page of results whose figures have been drawn, if that is to do.
+    """Write the summary and the page of the results, if they are missing. The figures must have been drawn.
 
-    The heat maps of r2 are the first figure if their scores are there, and the change from the dataset's own matrices
-    the first table if results with them are there. If an input or a figure has changed, both files are made anew.
+    The heat maps of r2 are the first figure if scores exist. The change from the dataset's own maps is the first table
+    if results with these maps exist. If an input or a figure has changed, both files are written again.
     """
     files = work.files
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
@@ -111,10 +111,10 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
         r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
         quality = result_formats.load_quality(files.quality) if files.quality in scores else None
         own = results.summarize(result_formats.load_results(files.own.results)) if owns else None
-        told = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
-        told += tables.of_results(r, c)
-        told += maps.r2_tables(r2) if r2 else []
-        told += [maps.quality_table(quality)] if quality else []
+        listed = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
+        listed += tables.of_results(r, c)
+        listed += maps.r2_tables(r2) if r2 else []
+        listed += [maps.quality_table(quality)] if quality else []
         plots_of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
         data = [*(plot.data for plot in plots_of_maps), *([tables.schedules(r, "")] if r.alternation else [])]
         plots_of_maps += [maps.quality_figure(quality, files.title)] if quality else []
@@ -127,11 +127,11 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
             **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample},
             "confidence": 0.95,
             "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
-            "tables": {table.name: to_json(table) for table in [*told, *data]},
+            "tables": {table.name: to_json(table) for table in [*listed, *data]},
             "paper": claims.claims(files.model_name, r, r2),
             "warnings": warnings(work, compared),
         }  # fmt: skip
-        page = report.page(numbers, files.title, tables.facts(r), pictures, told)
+        page = report.page(numbers, files.title, tables.facts(r), pictures, listed)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
                 with outputs.writing(path) as file:

@@ -7,7 +7,7 @@ from shortcut.tokens import Tokenized
 
 
 def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
-    """Tokenize the sentences of each split and sample positions; for a masked model, put [MASK] there."""
+    """Tokenize the sentences of each split and sample positions; for a masked model, replace their tokens by [MASK]."""
     tokenizer = pretrained.load_tokenizer(work.args.model, masked=work.masked)
     context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
     longest, several = tokens.longest(context, tokenizer), work.config.POSITIONS

@@ -1,4 +1,4 @@
-"""Figures, written as PDF, PNG or CSV. The only module that imports matplotlib."""
+"""Write figures as PDF, PNG or CSV. No other module imports matplotlib."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from shortcut import sentence_grid
 from shortcut.intervals import Estimate
 from shortcut.show.table import Table, to_csv
 
-COLUMN, PAGE = 3.3, 6.9  # widths of a figure in inches: a column of a paper, a page
+COLUMN, PAGE = 3.3, 6.9  # widths of figures in inches: one column of a paper, and a page
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
     "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5, "legend.frameon": False, "legend.handlelength": 2.6,
@@ -24,16 +24,16 @@ NO_DATES = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # the sam
 
 @dataclass(frozen=True)
 class Plot:
-    """One figure in all its forms."""
+    """A figure, with its numbers and its description."""
 
     draw: Callable[[], Any]  # makes the figure
     data: Table  # its numbers
     alt: str  # its content in words
 
     def write(self, file: BinaryIO, ending: str) -> None:
-        """Write it as "pdf", "png" or "csv"."""
+        """Write the figure to a file as "pdf", "png" or "csv"."""
         if ending == "csv":
-            file.write(to_csv(self.data).encode(errors="backslashreplace"))  # halves of pairs are in no encoding
+            file.write(to_csv(self.data).encode(errors="backslashreplace"))  # no encoding has halves of surrogate pairs
         else:
             matplotlib = _matplotlib()
             with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
@@ -42,9 +42,9 @@ class Plot:
 
 def _matplotlib() -> Any:
     """Import matplotlib from its own data folder, so that no user's matplotlibrc is read."""
-    os.environ["MPLBACKEND"] = "agg"  # one that is not installed would stop the import
+    os.environ["MPLBACKEND"] = "agg"  # a backend that is not installed would stop the import
     with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):
-        import matplotlib  # noqa: PLC0415  (takes a second, and figures are mostly there already)
+        import matplotlib  # noqa: PLC0415  (takes a second, and most figures exist already)
     return matplotlib
 
 
@@ -57,19 +57,19 @@ def figure(width: float, height: float, title: str, layout: str = "constrained")
 
 
 def ends(points: Sequence[Estimate]) -> list[list[float]]:
-    """The lower and the upper ends of the intervals, nan for a constant, which has none."""
+    """Lower ends and upper ends of the confidence intervals; nan for a constant, which has no interval."""
     return [[math.nan if x is None else x for x in end] for end in ([p.low for p in points], [p.high for p in points])]
 
 
 def count_in_integers(axis: Any) -> None:
-    """Give an axis few ticks, at integers."""
+    """Give an axis at most eight ticks, all at integers."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
 def drawable(text: str, longest: int = 9) -> str:
-    """A text as it fits a cell (see `lens.shown`), with □ for each character that the font lacks."""
+    """Text cut to fit a cell (see `sentence_grid.shown`), with □ for each character that the font lacks."""
     from matplotlib.font_manager import FontProperties, findfont, get_font  # noqa: PLC0415
 
     font = get_font(findfont(FontProperties()))

@@ -1,4 +1,4 @@
-"""The figures of the results, a row each, and the colours and line styles in them; draws nothing."""
+"""The table of figures, one row each, with their colours and line styles. Nothing is drawn here."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -31,7 +31,7 @@ SCHEDULED = {  # family of schedules: colour, marker, label
 class Figure:
     """A figure: a panel for each metric, a curve for each mode."""
 
-    name: str  # of its files, before the number of layers
+    name: str  # of its files, without the number of layers at the end
     metrics: tuple[str, ...]
     parts: bool = False  # True if its curves are mat and the replaced sub-modules; else mat and id
     early: bool = False  # True if it shows early exits too
@@ -51,10 +51,10 @@ FIGURES = (
 
 
 def names(L: int, *, parts: bool, alternation: bool, lenses: bool) -> list[str]:
-    """The names of the figures of a model of L layers.
+    """Names of the figures for a model of L layers.
 
-    `parts`: sub-modules are replaced; `alternation`: schedules are run; `lenses`: there are other map kinds than
-    least squares, so that all metrics are compared, not only those that the other figures lack.
+    `parts`: sub-modules are replaced; `alternation`: schedules are run; `lenses`: there are map kinds other than
+    least squares, so all metrics are compared. Otherwise `lenses_*` shows only the metrics that no other figure has.
     """
     found = [f for f in FIGURES if (parts or not f.parts) and (lenses or not f.lenses or f.metrics[0] in LENS)]
     return [f"{figure.name}_{L}" for figure in found] + [f"alternation_{L}"] * alternation

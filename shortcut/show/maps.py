@@ -1,6 +1,6 @@
 """Tables and figures of the maps themselves: r2 of the jumps, and the quality of the maps.
 
-"Linear Shortcut Across Blocks" in the paper has the heat maps of r2; `shortcut.quality` says what the rest is.
+The heat maps of r2 are from "Linear Shortcut Across Blocks" in the paper; `shortcut.map_quality` defines the rest.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from shortcut.show.canvas import PAGE, Plot, count_in_integers, figure
 from shortcut.show.table import Column, Table
 from shortcut.show.tables import Scores
 
-Quality = Mapping[str, Mapping[Any, Any]]  # as `files.beside.load_quality`
+Quality = Mapping[str, Mapping[Any, Any]]  # see `result_formats.load_quality`
 
 
 def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
-    """r2 of the jumps, mat and id side by side. Jumps without a score stay empty."""
+    """Heat maps of r2 for all jumps, mat and id side by side. Jumps without a score are empty."""
     mat, identity = r2["score_mat"], r2["score_id"]
     L = max(j for _, j in mat)
     rows = [[*pair, *(scores[pair] for scores in r2.values())] for pair in sorted(mat)]
@@ -30,7 +30,7 @@ def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
 
 
 def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
-    """Source layer on y, target on x, diagonal 1, below it nothing; the scale is cut at 0."""
+    """Source layer on y, target layer on x. The diagonal is 1, cells below it are empty, the scale begins at 0."""
     drawn = figure(PAGE, 3.5, title, "compressed")
     axes = drawn.subplots(1, len(maps), sharey=True)
     for ax, (name, scores) in zip(axes, maps.items(), strict=True):
@@ -48,16 +48,16 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     return drawn
 
 
-def r2_tables(of: Mapping[str, Scores]) -> list[Table]:
-    """r2 from each layer to the next, to the last and on average over all later layers; mat and id.
+def r2_tables(r2: Mapping[str, Scores]) -> list[Table]:
+    """r2 of mat and id from each layer to the next layer, to the last, and as a mean over all later layers.
 
-    If the scores weighted by the coordinates' variances are there, the same of them.
+    A second table has the scores weighted by the variances of the coordinates, if there are any.
     """
-    title = "r2 from each layer to the next one, to the last one, and over all later ones"
-    tables = [_r2("r2_by_layer", title, of["score_mat"], of["score_id"])]
-    if "score_mat_weighted" in of:
-        title = "The same weighted by variance, so that coordinates that hardly vary count for little"
-        tables.append(_r2("r2_weighted_by_layer", title, of["score_mat_weighted"], of["score_id_weighted"]))
+    title = "r2 from each layer to the next layer, to the last, and over all later layers"
+    tables = [_r2("r2_by_layer", title, r2["score_mat"], r2["score_id"])]
+    if "score_mat_weighted" in r2:
+        title = "r2 weighted by variance, so that coordinates that hardly vary count for little"
+        tables.append(_r2("r2_weighted_by_layer", title, r2["score_mat_weighted"], r2["score_id_weighted"]))
     return tables
 
 
@@ -75,58 +75,59 @@ def _r2(name: str, title: str, mat: Scores, identity: Scores) -> Table:
     return Table(name, title, [*map(Column, columns)], rows)
 
 
-def quality_table(of: Quality) -> Table:
-    """Quality of the maps into the last layer, and the worst way there by two maps; "-" where there is no number."""
+def quality_table(quality: Quality) -> Table:
+    """Quality of the maps into the last layer, and the worst loss of going there by two maps; "-" for no number."""
     jumps = {
-        i: max((x, k) for (a, k), x in of["composition_loss"].items() if a == i) for i, _ in of["composition_loss"]
+        i: max((x, k) for (a, k), x in quality["composition_loss"].items() if a == i)
+        for i, _ in quality["composition_loss"]
     }
     rows = [
-        [l, of["split_half_r2"].get(l), of["effective_rank"].get(l), *jumps.get(l, (None, None)),
-         max(x for (i, _), x in of["gain"].items() if i == l)]
-        for l in sorted({i for i, _ in of["gain"]})
+        [l, quality["split_half_r2"].get(l), quality["effective_rank"].get(l), *jumps.get(l, (None, None)),
+         max(x for (i, _), x in quality["gain"].items() if i == l)]
+        for l in sorted({i for i, _ in quality["gain"]})
     ]  # fmt: skip
     columns = [*map(Column, ("layer", "halves agree, r2")), Column("effective rank", digits=".1f")]
-    columns += [*map(Column, ("two jumps lose most r2", "by way of")), Column("gain, hardly there", digits=".3g")]
-    d = max(map(len, of["spectrum"].values()), default=0)
+    columns += [*map(Column, ("r2 lost by two jumps", "via layer")), Column("gain, flat directions", digits=".3g")]
+    d = max(map(len, quality["spectrum"].values()), default=0)
     halves = "halves agree: r2 between two maps of n/2 training sentences each, on the training states"
     ranks = f"{halves}; effective rank: of {d}" if d else halves
-    title = f"How good the maps into the last layer are ({ranks}; gain: of any map of that source)"
+    title = f"Quality of the maps into the last layer ({ranks}; gain: largest where the states hardly vary, any target)"
     return Table("quality_of_maps", title, columns, rows)
 
 
-def quality_figure(of: Quality, title: str) -> Plot:
-    """Agreement of halves and effective rank by layer; what two jumps lose; the spectra."""
+def quality_figure(quality: Quality, title: str) -> Plot:
+    """Agreement of halves and effective rank by layer, the r2 lost by two jumps, and the spectra."""
     rows = [
         [name, *(key if isinstance(key, tuple) else (key, None)), *(x if isinstance(x, list) else (k, x))]
-        for name, found in of.items()
+        for name, found in quality.items()
         for key, xs in found.items()
         for k, x in (enumerate(xs) if isinstance(xs, list) else [(None, xs)])
     ]
     columns = [*map(Column, ("quantity", "source", "target", "number", "value"))]
-    data = Table("maps", f"How good the maps are: {title}", columns, rows)
-    lost, halves = of["composition_loss"], of["split_half_r2"].values()
-    told = []
+    data = Table("maps", f"Quality of the maps: {title}", columns, rows)
+    lost, halves = quality["composition_loss"], quality["split_half_r2"].values()
+    findings = []
     if halves:
-        told.append(f"The maps of two halves of the sentences agree with r² {min(halves):.2f} to {max(halves):.2f}")
+        findings.append(f"The maps of two halves of the sentences agree, r² {min(halves):.2f} to {max(halves):.2f}")
     if lost:
-        told.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one")
-    if ranks := of["effective_rank"].values():
-        told.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
-    told = "; ".join(told) or "Nothing is known of the fit of these maps"
-    return Plot(partial(_draw_quality, of, title), data, f"{data.title}. {told}.")
+        findings.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one jump")
+    if ranks := quality["effective_rank"].values():
+        findings.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
+    findings = "; ".join(findings) or "There is no record of how these maps were fitted"
+    return Plot(partial(_draw_quality, quality, title), data, f"{data.title}. {findings}.")
 
 
-def _draw_quality(of: Quality, title: str) -> Any:
-    lost, ranks = of["composition_loss"], of["effective_rank"]
-    drawn = figure(PAGE * (4 / 3 if of["r2_by_rank"] else 1), 2.7, title)
-    axes = [*drawn.subplots(1, 1 + bool(ranks) + bool(lost) + bool(of["r2_by_rank"]), squeeze=False)[0]]
-    L, first = max(i for i, _ in of["gain"]) + 1, axes.pop(0)
+def _draw_quality(quality: Quality, title: str) -> Any:
+    lost, ranks, halves = quality["composition_loss"], quality["effective_rank"], quality["split_half_r2"]
+    drawn = figure(PAGE * (4 / 3 if quality["r2_by_rank"] else 1), 2.7, title)
+    axes = [*drawn.subplots(1, 1 + bool(ranks) + bool(lost) + bool(quality["r2_by_rank"]), squeeze=False)[0]]
+    L, first = max(i for i, _ in quality["gain"]) + 1, axes.pop(0)
     if ranks:
-        shares = [rank / len(of["spectrum"][l]) for l, rank in ranks.items()]
+        shares = [rank / len(quality["spectrum"][l]) for l, rank in ranks.items()]
         first.plot(ranks.keys(), shares, "--", color="gray", label="effective rank / d")
-    if of["split_half_r2"]:
-        first.plot(of["split_half_r2"].keys(), of["split_half_r2"].values(), color="blue", label="halves agree, $r^2$")
-    lowest = min(0.0, *of["split_half_r2"].values()) if of["split_half_r2"] else 0.0
+    if halves:
+        first.plot(halves.keys(), halves.values(), color="blue", label="halves agree, $r^2$")
+    lowest = min(0.0, *halves.values()) if halves else 0.0
     first.set(
         title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(max(-1.0, lowest) - 0.02, 1.02)
     )
@@ -138,24 +139,24 @@ def _draw_quality(of: Quality, title: str) -> Any:
             grid[i, k] = x
         highest = max(1e-3, *lost.values())
         image = ax.imshow(grid, vmin=0, vmax=highest, cmap="magma_r", interpolation="nearest")
-        ax.set(title="$r^2$ lost by two jumps", xlabel="by way of layer", ylabel="source layer")
+        ax.set(title="$r^2$ lost by two jumps", xlabel="via layer", ylabel="source layer")
         ax.grid(False)
         count_in_integers(ax.xaxis)
         count_in_integers(ax.yaxis)
         drawn.colorbar(image, ax=ax, shrink=0.8)
-    chosen = {l: (l / L, 0.2, 1 - l / L) for l in range(0, L, max(1, -(-L // 6)))}  # layers with their colours
-    if of["r2_by_rank"]:
+    chosen = {l: (l / L, 0.2, 1 - l / L) for l in range(0, L, max(1, -(-L // 6)))}  # layers and their colours
+    if quality["r2_by_rank"]:
         ax = axes.pop(0)
         for l, colour in chosen.items():
-            ax.plot(*zip(*of["r2_by_rank"][l], strict=True), color=colour, linewidth=1)
+            ax.plot(*zip(*quality["r2_by_rank"][l], strict=True), color=colour, linewidth=1)
         ax.set(title="$r^2$ by rank (training)", xlabel="rank", xscale="symlog", xlim=(0, None), ylim=(None, 1.02))
     if not ranks:
         return drawn
     ax = axes.pop(0)
     for l, colour in chosen.items():
-        values = [x if x > 0 else np.nan for x in of["spectrum"].get(l, [])]
+        values = [x if x > 0 else np.nan for x in quality["spectrum"].get(l, [])]
         ax.plot(range(1, len(values) + 1), values, color=colour, linewidth=1, label=f"layer {l}")
-    every = [x for spectrum in of["spectrum"].values() for x in spectrum if x > 0] or [1.0]
+    every = [x for spectrum in quality["spectrum"].values() for x in spectrum if x > 0] or [1.0]
     lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
     ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
     ax.legend(loc="lower left", fontsize=6)

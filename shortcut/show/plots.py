@@ -1,7 +1,7 @@
-"""Draws the figures of the results, and the figure of one sentence.
+"""Draw the figures of the results, and the figure of one sentence.
 
-A mode or map kind has one colour and one line style in all figures, those of the paper if it has some; bands are 95%
-intervals over the sentences.
+A mode or map kind has one colour and one line style in all figures, the same as in the paper if the paper draws it.
+Bands are 95% confidence intervals over the sentences.
 """
 
 import math
@@ -23,7 +23,7 @@ from shortcut.show.table import Table
 
 
 def all_figures(r: Results, title: str) -> dict[str, Plot]:
-    """Every figure of the results, by its name."""
+    """All figures of the results, by name."""
     drawn = {}
     for figure in (figure for figure in FIGURES if not figure.lenses):
         modes = [mode for mode in {**LOOKS, **MODES} if mode != "id"] if figure.parts else ["mat", "id"]
@@ -37,7 +37,7 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
 
 
 def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
-    """Every figure of the map kinds side by side, by its name."""
+    """All figures that compare map kinds, by name."""
     drawn = {}
     for figure in (figure for figure in FIGURES if figure.lenses):
         (metric,) = figure.metrics
@@ -52,17 +52,17 @@ def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
 
 
 def _alternation(r: Results, title: str) -> Plot:
-    data, told = tables.schedules(r, title), []
+    data, findings = tables.schedules(r, title), []
     for first, name in (("r2", "the r2-informed schedule"), ("chosen", "round-robin, chosen on other sentences,")):
         if found := [judged for judged in r.alternation if judged.first == first]:
             best = max(found, key=lambda judged: judged.difference.mean)
             gain = table.cell(best.difference, tables.of_metric("precision@1", "", "+"))
-            told.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
-    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(told)}.")
+            findings.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
+    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(findings)}.")
 
 
 def _draw_alternation(r: Results, title: str) -> Any:
-    """Above Precision@1 by blocks executed, below the difference of each schedule to the direct jump."""
+    """Precision@1 by blocks executed (upper panel), and the difference of each schedule to the direct jump (lower)."""
     L, figure = r.n_layers, canvas.figure(COLUMN * 1.4, 4.4, title)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
@@ -72,7 +72,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
         line = "-" if first == "r2" else ""
         x = [judged.k for judged in found]
         for ax, points in ((above, [j.precision for j in found]), (below, [j.difference for j in found])):
-            if ax is above and first == "chosen":  # from half of the sentences: not comparable with the others
+            if ax is above and first == "chosen":  # on half of the sentences, so not comparable with the others
                 continue
             y = [point.mean for point in points]
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
@@ -81,7 +81,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
-    handles, labels = (both for both in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
+    handles, labels = (pair for pair in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
     known = dict(zip((*labels[0], *labels[1]), (*handles[0], *handles[1]), strict=True))
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
     return figure
@@ -101,13 +101,13 @@ def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Map
 
 
 def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
-    """The ends and the middle of the curves."""
-    told = []
+    """The first, middle and last points of the curves, in words."""
+    lines = []
     for mode, curve in curves.items():
         chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
         points = (f"{table.cell(y, tables.of_metric(metric, ''))} at {x:.3g}" for x, y in chosen)
-        told.append(f"{mode} {', '.join(points)}")
-    return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(told)}."
+        lines.append(f"{mode} {', '.join(points)}")
+    return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(lines)}."
 
 
 def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, float]) -> Any:
@@ -139,7 +139,7 @@ def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
     others = [other for other in (*MODES, *KINDS) if other not in LOOKS]
     line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
     points = curve.estimates[metric]
-    if curve.exits:  # all lambda as a line, those of the grid as points on it
+    if curve.exits:  # a line for all lambda, points for the lambdas in config.py
         exact = curve.exits.along()[1:3]
         ax.plot(*exact, color=colour, linestyle=line, linewidth=1)
         line = ""
@@ -148,7 +148,7 @@ def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
 
 
 def sentence_grid(grid: Grid, title: str) -> Plot:
-    """Predictions of every layer in one sentence: layers down, columns across, shade = probability."""
+    """Predictions of every layer in one sentence: a row for each layer, shaded by probability."""
     data = tables.grid_points(grid)
     return Plot(partial(_draw_grid, grid, title), data, f"{data.title}: {title}. {grid.in_words()}")
 

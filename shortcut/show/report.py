@@ -1,6 +1,6 @@
-"""Output about one model and dataset: a summary for programs, and a page for people.
+"""The report on one model and dataset: an HTML page with all figures, tables and numbers.
 
-The page is one file: pictures, tables, style and data are within, so that it can be mailed.
+The page is one self-contained file (pictures, tables, style and data), so it can be sent by mail.
 """
 
 import base64
@@ -18,17 +18,17 @@ def page(
     summary: dict[str, Any], title: str, facts: list[tuple[str, str]], figures: Iterable[tuple[Plot, bytes]],
     shown: Iterable[Table],
 ) -> str:  # fmt: skip
-    """The page, as HTML: a few numbers, the figures with their pictures (PNG), the tables, and the summary as it is."""
+    """The page as HTML: a few numbers, the figures with their pictures (PNG), the tables, and the summary as JSON."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
     templates = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     return templates.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).render(
-        title=title, summary=summary, facts=facts, tables=[(one, table.cells(one)) for one in shown],
+        title=title, summary=summary, facts=facts, tables=[(item, table.cells(item)) for item in shown],
         figures=[_figure(*figure) for figure in figures],
         data=json.dumps(summary, separators=(",", ":")).replace("<", "\\u003c"),
     )  # fmt: skip
 
 
 def _figure(plot: Plot, picture: bytes) -> tuple[Plot, str, int, int]:
-    sizes = (int.from_bytes(picture[k : k + 4], "big") for k in (16, 20))  # of the PNG's header
+    sizes = (int.from_bytes(picture[k : k + 4], "big") for k in (16, 20))  # width and height in the PNG header
     return plot, base64.b64encode(picture).decode(), *sizes

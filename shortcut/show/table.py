@@ -1,4 +1,4 @@
-"""A table of numbers, and its writers: text for the terminal, CSV, JSON, and cells for a page."""
+"""Tables of numbers, written as text for the terminal, as CSV, as JSON, or as cells for a page."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from shortcut.intervals import Estimate
 
-BOTH = "both"  # in `Column.interval`
+BOTH = "both"  # a value of `Column.interval`
 
 
 class Column(NamedTuple):
@@ -17,20 +17,20 @@ class Column(NamedTuple):
     name: str
     unit: str = ""  # "%": fractions are shown in percent
     digits: str = ".3f"  # format of a number; ints and text are shown as they are
-    interval: str = "half"  # show half the width of an interval, or `BOTH` of its ends
+    interval: str = "half"  # "half": show half the width of the interval; `BOTH`: show both ends
 
 
 class Table(NamedTuple):
-    """A title, columns, and rows of estimates, numbers and text; None where there is no number."""
+    """A title, columns, and rows of estimates, numbers and text; None for a missing number."""
 
-    name: str  # in the summary
+    name: str  # its key in the summary
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
 
 
 def cell(value: Any, column: Column) -> str:
-    """A cell as text: "-" for None, an estimate with its interval, if it has one."""
+    """A cell as text: "-" for None; an estimate is followed by its interval, if it has one."""
     if isinstance(value, Estimate):
         scale, digits = 100 if column.unit == "%" else 1, column.digits.removeprefix("+")
         text = cell(value.mean, column)
@@ -51,7 +51,7 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def text(tables: Iterable[Table]) -> str:
-    """Tables under one another: columns aligned to the right, title above, blank line before."""
+    """Tables as text, one below the other: a blank line, the title, then columns aligned to the right."""
     lines = []
     for table in tables:
         rows = [[column.name for column in table.columns], *cells(table)]
@@ -64,12 +64,12 @@ def text(tables: Iterable[Table]) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: two for a wide character."""
+    """Width of a text in terminal columns; a wide character takes two."""
     return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def to_csv(table: Table) -> str:
-    """Header and rows, separated by commas; six significant digits; both ends of an interval behind its mean."""
+    """A table as CSV: a header and rows, six significant digits; the ends of an interval follow the mean."""
     wide = [any(isinstance(row[k], Estimate) for row in table.rows) for k in range(len(table.columns))]
     rows = [
         [
@@ -84,14 +84,14 @@ def to_csv(table: Table) -> str:
         for value, ends in zip(row, wide, strict=True):
             values += value if isinstance(value, Estimate) else [value, None, None] if ends else [value]
         file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\r\n")  # for either within a cell to be quoted
+        writer = csv.writer(file, lineterminator="\r\n")  # so that either character is quoted within a cell
         writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in values])
         lines.append(file.getvalue().removesuffix("\r\n"))
     return "\n".join(lines) + "\n"
 
 
 def to_json(table: Table) -> list[dict[str, Any]]:
-    """A dict a row, by the names of the columns: fractions, nats and layers, rounded to six decimals."""
+    """A dict for each row, keyed by column name; numbers are fractions, nats or layers, rounded to six decimals."""
     names = [column.name for column in table.columns]
     return [{name: _json(value) for name, value in zip(names, row, strict=True)} for row in table.rows]
 
