@@ -546,7 +546,7 @@ def test_net_saving_is_for_one_token_and_for_all(made):
      ("costs", {"tokens": torch.zeros(40, dtype=torch.int64)}, "numbers that are not above 0"),
      ("positions", torch.zeros(39, dtype=torch.int64), r"positions is int64 \[39\], expected int64 \[40\]"),
      ("actual", torch.full((40,), -2), "actual holds numbers below -1"),
-     ("modes", {"id": {}}, "expected by mode gap, kl, entropy, cross-entropy"),
+     ("modes", {"id": {}}, "expected for each mode gap, kl, entropy, cross-entropy"),
      ("schedules", {("r2", 1, 1): ((1, 0),)}, "no jumps among 3 layers"),
      ("schedules", {("best", 1, 1): ()}, "another key"),
      ("topk", torch.zeros(1, 40, 10, dtype=torch.int64), "topk is"), ("more", 1, "expected a dict with masked")],
