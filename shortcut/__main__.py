@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "fetch":
         name = files.model_name if Path(model).is_dir() else model
         source = lending.download(source or (row.published and f"{row.published}/{name}"), args.format)
-    return lending.take(source, model, files, args.format, terminal.say, force=args.force)
+    return lending.import_lens(source, model, files, args.format, terminal.say, force=args.force)
 
 
 def _options() -> argparse.ArgumentParser:

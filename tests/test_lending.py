@@ -33,7 +33,7 @@ def made(request, tmp_path_factory):
 def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     folder, names = made
     if names.masked and to == "tuned-lens":
-        with pytest.raises(Problem, match="tuned-lens knows no masked model"):
+        with pytest.raises(Problem, match="tuned-lens supports no masked models"):
             exported(made, kind, to)
         return
     there = exported(made, kind, to)
@@ -87,7 +87,7 @@ def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
     unchanged = [as_map(torch.eye(D), l, LAYERS) for l in range(LAYERS)]
     own, its, identity = (lending.judge(gpt2, tokenized, of) for of in (exact, rounded, unchanged))
     assert own[0, 1].mean().item() == pytest.approx(identity[0, 1].mean().item(), abs=0.02)
-    with pytest.raises(Problem, match=r"^not exported: .* jlens, the lens loses at layers 1 \(r2 [^,]*, [^,]*$"):
+    with pytest.raises(Problem, match=r"^not exported: .* jlens lowers the scores at layers 1 \(r2 [^,]*, [^,]*$"):
         lending.check(own, its, None, 0, "jlens")
     lending.check(own, own, None, 0, "jlens")
 
@@ -121,7 +121,7 @@ def first(n, value=1.0):
 def test_a_lens_is_refused_where_its_loss_is_beyond_chance_and_half_a_point(r2, hits, groups, refused):
     own, its = losing(0, 0), losing(r2, hits)
     if refused:
-        with pytest.raises(Problem, match=r"the lens loses at layers 1 \(r2 1.000 to "):
+        with pytest.raises(Problem, match=r"lowers the scores at layers 1 \(r2 1.000 to "):
             lending.check(own, its, groups, 0, "jlens")
         lending.check(own, its, groups, 2, "jlens")
     else:
