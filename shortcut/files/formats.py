@@ -82,9 +82,9 @@ def _tokenized(value: Any, least: int = 1) -> Tokenized:
         row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
         expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
         within = 0 <= position < len(ids) and int(ids.min()) >= 0
-        expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+        expect(within, f"sentence {k} has {len(ids)} tokens, its token position is {position}")
         begins = position >= len(added) and ids[: len(added)].tolist() == added
-        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
+        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its token position is one of them")
     more = {field: read_more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
     return Tokenized(sentences, positions.long(), **more, added=tuple(added))
 
@@ -136,7 +136,7 @@ def _batch(value: Any, k: int, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
     with inside(f"batch {k}"):
         sentences, above = _tokenized(value), len(value) - 3 - sum(name in value for name in MORE)
-    expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
+    expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, expected {n_layers}")
     n, first = len(sentences), value[0]
     d = first.shape[1] if isinstance(first, torch.Tensor) and first.ndim == 2 else "d"
     for layer in range(n_layers + 1):

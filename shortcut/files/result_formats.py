@@ -30,7 +30,7 @@ def load_r2(path: Path) -> dict[str, Scores]:
         names = SCORES if value.keys() >= {*SCORES} else SCORES[:2]
         scores = {name: _scores(value[name], name) for name in names}
         same = len({*map(frozenset, scores.values())}) == 1
-        expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
+        expect(same, f"{', '.join(names)} have different pairs of layers, expected the same")
         return scores
 
 
@@ -68,7 +68,7 @@ def _record(value: Any, n: int | None) -> dict[str, Any]:
     expect(number, f"layers_processed is {got(layers)}, expected a number of layers")
     n = rows(topk) if n is None else n
     fits = n and is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
-    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
+    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], token ids")
     result = {"info": info, "layers_processed": float(layers), "topk": topk}
     if "surprisal" in value or info["type"] == "jump":
         surprisal = tensor(value.get("surprisal"))
@@ -86,7 +86,7 @@ def _info(info: Any) -> dict[str, Any]:
             return {"type": "jump", "mode": mode, "layer": layer}
         if info.get("type") == "early_exit" and is_finite(lam):
             return {"type": "early_exit", "mode": mode, "lambda": lam}
-    raise Problem("has another info, expected type jump with layer, or early_exit with lambda, and mode")
+    raise Problem("has an unknown info, expected type jump with layer, or early_exit with lambda, and mode")
 
 
 def _is_mode(mode: Any) -> bool:
@@ -154,11 +154,13 @@ def _distinct(schedules: Any, L: int) -> int:
     expect(isinstance(schedules, dict), f"schedules is {got(schedules)}, expected a dict")
     for key, schedule in schedules.items():
         fits = type(key) is tuple and [*map(type, key)] == [str, int, int] and key[0] in ("blocks", "jumps", "r2")
-        expect(fits, "schedules has another key, expected (blocks, jumps or r2; int; int)")
+        expect(fits, "schedules has an unknown key, expected (blocks, jumps or r2; int; int)")
         layers = [0]
         for jump in schedule if type(schedule) is tuple else [None]:
             pair = type(jump) is tuple and [*map(type, jump)] == [int, int]
-            expect(pair and layers[-1] <= jump[0] < jump[1] <= L, f"a schedule is no jumps among {L} layers")
+            expect(
+                pair and layers[-1] <= jump[0] < jump[1] <= L, f"a schedule is not a sequence of jumps among {L} layers"
+            )
             layers += jump
     return len({*schedules.values()})
 

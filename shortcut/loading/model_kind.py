@@ -48,7 +48,7 @@ def _config_file(name: str) -> Path:
 
 
 def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> tuple[str, Names]:
-    """A model, found by name or folder, and the files of its maps. Raises Problem if it is not downloaded."""
+    """A model, found by name or folder, and the files of its maps. Raises Problem if neither is available."""
     found = find_model(model)
     if (masked := _is_masked(found)) is None:
         raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
