@@ -97,7 +97,7 @@ def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_ow
     assert "linreg/tiny-gpt2/words/0_1.pickle was made with other settings (weights was" in message
     assert "use another --out for another model of that name" in message
     message = problem(capsys, "add_plot_r2", *here)
-    assert "was made with another model's weights: run add_linreg.py --force, or give the model an --out" in message
+    assert "was made with another model's weights: run add_linreg.py --force, or use another --out" in message
 
 
 def test_every_file_of_the_design_is_there(made):

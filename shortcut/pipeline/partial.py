@@ -28,7 +28,7 @@ from shortcut.files import store
 from shortcut.pipeline import processes
 from shortcut.representations import Batch
 
-SECONDS = 5.0  # of work are lost, at most, if a run is killed
+SECONDS = 5.0  # largest amount of work that a killed run loses
 
 Tensors = dict[str, torch.Tensor]  # by name, [K, b, ...] for a batch of b sentences
 Compute = Callable[[Batch], Tensors]
