@@ -22,7 +22,7 @@ from shortcut.pipeline.states import load_model, load_split, states
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
     tokenized, model = load_split(work, "train"), load_model(work, head=False)
-    work.found(model.parts)
+    work.add_parts(model.parts)
     if model.why_no_parts:
         work.say(f"the sub-modules of {work.args.model} are not mapped: {model.why_no_parts}")
     points, place = model.part_points()

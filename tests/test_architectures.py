@@ -219,12 +219,12 @@ def test_states_do_not_depend_on_the_batch_and_are_those_of_the_library(any_mode
 @pytest.mark.parametrize(
     ("kind", "masked", "message"),
     [
-        ("bert", False, "its states see the tokens that follow"),
-        ("xlm", True, "what is read out of its last state differs"),
+        ("bert", False, "hidden states depend on following tokens"),
+        ("xlm", True, "the logits read out of h_L differ"),
         ("albert", True, "this albert model has no list of 3 modules that run once and in order"),
-        ("fnet", True, "what it makes of padded sentences differs"),
-        ("xlnet", False, "cannot run with its blocks passed over"),  # its states are [T, b, d]
-        ("gemma3n_text", False, "cannot run with its blocks passed over"),  # four streams of them
+        ("fnet", True, "the hidden states of padded sentences differ"),
+        ("xlnet", False, "cannot run with its blocks skipped"),  # its states are [T, b, d]
+        ("gemma3n_text", False, "cannot run with its blocks skipped"),  # four streams of them
     ],
 )
 def test_what_cannot_be_proven_is_refused_in_one_line(kind, masked, message, tmp_path):
@@ -281,7 +281,7 @@ def test_a_model_that_uses_what_its_blocks_return_beside_the_states_is_refused_i
         if key in {f.name for f in dataclasses.fields(transformers.LlamaConfig)}
     }
     net = Uses(transformers.LlamaConfig(**small)).eval()
-    with pytest.raises(Problem, match=r"cannot run with its blocks passed over \(AttributeError"):
+    with pytest.raises(Problem, match=r"cannot run with its blocks skipped \(AttributeError"):
         pretrained._prove(Model(net, masked=False))
 
 

@@ -67,7 +67,7 @@ def test_every_file_of_the_design_is_there(made):
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
     assert data == expected
-    listed = [stages.paths(stage.writes, made, LAYERS, config) for stage in stages.of(masked=True)]
+    listed = [stages.paths(stage.writes, made, LAYERS, config) for stage in stages.pipeline(masked=True)]
     assert data == {path for paths in listed for path in paths}
 
 
@@ -284,7 +284,7 @@ def test_problems_are_one_line(tmp_path, bert_folder, gpt2_folder, made):
 
 
 def test_states_of_another_model_are_refused(made):
-    with pytest.raises(Problem, match="has 3 layers above the embeddings, the model 12"):
+    with pytest.raises(Problem, match="has 3 layers above the embeddings, expected 12"):
         formats.load_states(made.states("val"), 12)
 
 

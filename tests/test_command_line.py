@@ -113,7 +113,7 @@ def test_truncation_is_a_notice(tmp_path, capsys):
 
 def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, capsys):
     message = problem(capsys, "get_wikipedia_sentences", "--out", tmp_path, "--source", "words.txt")
-    assert "needs a name for its files, which are not those of wikipedia: add --dataset NAME" in message
+    assert "needs a dataset name, since wikipedia has another source: add --dataset NAME" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -197,7 +197,7 @@ def test_ctrl_c_is_one_line_while_a_script_works(tmp_path, how):
         [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, check=False, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
-    message = "\nx.py: interrupted; the files that were finished are kept: run it again to go on\n"
+    message = "\nx.py: interrupted; finished files are kept: run the script again to resume\n"
     assert (done.returncode, done.stderr) == (130, message)
 
 

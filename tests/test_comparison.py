@@ -299,7 +299,7 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
         assert f"words@ridge/0_{LAYERS}.pickle not found: run {prefix}add_linreg.py --map ridge first" in missing
     assert "run python -m shortcut import" in problem(capsys, f"{prefix}add_results", "--map", "tuned", *on)
     run(f"{prefix}add_linreg", "--map", "tuned", *on)
-    assert "tuned maps are not fitted here, but imported: python -m shortcut import" in capsys.readouterr().out
+    assert "tuned maps are not fitted here: use python -m shortcut import" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(f"{prefix}add_linreg", "--map", "best", *on)
     assert "expected least-squares, affine, ridge, low-rank, jacobian, tuned, got 'best'" in capsys.readouterr().err

@@ -164,7 +164,7 @@ def test_what_is_there_is_kept_and_only_what_is_missing_is_fetched(fetch, files,
     problem, said = fetch()
     assert problem is None
     assert downloaded(played) == [OFFER[1]]
-    assert f"kept {len(OFFER) - 1} matrices" in said
+    assert f"kept {len(OFFER) - 1} existing matrices" in said
     assert formats.load_matrix(files.matrices / OFFER[0], D).equal(matrix(99))
     assert fetch()[0] is None
     assert downloaded(played) == []
@@ -200,7 +200,7 @@ def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, 
 def test_what_is_no_matrix_is_named_and_not_put_in_place(fetch, files, place, played, content, message):
     (place / OFFER[2]).write_bytes(content)
     problem, _ = fetch()
-    assert problem.startswith(f"tiny-gpt2/words/{OFFER[2]} of {PUBLISHED} was not put in place: it ")
+    assert problem.startswith(f"tiny-gpt2/words/{OFFER[2]} from {PUBLISHED} was not stored: it ")
     assert re.search(message, problem)
     assert len(problem) < 400
     assert [name for name in visible(files.matrices) if name.endswith(".pickle")] == sorted(OFFER[:2])
@@ -217,7 +217,7 @@ def test_a_repository_or_folder_that_is_not_there_is_one_line(fetch, files):
         assert "give OWNER/NAME of a public repository" in problem
     assert fetch("some/empty")[0] == "some/empty on the Hugging Face hub holds no matrices in tiny-gpt2/words"
     problem, _ = fetch(dataset="wikipedia")
-    assert problem.endswith("it has some in gpt2-xl/wikipedia, tiny-gpt2/words: use --model and --dataset")
+    assert problem.endswith("it has matrices in gpt2-xl/wikipedia, tiny-gpt2/words: use --model and --dataset")
     assert not files.matrices.exists()
 
 
@@ -232,7 +232,7 @@ def test_without_a_network_it_is_one_line_with_the_ways_out(tmp_path):
         problem, _ = child.answer()
         child.close()
         assert problem.startswith(f"cannot list {PUBLISHED} on the Hugging Face hub (")
-        assert problem.endswith("unset HF_HUB_OFFLINE, name a mirror in HF_ENDPOINT, or fit by add_linreg.py")
+        assert problem.endswith("unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or run add_linreg.py")
         assert len(problem) < 400
 
 
@@ -263,7 +263,7 @@ def test_published_matrices_are_used_as_they_are_with_one_notice(files, gpt2_fol
     of_others(files)
     run("add_plot_r2", files, gpt2_folder)
     said = capsys.readouterr().out
-    assert said.count("no manifest entry (made by hand or by other code), read as it is: 7 files in") == 1
+    assert said.count("no manifest entry (made by hand or by other code), used unchecked: 7 files in") == 1
     assert said.count("no manifest entry") == 1
     assert result_formats.load_r2(files.r2_scores)["score_mat"].keys() == {*PAIRS}
 
@@ -378,7 +378,7 @@ def test_a_lens_of_another_tool_is_fetched_from_a_folder_of_a_repository(child, 
     child.ask("fetch", "some/lenses", *on)
     assert child.answer()[0] == "some/lenses on the hub holds 0 .pt files [], expected one lens: name its file"
     child.ask("fetch", "some/lenses/of/tiny-gpt2/best.pt", *on)
-    assert "cannot fetch of/tiny-gpt2/best.pt of some/lenses on the hub" in child.answer()[0]
+    assert "cannot fetch of/tiny-gpt2/best.pt from some/lenses on the hub" in child.answer()[0]
     child.ask("fetch", "nothing", *on)
     assert child.answer()[0] == "fetch --from tuned-lens takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got nothing"
 

@@ -39,7 +39,7 @@ def test_a_file_changed_since_is_refused_as_output_and_as_input(layout, said):
 
 def test_an_input_changed_while_a_stage_works_stops_it_before_it_writes(layout, said):
     upstream = make_upstream(layout, said, "a")
-    with pytest.raises(Problem, match=r"_val.pickle was changed while it was in use: run it again"):  # noqa: SIM117
+    with pytest.raises(Problem, match=r"_val.pickle was changed while it was in use: run the script again"):  # noqa: SIM117
         with outputs(layout, said, reads=[upstream]) as working:
             upstream.rename(upstream.with_suffix(".old"))
             shutil.copy(upstream.with_suffix(".old"), upstream)
@@ -54,7 +54,7 @@ def test_inputs_and_all_behind_them_must_be_of_the_settings_in_force(layout, sai
     A = make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[upstream], weights="of the model")
     message = (
         r"^experiment/m/d_tokenized_val.pickle was made with other settings \(seed was 7, is 0; train was 9, is 8\): "
-        r"take those, or run add_tokenization.py --force$"
+        r"restore those settings, or run add_tokenization.py --force$"
     )
     with pytest.raises(Problem, match=message):
         run(layout, said, reads=[A], expects={"seed": 0, "train": 8})
@@ -82,7 +82,9 @@ def test_an_input_made_from_something_else_is_noticed_further_down(layout, said)
     run(layout, said, reads=[upstream])
     make_upstream(layout, said, "b", force=True)
     figure = layout.plot("pre_3")
-    with pytest.raises(Problem, match=r"results.pickle was made from another .*: run add_results.py --force"):
+    with pytest.raises(
+        Problem, match=r"results.pickle was made from another version of .*: run add_results.py --force"
+    ):
         make(layout, said, "plot_results.py", figure, reads=[layout.results])
 
 
@@ -92,7 +94,9 @@ def test_an_input_made_from_something_else_is_noticed_past_a_file_that_is_gone(l
     make(layout, said, "add_plot_r2.py", layout.r2_scores, reads=[layout.results])
     layout.results.unlink()
     make_upstream(layout, said, "b", force=True)
-    with pytest.raises(Problem, match=r"results.pickle was made from another .*_val.pickle: run add_results"):
+    with pytest.raises(
+        Problem, match=r"results.pickle was made from another version of .*_val.pickle: run add_results"
+    ):
         manifest.Provenance(layout).check([layout.r2_scores], said.append)
 
 
@@ -101,7 +105,9 @@ def test_matrices_of_two_settings_are_refused_together(layout, said):
     paths = [layout.matrix(0, 1), layout.matrix(0, 2)]
     for path, rcond in zip(paths, (1e-7, 1e-3), strict=True):
         make(layout, said, "add_linreg.py", path, rcond=rcond)
-    message = r"0_1.pickle was made with other settings \(rcond was 1e-07, is 0.001\): take those, or run add_linreg.py"
+    message = (
+        r"0_1.pickle was made with other settings \(rcond was 1e-07, is 0.001\): restore those settings, or run add_l"
+    )
     with pytest.raises(Problem, match=message):
         run(layout, said, reads=paths, expects={"rcond": 1e-3})
 
@@ -119,7 +125,7 @@ def test_files_of_two_models_are_refused_where_the_model_is_not_known(layout, sa
     make(layout, said, "add_plot_r2.py", layout.r2_scores, weights="a")
     make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="b")
     with pytest.raises(
-        Problem, match=r'0_1.pickle and .*r2_scores.pickle were not made alike \(weights was "b", is "a"\): run add_l'
+        Problem, match=r'0_1.pickle and .*r2_scores.pickle were made differently \(weights was "b", is "a"\): run add_l'
     ):
         run(layout, said, reads=[layout.r2_scores, layout.matrix(0, 1)])
 
@@ -165,7 +171,7 @@ def test_data_without_an_entry_is_read_with_one_notice(layout, said):
         layout.part(i, 1).write_bytes(b"by hand")
     run(layout, said, reads=[layout.part(i, 1) for i in range(3)])
     assert [line for line in said if "no manifest entry" in line] == [
-        "no manifest entry (made by hand or by other code), read as it is: 3 files in linreg/m/d"
+        "no manifest entry (made by hand or by other code), used unchecked: 3 files in linreg/m/d"
     ]
 
 

@@ -108,8 +108,8 @@ def test_make_says_what_it_takes_an_unknown_model_for_unless_it_is_told(tmp_path
     guessed = make("MODEL=someone/albert", env=nothing)
     assert "add_tokenization.py --model 'someone/albert'" in guessed.stdout
     assert guessed.stderr.splitlines() == [
-        "someone/albert is taken for a causal model (no folder here, unknown to config.py and not downloaded yet):"
-        " add FAMILY=bert for a masked one"
+        "someone/albert is treated as a causal model (no folder here, not in config.py and not downloaded yet):"
+        " add FAMILY=bert if it is masked"
     ]
     told = make("MODEL=someone/albert", "FAMILY=bert", env=nothing)
     assert "bert_add_reps.py" in told.stdout

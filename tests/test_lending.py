@@ -33,7 +33,7 @@ def made(request, tmp_path_factory):
 def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     folder, names = made
     if names.masked and to == "tuned-lens":
-        with pytest.raises(Problem, match="tuned-lens knows no masked model"):
+        with pytest.raises(Problem, match="tuned-lens supports no masked models"):
             exported(made, kind, to)
         return
     there = exported(made, kind, to)
@@ -87,7 +87,7 @@ def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
     unchanged = [as_map(torch.eye(D), l, LAYERS) for l in range(LAYERS)]
     own, its, identity = (lending.judge(gpt2, tokenized, of) for of in (exact, rounded, unchanged))
     assert own[0, 1].mean().item() == pytest.approx(identity[0, 1].mean().item(), abs=0.02)
-    with pytest.raises(Problem, match=r"^not exported: .* jlens, the lens loses at layers 1 \(r2 [^,]*, [^,]*$"):
+    with pytest.raises(Problem, match=r"^not exported: .* jlens lowers the scores at layers 1 \(r2 [^,]*, [^,]*$"):
         lending.check(own, its, None, 0, "jlens")
     lending.check(own, own, None, 0, "jlens")
 
@@ -121,7 +121,7 @@ def first(n, value=1.0):
 def test_a_lens_is_refused_where_its_loss_is_beyond_chance_and_half_a_point(r2, hits, groups, refused):
     own, its = losing(0, 0), losing(r2, hits)
     if refused:
-        with pytest.raises(Problem, match=r"the lens loses at layers 1 \(r2 1.000 to "):
+        with pytest.raises(Problem, match=r"lowers the scores at layers 1 \(r2 1.000 to "):
             lending.check(own, its, groups, 0, "jlens")
         lending.check(own, its, groups, 2, "jlens")
     else:
@@ -145,7 +145,9 @@ def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, caps
     with store.replacing(path) as file:
         store.dump(file, torch.full((D, D), 1e5))
     manifest.save(path.parent, {})
-    with pytest.raises(Problem, match=r"not exported: the maps of layers \[1\] hold numbers beyond half precision"):
+    with pytest.raises(
+        Problem, match=r"not exported: the maps of layers \[1\] hold numbers too large for half precision"
+    ):
         command(["export", "--to", "jlens", "--model", folder, "--dataset", "words", "--out", str(tmp_path)])
     capsys.readouterr()
     assert not (path.parent / "jlens").exists()
@@ -154,18 +156,18 @@ def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, caps
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda lens: lens | {"d_model": 2 * D}, f"has d_model {2 * D}, expected {D}: a lens of another model"),
+        (lambda lens: lens | {"d_model": 2 * D}, f"has d_model {2 * D}, expected {D}: a lens for another model"),
         (
             lambda lens: lens | {"J": {0: lens["J"][0]}},
-            f"has layers [0], expected 0 to {LAYERS - 2}: a lens of another",
+            f"has layers [0], expected 0 to {LAYERS - 2}: a lens for another",
         ),
-        (lambda lens: lens | {"J": {**lens["J"], 9: lens["J"][0]}}, "a lens of another model"),
+        (lambda lens: lens | {"J": {**lens["J"], 9: lens["J"][0]}}, "a lens for another model"),
         (lambda lens: lens | {"J": {l: J[:2] for l, J in lens["J"].items()}}, f"expected finite numbers [{D}, {D}]"),
         (lambda lens: lens | {"J": {l: J / 0 for l, J in lens["J"].items()}}, "expected finite numbers"),
         (lambda lens: [lens], "expected a dict with J"),
         (
             lambda lens: lens | {"target_layer": 1},
-            f"has target_layer 1, expected {LAYERS - 1}: a lens of another model or into another layer",
+            f"has target_layer 1, expected {LAYERS - 1}: a lens for another model or target layer",
         ),
         (lambda lens: lens | {"metadata": {"target_layer": 0}}, "has metadata.target_layer 0, expected"),
         (lambda lens: lens | {"model_name": "a/b"}, "has model_name 'a/b', expected tiny-"),
@@ -192,7 +194,7 @@ def test_a_tuned_lens_of_another_model_is_one_line(made, tmp_path, capsys):
     folder, _ = made
     there = exported(made, "affine", "tuned-lens")
     with pytest.raises(
-        Problem, match="has base_model_name_or_path 'tiny-gpt2', expected changed: a lens of another model"
+        Problem, match="has base_model_name_or_path 'tiny-gpt2', expected changed: a lens for another model"
     ):
         command(["import", str(there), "--from", "tuned-lens", "--model", changed(folder, tmp_path), "--dataset", "w",
                  "--out", str(tmp_path)])  # fmt: skip

@@ -89,7 +89,7 @@ BERT_OVER = ["bert.encoder.layer.1.output.adapter.up.weight", "bert.embeddings.d
 def test_weights_that_have_no_place_in_what_runs_stop_it(tmp_path, gpt2_folder, bert_folder, name):
     masked = name in BERT_OVER
     folder = changed(bert_folder if masked else gpt2_folder, tmp_path, lambda w: {**w, name: torch.ones(3, 3)})
-    with pytest.raises(Problem, match=rf"holds 1 weights that its class has no place for \(first: {name}\)"):
+    with pytest.raises(Problem, match=rf"holds 1 weights that its class does not have \(first: {name}\)"):
         pretrained.load(folder, masked=masked)
 
 
@@ -141,9 +141,9 @@ def test_a_whole_checkpoint_is_not_refused_for_the_name_of_one_tensor(
         ("gpt2", {"pruned_heads": {"1": [0]}}, "has pruned_heads"),
         ("bert", {"is_decoder": True}, "has is_decoder True, which makes a masked model a causal one"),
         ("bert", {"is_causal": True}, "has is_causal True, which makes a masked model a causal one"),
-        ("gpt2", {"is_causal": False}, "its states see the tokens that follow"),
+        ("gpt2", {"is_causal": False}, "hidden states depend on following tokens"),
         ("gpt2", {"n_layer": 0}, "has num_hidden_layers 0, expected a whole number of at least 1"),
-        ("gpt2", {"vocab_size": 9}, "knows 9 tokens, expected at least 10"),
+        ("gpt2", {"vocab_size": 9}, "has a vocabulary of 9, expected at least 10"),
         ("gpt2", {"n_positions": CONTEXT - 1}, r"transformer.wpe.weight is \[48, 16\], expected \[47, 16\]"),
         ("gpt2", {"n_positions": None}, "cannot load.*n_positions"),
         ("gpt2", {"n_head": 0}, "cannot load.*ZeroDivisionError"),
@@ -225,7 +225,7 @@ def test_code_of_its_own_that_is_not_run_is_told_of(tmp_path, bert_folder):
     lines = []
     own = {"AutoModelForMaskedLM": "its_own.Model", "AutoTokenizer": ["a.B", None]}
     pretrained.load(changed(bert_folder, tmp_path, auto_map=own), masked=True, notice=lines.append)
-    assert ["names code of its own (AutoModelForMaskedLM), which is not run" in line for line in lines] == [True]
+    assert ["has custom code (AutoModelForMaskedLM), which is not run" in line for line in lines] == [True]
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])

@@ -94,7 +94,7 @@ def test_imported_maps_are_of_the_model_that_they_were_imported_for(made, other,
     shortcut.Lens.load(folder, "words", "tuned", out=tmp_path).transport(torch.ones(D), 1)
     with pytest.raises(Problem, match="was made with another model's weights: import it again"):
         shortcut.Lens.load(other, "words", "tuned", out=tmp_path).transport(torch.ones(D), 0)
-    with pytest.raises(Problem, match="another model of that name needs an --out of its own"):
+    with pytest.raises(Problem, match="use another --out for another model of that name"):
         command(["import", str(there), "--from", "tuned-lens", *on(taken, other)])
 
 
@@ -104,7 +104,7 @@ def test_published_matrices_are_not_fetched_beside_those_of_another_model(made, 
     there = [path.name for path in names.matrices.glob("*.pickle")]
     monkeypatch.setattr(published, "_listing", lambda *_: (hub.COMMIT, there))
     command(["fetch", *on(replace(names, root=tmp_path), folder)])
-    assert f"kept {len(there)} matrices" in capsys.readouterr().out
+    assert f"kept {len(there)} existing matrices" in capsys.readouterr().out
     with pytest.raises(Problem, match="was made with another model's weights"):
         command(["fetch", *on(replace(names, root=tmp_path), other)])
 

@@ -126,7 +126,7 @@ def test_a_damaged_file_is_made_anew_with_one_notice(tmp_path, name, size):
     else:
         os.truncate(path, size and path.stat().st_size + size)
     assert gather(tmp_path, notice=said.append)[1] == len(BATCHES)
-    assert said == [f"partial results are damaged, so they are computed again: {tmp_path / 's'}"]
+    assert said == [f"partial results are damaged and will be computed again: {tmp_path / 's'}"]
 
 
 @pytest.mark.parametrize("can_allocate", [True, False])

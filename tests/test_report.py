@@ -460,7 +460,8 @@ def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("output", "told"), [("head", ""), ("/dev/full", "cannot print (No space left on device): going on without\n")]
+    ("output", "told"),
+    [("head", ""), ("/dev/full", "cannot print (No space left on device): continuing without output\n")],
 )
 def test_when_nobody_reads_what_is_said_the_work_goes_on(made, output, told):
     made.report.unlink()

@@ -95,9 +95,9 @@ def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_ow
     here = ("--out", tmp_path, "--model", other, "--dataset", "words")
     message = problem(capsys, "add_linreg", *here)
     assert "linreg/tiny-gpt2/words/0_1.pickle was made with other settings (weights was" in message
-    assert "another model of that name needs an --out of its own" in message
+    assert "use another --out for another model of that name" in message
     message = problem(capsys, "add_plot_r2", *here)
-    assert "was made with another model's weights: run add_linreg.py --force, or give the model an --out" in message
+    assert "was made with another model's weights: run add_linreg.py --force, or use another --out" in message
 
 
 def test_every_file_of_the_design_is_there(made):
@@ -112,7 +112,9 @@ def test_every_file_of_the_design_is_there(made):
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
     known = replace(made, parts=manifest.load_parts(made, LAYERS))
-    listed = {stage.script: stages.paths(stage.writes, known, LAYERS, config) for stage in stages.of(masked=False)}
+    listed = {
+        stage.script: stages.paths(stage.writes, known, LAYERS, config) for stage in stages.pipeline(masked=False)
+    }
     assert [*listed] == [f"{script}.py" for script in SCRIPTS]
     assert data == {path for paths in listed.values() for path in paths}
     assert all(path.stat().st_size for path in expected)
@@ -244,8 +246,9 @@ def test_what_is_read_must_be_of_the_seed_split_tokenizer_and_model_in_force(
     (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
     for script in SCRIPTS[2:6]:
         tokens = f"tokenized_{'train' if 'linreg' in script else 'val'}.pickle was made with"
-        assert f"{tokens} other settings (seed was 0, is 7): take those, or run add_tokenization.py --force" in message(
-            script, gpt2_folder, "--seed", 7
+        assert (
+            f"{tokens} other settings (seed was 0, is 7): restore those settings, or run add_tokenization.py --force"
+            in message(script, gpt2_folder, "--seed", 7)
         )
         with monkeypatch.context() as patch:
             patch.setattr(config, "TRAIN", 81)
@@ -271,7 +274,7 @@ def test_results_made_anew_while_they_are_drawn_stop_the_drawing(made, tmp_path,
 
     monkeypatch.setattr(report, "page", late)
     message = problem(capsys, "plot_results", "--out", tmp_path, "--model", "tiny-gpt2", "--dataset", "words")
-    assert message == f"{there.results} was changed while it was in use: run it again"
+    assert message == f"{there.results} was changed while it was in use: run the script again"
     assert not there.report.exists()
 
 
@@ -341,7 +344,10 @@ def test_sentences_know_what_they_were_taken_from(tmp_path, gpt2_folder, bert_fo
     assert "train was 80, is 5" in problem(capsys, "get_wikipedia_sentences", *docs)
     for script, model in (("add_tokenization", gpt2_folder), ("bert_add_reps", bert_folder)):
         message = problem(capsys, script, "--out", tmp_path, "--dataset", "docs", "--model", model)
-        assert "docs_20K-sentences.pickle was made with other settings (train was 80, is 5): take those, or " in message
+        assert (
+            "docs_20K-sentences.pickle was made with other settings (train was 80, is 5): restore those settings, or "
+            in message
+        )
     monkeypatch.setattr(config, "SPLITS", {"docs": (6, 2)})
     assert "train was 80, is 6" in problem(capsys, "get_wikipedia_sentences", *docs)
 
@@ -546,9 +552,9 @@ def test_net_saving_is_for_one_token_and_for_all(made):
      ("costs", {"tokens": torch.zeros(40, dtype=torch.int64)}, "numbers that are not above 0"),
      ("positions", torch.zeros(39, dtype=torch.int64), r"positions is int64 \[39\], expected int64 \[40\]"),
      ("actual", torch.full((40,), -2), "actual holds numbers below -1"),
-     ("modes", {"id": {}}, "expected by mode gap, kl, entropy, cross-entropy"),
-     ("schedules", {("r2", 1, 1): ((1, 0),)}, "no jumps among 3 layers"),
-     ("schedules", {("best", 1, 1): ()}, "another key"),
+     ("modes", {"id": {}}, "expected for each mode gap, kl, entropy, cross-entropy"),
+     ("schedules", {("r2", 1, 1): ((1, 0),)}, "not a sequence of jumps among 3 layers"),
+     ("schedules", {("best", 1, 1): ()}, "an unknown key"),
      ("topk", torch.zeros(1, 40, 10, dtype=torch.int64), "topk is"), ("more", 1, "expected a dict with masked")],
 )  # fmt: skip
 def test_predictions_that_do_not_fit_are_refused_in_one_line(made, tmp_path, field, value, told):

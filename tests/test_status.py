@@ -22,7 +22,7 @@ def show(capsys, monkeypatch, *options):
 
 
 def scripts(files):
-    return [stage.script for stage in stages.of(masked=files.masked)]
+    return [stage.script for stage in stages.pipeline(masked=files.masked)]
 
 
 def make(files, script, value=b"x", reads=(), **settings):
@@ -61,7 +61,7 @@ def test_stage_by_stage(files, capsys, monkeypatch):
     assert "77 of 78 files" in said
     make(files, "get_wikipedia_sentences.py", b"y")
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
-    assert "made from another experiment/sentences/wikipedia_20K-sentences.pickle" in said
+    assert "made from another version of experiment/sentences/wikipedia_20K-sentences.pickle" in said
     assert f"next: .venv/bin/python add_tokenization.py --out {files.root} --force" in said
 
 
@@ -83,7 +83,7 @@ def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
         path.unlink()
     (files.sentences.parent / "wikipedia_get_wikipedia_sentences.unfinished").mkdir()
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
-    assert "begun: goes on where it stopped" in said
+    assert "partly computed: run the script again to resume" in said
     assert "made by hand or by other code" in said
 
 

@@ -213,7 +213,7 @@ def test_the_words_of_a_file_as_csv(fitted, tmp_path, capsys):
     last = {(r["line"], r["word"], r["token"], r["lens"]): r["nats"] for r in rows if r["layer"] == str(LAYERS)}
     assert all(nats == last[(*key, "model")] for (*key, _), nats in last.items())
     assert "wrote the surprisal of 9 words" in capsys.readouterr().out
-    assert "is there already: give --words another name, or --force" in problem(capsys, "plot_results", *asked, *fitted)
+    assert "exists already: give --words another name, or --force" in problem(capsys, "plot_results", *asked, *fitted)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_words_need_a_text_and_a_causal_model(fitted, bert_folder, tmp_path, cap
         with store.replacing(names.matrix(l, LAYERS)) as file:
             store.dump(file, matrix(l))
     on = ("--model", bert_folder, *fitted[2:])
-    assert "takes a causal model" in problem(capsys, "plot_results", "--sentence", "a b", *words_to, *on)
+    assert "needs a causal model" in problem(capsys, "plot_results", "--sentence", "a b", *words_to, *on)
 
 
 def test_a_lens_transports_and_reads_out(fitted, gpt2, tmp_path):

@@ -1,4 +1,4 @@
-"""What the readers of formats ask of a value: each a line that says what was got, where it does not hold."""
+"""Checks of values read from files. A failed check raises Problem with one line: the value got and the expected one."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from shortcut import Problem
 
 @contextmanager
 def inside(place: object) -> Iterator[None]:
-    """Puts the file's name, or the place in it, before what is wrong with its contents."""
+    """Prefix the message of a Problem raised in the `with` block with a file name or a place in the file."""
     try:
         yield
     except Problem as problem:
@@ -21,34 +21,34 @@ def inside(place: object) -> Iterator[None]:
 
 
 def expect(fits: bool, otherwise: str) -> None:
-    """Raise Problem with what is wrong otherwise."""
+    """Raise Problem with the message `otherwise` unless `fits`."""
     if not fits:
         raise Problem(otherwise)
 
 
 def tensor(value: Any) -> Any:
-    """A tensor of what may be an array of numpy's, as some files of other code hold; else the value."""
+    """Convert a numpy array, which some files of other code hold, to a tensor; return any other value unchanged."""
     known = isinstance(value, np.ndarray) and value.dtype in (np.int32, np.int64, np.float32, np.float64)
     return torch.from_numpy(np.array(value)) if known else value
 
 
 def is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
-    """Whether it is a tensor of that type and shape."""
+    """True if the value is a tensor of this dtype and shape."""
     return isinstance(value, torch.Tensor) and value.dtype == dtype and value.shape == shape
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """True if the value is a finite number."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def rows(value: Any) -> int:
-    """The rows of a tensor; 0 of anything else."""
+    """Number of rows of a tensor; 0 for any other value."""
     return len(value) if isinstance(value, torch.Tensor) and value.ndim else 0
 
 
 def got(value: Any) -> str:
-    """What a value is, in a few words."""
+    """Short description of a value: dtype and shape, the number, or the name of the type."""
     if isinstance(value, torch.Tensor):
         return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
     return f"{value:.6g}" if type(value) in (int, float) else type(value).__name__

@@ -1,7 +1,7 @@
-"""Readers and writers for sentences, tokens, states and matrices; each value is checked before it is used.
+"""Readers and writers for sentences, tokens, hidden states and matrices; each value is checked before it is used.
 
-A file is read by `unpickle`, which never runs code; what it holds, whoever wrote it, comes back in the form
-that the pipeline works with, or Problem says the file's name, what was got and what was expected.
+Files are read by `unpickle`, which never runs code. A reader converts files of this project and of the original code
+to the same types, or raises Problem with the file's name, the value got and the value expected.
 """
 
 from collections.abc import Iterator
@@ -21,13 +21,14 @@ from shortcut.tokens import Tokenized
 TOO_FEW = "holds {} sentence, expected at least {}: raise VAL in config.py"
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 
-NUMBERS = "sentence_numbers"  # beyond the original's layouts, where POSITIONS is more than 1
-ADDED = "added_tokens"  # beyond them, a list of ids: the `Tokenized.added`, where there are any
-MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # beyond them, int64 [n], by the field of `Tokenized`
+# Keys that the original code does not have.
+NUMBERS = "sentence_numbers"  # written if POSITIONS is more than 1
+ADDED = "added_tokens"  # list of token ids, `Tokenized.added`, if there are any
+MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # int64 [n] each; field of `Tokenized`
 
 
 def load(path: Path) -> Any:
-    """The single value in `path`. Raises as `load_all`, and if there is not exactly one."""
+    """The single value in `path`. Raises Problem as `load_all` does, or if the file holds no value or several."""
     values = [*islice(load_all(path), 2)]
     if len(values) != 1:
         raise Problem(f"{path} holds {'more than one value' if values else 'no value'}, expected one")
@@ -35,7 +36,7 @@ def load(path: Path) -> Any:
 
 
 def load_sentences(path: Path) -> list[str]:
-    """The sentences of get_wikipedia_sentences.py."""
+    """Read the sentences that get_wikipedia_sentences.py wrote."""
     sentences = [*load_all(path)]
     for k, value in enumerate(sentences):
         expect(type(value) is str, f"{path}: value {k} is {got(value)}, expected sentences (str)")
@@ -45,9 +46,9 @@ def load_sentences(path: Path) -> list[str]:
 def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
-    Where a sentence has several positions it stands there once for each, and `sentence_numbers` say which it is;
-    `masked_tokens` are those that [MASK] stands for (-1: one that the tokenizer adds), `added_tokens` those that the
-    tokenizer puts at the head.
+    A sentence with several token positions is repeated, once for each position, and `sentence_numbers` holds the
+    number of the sentence. `masked_tokens` holds the tokens that [MASK] replaces (-1: a token that the tokenizer adds),
+    `added_tokens` the tokens that the tokenizer adds at the start.
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()}
@@ -56,7 +57,7 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
 
 
 def load_tokenized(path: Path, least: int = 1) -> Tokenized:
-    """Read a file of `tokenized_dict`; raises Problem if it has fewer than `least` sentences."""
+    """Read a file that holds a `tokenized_dict`. Raises Problem if it has fewer than `least` sentences."""
     value = load(path)
     with inside(path):
         return _tokenized(value, least)
@@ -81,37 +82,37 @@ def _tokenized(value: Any, least: int = 1) -> Tokenized:
         row = is_tensor(ids, torch.int64, (rows(ids),)) and len(ids)
         expect(row, f"sentence {k} is not an int64 tensor of one dimension with at least one token")
         within = 0 <= position < len(ids) and int(ids.min()) >= 0
-        expect(within, f"sentence {k} has {len(ids)} tokens, its chosen position is {position}")
+        expect(within, f"sentence {k} has {len(ids)} tokens, its token position is {position}")
         begins = position >= len(added) and ids[: len(added)].tolist() == added
-        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its chosen position is one of them")
+        expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its token position is one of them")
     more = {field: read_more(value, name, len(sentences)) for name, field in MORE.items() if name in value}
     return Tokenized(sentences, positions.long(), **more, added=tuple(added))
 
 
 def read_more(value: dict[str, Any], name: str, n: int) -> torch.Tensor:
-    numbers, least = tensor(value[name]), 0 if name == NUMBERS else -1  # -1: no token of the sentence
+    numbers, least = tensor(value[name]), 0 if name == NUMBERS else -1  # -1: a token that the tokenizer adds
     fits = is_tensor(numbers, torch.int64, (n,)) and int(numbers.min()) >= least
     expect(fits, f"{name} is {got(numbers)}, expected int64 [{n}], none below {least}")
     return numbers
 
 
 def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
-    """The batches that bert_add_reps.py writes, of `STATES_BATCH` sentences each.
+    """The batches that bert_add_reps.py writes, with `STATES_BATCH` sentences each.
 
-    A batch is a dict of `tokenized_sentences`, `token_positions` and, by layer 0 ... L, states [b, d].
+    A batch is a dict with `tokenized_sentences`, `token_positions` and, for each layer 0 ... L, hidden states [b, d].
     """
     for start in range(0, len(tokenized), STATES_BATCH):
         rows = slice(start, start + STATES_BATCH)
-        of_all = (getattr(tokenized, field) for field in MORE.values())
-        more = (None if of is None else of[rows] for of in of_all)
+        columns = (getattr(tokenized, field) for field in MORE.values())
+        more = (None if column is None else column[rows] for column in columns)
         sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows], *more)
         yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
 
 
 def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, torch.Tensor]:
-    """Read a file of `state_batches`: the sentences, at least so many, and their states [L + 1, n, d]."""
+    """Read a file of `state_batches`: at least `least` sentences, and their hidden states [L + 1, n, d]."""
     batches: list[Tokenized] = []
-    states: list[torch.Tensor] = []  # of each batch [L + 1, b, d]
+    states: list[torch.Tensor] = []  # [L + 1, b, d] for each batch
     with inside(path):
         for k, value in enumerate(load_all(path)):
             tokenized, h = _batch(value, k, n_layers)
@@ -135,7 +136,7 @@ def _batch(value: Any, k: int, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     expect(whole, f"batch {k} is not a dict of tokenized_sentences, token_positions and layers")
     with inside(f"batch {k}"):
         sentences, above = _tokenized(value), len(value) - 3 - sum(name in value for name in MORE)
-    expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, the model {n_layers}")
+    expect(above == n_layers, f"batch {k} has {above} layers above the embeddings, expected {n_layers}")
     n, first = len(sentences), value[0]
     d = first.shape[1] if isinstance(first, torch.Tensor) and first.ndim == 2 else "d"
     for layer in range(n_layers + 1):

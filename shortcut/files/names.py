@@ -1,4 +1,4 @@
-"""The path of every file of the pipeline, with the names that the original code uses."""
+"""Paths of all files of the pipeline, named as in the original code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from shortcut import LEAST_SQUARES
 
-MODEL_FILES = ("weights", "tokenizer")  # settings that all files read together must share
-MAPS_OF = "_maps_of_"  # in names, between the dataset that is judged on and the one that was fitted on
+MODEL_FILES = ("weights", "tokenizer")  # settings that must be equal in all files read together
+MAPS_OF = "_maps_of_"  # in file names, between the evaluation dataset and the dataset that the maps were fitted on
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -18,48 +18,48 @@ class Names:
     root: Path  # holds experiment/ and linreg/
     model: str  # name of the model's folder, <m>: the last part of its name or path, with _mask for a masked model
     dataset: str  # <d>
-    matrices_from: str = ""  # the dataset that the matrices were fitted on, if that is another
-    map_kind: str = LEAST_SQUARES  # of the maps, a row of `linear.KINDS`; names of files and folders omit least-squares
-    masked: bool = False  # whether it is a masked model's
-    parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # as `submodules` has them; None: not known yet
+    matrices_from: str = ""  # dataset that the matrices were fitted on, if another one
+    map_kind: str = LEAST_SQUARES  # row of `linear.KINDS`; names of files and folders omit "least-squares"
+    masked: bool = False  # True for a masked model
+    parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # content of `submodules`; None: not known yet
 
     def __post_init__(self):
-        kind = "" if self.map_kind == LEAST_SQUARES else f"@{self.map_kind}"
+        suffix = "" if self.map_kind == LEAST_SQUARES else f"@{self.map_kind}"
         judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
-        judged += kind
-        experiment, of_all = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
+        judged += suffix
+        experiment, shared = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
         self.__dict__.update(
             experiment=experiment,  # the model's data
-            matrices=self.root / "linreg" / self.model / f"{self.matrices_from or self.dataset}{kind}",
-            judged=judged,  # what results are named by: the dataset, whose matrices were judged on it, their kind
-            sentences=of_all / f"{self.dataset}_20K-sentences.pickle",
+            matrices=self.root / "linreg" / self.model / f"{self.matrices_from or self.dataset}{suffix}",
+            judged=judged,  # begins the names of results: evaluation dataset, dataset of the maps, map kind
+            sentences=shared / f"{self.dataset}_20K-sentences.pickle",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
-            quality=experiment / f"{judged}_maps.json",  # how good the maps are
+            quality=experiment / f"{judged}_maps.json",  # quality of the maps
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
-            predictions=experiment / f"{judged}_predictions.pickle",  # gaps, metrics of lenses, schedules
-            summary=experiment / f"{judged}_summary.json",  # their numbers, with intervals
-            report=experiment / f"{judged}_report.html",  # the page that shows all figures and tables
+            predictions=experiment / f"{judged}_predictions.pickle",  # gaps, lens metrics, alternation schedules
+            summary=experiment / f"{judged}_summary.json",  # numbers of the report, with confidence intervals
+            report=experiment / f"{judged}_report.html",  # page with all figures and tables
         )
 
     @property
     def title(self) -> str:
-        """The title of figures."""
+        """Title of the figures."""
         maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
-        kind = "" if self.map_kind == LEAST_SQUARES else f", {self.map_kind} maps"
-        return f"{self.model_name} on {self.dataset}{maps}{kind}"
+        map_kind = "" if self.map_kind == LEAST_SQUARES else f", {self.map_kind} maps"
+        return f"{self.model_name} on {self.dataset}{maps}{map_kind}"
 
     @property
     def model_name(self) -> str:
-        """The last part of the model's name or path."""
+        """Last part of the model's name or path."""
         return self.model.removesuffix("_mask") if self.masked else self.model
 
     @property
     def own(self) -> "Names":
-        """The same files for matrices that were fitted on the dataset itself."""
+        """The same files, for matrices fitted on the dataset itself."""
         return replace(self, matrices_from="")
 
     def others(self, name: str) -> list["Names"]:
-        """The files of each other map kind than least-squares whose file of this name exists."""
+        """The files for each map kind, except least-squares, whose file with this name exists."""
         there = sorted(self.experiment.glob(f"{self.own_kind.judged}@*_{name}.pickle"))
         return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
@@ -69,11 +69,11 @@ class Names:
         return replace(self, map_kind=LEAST_SQUARES)
 
     def tokenized(self, split: str) -> Path:
-        """Tokens and chosen positions of the split "train" or "val"."""
+        """Tokens and sampled token positions of the split "train" or "val"."""
         return self.experiment / f"{self.dataset}_tokenized_{split}.pickle"
 
     def states(self, split: str) -> Path:
-        """Masked sentences of the split "train" or "val", with the states at [MASK]."""
+        """Masked sentences of the split "train" or "val", with the hidden states at [MASK]."""
         return self.experiment / f"{self.dataset}_{split}.pickle"
 
     def matrix(self, i: int, j: int) -> Path:
@@ -82,7 +82,7 @@ class Names:
 
     @property
     def submodules(self) -> Path:
-        """The sub-modules that were found in the model: for each map, the kind of sub-module and its input state."""
+        """The sub-modules found in the model: for each map, the part kind and the input state."""
         return self.matrices / "submodules.json"
 
     def part(self, i: int, a: int) -> Path:
@@ -90,51 +90,51 @@ class Names:
         return self.matrices / f"p{i}_{a - 1}_{a}.pickle"
 
     def plot(self, name: str, ending: str = "pdf") -> Path:
-        """The file of a figure."""
+        """File of a figure."""
         return self.experiment / "plots" / self.judged / f"{name}.{ending}"
 
     def plots(self, *names: str) -> list[Path]:
-        """The files of figures, as PDF, PNG and CSV."""
+        """Files of figures, as PDF, PNG and CSV."""
         return [self.plot(name, ending) for name in names for ending in ("pdf", "png", "csv")]
 
     def partial(self, script: str) -> Path:
-        """The folder of a script's partial results."""
+        """Folder for a script's partial results."""
         return self.experiment / f"{self.judged}_{script.removesuffix('.py')}.unfinished"
 
     def is_foreign(self, path: Path) -> bool:
-        """True for a matrix that was fitted on another dataset."""
+        """True if the file is a matrix that was fitted on another dataset."""
         return bool(self.matrices_from) and path.parent == self.matrices
 
     def map_kind_of(self, path: Path) -> str:
-        """The map kind of a file of this dataset, read from the file's name or folder."""
-        of = (self.dataset, self.matrices_from or self.dataset)
-        name = next((name for name in (path.name, path.parent.name) if "@" in name and name.startswith(of)), "")
+        """Map kind of a file for this dataset, read from the name of the file or its folder."""
+        datasets = (self.dataset, self.matrices_from or self.dataset)
+        name = next((name for name in (path.name, path.parent.name) if "@" in name and name.startswith(datasets)), "")
         return name.partition("@")[2].split("_")[0] or LEAST_SQUARES
 
     def options(self, path: Path) -> str:
-        """The options with which a file's script makes it: for matrices of another dataset or map kind."""
+        """Command-line options that make a script write this file: another dataset or map kind."""
         dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
-        return dataset + (f" --map {kind}" if (kind := self.map_kind_of(path)) != LEAST_SQUARES else "")
+        return dataset + (f" --map {map_kind}" if (map_kind := self.map_kind_of(path)) != LEAST_SQUARES else "")
 
     def fitted_by(self, path: Path) -> str:
-        """The command that makes a matrix."""
+        """Command that makes a matrix."""
         if self.map_kind == "tuned":
             return "python -m shortcut import"
         return f"{'bert_' * self.masked}add_linreg.py{self.options(path)}"
 
     def relative(self, path: Path) -> str:
-        """The path of a file from the root."""
+        """Path of a file relative to the root."""
         return path.relative_to(self.root).as_posix()
 
     def describe(self, paths: list[Path]) -> str:
-        """Files as text for one line: one or two by name, more by their number."""
+        """Text for a list of files: the names of one or two files, or the number of files and their folders."""
         if len(paths) <= 2:
             return ", ".join(map(self.relative, paths))
         return f"{len(paths)} files in {', '.join(sorted({self.relative(path.parent) for path in paths}))}"
 
 
 def find_model(name: str) -> str:
-    """The name, or the path of the project's folder or embedded model that it means."""
+    """Path of the project's folder or embedded model with this name; the name itself if there is none."""
     if not Path(name).is_dir():
         for folder in (PROJECT / name, PROJECT / "models" / name):
             if (folder / "config.json").is_file():
@@ -143,5 +143,5 @@ def find_model(name: str) -> str:
 
 
 def model_folder(name: str, *, masked: bool) -> str:
-    """`<m>`: the last part of a model's name or path, with `_mask` for masked models."""
+    """Folder name `<m>`: the last part of a model's name or path, with `_mask` for masked models."""
     return Path(name).resolve().name + ("_mask" if masked else "")

@@ -1,4 +1,4 @@
-"""Readers and writers for r2 scores, results, predictions and the quality of maps; each value is checked."""
+"""Readers and writers for r2 scores, results, predictions and map quality; each value is checked."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -15,14 +15,14 @@ from shortcut.files.unpickle import load_all
 from shortcut.metrics import LENS, TOP
 from shortcut.predictions import Costs, Evaluation
 
-SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original has the first two
+SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original code writes the first two
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
 
 Scores = dict[tuple[int, int], float]
 
 
 def load_r2(path: Path) -> dict[str, Scores]:
-    """The scores of add_plot_r2.py, all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
+    """Read the r2 scores of add_plot_r2.py: all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
     value = load(path)
     with inside(path):
         whole = isinstance(value, dict) and {"score_mat", "score_id"} <= value.keys()
@@ -30,7 +30,7 @@ def load_r2(path: Path) -> dict[str, Scores]:
         names = SCORES if value.keys() >= {*SCORES} else SCORES[:2]
         scores = {name: _scores(value[name], name) for name in names}
         same = len({*map(frozenset, scores.values())}) == 1
-        expect(same, f"{', '.join(names)} are of other pairs of layers, expected the same")
+        expect(same, f"{', '.join(names)} have different pairs of layers, expected the same")
         return scores
 
 
@@ -42,14 +42,14 @@ def _scores(given: Any, name: str) -> Scores:
         expect(layers, f"{name} has a key that is no pair of layers (i, j), {expected}")
         expect(is_finite(r2), f"{name} of {pair} is {got(r2)}, expected a finite number")
     expect(any(i < j for i, j in given), f"{name} has no jump, {expected}")
-    return {(i, j): float(r2) for (i, j), r2 in given.items() if i < j}  # from a layer to itself is no jump
+    return {(i, j): float(r2) for (i, j), r2 in given.items() if i < j}  # a pair (i, i) is no jump
 
 
 def load_results(path: Path) -> list[dict[str, Any]]:
-    """The records of add_results.py (see `results`), of one number of sentences all of them.
+    """Read the records of add_results.py (see `results`); all records must have the same number of sentences.
 
-    The original's BERT files lack `surprisal` for early exits, which stays absent, and `layers_processed` for jumps,
-    which is their layer.
+    BERT files of the original code lack `surprisal` for early exits, which stays absent, and `layers_processed` for
+    jumps, which is set to the layer of the jump.
     """
     records: list[dict[str, Any]] = []
     for k, value in enumerate(load_all(path)):
@@ -68,7 +68,7 @@ def _record(value: Any, n: int | None) -> dict[str, Any]:
     expect(number, f"layers_processed is {got(layers)}, expected a number of layers")
     n = rows(topk) if n is None else n
     fits = n and is_tensor(topk, torch.int64, (n, TOP)) and int(topk.min()) >= 0
-    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], numbers of tokens")
+    expect(fits, f"topk is {got(topk)}, expected int64 [{n or 'n'}, {TOP}], token ids")
     result = {"info": info, "layers_processed": float(layers), "topk": topk}
     if "surprisal" in value or info["type"] == "jump":
         surprisal = tensor(value.get("surprisal"))
@@ -79,18 +79,18 @@ def _record(value: Any, n: int | None) -> dict[str, Any]:
 
 
 def _info(info: Any) -> dict[str, Any]:
-    """What is known of an info: `type`, `mode`, and `layer` or `lambda`."""
+    """Keep the known fields of an info: `type`, `mode`, and `layer` or `lambda`. Raises Problem if one is missing."""
     if isinstance(info, dict) and _is_mode(mode := info.get("mode")):
         layer, lam = info.get("layer"), info.get("lambda")
         if info.get("type") == "jump" and type(layer) is int and layer >= 0:
             return {"type": "jump", "mode": mode, "layer": layer}
         if info.get("type") == "early_exit" and is_finite(lam):
             return {"type": "early_exit", "mode": mode, "lambda": lam}
-    raise Problem("has another info, expected type jump with layer, or early_exit with lambda, and mode")
+    raise Problem("has an unknown info, expected type jump with layer, or early_exit with lambda, and mode")
 
 
 def _is_mode(mode: Any) -> bool:
-    """Whether it stands for one of `approximation.MODES`, or for other sub-modules replaced, which are passed over."""
+    """True if the mode is in `approximation.MODES` or replaces other sub-modules, which later steps ignore."""
     if type(mode) is not tuple:
         return type(mode) is str and mode_of(mode) is not None
     states = mode[1].get("what_to_mat") if mode[:1] == ("blk_mat",) and [*map(type, mode[1:])] == [dict] else None
@@ -98,12 +98,12 @@ def _is_mode(mode: Any) -> bool:
 
 
 def predictions_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """The dict that add_results.py writes: the fields of `Evaluation`, the costs as a dict."""
+    """The dict that add_results.py writes: the fields of `Evaluation`, with the costs as a dict."""
     return vars(evaluation) | {"costs": vars(evaluation.costs)}
 
 
 def load_predictions(path: Path, n: int, L: int) -> Evaluation:
-    """Read a file of `predictions_dict`, for n sentences and L layers."""
+    """Read a file that holds a `predictions_dict`, for n token positions and L layers."""
     value = load(path)
     with inside(path):
         x = _fields(value, Evaluation)
@@ -122,8 +122,8 @@ def load_predictions(path: Path, n: int, L: int) -> Evaluation:
     return Evaluation(**x)
 
 
-def _fields(value: Any, kind: type, place: str = "") -> dict[str, Any]:
-    names = [field.name for field in fields(kind)]
+def _fields(value: Any, dataclass: type, place: str = "") -> dict[str, Any]:
+    names = [field.name for field in fields(dataclass)]
     fits = isinstance(value, dict) and value.keys() == {*names}
     expect(fits, f"{place}got {got(value)}, expected a dict with {', '.join(names)}")
     return dict(value)
@@ -137,9 +137,9 @@ def _tensor(name: str, value: Any, dtype: torch.dtype, *shape: int) -> torch.Ten
 
 
 def _modes(value: Any, actual: torch.Tensor, L: int) -> dict[str, dict[str, torch.Tensor]]:
-    """By mode the gap and the metrics of lenses; a cross-entropy is nan where no token is there."""
+    """Check the gap and the lens metrics for each mode; the cross-entropy is nan where no token is known."""
     fits = isinstance(value, dict) and all(isinstance(x, dict) and x.keys() == {"gap", *LENS} for x in value.values())
-    expect(fits, f"modes is {got(value)}, expected by mode gap, {', '.join(LENS)}")
+    expect(fits, f"modes is {got(value)}, expected for each mode gap, {', '.join(LENS)}")
     found = {mode: {name: tensor(x) for name, x in tables.items()} for mode, tables in value.items()}
     for mode, tables in found.items():
         for name, x in tables.items():
@@ -150,24 +150,26 @@ def _modes(value: Any, actual: torch.Tensor, L: int) -> dict[str, dict[str, torc
 
 
 def _distinct(schedules: Any, L: int) -> int:
-    """The number of distinct schedules, each checked."""
+    """Check each schedule and return the number of distinct schedules."""
     expect(isinstance(schedules, dict), f"schedules is {got(schedules)}, expected a dict")
     for key, schedule in schedules.items():
         fits = type(key) is tuple and [*map(type, key)] == [str, int, int] and key[0] in ("blocks", "jumps", "r2")
-        expect(fits, "schedules has another key, expected (blocks, jumps or r2; int; int)")
+        expect(fits, "schedules has an unknown key, expected (blocks, jumps or r2; int; int)")
         layers = [0]
         for jump in schedule if type(schedule) is tuple else [None]:
             pair = type(jump) is tuple and [*map(type, jump)] == [int, int]
-            expect(pair and layers[-1] <= jump[0] < jump[1] <= L, f"a schedule is no jumps among {L} layers")
+            expect(
+                pair and layers[-1] <= jump[0] < jump[1] <= L, f"a schedule is not a sequence of jumps among {L} layers"
+            )
             layers += jump
     return len({*schedules.values()})
 
 
 def load_quality(path: Path) -> dict[str, dict[Any, Any]]:
-    """How good the maps are: of `QUALITY` composition and gain by (i, j), the others, of maps into L, by their layer.
+    """Read the quality of the maps: `composition_loss` and `gain` by (i, j), the rest of `QUALITY`, for A_lL, by l.
 
-    `composition_loss` is r2 of A_iL less that of A_jL A_ij, `spectrum` a list, and `split_half_r2`, and of
-    low-rank maps `r2_by_rank`, pairs of rank and r2, only of maps whose fit told it.
+    `composition_loss` is r2 of A_iL minus r2 of A_jL A_ij. `spectrum` is a list. `r2_by_rank`, for low-rank maps, is
+    a list of pairs of rank and r2. It and `split_half_r2` exist only for maps whose fit computed them.
     """
     value, found = store.load_json(path), {}
     try:

@@ -1,7 +1,8 @@
-"""Writing files: to a temporary name in the same folder, flushed to the disk, then renamed.
+"""Atomic writes: to a temporary name in the same folder, flushed to the disk, then renamed.
 
 A killed run leaves the old file or none. Equal values give equal bytes: a view is pickled without the rest of its
-storage, and a storage as a zip-format `torch.save`, which holds no memory address. A bare `pickle.load` reads both.
+storage, and a storage is pickled in the zip format of `torch.save`, which holds no memory address. Plain `pickle.load`
+reads such files.
 """
 
 import glob
@@ -24,7 +25,7 @@ class _Pickler(pickle.Pickler):
     """Pickles tensors so that equal tensors give equal bytes, in any process."""
 
     def reducer_override(self, obj: Any):
-        import torch  # noqa: PLC0415  (who only writes JSON does without)
+        import torch  # noqa: PLC0415  (not needed to write JSON)
 
         if isinstance(obj, torch.Tensor) and obj.untyped_storage().nbytes() > obj.nbytes:
             return obj.clone().__reduce_ex__(PROTOCOL)  # a pickled view would carry its whole storage
@@ -37,9 +38,9 @@ class _Pickler(pickle.Pickler):
 
 @contextmanager
 def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> Iterator[BinaryIO]:
-    """A file that is renamed to `path` when the `with` block ends without an error, and removed otherwise.
+    """Temporary file that is renamed to `path` if the `with` block ends without an error, and removed otherwise.
 
-    `record` is called with the temporary name of the complete file, just before it is renamed.
+    `record` is called with the path of the complete temporary file just before it is renamed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.umask(mask := os.umask(0))  # which can only be read by being set
+            os.umask(mask := os.umask(0))  # the umask can be read only by setting it
             os.chmod(name, 0o666 & ~mask)
             record(Path(name))
             os.replace(name, path)
@@ -64,7 +65,7 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files that a killed run left for `path`."""
+    """Remove temporary files for `path` that a killed run left."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         leftover.unlink(missing_ok=True)
 
@@ -76,12 +77,12 @@ def dump(file: BinaryIO, *values: Any) -> None:
 
 
 def dump_json(value: Any) -> bytes:
-    """The value as indented JSON. Raises ValueError for a number that is not finite, which JSON cannot hold."""
+    """Encode a value as indented JSON. Raises ValueError for a number that is not finite, which JSON cannot hold."""
     return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
 
 def load_json(path: Path) -> Any:
-    """The value in a JSON file. Raises Problem if the file cannot be read or is damaged."""
+    """Read a JSON file. Raises Problem if the file cannot be read or is damaged."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -91,5 +92,5 @@ def load_json(path: Path) -> Any:
 
 
 def rounded(x: float) -> float:
-    """Six significant digits, as JSON files hold them."""
+    """Round to six significant digits, the precision of the JSON files."""
     return float(f"{x:.6g}")

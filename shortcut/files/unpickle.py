@@ -1,8 +1,8 @@
-"""Reading pickles without running code from them: tensors, numpy arrays and scalars, and plain containers.
+"""Read pickles without running code from them: tensors, numpy arrays and scalars, and plain containers.
 
-Python's own unpickler, whose `find_class` returns functions of this file for a short list of names and refuses all
-others. Tensors and arrays stay wrapped while a file is read, so that no instruction can change one after its size has
-been checked. Files made to waste time or memory are not defended against.
+The reader is Python's unpickler with a `find_class` that returns functions of this module for a short list of names
+and refuses all others. Tensors and arrays stay wrapped while a file is read, so that no pickle instruction can change
+one after its size has been checked. There is no defence against files made to waste time or memory.
 """
 
 import io
@@ -20,11 +20,11 @@ from shortcut import Problem
 
 
 def load_all(path: Path) -> Iterator[Any]:
-    """The values pickled one after another in `path`; raises Problem if it is damaged or asks for more than data."""
+    """Yield the values pickled in `path`. Raises Problem if the file is damaged or asks for anything but data."""
     try:
         with open(path, "rb") as file:
             while file.peek(1):
-                yield _plain(_Unpickler(file).load())  # not kept here: a batch of states is large
+                yield _plain(_Unpickler(file).load())  # no reference is kept: a batch of states is large
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
     except Problem as problem:
@@ -40,12 +40,12 @@ class _Unpickler(pickle.Unpickler):
             raise Problem(f"refused: it asks for {_shown(asked)}, which is not data")
         return _Fixed(FUNCTIONS[asked])
 
-    def persistent_load(self, key: tuple) -> tuple[torch.dtype, str]:  # of a storage in an archive of torch's
+    def persistent_load(self, key: tuple) -> tuple[torch.dtype, str]:  # key of a storage in a torch archive
         return key[1].value, key[2]
 
 
 class _Fixed:
-    """A value, or a function to call, whose state a pickle can set (instruction BUILD) by `build` only."""
+    """A value or function whose state a pickle can set (instruction BUILD) only through `build`."""
 
     def __init__(self, value: Any, build: Callable[[tuple], Any] | None = None):
         self.value, self.build = value, build
@@ -63,16 +63,16 @@ def _array(content: bytes, dtype: _Fixed, shape: tuple[int, ...] = (), order: st
     return _Fixed(np.frombuffer(content, dtype.value).reshape(shape, order=order).astype(dtype.value.newbyteorder("=")))
 
 
-def _array_of_state(state: tuple) -> np.ndarray:  # version, shape, dtype, whether column by column, bytes
+def _array_of_state(state: tuple) -> np.ndarray:  # version, shape, dtype, Fortran order, bytes
     return _array(state[4], state[2], state[1], "F" if state[3] else "C").value
 
 
 def _storage(content: bytes) -> _Fixed:
-    """In place of torch.storage._load_from_bytes: all values that `torch.save` wrote, now or before torch 1.6."""
+    """Replace torch.storage._load_from_bytes: read a storage that `torch.save` wrote, also before torch 1.6."""
     if content[:2] != b"PK":
         storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return _Fixed(torch.tensor([], dtype=storage.dtype).set_(storage._untyped_storage))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # three times as fast as torch, and it looks at checksums
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # three times as fast as torch, and checks checksums
         folder = archive.namelist()[0].partition("/")[0]
         dtype, key = _Unpickler(archive.open(f"{folder}/data.pkl")).load()
         data = archive.read(f"{folder}/data/{key}")
@@ -80,7 +80,7 @@ def _storage(content: bytes) -> _Fixed:
 
 
 def _tensor(storage: _Fixed, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Fixed:
-    """In place of torch._utils._rebuild_tensor_v2: a tensor within its storage, with no more of it than it shows."""
+    """Replace torch._utils._rebuild_tensor_v2: check that the tensor lies within its storage, and copy a view."""
     values, n = storage.value, math.prod(size)
     last = offset + sum((k - 1) * step for k, step in zip(size, stride, strict=True)) if n else -1
     if min(offset, *size, *stride) < 0 or max(n - 1, last) >= len(values):
@@ -94,9 +94,9 @@ FUNCTIONS: dict[str, Any] = {
     "torch.storage._load_from_bytes": _storage,
     **{f"torch.{name}Storage": getattr(torch, name.lower()) for name in ("Half", "BFloat16", "Float", "Double")},
     **{"torch.IntStorage": torch.int32, "torch.LongStorage": torch.int64, "torch.ByteStorage": torch.uint8},
-    "collections.OrderedDict": dict,  # the hooks of a tensor: none
+    "collections.OrderedDict": dict,  # hooks of a tensor, always empty
     "numpy.dtype": lambda spec, *_: _Fixed(np.dtype(spec), lambda state: np.dtype(spec).newbyteorder(state[1])),
-    "numpy.ndarray": None,  # only named, as the type of an array
+    "numpy.ndarray": None,  # named as the type of an array, never called
     "numpy._core.numeric._frombuffer": _array,
 }
 for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
@@ -105,7 +105,7 @@ for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
 
 
 def _plain(value: Any) -> Any:
-    """The value with tensors and arrays as themselves; raises Problem if it holds anything but data."""
+    """Unwrap tensors and arrays in a value. Raises Problem if it holds anything but data."""
     if isinstance(value, dict):
         return {key: _plain(x) for key, x in value.items()}
     if type(value) in (list, tuple, set, frozenset):
@@ -117,4 +117,4 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(text: str) -> str:
-    return ascii(" ".join(text.split()))[1:-1][:90]  # out of a file, safe to print on one line
+    return ascii(" ".join(text.split()))[1:-1][:90]  # text from a file, made safe to print on one line

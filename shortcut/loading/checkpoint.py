@@ -1,7 +1,7 @@
-"""A model's files, by its name on the Hugging Face hub or its folder: its config and its fingerprints.
+"""Config and fingerprints of a checkpoint, found by its name on the Hugging Face hub or its folder.
 
-No weights are loaded. Errors for a bad name, a missing file or no network become one line. transformers takes a second
-to import, so each function imports it itself.
+No weights are loaded. An error for a wrong name, a missing file or no network becomes one line. The import of
+transformers takes a second, so each function that needs it imports it.
 """
 
 import hashlib
@@ -18,16 +18,12 @@ from shortcut import Problem, blocks, one_line
 from shortcut.files.names import MODEL_FILES
 from shortcut.metrics import TOP
 
-# The fingerprint is of these files; the weights are the first that exists.
+# Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 )  # fmt: skip
-NO_SETTINGS = (
-    "_name_or_path",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-)  # keys of config.json that change no number
+# keys of config.json that do not change the forward pass
+NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
 )  # fmt: skip
@@ -37,22 +33,22 @@ OTHER_TOKENIZER = (
     "spm.model", "bpe.codes", "emoji.json", "dict.txt",
 )  # fmt: skip
 
-# Keys of config.json that change what the model computes, with the values that change nothing. If its class in
-# transformers does not know the key, such a checkpoint loads without an error and runs as another model.
+# Keys of config.json that change the forward pass, with the values that do not. If the model's class in transformers
+# does not know such a key, the checkpoint loads without an error and runs as another model.
 UNKNOWN = {
-    "position_embedding_type": (None, "absolute"),  # distances between tokens; dropped from BERT and its kin
-    "pruned_heads": (None, {}, []),  # attention heads that were cut out; no longer cut out at loading
+    "position_embedding_type": (None, "absolute"),  # relative positions; removed from BERT and related classes
+    "pruned_heads": (None, {}, []),  # transformers no longer prunes heads at loading
 }
-CAUSAL = {"is_decoder": (None, False), "is_causal": (None, False)}  # make a masked model see what precedes alone
-POINTER = b"version https://git-lfs"  # first bytes of the file that Git leaves in place of a large one
+CAUSAL = {"is_decoder": (None, False), "is_causal": (None, False)}  # give a masked model causal attention
+POINTER = b"version https://git-lfs"  # first bytes of a Git LFS pointer
 
 
 class NotFound(Problem):
-    """The model is not found, or cannot be read."""
+    """The model was not found or cannot be read."""
 
 
 def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
-    """Number of blocks, from the config alone. Raises as `config`, also if it is not the expected one."""
+    """Number of blocks, read from the config. Raises Problem as `config` does, or if it is not the expected number."""
     layers = blocks.depth(config(name, masked).get_text_config(decoder=True))
     if expected is not None and layers != expected:
         raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
@@ -60,25 +56,25 @@ def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
 
 
 def is_model_folder(name: str) -> bool:
-    """True if it is a folder with a model's config and weights."""
+    """True if `name` is a folder with the config and the weights of a model."""
     return (Path(name) / "config.json").is_file() and any((Path(name) / file).is_file() for file in WEIGHTS)
 
 
 def limits(name: str, *, masked: bool) -> tuple[int, int]:
-    """Context length and vocabulary size, from the config alone. Raises as `config`."""
+    """Context length and vocabulary size, read from the config. Raises Problem as `config` does."""
     found = config(name, masked).get_text_config(decoder=True)
     return blocks.context(found), found.vocab_size
 
 
 def fingerprint(name: str, file_kind: str) -> str | None:
-    """SHA-256 over a model's "weights" (with the settings in config.json) or "tokenizer", from its files alone.
+    """SHA-256 of a model's "weights" files (with the settings in config.json) or "tokenizer" files.
 
-    None if it has no tokenizer.
+    None if the model has no tokenizer.
     """
     digest = hashlib.sha256()
     with readable(name) as cached:
         if file_kind == "weights":
-            # as written there: the defaults that transformers adds change from release to release
+            # read from the file, since the defaults that transformers adds differ between releases
             config = _load_json(find(name, cached, "config.json")[0])
             settings = {key: value for key, value in config.items() if key not in NO_SETTINGS}
             digest.update(json.dumps(settings, sort_keys=True).encode())
@@ -94,12 +90,12 @@ def fingerprint(name: str, file_kind: str) -> str | None:
 
 
 def fingerprints(name: str) -> dict[str, str | None]:
-    """The fingerprints that a manifest records for maps fitted on a model."""
+    """Fingerprints that a manifest records for maps fitted on a model."""
     return {file_kind: fingerprint(name, file_kind) for file_kind in MODEL_FILES}
 
 
 def find(name: str, cached: bool, *files: str, most: int | None = None) -> list[str]:
-    """Paths of the first `most` of these files that a model has."""
+    """Paths of the `files` that exist for a model, at most the first `most`."""
     from transformers.utils import cached_file  # noqa: PLC0415
 
     options = {"local_files_only": cached, "_raise_exceptions_for_missing_entries": False}
@@ -107,7 +103,7 @@ def find(name: str, cached: bool, *files: str, most: int | None = None) -> list[
 
 
 def weight_files(name: str, cached: bool) -> list[str]:
-    """Paths of a model's weights; for shards the index comes first. Raises Problem if there is none."""
+    """Paths of a model's weights; an index comes before its shards. Raises Problem if there are no weights."""
     from transformers.utils.hub import get_checkpoint_shard_files  # noqa: PLC0415
 
     if not (files := find(name, cached, *WEIGHTS, most=1)):
@@ -119,14 +115,14 @@ def weight_files(name: str, cached: bool) -> list[str]:
 
 def _load_json(path: str) -> dict[str, Any]:
     if not isinstance(value := json.loads(Path(path).read_bytes()), dict):
-        raise ValueError(f"{path} holds no object")  # one line by `readable`
+        raise ValueError(f"{path} holds no object")  # `readable` makes a Problem of it
     return value
 
 
 def auto_class(model_type: str, masked: bool) -> str | None:
-    """Class of transformers that loads a type of model with its head; None if there is none.
+    """Name of the transformers class that loads a model type with its head; None if there is none.
 
-    A model of images and text runs as its causal language model.
+    For a model of images and text, the causal language model in it is run.
     """
     from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
 
@@ -141,21 +137,22 @@ def auto_class(model_type: str, masked: bool) -> str | None:
 def config(name: str, masked: bool) -> Any:
     """A model's config.
 
-    Raises Problem: not found, of the other model kind, or with settings that transformers does not run as saved.
+    Raises Problem: the model was not found, is of the other model kind, or has settings that transformers ignores.
     """
     from transformers import AutoConfig  # noqa: PLC0415
 
     with readable(name) as cached:
         if (own := Path(name, "config.json")).is_file():
-            _load_json(str(own))  # its message says more than that of AutoConfig
+            _load_json(str(own))  # the error message is more precise than in AutoConfig
         found = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
-    here, there = (auto_class(found.model_type, model_kind) is not None for model_kind in (masked, not masked))
-    if here and there:  # the head decides
-        here = ("ForCausalLM" if masked else "ForMaskedLM") not in str(found.architectures)
-    if not here:
+    classes = [auto_class(found.model_type, model_kind) for model_kind in (masked, not masked)]
+    has_class, other_has_class = (name is not None for name in classes)
+    if has_class and other_has_class:  # both have a class: the head in the checkpoint decides
+        has_class = ("ForCausalLM" if masked else "ForMaskedLM") not in str(found.architectures)
+    if not has_class:
         others = "the scripts without bert_" if masked else "the bert_ scripts"
         what = f"{name} ({found.model_type}) is no {'masked' if masked else 'causal'} language model of transformers"
-        raise Problem(f"{what}{f': use {others}' if there else ''}")
+        raise Problem(f"{what}{f': use {others}' if other_has_class else ''}")
     _check(name, found.get_text_config(decoder=True), masked)
     return found
 
@@ -171,32 +168,34 @@ def _check(name: str, found, masked: bool) -> None:
         if not isinstance(size, int) or size < 1:
             raise Problem(f"{name}: config.json has {key} {size!r}, expected a whole number of at least 1")
     if found.vocab_size < TOP:
-        raise Problem(f"{name} knows {found.vocab_size} tokens, expected at least {TOP}: the best {TOP} are kept")
+        raise Problem(
+            f"{name} has a vocabulary of {found.vocab_size}, expected at least {TOP}: the top {TOP} are stored"
+        )
 
 
 @contextmanager
 def readable(name: str) -> Iterator[bool]:
-    """Make one line of an error in loading; yields True if only the hub's cache can be read."""
+    """Turn an error in loading into one line; yields True if the model is read from the hub's cache."""
     from transformers import __version__  # noqa: PLC0415
     from transformers.utils.hub import has_file, is_offline_mode  # noqa: PLC0415
 
-    here = Path(name).is_dir()
-    cached = not here and not _is_reached(name)
+    is_folder = Path(name).is_dir()
+    cached = not is_folder and not _is_reached(name)
     if cached and not has_file(name, "config.json", local_files_only=True):
         reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the Hugging Face hub cannot be reached or lacks it"
-        why = f"not a folder here, not downloaded before, and {reason}: try again with a network, or take"
+        why = f"not a folder here, not downloaded before, and {reason}: try again with a network, or use"
         raise NotFound(f"cannot load {name!r}: {why} --model FOLDER, such as the embedded models/gpt2-docstrings")
     try:
         yield cached
     except Problem:
         raise
-    except Exception as error:  # libraries raise errors of many types for files of another form
+    except Exception as error:  # libraries raise errors of many types for a malformed file
         small = [file for file in sorted(Path(name).glob("*")) if file.is_file() and file.stat().st_size < 1024]
-        if pointers := [file.name for file in small if here and file.read_bytes().startswith(POINTER)]:
+        if pointers := [file.name for file in small if is_folder and file.read_bytes().startswith(POINTER)]:
             hint = f"{pointers[0]} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
         elif isinstance(error, ImportError):
-            hint = "it needs a package that is not installed: install it into .venv, or take a checkpoint without"
-        elif here:
+            hint = "it needs a package that is not installed: install it into .venv, or use a checkpoint that does not"
+        elif is_folder:
             whole = "a whole folder with config.json, tokenizer.json and model.safetensors"
             hint = f"expected {whole}, such as transformers {__version__} reads"
         else:
@@ -206,12 +205,12 @@ def readable(name: str) -> Iterator[bool]:
 
 @cache
 def _is_reached(name: str) -> bool:
-    """True if the hub answers for a model; asked once, since loading asks for half a minute a file."""
+    """True if the hub answers for a model. Asked once, since without a network loading retries for 30 s per file."""
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url  # noqa: PLC0415
 
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json"))
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):  # the error of loading says more
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):  # the error raised in loading is more precise
         return True
     except (errors.HTTPError, OSError):
         return False

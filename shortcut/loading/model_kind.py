@@ -1,6 +1,6 @@
-"""True or false: a model is masked. Its config decides, never its name.
+"""Model kind: True for a masked model, False for a causal one. The config decides, never the name.
 
-Imports no library, so that the Makefile can ask before any is installed.
+Imports no library, so that the Makefile can use it before any is installed.
 """
 
 import json
@@ -11,7 +11,7 @@ from types import ModuleType
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder
 
-MASKED_TYPES = (  # model types that are masked if their config names no head
+MASKED_TYPES = (  # model types that are masked unless the config names a causal head
     "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
     "ernie", "esm", "eurobert", "fnet", "ibert", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet",
     "mra", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
@@ -20,7 +20,7 @@ MASKED_TYPES = (  # model types that are masked if their config names no head
 
 
 def is_masked(name: str, config: ModuleType) -> bool | None:
-    """True if a model predicts masked tokens; None if it is no folder, unknown to config.py, and not downloaded."""
+    """True if a model is masked; None if it is not a folder, not in config.py and not downloaded."""
     if name in config.LAYERS and not Path(name).is_dir():
         return name in config.MASKED
     return _is_masked(name)
@@ -38,7 +38,7 @@ def _is_masked(name: str) -> bool | None:
 
 
 def _config_file(name: str) -> Path:
-    """The config.json of a folder, or of a model in the hub's cache."""
+    """Path of config.json in a model's folder or in the hub's cache."""
     if Path(name).is_dir():
         return Path(name, "config.json")
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
@@ -48,7 +48,7 @@ def _config_file(name: str) -> Path:
 
 
 def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> tuple[str, Names]:
-    """A model, found by its name or folder, and the files of its maps. Raises Problem: no folder, not downloaded."""
+    """A model, found by name or folder, and the files of its maps. Raises Problem if neither is available."""
     found = find_model(model)
     if (masked := _is_masked(found)) is None:
         raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")

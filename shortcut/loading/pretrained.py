@@ -1,4 +1,4 @@
-"""Load models and tokenizers, by their names on the Hugging Face hub or their folders, and check them."""
+"""Load models and tokenizers by name on the Hugging Face hub or by folder, and check them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from shortcut import Problem, one_line
 from shortcut.loading import checkpoint
 from shortcut.models import Model
 
-PLAIN = {  # settings that change how a forward pass is chunked or what else it returns, not its numbers
+PLAIN = {  # settings that change only the chunks or the extra outputs of a forward pass
     "chunk_size_feed_forward": 0, "use_cache": False, "return_dict": True, "output_attentions": False,
     "output_hidden_states": False,
 }  # fmt: skip
-# Weights that change no prediction: heads that pool a sentence or judge the next one, and tables of constants that
-# older versions of transformers saved.
+# Weights that change no prediction: poolers, next-sentence heads, and constant tables that older versions of
+# transformers saved.
 SPARE = re.compile(
     r"\b(pooler|seq_relationship|masked_bias|(attn|attention)\.bias|position_ids|token_type_ids|inv_freq|version)\b"
 )
@@ -27,34 +27,34 @@ def load(
     name: str, *, masked: bool, device: str = "cpu", dtype: str = "float32", safetensors_only: bool = True,
     notice: Callable[[str], None] = lambda _: None,
 ) -> Model:  # fmt: skip
-    """Load a pretrained model by its name on the hub or its folder, and prove that it runs as it was saved.
+    """Load a pretrained model by name on the hub or by folder, and check that it runs as it was saved.
 
-    The device "spread" spreads the blocks over all devices; the dtype "auto" is that of the checkpoint.
-    `safetensors_only` refuses checkpoints in pickle format, which can run code. `notice` is called with a line for
-    parts of the checkpoint that are not run.
+    The device "spread" spreads the blocks over all devices; the dtype "auto" is the dtype of the checkpoint.
+    `safetensors_only` refuses checkpoints in pickle format, which can run code. `notice` is called with one line for
+    each part of the checkpoint that is not run.
 
     Raises:
-        Problem: not found; no language model, or of the other model kind; weights that are missing, left over, stored
-            twice or of another shape or type; or a proof that fails (see `_prove`).
+        Problem: the model was not found, is no language model or of the other model kind; weights are missing,
+            unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
     """
     import transformers  # noqa: PLC0415
 
     config = checkpoint.config(name, masked)
     auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
     if device == "spread" and not transformers.utils.is_accelerate_available():
-        raise Problem("to spread a model over devices takes accelerate: .venv/bin/pip install accelerate")
+        raise Problem("--device spread needs accelerate: .venv/bin/pip install accelerate")
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
             pickles = f"{name} holds its weights as pickles ({Path(files[-1]).name}), and loading these can run code"
             raise Problem(f"{pickles}: if you trust them, set SAFETENSORS_ONLY = False in config.py")
         if checkpoint.find(name, cached, "adapter_config.json"):
-            beside = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
-            raise Problem(f"{beside}: merge the two (peft: merge_and_unload), and save the result")
+            adapter = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
+            raise Problem(f"{adapter}: merge the two (peft: merge_and_unload), and save the result")
         with _quiet_loading():
             net, report = auto.from_pretrained(
                 name,
-                dtype=dtype,  # explicit: transformers 5 runs a half-precision checkpoint in half by default
+                dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
                 device_map="auto" if device == "spread" else None,
                 attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
                 use_safetensors=True if safetensors_only else None,
@@ -68,10 +68,10 @@ def load(
         model = Model(net if device == "spread" else net.to(device), masked)
         _check_weights(model, report, files, notice)
         if model.headless:
-            notice(f"{name} is an encoder without a masked-LM head: it has states, maps and r2, and predicts nothing")
+            notice(f"{name} is an encoder without a masked-LM head: hidden states, maps and r2 only, no predictions")
         if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
-            notice(f"{name} names code of its own ({own[0]}), which is not run: {type(net).__name__} runs instead")
-        for module in net.modules():  # the same function, fused: 10% faster
+            notice(f"{name} has custom code ({own[0]}), which is not run: {type(net).__name__} runs instead")
+        for module in net.modules():  # the same function in a fused version, 10% faster
             if type(module) is transformers.activations.NewGELUActivation:
                 module.forward = transformers.activations.GELUTanh().forward
         _prove(model)
@@ -79,14 +79,14 @@ def load(
 
 
 def load_tokenizer(name: str, *, masked: bool):
-    """A model's tokenizer, from its tokenizer.json if it has one. Raises as `load`, or if the vocabulary is empty."""
+    """Load a model's tokenizer, from tokenizer.json if it exists. Raises as `load`, or if the vocabulary is empty."""
     from tokenizers import Tokenizer  # noqa: PLC0415
     from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: PLC0415
 
     checkpoint.config(name, masked)
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
-        # Its class has its own rules for case, numbers and the like, and ignores those of the file.
+        # The tokenizer class has its own rules for case, numbers and so on, and ignores the rules in the file.
         file = (checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1) or [""])[0]
         words = Path(file).read_text(encoding="utf-8").split("\n") if file.endswith("vocab.txt") else None
         if file.endswith("tokenizer.json"):
@@ -94,17 +94,17 @@ def load_tokenizer(name: str, *, masked: bool):
             known = {role: token for role, token in names.items() if whole.token_to_id(str(token)) is not None}
             known["model_max_length"] = tokenizer.model_max_length
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one even without files
-        raise Problem(f"{name}: its tokenizer knows no word, expected {', '.join(checkpoint.TOKENIZER)}")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes a tokenizer even without files
+        raise Problem(f"{name}: its tokenizer has an empty vocabulary, expected {', '.join(checkpoint.TOKENIZER)}")
     # a [MASK] that is not in the vocabulary would get a new id, with an untrained embedding
     if masked and (tokenizer.mask_token_id is None or (words and tokenizer.mask_token not in words)):
-        raise Problem(f"{name}: its tokenizer has no [MASK]; expected a masked model's own tokenizer")
+        raise Problem(f"{name}: its tokenizer has no [MASK]; expected the tokenizer of a masked model")
     return tokenizer
 
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Hide the progress bar and the library's table of unused weights."""
+    """Hide the progress bar and the table of unused weights that transformers prints."""
     from transformers.utils import logging  # noqa: PLC0415
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -119,15 +119,15 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:
-    """Raise Problem unless the model runs with the weights in the files; `report` is that of `from_pretrained`."""
+    """Raise Problem unless the model runs with the weights in the files. `report` is returned by `from_pretrained`."""
     from transformers.modeling_utils import load_state_dict  # noqa: PLC0415
 
     net, base, missing = model.net, model.net.base_model_prefix + ".", report["missing_keys"]
     weights = dict(net.named_parameters(remove_duplicate=False))
     for key, got, expected in sorted(report["mismatched_keys"]):
-        sizes = f"{key} is {list(got)}, expected {list(expected)} as config.json has it"
-        raise Problem(f"{model.name}: {sizes}: its config is another model's, or it was changed after training")
-    # the bias of BERT's head has two names; older files hold one
+        sizes = f"{key} is {list(got)}, expected {list(expected)} from config.json"
+        raise Problem(f"{model.name}: {sizes}: the config is for another model, or was changed after training")
+    # the bias of BERT's head has two names, and older files hold one of them
     for pair in (net._tied_weights_keys or {}).items():
         for here, there in (pair, pair[::-1]):
             if here.endswith(".bias") and here in missing and there not in missing:
@@ -137,32 +137,32 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
         model.headless = model.masked and not any(key.startswith(base) for key in lost)
         if not model.headless:
             lacks = f"the checkpoint lacks {len(lost)} of the model's weights (first: {lost[0]})"
-            raise Problem(f"{model.name}: {lacks}: it was saved from another kind of model, or not whole")
+            raise Problem(f"{model.name}: {lacks}: it was saved from another model class, or is incomplete")
     if over := sorted(key for key in report["unexpected_keys"] if not SPARE.search(key)):
         inside = [base, *(f"{name}." for part in (net, net.base_model) for name, _ in part.named_children())]
         used = [key for key in over if key.startswith(tuple(inside))]
-        holds = f"{model.name} holds {len(used or over)} weights that its class has no place for"
+        holds = f"{model.name} holds {len(used or over)} weights that its class does not have"
         if used:
-            raise Problem(f"{holds} (first: {used[0]}): what was saved is another model than what would run")
-        notice(f"{holds}, outside of what is run (first: {over[0]})")
-    names: dict[str, str] = {}  # names in the file, by the model's names
+            raise Problem(f"{holds} (first: {used[0]}): the saved model is not the one that would run")
+        notice(f"{holds} and that are not run (first: {over[0]})")
+    names: dict[str, str] = {}  # names in the file, keyed by the names in the model
     for file in (file for file in files if not file.endswith(".json")):
         for key, tensor in load_state_dict(file, map_location="meta").items():
             name = key.removeprefix(base).replace(".gamma", ".weight").replace(".beta", ".bias")
             if (first := names.setdefault(name, key)) != key:
-                raise Problem(f"{model.name} holds a weight twice, as {first} and {key}: leave the right one")
+                raise Problem(f"{model.name} holds a weight twice, as {first} and {key}: remove the wrong one")
             if not tensor.is_floating_point() and {key, base + key} & weights.keys():
                 holds = f"{model.name} holds {key} as {str(tensor.dtype).removeprefix('torch.')}"
-                raise Problem(f"{holds}, without the scales that make weights of it: expected floating point")
+                raise Problem(f"{holds}, without the scales to dequantize it: expected floating point")
 
 
 @torch.no_grad()
 def _prove(model: Model) -> None:
-    """Prove on a dummy batch what the method assumes about a model. Raises Problem.
+    """Check on a dummy batch what the method assumes about a model. Raises Problem.
 
-    Reading out h_L and going on from every h_l give the model's own logits at all positions. Padding changes nothing.
-    The states of a causal model do not depend on the following tokens, those of a masked model do: the two sentences
-    of the batch differ in their last token.
+    Reading out h_L, and resuming the forward pass from any h_l, must give the model's logits at all token positions.
+    Padding must change nothing. Hidden states must not depend on following tokens in a causal model, and must depend
+    on them in a masked model: the two sentences of the batch differ in their last token.
     """
     ids = model.sample()
     T = ids.shape[1]
@@ -182,25 +182,25 @@ def _prove(model: Model) -> None:
 
     def require(ours: torch.Tensor, own: torch.Tensor, what: str) -> None:
         if not near(ours, own):
-            apart = f"differs from its own by {(ours.to(own.device) - own).abs().max():.2g}"
-            raise Problem(f"{model.name}: {what} {apart}; no linear shortcut can be judged in a model that works so")
+            apart = f"differ by {(ours.to(own.device) - own).abs().max():.2g} from the full forward pass"
+            raise Problem(f"{model.name}: {what} {apart}, so linear shortcuts cannot be evaluated in this model")
 
     try:
-        require(model.read_out(h[model.n_layers]), logits, "what is read out of its last state")
+        require(model.read_out(h[model.n_layers]), logits, "the logits read out of h_L")
         for layer in range(model.n_layers):
             with model.going_on(layer, h[layer]):
                 ours = model.net(input_ids=ids, attention_mask=mask).logits
-            require(ours, logits, f"what it makes going on from layer {layer}")
+            require(ours, logits, f"the logits after resuming from layer {layer}")
     except Problem:
         raise
-    except Exception as error:  # for states of another shape than [b, T, d], or None beside them
-        raise Problem(f"{model.name} cannot run with its blocks passed over ({one_line(error)})") from error
+    except Exception as error:  # for hidden states of another shape than [b, T, d], or None for other outputs
+        raise Problem(f"{model.name} cannot run with its blocks skipped ({one_line(error)})") from error
     seen = not near(*h[model.n_layers][:, :-1])
     if T > 1 and seen != model.masked:
-        kind, does = ("masked", "do not see") if model.masked else ("causal", "see")
-        raise Problem(f"{model.name}: its states {does} the tokens that follow, as those of a {kind} model never would")
+        model_kind, does = ("masked", "do not depend") if model.masked else ("causal", "depend")
+        raise Problem(f"{model.name}: hidden states {does} on following tokens, unlike in a {model_kind} model")
     padded = torch.nn.functional.pad(ids, (0, min(2, model.context - T)), value=model.padding)
     shown = torch.nn.functional.pad(mask, (0, padded.shape[1] - T))
     with model.watch([(model.blocks[-1], "out")], lambda _, x: h.update({-1: x[:, :T].clone()})):
         model.run(padded, shown if model.masked else None)
-    require(h[-1], h[model.n_layers], "what it makes of padded sentences")
+    require(h[-1], h[model.n_layers], "the hidden states of padded sentences")

@@ -1,8 +1,8 @@
-"""Lenses of other tools: `python -m shortcut export --to`, `import --from`, `fetch --from`.
+"""Export, import and fetch lenses in the formats of other tools (`python -m shortcut export --to`, ...).
 
-An exported lens is loaded again and compared, layer by layer, with the float32 maps on the validation sentences. A
-check of the range would not find what half precision does to a map that amplifies a direction in which the states
-hardly vary.
+An exported lens is loaded again and compared, layer by layer, with the float32 maps on the validation sentences. The
+comparison finds damage that no check of the number range would find: a map that amplifies a direction in which the
+hidden states hardly vary loses accuracy in half precision.
 """
 
 import tempfile
@@ -24,23 +24,24 @@ from shortcut.models import Model
 from shortcut.pipeline.manifest import Provenance, sha256
 from shortcut.pipeline.options import SETTINGS
 from shortcut.pipeline.outputs import Outputs
-from shortcut.pipeline.published import asking
+from shortcut.pipeline.published import hub_errors
 from shortcut.tokens import Tokenized
 
-WORSE = 0.005  # r2 and Precision@1 that a layer may lose even if the interval of the loss excludes zero
+# largest loss of r2 or Precision@1 at a layer that is accepted even if its confidence interval excludes zero
+WORSE = 0.005
 Notice = Callable[[str], None]
 CARD = Path(__file__).with_name("card.md")  # template of the model card
 
 
-def export(model: str, files: Names, to: str, notice: Notice) -> None:
+def export(model: str, files: Names, format_name: str, notice: Notice) -> None:
     """Write the maps into layer L in another tool's format, with a model card.
 
-    Raises Problem: a map is missing or of another model; the tool knows no masked model; or the format's numbers lower
-        r2 or Precision@1 at a layer (see `check`).
+    Raises Problem: a map is missing or was fitted for another model; the tool supports no masked models; or rounding
+        to the format lowers r2 or Precision@1 at a layer (see `check`).
     """
-    row = FORMATS[to]
+    row = FORMATS[format_name]
     if files.masked and not row.masked:
-        raise Problem(f"{to} knows no masked model: export to another format, or to safetensors without --to")
+        raise Problem(f"{format_name} supports no masked models: use another format, or leave out --to for safetensors")
     loaded = pretrained.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
     val = files.states("val") if files.masked else files.tokenized("val")
@@ -62,14 +63,15 @@ def export(model: str, files: Names, to: str, notice: Notice) -> None:
     again = [Map(A, row.map_kind, l, L) for l, A in enumerate(read)]
     groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
     scores = judge(loaded, tokenized, maps)
-    check(scores, judge(loaded, tokenized, again), groups, row.first, to)
+    check(scores, judge(loaded, tokenized, again), groups, row.first, format_name)
     card = CARD.read_text(encoding="utf-8").format(
-        model=files.model_name if Path(model).is_dir() else model, to=to, kind=files.map_kind, dataset=files.dataset,
+        model=files.model_name if Path(model).is_dir() else model, format_name=format_name, map_kind=files.map_kind,
+        dataset=files.dataset,
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
         versions=", ".join(map(" ".join, entry["versions"].items())) or "unknown versions",
         n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
     )  # fmt: skip
-    contents = {files.matrices / to / name: x for name, x in {**written, "README.md": card.encode()}.items()}
+    contents = {files.matrices / format_name / name: x for name, x in {**written, "README.md": card.encode()}.items()}
     _write(
         Outputs(provenance, "shortcut export", reads=paths, writes=[*contents], settings={}, notice=notice, force=True),
         contents,
@@ -82,7 +84,7 @@ def _row(l: int, r2: torch.Tensor, hits: torch.Tensor, groups: torch.Tensor | No
 
 
 def _write(outputs: Outputs, contents: dict[Path, Any]) -> None:
-    """Write bytes as they are and matrices as pickles."""
+    """Write bytes unchanged and matrices as pickles."""
     with outputs:
         for path in outputs.todo:
             with outputs.writing(path) as file:
@@ -91,9 +93,9 @@ def _write(outputs: Outputs, contents: dict[Path, Any]) -> None:
 
 @torch.no_grad()
 def judge(model: Model, tokenized: Tokenized, maps: list[Map]) -> torch.Tensor:
-    """Scores of maps into layer L at n token positions, float64 [2, L, n]; their means over n are r2 and Precision@1.
+    """Scores of maps into layer L at n token positions, float64 [2, L, n]; the means over n are r2 and Precision@1.
 
-    The part of position s in r2 is 1 - n mean_c((h_Lsc - (A h_l)_sc)^2 / sst_c), over coordinates c that vary.
+    The r2 contribution of position s is 1 - n mean_c((h_Lsc - (A h_l)_sc)^2 / sst_c), over coordinates c that vary.
     """
     h = torch.empty(model.n_layers + 1, len(tokenized), model.d)
     for batch in representations.batches(model, tokenized, 1024):
@@ -107,34 +109,37 @@ def judge(model: Model, tokenized: Tokenized, maps: list[Map]) -> torch.Tensor:
 
 
 def r2_parts(states: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Part of each position in r2, float64 [n], for states and target [n, d]."""
+    """Contribution of each token position to r2, float64 [n], for states and target [n, d]."""
     states, target = states.double(), target.double()
     sst = (target - target.mean(0)).square().sum(0)
     return 1 - len(target) * ((target - states).square() / sst)[:, sst > 0].mean(1)
 
 
-def check(own: torch.Tensor, its: torch.Tensor, groups: torch.Tensor | None, first: int, to: str) -> None:
-    """Raise Problem, naming the layers, at a loss above `WORSE` whose paired 95% interval excludes zero.
+def check(
+    exact: torch.Tensor, rounded: torch.Tensor, groups: torch.Tensor | None, first: int, format_name: str
+) -> None:
+    """Raise Problem if a layer loses more than `WORSE` and the paired 95% confidence interval excludes zero.
 
-    `own` and `its` are scores of `judge` before and after; `groups` [n] is the sentence of each position.
+    exact, rounded: float64 [2, L, n], scores from `judge` before and after export. groups: int64 [n], the sentence
+    number of each position. The message names the layers.
     """
     worse = []
-    for l in range(first, own.shape[1]):
-        losses = [average(loss, groups) for loss in (own - its)[:, l]]
+    for l in range(first, exact.shape[1]):
+        losses = [average(loss, groups) for loss in (exact - rounded)[:, l]]
         if not all(loss.mean <= WORSE or loss.low <= 0 for loss in losses):
-            (a, p), (b, q) = (scores[:, l].mean(-1) for scores in (own, its))
+            (a, p), (b, q) = (scores[:, l].mean(-1) for scores in (exact, rounded))
             worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")
     if worse:
-        told = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
-        raise Problem(f"not exported: rounded to the numbers of {to}, the lens loses at layers {told}")
+        layers = ", ".join(worse[:3]) + (f" and {len(worse) - 3} more" if len(worse) > 3 else "")
+        raise Problem(f"not exported: rounding to {format_name} lowers the scores at layers {layers}")
 
 
-def take(source: Path, model: str, files: Names, name: str, notice: Notice, *, force: bool) -> None:
-    """Import a lens of another tool as maps of its kind: the file `source`, or the only .pt file of a folder.
+def import_lens(source: Path, model: str, files: Names, format_name: str, notice: Notice, *, force: bool) -> None:
+    """Import a lens from another tool as maps: from the file `source`, or the only .pt file in a folder.
 
-    Raises Problem: it is damaged, of another shape, not finite, or of another model or target layer.
+    Raises Problem: the lens is damaged, has another shape, is not finite, or is for another model or target layer.
     """
-    row, is_file = FORMATS[name], source.is_file() or source.suffix == ".pt"
+    row, is_file = FORMATS[format_name], source.is_file() or source.suffix == ".pt"
     path = source if is_file else source / only(source, [path.name for path in source.glob("*.pt")])
     loaded = pretrained.load(model, masked=files.masked, notice=notice)
     L, d = loaded.n_layers, loaded.d
@@ -142,7 +147,7 @@ def take(source: Path, model: str, files: Names, name: str, notice: Notice, *, f
     for key, value in origin.items():
         notice(f"  the file has {key} {value}")
     if row.first:
-        notice(f"  {name} has no map from the embeddings: the state of layer 0 is used as it is")
+        notice(f"  {format_name} has no map from the embeddings: the state of layer 0 is used unchanged")
     targets = [files.matrix(l, L) for l in range(L)]
     hashes = {file: sha256(path.with_name(file)) for file in (path.name, *row.files[1:])}
     settings = {"map": row.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
@@ -151,17 +156,17 @@ def take(source: Path, model: str, files: Names, name: str, notice: Notice, *, f
     _write(outputs, dict(zip(targets, maps, strict=True)))
 
 
-def download(source: str, name: str) -> Path:
-    """The file of a lens, downloaded to the hub's cache; `source` is [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
+def download(source: str, format_name: str) -> Path:
+    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
     place = source.removeprefix("spaces/")
     if "/" not in place:
-        raise Problem(f"fetch --from {name} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source or None}")
-    owner, repository, *inside = place.split("/")
-    on = {"repo_id": f"{owner}/{repository}", "repo_type": "model" if place == source else "space"}
-    with asking(f"fetch {'/'.join(inside)} of {owner}/{repository} on the hub", "look at its files there"):
+        raise Problem(f"fetch --from {format_name} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source or None}")
+    owner, repository, *parts = place.split("/")
+    repo = {"repo_id": f"{owner}/{repository}", "repo_type": "model" if place == source else "space"}
+    with hub_errors(f"fetch {'/'.join(parts)} from {owner}/{repository} on the hub", "look at its files there"):
         if not source.endswith(".pt"):
-            listed = [path.rpartition("/") for path in huggingface_hub.list_repo_files(**on)]
-            found = [file for folder, _, file in listed if folder == "/".join(inside)]
-            inside.append(only(f"{source} on the hub", found))
-        files = ["/".join([*inside[:-1], file]) for file in (*FORMATS[name].files[1:], inside[-1])]
-        return Path([huggingface_hub.hf_hub_download(filename=file, **on) for file in files][-1])
+            listed = [path.rpartition("/") for path in huggingface_hub.list_repo_files(**repo)]
+            found = [file for folder, _, file in listed if folder == "/".join(parts)]
+            parts.append(only(f"{source} on the hub", found))
+        files = ["/".join([*parts[:-1], file]) for file in (*FORMATS[format_name].files[1:], parts[-1])]
+        return Path([huggingface_hub.hf_hub_download(filename=file, **repo) for file in files][-1])

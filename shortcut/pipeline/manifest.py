@@ -1,10 +1,10 @@
-"""manifest.json: in every folder with data, the record of how each file was made.
+"""Provenance: manifest.json in each folder with data records how each file was made.
 
     {"files": {NAME: {"script", "made", "seconds", "sha256", "key", "settings", "reads", "versions", ...}}}
 
-`settings` are the settings of the stage. `reads` has, by path from the root, the key in each input's entry (null
-without an entry) and its SHA-256. The `key` is a hash of script, settings and reads: two files with the same key were
-made from the same sentences in the same way. A file without an entry counts by its content.
+`settings` are the settings of the stage. `reads` maps the path of each input, relative to the root, to the key in its
+entry (null without an entry) and its SHA-256. The `key` is a hash of script, settings and reads: two files with the
+same key were made from the same sentences in the same way. A file without an entry is identified by its content.
 """
 
 import hashlib
@@ -21,26 +21,20 @@ from shortcut.files import store
 from shortcut.files.names import MODEL_FILES, Names
 
 NAME = "manifest.json"
-MAKERS = ("torch", "transformers")  # packages whose other versions are reported, except patches
-FEW = 3  # inputs that a message names
-GPT2S = (
-    "norm",
-    "attention",
-    "sum",
-    "norm",
-    "feed-forward",
-    "sum",
-)  # the sub-modules that make states 1 ... 6 of its blocks
+MAKERS = ("torch", "transformers")  # packages whose version is compared, except for patch releases
+FEW = 3  # number of inputs that a message names
+# sub-modules of a GPT-2 block that make states 1 ... 6
+GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")
 FORM = {"script": str, "sha256": str, "made": str, "key": str, "settings": dict, "reads": dict, "versions": dict}
 
-version = cache(metadata.version)  # which reads a file each time
+version = cache(metadata.version)  # cached, since each call reads a file
 Entry = dict[str, Any]
 
 
 def load(folder: Path) -> dict[str, Entry]:
-    """The entries in a folder's manifest, by file name. Raises Problem if the manifest has another form.
+    """Read the entries of a folder's manifest, by file name. Raises Problem if the manifest has another form.
 
-    A file whose entry has no key, as earlier versions wrote it, counts as a file without an entry.
+    A file whose entry has no key, as in earlier versions, is treated as a file without an entry.
     """
     if not (path := folder / NAME).exists():
         return {}
@@ -48,7 +42,7 @@ def load(folder: Path) -> dict[str, Entry]:
     entries = manifest.get("files") if isinstance(manifest, dict) else None
     for entry in entries.values() if isinstance(entries, dict) else [None]:
         form = FORM if isinstance(entry, dict) and "key" in entry else {}
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in form.items()):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), type_) for name, type_ in form.items()):
             raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
     return {name: entry for name, entry in entries.items() if "key" in entry}
 
@@ -60,28 +54,28 @@ def save(folder: Path, entries: dict[str, Entry]) -> None:
 
 
 def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] | None:
-    """The sub-modules whose maps were fitted (see `Names.parts`); None if none were.
+    """Sub-modules whose maps were fitted (see `Names.parts`); None if none were fitted.
 
-    The original code writes no such file. It knows only GPT-2, with six states after the input of every block.
+    The original code writes no such file. It supports only GPT-2, with six states after the input of every block.
     """
     if not files.submodules.exists():
         original = all(files.part(L - 1, a + 1).exists() for a in range(len(GPT2S)))
-        return {(i, a + 1): (kind, a) for i in range(L) for a, kind in enumerate(GPT2S)} if original else None
+        return {(i, a + 1): (part, a) for i in range(L) for a, part in enumerate(GPT2S)} if original else None
     try:
         return {
-            (int(i), int(a)): (str(of["kind"]), int(of["from"]))
+            (int(i), int(a)): (str(part["kind"]), int(part["from"]))
             for i, states in store.load_json(files.submodules).items()
-            for a, of in states.items()
+            for a, part in states.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError):
         raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again") from None
 
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
-    """The layout that `load_parts` reads: by block and state, the sub-module that makes the state, and its input."""
+    """Layout that `load_parts` reads: for each block and state, the sub-module that makes the state, and its input."""
     blocks: dict[int, dict[int, dict[str, Any]]] = {}
-    for (i, a), (kind, state) in parts.items():
-        blocks.setdefault(i, {})[a] = {"kind": kind, "from": state}
+    for (i, a), (part_kind, state) in parts.items():
+        blocks.setdefault(i, {})[a] = {"kind": part_kind, "from": state}
     return blocks
 
 
@@ -91,29 +85,31 @@ class Provenance:
     def __init__(
         self, files: Names, in_force: Callable[[str, Path], Mapping[str, Any]] = lambda *_: {}, *, hashing: bool = True
     ):
-        """`in_force(script, path)` returns the settings with which a script would make a file now, as far as known.
+        """`in_force(script, path)` returns the settings that a script would now use for a file, if known.
 
         Without `hashing`, recorded hashes are trusted and no data is read.
         """
         self.files, self._in_force, self._hashing = files, in_force, hashing
         self._entries: dict[Path, dict[str, Entry]] = {}
         self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
-        self._models: dict[str, tuple[str, Path]] = {}  # by kind of model file: the first fingerprint met, and where
-        self._checked: set[Path] = set()  # files that are up to date, with all files behind them
-        self._told: set[Path | str] = set()  # files and versions that have been reported
+        self._models: dict[
+            str, tuple[str, Path]
+        ] = {}  # first fingerprint found for each of `MODEL_FILES`, and its file
+        self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
+        self._reported: set[Path | str] = set()  # files and versions that have been reported
 
     def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
-        """The entries of a folder; with `again` they are read anew, since another process may have written some."""
+        """Entries of a folder; `again` reads them a second time, since another process may have written some."""
         if again or folder not in self._entries:
             self._entries[folder] = load(folder)
         return self._entries[folder]
 
     def entry(self, path: Path) -> Entry | None:
-        """The entry of a file, or None."""
+        """Entry of a file, or None."""
         return self.entries(path.parent).get(path.name)
 
     def sha256(self, path: Path) -> str:
-        """The SHA-256 of a file, computed once."""
+        """SHA-256 of a file, computed once."""
         if path not in self._hashes:
             before = _identity(path)
             self._hashes[path] = sha256(path), before
@@ -123,28 +119,28 @@ class Provenance:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
         for path in paths:
             if path in self._hashes and _identity(path) != self._hashes[path][1]:
-                raise Problem(f"{path} was changed while it was in use: run it again")
+                raise Problem(f"{path} was changed while it was in use: run the script again")
 
     def recorded(self, path: Path) -> list[str | None]:
-        """The key in a file's entry (None without an entry) and the file's SHA-256."""
+        """Key in a file's entry (None without an entry) and SHA-256 of the file."""
         entry = self.entry(path) or {}
         return [entry.get("key"), self.sha256(path) if self._hashing else entry.get("sha256")]
 
     def settings(self, path: Path) -> dict[str, Any]:
-        """The settings of all stages behind a file; where two stages share a name, the later stage's setting."""
+        """Settings of all stages that led to a file; later stages override settings of the same name."""
         entry = self.entry(path) or {"settings": {}, "reads": {}}
-        behind = [self.settings(self.files.root / source) for source in entry["reads"]]
-        return {name: value for settings in reversed(behind) for name, value in settings.items()} | entry["settings"]
+        earlier = [self.settings(self.files.root / source) for source in entry["reads"]]
+        return {name: value for settings in reversed(earlier) for name, value in settings.items()} | entry["settings"]
 
     def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
-        """Raise Problem if a file, or a file behind it, differs from what would be made now.
+        """Raise Problem if a file, or a file that it was made from, differs from the one that would be made now.
 
-        `notice` is called, once for all calls, for files without an entry or made with other versions of packages.
+        `notice` is called once for each file without an entry or made with other versions of packages.
         """
         for path in paths:
             self._check(path)
-            self.sha256(path)  # an error for anything but a regular file
-        self._tell(paths, notice)
+            self.sha256(path)  # raises Problem unless it is a regular file
+        self._report(paths, notice)
 
     def _check(self, path: Path) -> None:
         if (entry := self.entry(path)) and path not in self._checked:
@@ -155,51 +151,52 @@ class Provenance:
                 self._check(self.files.root / source)
 
     def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
-        """How a file differs from what its script would make now, and what to do; None if it does not differ.
+        """Difference between a file and the one that its script would make now, and what to do; None if there is none.
 
-        For matrices fitted on another dataset only the model is compared.
+        For matrices fitted on another dataset, only the model is compared.
         """
         theirs, now, relative = entry["settings"], self._in_force(entry["script"], path), self.files.relative
         again = f"run {entry['script']}{self.files.options(path)} --force"
         again = again if entry["script"].endswith(".py") else "import it again"
         if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
             return "has changed since it was made", again
-        for kind in (kind for kind in MODEL_FILES if theirs.get(kind)):
-            first, where = self._models.setdefault(kind, (theirs[kind], path))
-            if now.get(kind, theirs[kind]) != theirs[kind]:
-                return f"was made with another model's {kind}", f"{again}, or give the model an --out of its own"
-            if first != theirs[kind]:
-                return f"and {relative(where)} were not made alike ({next(changes(theirs[kind], first, kind))})", again
+        for file_kind in (file_kind for file_kind in MODEL_FILES if theirs.get(file_kind)):
+            own = theirs[file_kind]
+            first, where = self._models.setdefault(file_kind, (own, path))
+            if now.get(file_kind, own) != own:
+                return f"was made with another model's {file_kind}", f"{again}, or use another --out for this model"
+            if first != own:
+                return f"and {relative(where)} were made differently ({next(changes(own, first, file_kind))})", again
         return None if self.files.is_foreign(path) else self._made_otherwise(theirs, now, entry["reads"], again)
 
     def _made_otherwise(self, theirs: dict, now: Mapping, reads: dict, again: str) -> tuple[str, str] | None:
         compared = [name for name in now if name in theirs and name not in MODEL_FILES]
-        if told := "; ".join(how for name in compared for how in changes(theirs[name], now[name], name)):
-            return f"was made with other settings ({told})", f"take those, or {again}"
+        if changed := "; ".join(how for name in compared for how in changes(theirs[name], now[name], name)):
+            return f"was made with other settings ({changed})", f"restore those settings, or {again}"
         for source, recorded in reads.items():
-            there = self.files.root / source
-            if there.exists() and (self._hashing or self.entry(there)) and self.recorded(there) != recorded:
-                return f"was made from another {source}", again
+            path = self.files.root / source
+            if path.exists() and (self._hashing or self.entry(path)) and self.recorded(path) != recorded:
+                return f"was made from another version of {source}", again
         return None
 
-    def _tell(self, paths: list[Path], notice: Callable[[str], None]) -> None:
-        """Report, once each, files without an entry and other versions of packages that numbers depend on."""
-        if unknown := [path for path in paths if not self.entry(path) and path not in self._told]:
-            notice(f"no manifest entry (made by hand or by other code), read as it is: {self.files.describe(unknown)}")
+    def _report(self, paths: list[Path], notice: Callable[[str], None]) -> None:
+        """Report, once each, files without an entry and packages in other versions, which can change numbers."""
+        if unknown := [path for path in paths if not self.entry(path) and path not in self._reported]:
+            notice(f"no manifest entry (made by hand or by other code), used unchecked: {self.files.describe(unknown)}")
         others: dict[str, list[Path]] = {}
         for path in paths:
             made = entry["versions"] if (entry := self.entry(path)) else {}
             if differing := [p for p in MAKERS if p in made and _minor(made[p]) != _minor(version(p))]:
                 how = " and ".join(f"{package} {made[package]} (here: {version(package)})" for package in differing)
                 others.setdefault(how, []).append(path)
-        for how in [how for how in others if how not in self._told]:
+        for how in [how for how in others if how not in self._reported]:
             notice(f"made with {how}, so numbers may differ: {self.files.describe(others[how])}")
-        self._told |= {*unknown, *others}
+        self._reported |= {*unknown, *others}
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal. Raises Problem if it cannot be read, or is no regular file."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    """SHA-256 of a file, in hexadecimal. Raises Problem if the file cannot be read or is not a regular file."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait forever
         raise Problem(f"{path} is not a regular file: remove it")
     try:
         with open(path, "rb") as file:
@@ -218,30 +215,30 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def key(script: str, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
-    """A hash, 32 hexadecimal digits, of everything that a script's outputs depend on."""
+    """Hash of everything that a script's outputs depend on, 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps([script, settings, reads], sort_keys=True).encode()).hexdigest()[:32]
 
 
 def differences(before: Entry, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
-    """All settings and the first few inputs that differ from an entry, as text."""
-    told, was = [*changes(before["settings"], settings)], before["reads"]
+    """Text that lists all settings and the first few inputs that differ from an entry."""
+    found, was = [*changes(before["settings"], settings)], before["reads"]
     others = [name for name in sorted({*was, *reads}) if was.get(name) != reads.get(name)]
     for name in others[:FEW]:
         how = "another" if name in was and name in reads else "with" if name in was else "without"
-        told.append(f"{how} {name}")
-    return "; ".join(told + [f"{len(others) - FEW} more"] * (len(others) > FEW))
+        found.append(f"{how} {name}")
+    return "; ".join(found + [f"{len(others) - FEW} more"] * (len(others) > FEW))
 
 
 def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
-    """The differences of two values as text: dicts key by key, lists by the items in only one of them."""
+    """Yield the differences between two values as text: dicts key by key, lists by items that only one list holds."""
     if isinstance(was, dict) and isinstance(is_, dict):
         for key in sorted({*was, *is_}):
             yield from changes(was.get(key, "absent"), is_.get(key, "absent"), f"{name} {key}".strip())
     elif was != is_:
         both = isinstance(was, list) and isinstance(is_, list)
         parts = {"without": [x for x in is_ if x not in was], "with": [x for x in was if x not in is_]} if both else {}
-        told = " and ".join(f"{which} {_short(values)[1:-1]}" for which, values in parts.items() if values)
-        yield f"{name} was {told or f'{_short(was)}, is {_short(is_)}'}"
+        items = " and ".join(f"{which} {_short(values)[1:-1]}" for which, values in parts.items() if values)
+        yield f"{name} was {items or f'{_short(was)}, is {_short(is_)}'}"
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A stage's output files: which exist, which are stale; the folders are locked against a second run.
+"""Output files of a stage: find the missing and the stale ones, and lock the folders against a second run.
 
     output exists, with the current key          nothing to do
     output exists, with another key, or changed  refused; the message names what differs
@@ -6,7 +6,7 @@
     input changed while the stage runs           stopped before another output is renamed
 
 `force` removes outputs once everything that the stage needs has been checked. An entry is written before its file is
-renamed, so a killed run leaves an entry without a file (made again), never a file without its entry.
+renamed, so a killed run can leave an entry without a file (the file is made again), never a file without its entry.
 """
 
 import errno
@@ -30,18 +30,18 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matpl
 
 
 class Outputs:
-    """The outputs of one run of a script, whose folders are locked within the `with` block.
+    """Outputs of one run of a script; their folders are locked within the `with` block.
 
-    `todo` are the missing outputs, and `key` names everything that they depend on (see `manifest`).
+    `todo` lists the missing outputs; `key` is a hash of everything that they depend on (see `manifest`).
     """
 
     def __init__(
         self, provenance: Provenance, script: str, *, reads: list[Path], writes: list[Path],
         settings: Mapping[str, Any], notice: Callable[[str], None], force: bool = False, renew: bool = False,
     ):  # fmt: skip
-        """`settings` are those of the script; `notice` is called with lines for the person at the terminal.
+        """`settings` are the settings of the script; `notice` is called with lines to print.
 
-        With `force` all outputs are made again; with `renew` only outputs with another key.
+        `force` makes all outputs again; `renew` makes only outputs with another key again.
         """
         self.reads, self.writes, self.todo = reads, writes, []
         self._files, self._provenance, self._script = provenance.files, provenance, script
@@ -67,13 +67,13 @@ class Outputs:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Unlock the folders and print what was written."""
+        """Unlock the folders and print which files were written."""
         self._locks.close()
         if error[0] is None and self.todo:
             self._notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
 
     def add(self, writes: list[Path]) -> list[Path]:
-        """Add outputs that were unknown at the start; returns all missing outputs."""
+        """Add outputs that were unknown at the start; return all missing outputs."""
         more = [path for path in writes if path not in self.writes]
         for path in more:
             store.remove_leftovers(path)
@@ -82,25 +82,25 @@ class Outputs:
         return self.todo
 
     def begin(self) -> None:
-        """With `force`, remove the old outputs; call it once everything that the stage needs has been checked."""
+        """Remove the old outputs if `force`. Call this once everything that the stage needs has been checked."""
         for path in self.todo if self._force else ():
             path.unlink(missing_ok=True)
         self._force = False
 
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
-        """A file that becomes output `path` when the block ends without an error; `numbers` go into its entry."""
+        """File that becomes output `path` if the block ends without an error; `numbers` are added to its entry."""
         if path not in self.todo:
             raise ValueError(f"{path} is not among the outputs to be made")
 
-        def record(whole: Path) -> None:
+        def record(complete: Path) -> None:
             self._provenance.check_unchanged(self.reads)
             entries = self._provenance.entries(path.parent)
             entries[path.name] = {
                 "script": self._script,
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
-                "sha256": manifest.sha256(whole),
+                "sha256": manifest.sha256(complete),
                 "key": self.key,
                 **numbers,
                 "settings": self._settings,
@@ -117,16 +117,16 @@ class Outputs:
         if not path.exists():
             return False
         if not (entry := self._provenance.entry(path)):
-            why = "is there without a manifest entry (made by hand or by other code): --force replaces it"
+            why = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
         elif entry["key"] != self.key:
             if self._renew:
                 return False
             how = manifest.differences(entry, self._settings, self._reads)
-            same = all(entry["settings"].get(kind) == self._settings.get(kind) for kind in MODEL_FILES)
-            other = "" if same else "another model of that name needs an --out of its own, "
-            why = f"was made with other settings ({how}): {other}--force makes it anew"
+            same = all(entry["settings"].get(name) == self._settings.get(name) for name in MODEL_FILES)
+            other = "" if same else "use another --out for another model of that name, or "
+            why = f"was made with other settings ({how}): {other}use --force to make it again"
         elif entry["sha256"] != self._provenance.sha256(path):
-            why = "has changed since it was made: --force makes it anew"
+            why = "has changed since it was made: use --force to make it again"
         else:
             return True
         raise Problem(f"{self._files.relative(path)} {why}")
@@ -134,7 +134,7 @@ class Outputs:
 
 def forget(path: Path) -> None:
     """Remove a file and its entry, so that a file made elsewhere can replace it. The folder must be locked."""
-    path.unlink(missing_ok=True)  # first, so that no entry describes a file of another run
+    path.unlink(missing_ok=True)  # first, so that no entry describes a file from another run
     entries = manifest.load(path.parent)
     if entries.pop(path.name, None):
         manifest.save(path.parent, entries)
@@ -143,7 +143,7 @@ def forget(path: Path) -> None:
 @contextmanager
 def locked(folder: Path, script: str) -> Iterator[None]:
     """Lock the folder for this process. The system releases the lock when the process ends, even if it is killed."""
-    from filelock import FileLock, Timeout  # noqa: PLC0415  (who only asks what is there does without)
+    from filelock import FileLock, Timeout  # noqa: PLC0415  (not needed to list outputs)
 
     path = folder / ".lock"
     lock = FileLock(path, blocking=False)
@@ -156,10 +156,10 @@ def locked(folder: Path, script: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise Problem(f"cannot write to {folder}: {error.strerror}") from error
-        yield  # a read-only folder: an error only if something has to be written
+        yield  # a read-only folder is an error only if a file has to be written
         return
     try:
-        with suppress(OSError):  # only people read this name; a full disk is reported elsewhere
+        with suppress(OSError):  # the name is only for messages; a full disk is reported elsewhere
             path.write_text(f"{script} (process {os.getpid()})\n", encoding="utf-8")
         yield
     finally:

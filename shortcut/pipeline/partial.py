@@ -1,15 +1,15 @@
 """Partial results of a loop over batches of sentences: memory-mapped arrays, one folder a stage.
 
-A stopped run goes on from there, and the results need not fit into memory: hidden states inside all blocks of
-gpt2-xl at 9,000 sentences are 16.6 GB, and a fit reads two points of them.
+A stopped run resumes from the stored rows. The results need not fit into memory: hidden states inside all blocks of
+gpt2-xl for 9,000 sentences are 16.6 GB, and a fit reads two points at a time.
 
     <name>.<r>.npy   results of process r, [K, rows, ...], batch after batch
-    done.<r>.npy     int64 [1], the number of rows that are on the disk
-    files.json       the key, which names all that the results depend on, and the size of each of these files
+    done.<r>.npy     int64 [1], number of rows that are on the disk
+    files.json       the key, a hash of everything that the results depend on, and the size of each .npy file
 
-Room is reserved before the loop, since a full disk under a memory-mapped file kills the process. Each process has
-files of its own, since two machines that write to one page of a shared folder lose rows; the leader reads all files.
-A later run goes on with the same files, however many processes it has.
+Disk space is reserved before the loop, since a full disk under a memory-mapped file kills the process. Each process
+has its own files, since two machines that write to one page of a shared folder lose rows; the leader reads all files.
+A later run resumes from the same files with any number of processes.
 """
 
 import os
@@ -28,57 +28,57 @@ from shortcut.files import store
 from shortcut.pipeline import processes
 from shortcut.representations import Batch
 
-SECONDS = 5.0  # of work, at most, are lost when a run is killed
+SECONDS = 5.0  # largest amount of work that a killed run loses
 
 Tensors = dict[str, torch.Tensor]  # by name, [K, b, ...] for a batch of b sentences
 Compute = Callable[[Batch], Tensors]
-Advance = Callable[[int], object]  # called with numbers of sentences done
+Advance = Callable[[int], object]  # called with the number of sentences done
 
 
 class Done(Exception):  # noqa: N818  (no error)
-    """This process has done its share; the leader goes on alone."""
+    """This process has finished its share; only the leader continues."""
 
 
 class Points:
-    """Results [K, n, ...] on the disk; `points[k]`, [n, ...], is read into memory, in the order of the sentences."""
+    """Results [K, n, ...] on the disk; `points[k]`: [n, ...] is read into memory, in the order of the sentences."""
 
     def __init__(self, arrays: list[np.memmap], order: torch.Tensor):
-        """Args: arrays: [K, rows, ...] of each process; order: int64 [n], the sentences in these rows."""
+        """Args: arrays: [K, rows, ...] for each process; order: int64 [n], the sentence in each row of all arrays."""
         self._arrays, self._places = [*map(torch.from_numpy, arrays)], order.argsort()
 
     def __getitem__(self, k: int) -> torch.Tensor:
-        """A copy, since BLAS rounds differently on memory-mapped pages."""
+        """Copy point k, since BLAS rounds differently on memory-mapped pages."""
         return torch.cat([array[k] for array in self._arrays])[self._places]
 
     def tensor(self) -> torch.Tensor:
-        """All points in memory."""
+        """Read all points into memory."""
         return torch.stack([*self])
 
 
 @dataclass(frozen=True)
 class PartialResults:
-    """The partial results of one stage."""
+    """Partial results of one stage."""
 
     folder: Path
-    key: str  # names all that the results depend on
+    key: str  # hash of everything that the results depend on
     notice: Callable[[str], None]  # called with one line if a file is damaged
 
     def discard(self) -> None:
-        """Remove all of them."""
+        """Remove all partial results."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def gather(
         self, batches: Sequence[Batch], compute: Compute, advance: Advance, begin: Callable[[], None] = lambda: None
     ) -> dict[str, Points]:
-        """Compute every batch that no earlier run has computed; the results of all by name, in the leader.
+        """Compute the batches that no earlier run computed; the leader returns the results of all batches by name.
 
-        `begin` is called once there is room for all results.
+        `begin` is called once disk space for all results has been reserved.
 
-        Raises Done: this process is not the leader. Raises Problem: there is no room; nothing is left in the folder.
+        Raises Done if this process is not the leader. Raises Problem if disk space is missing, and empties the folder.
         """
         rank, count = processes.place()
         if processes.leads():
-            if not self._are_there():
+            if not self._exist():
                 self._create(batches, compute, min(count, len(batches)))
             begin()
         processes.agree([0])  # the leader has created all files
@@ -86,27 +86,27 @@ class PartialResults:
         shares = [batches[r :: len(arrays)] for r in range(len(arrays))]
         for r in range(rank, len(arrays), count):
             _fill(arrays[r], shares[r], compute, advance)
-        processes.agree([0])  # all processes have done their shares
+        processes.agree([0])  # all processes have finished their shares
         if not processes.leads():
             raise Done
         order, arrays = torch.cat([batch.rows for share in shares for batch in share]), self._open()
         for r in range(len(arrays)):
-            if r % count:  # another process has done these batches, so that none is computed here
+            if r % count:  # done by another process: only the progress bar advances
                 _fill(arrays[r], shares[r], compute, advance)
-        return {name: Points([of[name] for of in arrays], order) for name in arrays[0].keys() - {"done"}}
+        return {name: Points([array[name] for array in arrays], order) for name in arrays[0].keys() - {"done"}}
 
-    def _are_there(self) -> bool:
-        """True if an earlier run has created the files with this key, and no size has changed since."""
+    def _exist(self) -> bool:
+        """True if an earlier run created the files with this key, and no file size has changed since."""
         path = self.folder / "files.json"
         found = store.load_json(path) if path.exists() else {}
         same = found.get("key") == self.key
         if same and found["sizes"] != self._sizes():
-            self.notice(f"partial results are damaged, so they are computed again: {self.folder}")
+            self.notice(f"partial results are damaged and will be computed again: {self.folder}")
             return False
         return same
 
     def _create(self, batches: Sequence[Batch], compute: Compute, count: int) -> None:
-        """Compute the first batch, which gives the shapes, and reserve room in files for `count` processes."""
+        """Compute the first batch, which gives the shapes, and reserve disk space in files for `count` processes."""
         self.discard()
         first = compute(batches[0])
         try:
@@ -129,7 +129,7 @@ class PartialResults:
         return {path.name: path.stat().st_size for path in self.folder.glob("*.npy")}
 
     def _open(self) -> list[dict[str, np.memmap]]:
-        """The arrays of each process, by name."""
+        """Memory-mapped arrays of each process, by name."""
         names, found = store.load_json(self.folder / "files.json")["sizes"], []
         while own := [name for name in names if name.endswith(f".{len(found)}.npy")]:
             found.append({name.split(".")[0]: np.lib.format.open_memmap(self.folder / name, "r+") for name in own})
@@ -137,7 +137,7 @@ class PartialResults:
 
 
 def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Create an array of zeros with all its blocks on the disk."""
+    """Create an array of zeros, with all its disk blocks allocated."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
         size = dtype.itemsize * prod(shape)
@@ -149,7 +149,7 @@ def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
 
 
 def _fill(arrays: dict[str, np.memmap], batches: Sequence[Batch], compute: Compute, advance: Advance) -> None:
-    """Compute the batches of one process, but for rows that are done; a flush writes results first, then `done`."""
+    """Compute the batches of one process, except rows that are done. A flush writes the results first, then `done`."""
     end, flushed = 0, time.monotonic()
     for batch in batches:
         rows = slice(end, end := end + len(batch.rows))

@@ -1,7 +1,7 @@
 """Several processes that share a stage, as `torchrun` and `accelerate launch` start them; a single one otherwise.
 
-All processes see the same folders. Process 0 leads: it checks, fits and writes. Batches of sentences do not depend on
-each other: process r of W takes batches r, r + W, r + 2 W, ..., so that no file depends on W.
+All processes see the same folders. Process 0 is the leader: it checks, fits and writes. Batches of sentences
+are independent: process r of W takes batches r, r + W, r + 2 W, ..., so that no file depends on W.
 """
 
 import os
@@ -13,14 +13,14 @@ from torch import distributed
 
 from shortcut import Problem
 
-PATIENCE = timedelta(days=7)  # the others wait while the leader checks
+TIMEOUT = timedelta(days=7)  # the other processes wait while the leader checks
 
 
 def join() -> None:
-    """Join the other processes, if a launcher started several. Raises Problem if it gave no address to meet at."""
+    """Join the other processes, if a launcher started several. Raises Problem if the launcher gave no address."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         try:
-            distributed.init_process_group("gloo", timeout=PATIENCE)  # what is agreed on lies on the CPU
+            distributed.init_process_group("gloo", timeout=TIMEOUT)  # the numbers to share are on the CPU
         except ValueError as error:
             raise Problem(f"WORLD_SIZE is set, but {error}: start the script with torchrun, or unset it") from error
 
@@ -42,7 +42,7 @@ def place() -> tuple[int, int]:
 
 
 def leads() -> bool:
-    """True if this process is the leader; a single process is."""
+    """True if this process is the leader; a single process always is."""
     return place()[0] == 0
 
 
@@ -54,5 +54,5 @@ def agree(numbers: Sequence[int]) -> list[int]:
             distributed.barrier()
             distributed.broadcast(shared, 0)
         except RuntimeError as error:
-            raise Problem(f"process {place()[0]} stops, since another one has: its own line says why") from error
+            raise Problem(f"process {place()[0]} stops because another one stopped: see its message") from error
     return shared.tolist()

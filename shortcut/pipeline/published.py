@@ -1,4 +1,4 @@
-"""Matrices from and for others: fetched from the Hugging Face hub as published, exported as safetensors."""
+"""Exchange of matrices: fetch published ones from the Hugging Face hub, export matrices as safetensors."""
 
 import json
 import os
@@ -21,44 +21,44 @@ from shortcut.pipeline.outputs import Outputs, forget, locked
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
 SAFETENSORS = "matrices.safetensors"
-UNFINISHED = "fetch.unfinished"  # folder of downloads that are not whole or not checked yet
-OFFLINE = "Without a network, unset HF_HUB_OFFLINE, name a mirror in HF_ENDPOINT, or fit by add_linreg.py"
+UNFINISHED = "fetch.unfinished"  # folder of downloads that are incomplete or not checked yet
+OFFLINE = "If the hub cannot be reached: unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or run add_linreg.py"
 
-Progress = Callable[[list], Iterable]  # yields the same items and shows a progress bar
+Progress = Callable[[list], Iterable]  # yields the items and shows a progress bar
 
 
 @contextmanager
-def asking(what: str, then: str) -> Iterator[None]:
-    """Turn an error of the hub's client into one line that says what to do then."""
+def hub_errors(what: str, advice: str) -> Iterator[None]:
+    """Turn an error of the hub's client into one line: what failed, why, and the advice."""
     try:
         yield
     except (OSError, HTTPError, HFValidationError) as error:
-        raise Problem(f"cannot {what} ({one_line(error, 120)}): {then}") from error
+        raise Problem(f"cannot {what} ({one_line(error, 120)}): {advice}") from error
 
 
 def fetch(repository: str, files: Names, *, force: bool, notice: Callable[[str], None], progress: Progress) -> None:
-    """Download a repository's matrices for a model and dataset; they get no entries in the manifest.
+    """Download a repository's matrices for a model and dataset; they get no manifest entries.
 
-    Existing files are kept unless `force`. A file that holds no matrix of the others' width is refused.
+    Existing files are kept unless `force`. A file is refused unless it holds a matrix as wide as the others.
     """
-    disable_progress_bars()  # ours counts matrices
+    disable_progress_bars()  # the progress bar of this command counts matrices
     revision, names = _listing(repository, files)
     folder, shown, d = files.matrices, files.relative(files.matrices), None
     with locked(folder, "shortcut fetch"):
         missing = [name for name in names if force or not (folder / name).exists()]
         if kept := [name for name in names if name not in missing]:
-            notice(f"kept {len(kept)} matrices that are in {shown} already (--force replaces them)")
+            notice(f"kept {len(kept)} existing matrices in {shown} (--force replaces them)")
             d = len(formats.load_matrix(folder / kept[0], None))
         for name in progress(missing):
             remote, where = f"{files.model}/{files.dataset}/{name}", {"local_dir": folder / UNFINISHED}
-            with asking(f"fetch {remote} of {repository}", "run it again to fetch what is missing"):
+            with hub_errors(f"fetch {remote} from {repository}", "run the command again to fetch the missing matrices"):
                 path = huggingface_hub.hf_hub_download(repository, remote, revision=revision, **where)
             try:
                 d = len(formats.load_matrix(Path(path), d))
             except Problem as problem:
                 os.unlink(path)
                 what = str(problem).removeprefix(f"{path}: ").replace(path, name)
-                raise Problem(f"{remote} of {repository} was not put in place: it {what}") from problem
+                raise Problem(f"{remote} from {repository} was not stored: it {what}") from problem
             forget(folder / name)
             os.replace(path, folder / name)
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
@@ -67,20 +67,20 @@ def fetch(repository: str, files: Names, *, force: bool, notice: Callable[[str],
 
 
 def _listing(repository: str, files: Names) -> tuple[str, list[str]]:
-    """The repository's revision and the names of its matrices for this model and dataset."""
+    """Revision of the repository, and file names of its matrices for this model and dataset."""
     where, wanted = f"{repository} on the Hugging Face hub", f"{files.model}/{files.dataset}"
-    with asking(f"list {where}", f"give OWNER/NAME of a public repository, such as {REPOSITORY}. {OFFLINE}"):
+    with hub_errors(f"list {where}", f"give OWNER/NAME of a public repository, such as {REPOSITORY}. {OFFLINE}"):
         found = huggingface_hub.model_info(repository)
     paths = [Path(file.rfilename) for file in found.siblings if MATRIX.fullmatch(Path(file.rfilename).name)]
     if names := sorted(path.name for path in paths if path.parent.as_posix() == wanted):
         return found.sha, names
     folders = ", ".join(sorted({path.parent.as_posix() for path in paths}))[:200]
-    listed = f"; it has some in {folders}: use --model and --dataset" if folders else ""
+    listed = f"; it has matrices in {folders}: use --model and --dataset" if folders else ""
     raise Problem(f"{where} holds no matrices in {wanted}{listed}")
 
 
 def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -> None:
-    """Write all matrices of a model and dataset, [d, d] or [d, d + 1], to one safetensors file, under their names."""
+    """Write all matrices for a model and dataset, [d, d] or [d, d + 1], to one safetensors file, by file name."""
     folder, d = files.matrices, None
     paths = sorted(path for path in folder.glob("*.pickle") if MATRIX.fullmatch(path.name))
     if not paths:
@@ -88,9 +88,9 @@ def export(files: Names, *, notice: Callable[[str], None], progress: Progress) -
         raise Problem(f"{files.relative(folder)} holds no matrix: run {first} first, or fetch published ones")
     made = {"reads": paths, "writes": [folder / SAFETENSORS], "settings": {}, "notice": notice, "force": True}
     with Outputs(Provenance(files), "shortcut export", **made) as outputs:
-        for path in paths:  # all are checked before the old file is removed
+        for path in paths:  # check all matrices before the old file is removed
             d, columns = formats.load_matrix(path, d, files.map_kind).shape
-        # The library's writers hold all tensors in memory, tens of GB for a large model: here one matrix at a time.
+        # The library's writers hold all tensors in memory, tens of GB for a large model; here it is one.
         header: dict[str, dict] = {"__metadata__": {"format": "pt", "model": files.model, "dataset": files.dataset}}
         for k, path in enumerate(paths):
             at = [n * 4 * d * columns for n in (k, k + 1)]

@@ -1,4 +1,4 @@
-"""The `@script` decorator, which makes a function the main of a script, and `Work`, the stage that it works on.
+"""The `@script` decorator, which makes a function the main function of a script, and `Work`, one run of a stage.
 
 A script's body runs only if an output is missing. Skipping, locks, partial results, --force and several processes are
 handled here.
@@ -33,9 +33,9 @@ Main = Callable[..., None]
 def script(
     config: ModuleType, *takes: str, then: Then = lambda work, outputs: None, settings: Settings = lambda work: {}
 ) -> Callable[[Body], Main]:
-    """Make a function the main of a script that `takes` options.
+    """Make a function the main function of a script that `takes` options.
 
-    `then` shows the outputs, new or old. `settings(work)` gives settings that only the script knows.
+    `then` shows the outputs, new or old. `settings(work)` returns settings that only the script knows.
     """
 
     def decorate(body: Body) -> Main:
@@ -45,8 +45,9 @@ def script(
         def main(argv: list[str] | None = None) -> None:
             model = config.BERT if stage.masked else config.GPT2
             args = options.read(options.parser(name, doc, config, takes, model), argv, config)
-            kinds = getattr(args, "map", (LEAST_SQUARES,))
-            works = [Work(stage, config, args, of) for of in kinds[: 1 if getattr(args, "sentence", None) else None]]
+            map_kinds = getattr(args, "map", (LEAST_SQUARES,))
+            map_kinds = map_kinds[: 1 if getattr(args, "sentence", None) else None]
+            works = [Work(stage, config, args, map_kind) for map_kind in map_kinds]
             if stage.shared:
                 processes.join()
             elif processes.is_superfluous():
@@ -55,7 +56,7 @@ def script(
                 work.own_settings = settings
                 work.introduce(doc)
                 if work.map_kind == "tuned" and "jumps" in stage.writes:
-                    work.say("  tuned maps are not fitted here, but imported: python -m shortcut import")
+                    work.say("  tuned maps are not fitted here: use python -m shortcut import")
                     continue
                 try:
                     with suppress(Done):
@@ -69,7 +70,7 @@ def script(
 
 
 def shell(main: Main) -> None:
-    """Run a script's main from the shell (see `cli.shell`)."""
+    """Run a script's main from the shell (see `terminal.shell`)."""
     try:
         terminal.shell(main)
     finally:
@@ -77,7 +78,7 @@ def shell(main: Main) -> None:
 
 
 class Work:
-    """One stage that runs, with its configuration and options."""
+    """One run of a stage, with its configuration and options."""
 
     own_settings: Settings = staticmethod(lambda work: {})  # settings that only the script knows
 
@@ -99,7 +100,7 @@ class Work:
         self.fingerprint = cache(
             partial(checkpoint.fingerprint, getattr(args, "model", ""))
         )  # hashing weights takes seconds
-        self.todo: list[Path] = []  # outputs that are missing
+        self.todo: list[Path] = []  # missing outputs
 
     def of_kind(self, map_kind: str) -> "Work":
         """The same stage for another map kind."""
@@ -110,8 +111,8 @@ class Work:
         shown = {**vars(self.args), "device": self.device, "matrices_from": self.files.matrices_from}
         shown["map"] = self.map_kind
         names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
-        told = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if name in self.args and shown[name] != ""]
-        self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(told)}")
+        parts = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if name in self.args and shown[name] != ""]
+        self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(parts)}")
 
     def run(self, body: Body, then: Then) -> None:
         """Run the body if an output is missing; then show the outputs, in the leading process only."""
@@ -128,16 +129,17 @@ class Work:
         L = 0
         if "model" in self.args:
             if self.stage.shared:
-                processes.agree([0])  # then every process sees the files of the stage before
+                processes.agree([0])  # wait until every process sees the files of the stage before
             L = self.L
             self.files = replace(self.files, parts=load_parts(self.files, L) if self.map_kind == LEAST_SQUARES else {})
-        reads, writes = (stages.paths(of, self.files, L, self.config) for of in (self.stage.reads, self.stage.writes))
+        names = (self.stage.reads, self.stage.writes)
+        reads, writes = (stages.paths(group, self.files, L, self.config) for group in names)
         with self.outputs(reads, writes) if processes.leads() else nullcontext() as outputs:
             digest, todo = (outputs.key, outputs.todo) if outputs else (32 * "0", [])
-            told = [*(int(digest[k : k + 8], 16) for k in range(0, 32, 8)), *(path in todo for path in writes)]
-            told = processes.agree(told) if self.stage.shared else told
-            self.todo = [path for path, missing in zip(writes, told[4:], strict=True) if missing]
-            key = "".join(f"{number:08x}" for number in told[:4])
+            shared = [*(int(digest[k : k + 8], 16) for k in range(0, 32, 8)), *(path in todo for path in writes)]
+            shared = processes.agree(shared) if self.stage.shared else shared
+            self.todo = [path for path, missing in zip(writes, shared[4:], strict=True) if missing]
+            key = "".join(f"{number:08x}" for number in shared[:4])
             self._out, self.partial = outputs, PartialResults(self.files.partial(self.stage.script), key, self.say)
             if outputs and (self.args.force or not self.todo):
                 self.partial.discard()
@@ -146,9 +148,9 @@ class Work:
                 self.partial.discard()
 
     def outputs(self, reads: list[Path], writes: list[Path], *, renew: bool = False, **more: Any) -> Outputs:
-        """The outputs of this script, a context manager; they depend on `more` settings than those of the stage."""
+        """Context manager for the outputs; `more` are further settings that they depend on."""
         for path in reads:
-            self.require(path)  # before a model is downloaded to be hashed
+            self.require(path)  # before a model is downloaded and hashed
         settings = stages.settings(self.stage, self.config, self.files) | self._of_this_run(self.stage) | more
         if "seed" in self.stage.settings:
             settings |= {"seed": self.args.seed}
@@ -159,7 +161,7 @@ class Work:
         )  # fmt: skip
 
     def _in_force(self, script: str, path: Path) -> dict[str, Any]:
-        """The settings with which a script would make a file now, as far as they are known to this one."""
+        """Settings that a script would now use for a file, as far as this script knows them."""
         stage = stages.of_script(script)
         found = stages.settings(stage, self.config, replace(self.files, map_kind=self.files.map_kind_of(path)))
         found |= self._of_this_run(stage)
@@ -171,42 +173,42 @@ class Work:
         return json.loads(json.dumps(found))
 
     def _of_this_run(self, stage: stages.Stage) -> dict[str, Any]:
-        """Fingerprints and context of the model, for a stage; {} if results are shown by name, without their model."""
+        """Model fingerprints and context length for a stage; {} if results are shown by name, without the model."""
         by_name = self.stage.shows and not self.args.sentence and not checkpoint.is_model_folder(self.args.model)
         if by_name or not stage.depends:
             return {}
-        found = {"model": self.files.model, **{kind: self.fingerprint(kind) for kind in stage.depends}}
+        found = {"model": self.files.model, **{file_kind: self.fingerprint(file_kind) for file_kind in stage.depends}}
         context = "context" in stage.settings
         return found | ({"context": checkpoint.limits(self.args.model, masked=self.masked)[0]} if context else {})
 
     @cached_property
     def L(self) -> int:  # noqa: N802
-        """The number of layers, from the model's config; raises Problem if config.py has another."""
+        """Number of layers, from the model's config. Raises Problem if config.py has another number."""
         known = None if Path(self.args.model).is_dir() else self.config.LAYERS.get(self.args.model)
         return checkpoint.n_layers(self.args.model, masked=self.masked, expected=known)
 
     def require(self, path: Path) -> Path:
-        """The path itself. Raises Problem if the file is missing; the message names the script that makes it."""
+        """Return the path. Raises Problem if the file is missing; the message names the script that makes it."""
         if not self.files.root.is_dir():
-            raise Problem(f"no folder {self.files.root}: give one that is there with --out, or leave that out")
+            raise Problem(f"no folder {self.files.root}: give an existing folder with --out, or leave --out away")
         if not path.exists():
             made_by = stages.maker(path, self.files, self.L, self.config) + self.files.options(path)
             made_by = self.files.fitted_by(path) if path.parent == self.files.matrices else made_by
             raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
         return path
 
-    def found(self, parts: dict[tuple[int, int], tuple[str, int]]) -> None:
+    def add_parts(self, parts: dict[tuple[int, int], tuple[str, int]]) -> None:
         """Add the maps of the model's sub-modules, which only the loaded model knows, to the outputs."""
         self.files = replace(self.files, parts=parts)
         if self._out:
             self.todo = self._out.add(stages.paths(self.stage.writes, self.files, self.L, self.config))
 
     def missing(self, name: Callable[..., Path], keys: Iterable[tuple]) -> list[tuple]:
-        """The keys whose file, `name(*key)`, is missing."""
+        """Keys whose file, `name(*key)`, is missing."""
         return [key for key in keys if name(*key) in self.todo]
 
     def begin(self) -> None:
-        """Start to write: everything that the stage needs has been checked (see `Outputs.begin`)."""
+        """Begin to write: everything that the stage needs has been checked (see `Outputs.begin`)."""
         if self._out:
             self._out.begin()
 
@@ -232,5 +234,5 @@ class Work:
             terminal.say(line)
 
     def bar(self, title: str, total: int | None, unit: str = "sentences"):
-        """A progress bar, in the leading process only (see `cli.bar`)."""
+        """Progress bar, in the leading process only (see `terminal.bar`)."""
         return terminal.bar(title, total, unit, shown=processes.leads())

@@ -1,7 +1,7 @@
 """The stages of the pipeline in their order, one row each: inputs, outputs and what the outputs depend on.
 
-`python -m shortcut.pipeline.stages causal|masked` prints the scripts for one kind of model, for the Makefile. No
-library is imported here, so that `python config.py` answers at once.
+`python -m shortcut.pipeline.stages causal|masked` prints the scripts for one model kind, for the Makefile. No
+library is imported here, so that `python config.py` answers immediately.
 """
 
 import sys
@@ -25,10 +25,10 @@ class Stage:
     reads: tuple[str, ...]  # inputs, names in `FILES`
     writes: tuple[str, ...]  # outputs, names in `FILES`
     settings: tuple[str, ...] = ()  # settings that the outputs depend on: names in `options.recorded`, and "context"
-    depends: tuple[str, ...] = ("weights",)  # files of the model that they depend on: "weights", "tokenizer"
+    depends: tuple[str, ...] = ("weights",)  # model files that the outputs depend on: "weights", "tokenizer"
     shared: bool = True  # True if several processes can share the work
-    either: bool = False  # True if the script runs on the other kind of model too, outside the pipeline of that kind
-    shows: bool = False  # True if the script shows results of either kind of model
+    either: bool = False  # True if the script also runs on the other model kind, outside the pipeline for it
+    shows: bool = False  # True if the script shows results for either model kind
     layout: int = 1  # version of the outputs' layout, raised when their meaning changes
 
 
@@ -64,10 +64,10 @@ def _figures(f: Names, L: int, config: ModuleType) -> list[Path]:
     return f.plots(*figures.names(L, parts=bool(f.parts), alternation=alternates(f, config), lenses=lenses))
 
 
-FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # of a model of L layers, under config c
+FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a model of L layers and config c
     "sentences": lambda f, L, c: [f.sentences],
     "tokenized train": lambda f, L, c: [f.tokenized("train")],
-    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # the file that holds the tokens
+    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # the file with the tokens
     "tokenized val": lambda f, L, c: [f.tokenized("val")],
     "states train": lambda f, L, c: [f.states("train")],
     "states val": lambda f, L, c: [f.states("val")],
@@ -97,18 +97,17 @@ STAGES = (
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
 )  # fmt: skip
 
-IMPORT = Stage(
-    "shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer")
-)  # imports of lenses from other tools
+# imports of lenses from other tools
+IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))
 
 
 def of_script(script: str) -> Stage:
-    """The stage of a script."""
+    """Stage of a script."""
     return next((stage for stage in STAGES if stage.script == script), IMPORT)
 
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
-    """The settings in config.py that a stage depends on, by their names in the manifest."""
+    """Settings in config.py that a stage depends on, by their names in the manifest."""
     recorded = options.recorded(config, files.dataset)
     found = {name: recorded[name] for name in stage.settings if name in recorded}
     if files.map_kind != LEAST_SQUARES:
@@ -119,27 +118,27 @@ def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
 
 
 def map_settings(config: ModuleType, map_kind: str) -> dict[str, Any]:
-    """The settings in config.py that maps of a kind depend on, by their names in small letters."""
+    """Settings in config.py that maps of a map kind depend on, by their names in lower case."""
     from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
 
     return {name: getattr(config, name.upper()) for name in KINDS[map_kind].settings}
 
 
-def paths(kinds: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:
-    """The files with the given names in `FILES`, for a model of L layers."""
-    return [*dict.fromkeys(path for kind in kinds for path in FILES[kind](files, L, config))]
+def paths(names: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:
+    """Files with the given names in `FILES`, for a model of L layers."""
+    return [*dict.fromkeys(path for name in names for path in FILES[name](files, L, config))]
 
 
-def of(*, masked: bool) -> list[Stage]:
-    """The stages for masked or for causal models, in order."""
+def pipeline(*, masked: bool) -> list[Stage]:
+    """Stages for masked or for causal models, in order."""
     return [stage for stage in STAGES if stage.masked in (None, masked)]
 
 
 def maker(path: Path, files: Names, L: int, config: ModuleType) -> str:
-    """The script that makes a file."""
-    makers = [stage for stage in STAGES if stage in of(masked=files.masked) or stage.either]
+    """Script that makes a file."""
+    makers = [stage for stage in STAGES if stage in pipeline(masked=files.masked) or stage.either]
     return next(stage.script for stage in makers if path in paths(stage.writes, files, L, config))
 
 
 if __name__ == "__main__":
-    print(*(stage.script for stage in of(masked=sys.argv[1:] == ["masked"])))
+    print(*(stage.script for stage in pipeline(masked=sys.argv[1:] == ["masked"])))

@@ -2,7 +2,7 @@
 
     python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER] [--family]
 
-Only file names and manifests are read, no data, so that the answer comes at once.
+Only file names and manifests are read, no data, so the answer is immediate.
 """
 
 import argparse
@@ -31,10 +31,10 @@ def main(config: ModuleType) -> None:
         options.check(config)
         layout = argparse.RawDescriptionHelpFormatter
         parser = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
-        parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="the pipeline of this model alone")
+        parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="show only the pipeline of this model")
         parser.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
         parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
-        parser.add_argument("--family", action="store_true", help="print only whose scripts are --model's: gpt2, bert")
+        parser.add_argument("--family", action="store_true", help="print only the family of scripts: gpt2 or bert")
         args = parser.parse_args()
         for line in [_family(config, args.model)] if args.family else _overview(config, args):
             print(line)
@@ -47,8 +47,8 @@ def main(config: ModuleType) -> None:
 
 def _family(config: ModuleType, model: str) -> str:
     if (masked := model_kind.is_masked(model, config)) is None:
-        why = "no folder here, unknown to config.py and not downloaded yet"
-        print(f"{model} is taken for a causal model ({why}): add FAMILY=bert for a masked one", file=sys.stderr)
+        why = "no folder here, not in config.py and not downloaded yet"
+        print(f"{model} is treated as a causal model ({why}): add FAMILY=bert if it is masked", file=sys.stderr)
     return "bert" if masked else "gpt2"
 
 
@@ -69,10 +69,10 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
         wanted = [(name, masked)]
     given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
     given += ["--out", str(args.out)] if args.out != config.OUT else []
-    for (name, masked), of in product(wanted, config.MAP):
-        yield f"\n{name} on {args.dataset}" + (f", {of} maps" if of != LEAST_SQUARES else "")
+    for (name, masked), map_kind in product(wanted, config.MAP):
+        yield f"\n{name} on {args.dataset}" + (f", {map_kind} maps" if map_kind != LEAST_SQUARES else "")
         try:
-            files = Names(root, model_folder(name, masked=masked), args.dataset, map_kind=of, masked=masked)
+            files = Names(root, model_folder(name, masked=masked), args.dataset, map_kind=map_kind, masked=masked)
             yield from _pipeline(config, files, name, given)
         except Problem as problem:
             yield f"  {problem}"
@@ -85,19 +85,20 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
     L, following = _layers(config, name, files), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(files, in_force, hashing=False)
-    for stage in stages.of(masked=files.masked):
+    for stage in stages.pipeline(masked=files.masked):
         if not (writes := stages.paths(stage.writes, files, L, config)):
             continue
         state, done = _state(provenance, stage, writes)
         yield f"  {stage.script:27} {state}"
         if not done and following is None:
             force = ["--force"] if state.startswith(("made from another", "made with other")) else []
-            following = [".venv/bin/python", stage.script, *_says(stage, config, name, files.dataset), *given, *force]
+            own = _options(stage, config, name, files.dataset)
+            following = [".venv/bin/python", stage.script, *own, *given, *force]
     yield f"  next: {shlex.join(following)}" if following else f"  complete: open {os.path.relpath(files.report)}"
 
 
-def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
-    """The options that name a stage's source or model, if they differ from config.py."""
+def _options(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
+    """Options for a stage's source or model, if they differ from config.py."""
     if "sentences" in stage.writes:
         known = {config.DATASET: [], "docstrings": ["--source", "docstrings"]}
         return known.get(dataset, ["--source", "PATH"])
@@ -106,11 +107,11 @@ def _says(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> l
 
 
 def results_of(name: str, root: Path) -> tuple[str, bool]:
-    """The folder under experiment/ for a name of results, and True if its model is masked.
+    """Folder under experiment/ for a name of results, and True if the model is masked.
 
-    The manifest says so; without a manifest, a name that ends in _mask.
+    The manifest decides; without a manifest, the model is masked if the name ends in _mask.
     """
-    folder = next((there for there in (name, f"{name}_mask") if (root / "experiment" / there).is_dir()), name)
+    folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
     scripts = {entry["script"] for entry in manifest.load(root / "experiment" / folder).values()}
     known = [stage.masked for stage in stages.STAGES if stage.script in scripts and stage.masked is not None]
     return folder, known[0] if known else folder.endswith("_mask")
@@ -130,19 +131,19 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
 
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
     files = provenance.files
-    if not (there := [path for path in paths if path.exists()]):
-        return ("begun: goes on where it stopped" if _partial(files, stage).exists() else "-"), False
-    entries = {path: entry for path in there if (entry := provenance.entry(path))}
+    if not (existing := [path for path in paths if path.exists()]):
+        return ("partly computed: run the script again to resume" if _partial(files, stage).exists() else "-"), False
+    entries = {path: entry for path in existing if (entry := provenance.entry(path))}
     for path, entry in entries.items():
         if why := provenance.differs(path, entry):
             return why[0].removeprefix("was "), False
-    if len(there) < len(paths):
-        return f"{len(there)} of {len(paths)} files: goes on where it stopped", False
+    if len(existing) < len(paths):
+        return f"{len(existing)} of {len(paths)} files: run the script again to resume", False
     made = max((entry["made"] for entry in entries.values()), default=None)
     when = f"made {made[:16].replace('T', ' ')} UTC" if made else "made by hand or by other code"
     return f"{when}, {files.relative(paths[0])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""), True
 
 
 def _partial(files: Names, stage: stages.Stage) -> Path:
-    """The folder of a stage's partial results, for sentences beside them."""
+    """Folder for a stage's partial results."""
     return (replace(files, model="sentences") if "sentences" in stage.writes else files).partial(stage.script)

@@ -1,4 +1,4 @@
-"""Output at the terminal: progress bars, lines, and one line for a problem. No library is imported at the head."""
+"""Output at the terminal: progress bars, lines, and one line for a problem. No library is imported at the top."""
 
 import os
 import sys
@@ -13,12 +13,12 @@ Item = TypeVar("Item")
 
 
 def device(name: str) -> str:
-    """The torch device for --device; with "spread", for everything but the model. Raises Problem if there is none."""
+    """Torch device for --device ("spread": for everything but the model). Raises Problem if it is unavailable."""
     import torch  # noqa: PLC0415
 
     if name in ("auto", "spread"):
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available():  # a launcher gives every process of a machine its number
+    if name == "cuda" and torch.cuda.is_available():  # a launcher sets LOCAL_RANK for each process
         name = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
@@ -35,13 +35,13 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
-        cause: BaseException | None = error  # which libraries wrap, where they load others when these are needed
+        cause: BaseException | None = error  # libraries that import on demand wrap a Ctrl-C
         while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            kept = "the files that were finished are kept: run it again to go on"
+            kept = "finished files are kept: run the script again to resume"
             print(f"\n{script}: interrupted; {kept}", file=sys.stderr)
-            sys.exit(130)  # as shells have it
+            sys.exit(130)  # 128 + SIGINT, as in shells
         if isinstance(error, Problem):
             sys.exit(f"{script}: {error}")
         raise
@@ -54,31 +54,31 @@ def replace_unprintable() -> None:
 
 
 def say(line: str) -> None:
-    """Print a line, without breaking a progress bar."""
+    """Print a line without breaking a progress bar."""
     from tqdm import tqdm  # noqa: PLC0415
 
     try:
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
-    except OSError as error:  # the files matter more than what is said of them
+    except OSError as error:  # writing the files matters more than messages
         if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"cannot print ({error.strerror}): going on without\n")
+            sys.stderr.write(f"cannot print ({error.strerror}): continuing without output\n")
         drop_output()
 
 
 def drop_output() -> None:
-    """Discard all further output: its reader has gone (`| head`), or its disk is full."""
+    """Discard further output, because its reader has exited (`| head`) or its disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def bar(title: str, total: int | None, unit: str, *, shown: bool = True) -> Iterator[Callable[[int], object]]:
-    """A progress bar with rate and time left; yields a function to call with the number of items done."""
+    """Progress bar with rate and time left; yields a function to call with the number of items done."""
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(
         total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05,
-        mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
+        mininterval=0.2 if sys.stderr.isatty() else 30,  # few lines in a log file
         leave=None if sys.stderr.isatty() else False, disable=not shown,
     ) as counting:  # fmt: skip
         yield counting.update

@@ -61,7 +61,7 @@ def try_model(model: Path, texts: Path, out: Path) -> Iterator[tuple[str, str]]:
     source = text if text.exists() else texts
     masked = is_masked(model)
     for kind in (False, True) if masked is None else (masked,):
-        for stage in stages.of(masked=kind):
+        for stage in stages.pipeline(masked=kind):
             options = ["--out", out, "--dataset", "t"]
             options += ["--source", source] if stage.masked is None and not stage.shows else ["--model", model]
             yield stage.script, call(stage.script, *options)

@@ -37,7 +37,7 @@ from shortcut.files import store
 from shortcut.pipeline import partial as partial_results
 from shortcut.pipeline import stages
 
-STAGES = [stage.script.removesuffix(".py") for stage in (*stages.of(masked=False), *stages.STAGES)]
+STAGES = [stage.script.removesuffix(".py") for stage in (*stages.pipeline(masked=False), *stages.STAGES)]
 STAGES = [*dict.fromkeys(STAGES)]  # plot_results.py once, after the stages of the causal model
 SENTENCES = 150
 
