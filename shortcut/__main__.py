@@ -67,7 +67,9 @@ def _options() -> argparse.ArgumentParser:
     for command, word, default in ((fetch, "from", "gpt2-medium"), (take, "from", None), (export, "to", None)):
         text = f"format of the lens: {', '.join(FORMATS)}"
         command.add_argument(f"--{word}", dest="format", choices=FORMATS, required=command is take, help=text)
-        text = f"folder in linreg/; for a lens, name or folder of the model (default: {default or 'none'})"
+        text = "folder in linreg/; for a lens, name or folder of the model" + (
+            f" (default: {default})" if default else ""
+        )
         command.add_argument("--model", metavar="NAME", default=default, required=not default, help=text)
         more = {"default": "wikipedia", "help": "(default: wikipedia)"} if default else {"required": True}
         command.add_argument("--dataset", type=dataset_name, metavar="NAME", **more)
