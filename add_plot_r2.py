@@ -24,8 +24,11 @@ from shortcut.pipeline.states import load_model, states
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("val"), least=2), load_model(work)
     h = states(work, model, tokenized, model.layer_points(), "val").tensor()
-    work.save_missing(work.files.r2_scores, r2_scores(work, h, pairs(work.L, config, work.files.map_kind)))
-    work.save_json(work.files.quality, quality_of_maps(work, h, pairs(work.L, config, work.files.map_kind)))
+    jumps = pairs(work.L, config, work.files.map_kind)
+    if work.files.r2_scores in work.todo:
+        work.save(work.files.r2_scores, r2_scores(work, h, jumps))
+    if work.files.quality in work.todo:
+        work.save_json(work.files.quality, quality_of_maps(work, h, jumps))
 
 
 if __name__ == "__main__":

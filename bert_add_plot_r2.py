@@ -22,8 +22,11 @@ from shortcut.pipeline.stages import pairs
 @script(config, "model", "map", "matrices-from", "device", "seed", then=showing.show_r2)
 def main(work: Work) -> None:
     _, h = formats.load_states(work.files.states("val"), work.L, least=2)
-    work.save_missing(work.files.r2_scores, r2_scores(work, h, pairs(work.L, config, work.files.map_kind)))
-    work.save_json(work.files.quality, quality_of_maps(work, h, pairs(work.L, config, work.files.map_kind)))
+    jumps = pairs(work.L, config, work.files.map_kind)
+    if work.files.r2_scores in work.todo:
+        work.save(work.files.r2_scores, r2_scores(work, h, jumps))
+    if work.files.quality in work.todo:
+        work.save_json(work.files.quality, quality_of_maps(work, h, jumps))
 
 
 if __name__ == "__main__":

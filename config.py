@@ -52,7 +52,7 @@ RANK: int = 16  # rank of B in low-rank maps I + B
 PROBES: int = 8  # backward passes per sentence, for jacobian maps
 
 # Numbers
-SEED: int = 0  # random seed for sampling sentences and token positions
+SEED: int = 0  # random seed for sampling sentences, token positions and Jacobian probes
 SCHEDULES: bool = True  # True: causal models alternate blocks and jumps; above 24 layers by some schedules only
 LAST_ONLY: bool = False  # True: only the jumps into the last layer, enough for add_results.py: 48 of gpt2-xl's 1,176
 RCOND: float = 1.19e-7  # smaller singular values, relative to the largest, are zero (scikit-learn 1.2.0 on float32)

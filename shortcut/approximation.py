@@ -11,7 +11,7 @@ nothing left to approximate.
 
 Linear sub-modules replace the originals in every block from l on, at every token position of the prefix where maps
 were fitted; the residual sums are kept. Tokens that the tokenizer adds at the head (<s>) are never chosen, and their
-states are outliers. These tokens are the same in every sentence and attend only to themselves, so each sub-module has a
+states are outliers. These tokens are the same in every sentence and see no other token, so each sub-module has a
 constant output there. This output is computed once and kept, and after a jump (`alternate`) the true state h_j is
 kept. A masked model's maps are fitted at [MASK] and, by convention, act at every position, [CLS] and [SEP] included.
 """

@@ -15,7 +15,10 @@ Z = 1.959964  # quantile of the standard normal distribution that leaves 2.5% on
 
 
 class Estimate(NamedTuple):
-    """A mean over n sentences and its 95% interval, in the unit of the values; None at both ends of a constant."""
+    """A mean over n sentences and its 95% interval, in the unit of the values.
+
+    Both ends are None for a constant, or if the interval is not known.
+    """
 
     mean: float
     low: float | None

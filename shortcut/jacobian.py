@@ -50,10 +50,12 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     made = torch.stack([x.float().cpu() for x in found])
     if not (finite := made.isfinite().all(-1)).all():
         k, row = finite.logical_not().nonzero()[0].tolist()
-        where = f"layer {(k - len(passing)) % model.n_layers} for sentence {batch.rows[row]} (counted from 0)"
-        raise Problem(
-            f"{model.name}: a gradient at {where} is not finite: the Jacobian cannot be computed in this precision"
-        )
+        what, layer, why = "the state", k, "the checkpoint is broken"
+        if k >= len(passing):
+            layer, why = (k - len(passing)) % model.n_layers, "the Jacobian cannot be computed in this precision"
+            what = "a gradient"
+        where = f"at layer {layer} for sentence {batch.rows[row]} (counted from 0)"
+        raise Problem(f"{model.name}: {what} {where} is not finite: {why}")
     return made
 
 

@@ -20,7 +20,7 @@ class Lens:
 
     >>> lens = shortcut.Lens.load("models/gpt2-docstrings", "docstrings")
     >>> h = lens.states("Return the sum of array elements")      # [L + 1, T, d]
-    >>> logits = lens.read_out(lens.transport(h[3], 3, 12))      # [T, v], as if layers 3 to 11 had run
+    >>> logits = lens.read_out(lens.transport(h[3], 3, 12))      # [T, v], as if blocks 3 to 11 had run
     """
 
     def __init__(self, model: Model, tokenizer, files: Names):

@@ -186,8 +186,8 @@ class Map:
 
     A: torch.Tensor
     map_kind: str  # a row of `KINDS`
-    source: int
-    target: int
+    source: int  # layer; for sub-modules, the number of the point among the states given to `fit_pairs`
+    target: int  # likewise
 
     def __call__(self, h: torch.Tensor) -> torch.Tensor:
         """A h, with the intercept added if there is one, for states h [..., d]."""

@@ -159,7 +159,7 @@ class Results:
         Raises Problem: the results are for other sentences.
         """
         if not self.has_sentences_of(own):
-            raise Problem("the results with the maps of the two corpora are for different sentences: make both again")
+            raise Problem("the results with the maps of the two datasets are for different sentences: make both again")
         modes = [mode for mode in self.whole if mode in own.whole and mode != "id"]
         return {mode: self.whole[mode].minus(own.whole[mode]).over_layers["precision@1"] for mode in modes}
 

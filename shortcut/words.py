@@ -5,9 +5,9 @@ map to layer L. At layer L it is the model's own distribution. Words are separat
 a word is the sum over its tokens. The text is preceded by the tokens that the tokenizer adds there, or else by the
 beginning-of-sequence token; if there is neither, the first token has no surprisal.
 
-A text longer than the context length of the model or tokenizer runs in windows that overlap by half, so at least half a
-context precedes each token. Without a limit, a window has `WINDOW` tokens. Rotary embeddings that depend on the length
-("longrope") use the length of the window.
+A text longer than the context length of the model or tokenizer runs in windows that overlap by half: after the first
+window, at least half a context precedes each token. Without a limit, a window has `WINDOW` tokens. Rotary embeddings
+that depend on the length ("longrope") use the length of the window.
 
 Shapes: K lenses, L + 1 layers, T tokens.
 """

@@ -399,6 +399,28 @@ def test_a_grid_of_another_kind_alone_is_drawn_and_its_matrices_exported(made, t
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
+def test_jacobians_from_other_probes_are_refused(made, tmp_path, capsys):
+    """The seed of the probes is in the key of the maps, and the tokens here have no entry that would tell."""
+    folder, names = made
+    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
+    here = replace(names, root=tmp_path)
+    (here.experiment / manifest.NAME).write_text('{"files": {}}', encoding="utf-8")
+    on = ("--model", folder, "--dataset", "words", "--out", tmp_path, "--map", "jacobian")
+    run("add_linreg", *on, "--force")
+    assert "seed was 0, is 1" in problem(capsys, "add_linreg", *on, "--seed", 1)
+
+
+def test_a_state_that_is_not_finite_is_not_called_a_gradient(gpt2, monkeypatch):
+    (batch,) = representations.batches(gpt2, make_tokenized(4, 320), 10_000)
+    weight = gpt2.blocks[1].mlp.c_proj.bias
+    monkeypatch.setattr(weight, "data", torch.full_like(weight, torch.nan))
+    with pytest.raises(
+        Problem, match=r"the state at layer 2 for sentence \d .* is not finite: the checkpoint is broken"
+    ):
+        jacobian.gradients(gpt2, batch, jacobian.probes(D, 4, 1, seed=0))
+
+
 def test_a_gradient_that_is_not_finite_names_layer_and_sentence(gpt2):
     (batch,) = representations.batches(gpt2, make_tokenized(4, 320), 10_000)
     V = jacobian.probes(D, 4, 1, seed=0)

@@ -251,6 +251,17 @@ def of_others(files, d=D):
         store.dump(file, formats.tokenized_dict(make_tokenized(12, 320)))
 
 
+def test_sub_modules_with_two_digits_are_exported_too(tmp_path):
+    """A block with many norms has a map p0_9_10."""
+    files = Names(tmp_path, "m", "d")
+    files.matrices.mkdir(parents=True)
+    for k, path in enumerate((files.part(0, 9), files.part(0, 10), files.part(12, 10))):
+        path.write_bytes(pickle.dumps(matrix(k)))
+    export(files)
+    with safetensors.safe_open(files.matrices / published.SAFETENSORS, "pt") as exported:
+        assert {*exported.keys()} == {"p0_8_9", "p0_9_10", "p12_9_10"}
+
+
 def export(files):
     published.export(files, notice=print, progress=lambda items: items)
 

@@ -65,14 +65,14 @@ def evaluate(
     judged = _judge(work, model, tokenized, go_on, actual)
     by_schedule, config = judged.pop(SCHEDULES, None), work.config
     work.save_missing(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
-    metrics = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
+    lens_metrics = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
     evaluation = Evaluation(
         masked=work.masked,
         tau=config.TAU,
         positions=tokenized.positions,
         costs=predictions.costs(model, tokenized),
         actual=actual,
-        modes={mode: {"gap": judged[mode].gap, **dict(tables)} for mode, tables in metrics.items()},
+        modes={mode: {"gap": judged[mode].gap, **dict(values)} for mode, values in lens_metrics.items()},
         schedules=dict(schedules),
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),

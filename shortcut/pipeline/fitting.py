@@ -59,11 +59,12 @@ def jacobians(
     def compute(batch: Batch) -> Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
-    gradients = gather(work, model, tokenized, compute, "probe gradients")["found"]
+    found = gather(work, model, tokenized, compute, f"probe gradients, seed {work.args.seed}")["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
-        mean, error, halves = jacobian.average(V, [gradients[L + 1 + k * L + l] for k in range(P)])
+        h = found[l]
+        mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
         J, *halves = (Map(A, work.map_kind, l, j) for A in (mean, *(halves or ())))
         numbers = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
-        numbers |= {"split_half_r2": map_quality.agreement(*halves, gradients[l])} if halves else {}
-        numbers |= _spectrum(J, gradients[l]) if n > 1 else {}
+        numbers |= {"split_half_r2": map_quality.agreement(*halves, h)} if halves else {}
+        numbers |= _spectrum(J, h) if n > 1 else {}
         yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in numbers.items()}

@@ -55,7 +55,7 @@ SETTINGS = {
     "TRAIN": Setting(least=1, recorded=True),
     "VAL": Setting(least=2, recorded=True),  # a confidence interval needs two
     "POSITIONS": Setting(least=1, recorded=True),
-    "SEED": Setting("random seed for sampling sentences and token positions", "N", int, recorded=True),
+    "SEED": Setting("random seed for sampling sentences, token positions and Jacobian probes", "N", int, recorded=True),
     "MAP": Setting("map kinds: least-squares, affine, ridge, low-rank, jacobian, tuned", "KIND", map_kind),
     "RANK": Setting(least=1, recorded=True),
     "PROBES": Setting(least=1, recorded=True),

@@ -19,7 +19,7 @@ from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.outputs import Outputs, forget, locked
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
-MATRIX = re.compile(r"(\d+_\d+|p\d+_\d_\d)\.pickle")
+MATRIX = re.compile(r"(\d+_\d+|p\d+_\d+_\d+)\.pickle")
 SAFETENSORS = "matrices.safetensors"
 UNFINISHED = "fetch.unfinished"  # folder of downloads that are incomplete or not checked yet
 OFFLINE = "If the hub cannot be reached: unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or run add_linreg.py"

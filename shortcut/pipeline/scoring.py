@@ -45,7 +45,7 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
 
 
 def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, Any]:
-    """Quality of the maps of these jumps on validation states, as `load_quality` returns it. h: [L + 1, n, d]."""
+    """Quality of the maps of these jumps on validation states h [L + 1, n, d], as `load_quality` reads it."""
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in result_formats.QUALITY}
 

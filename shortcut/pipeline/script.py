@@ -152,7 +152,8 @@ class Work:
         for path in reads:
             self.require(path)  # before a model is downloaded and hashed
         settings = stages.settings(self.stage, self.config, self.files) | self._of_this_run(self.stage) | more
-        if "seed" in self.stage.settings:
+        probed = self.map_kind == "jacobian" and "jumps" in self.stage.writes
+        if "seed" in self.stage.settings or probed:
             settings |= {"seed": self.args.seed}
         settings |= self.own_settings(self)
         return Outputs(

@@ -86,7 +86,7 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
 
 def _cost(work: Work, files: Names) -> str:
     """Forward and backward passes per sentence for the maps, and the number of maps, in words."""
-    entries = {path: entry for path, entry in work.provenance.entries(files.matrices).items() if path[0].isdigit()}
+    entries = {name: entry for name, entry in work.provenance.entries(files.matrices).items() if name[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
     probes = {entry["probes"] for entry in entries.values() if "probes" in entry}
@@ -123,7 +123,8 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
             plot.write(file := io.BytesIO(), "png")
             pictures.insert(k, (plot, file.getvalue()))
         numbers = {
-            **{"model": files.model_name, "dataset": files.dataset, "matrices_from": files.matrices.name},
+            **{"model": files.model_name, "dataset": files.dataset},
+            "matrices_from": files.matrices_from or files.dataset,
             **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample},
             "confidence": 0.95,
             "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
