@@ -288,3 +288,11 @@ def test_threads_wait_without_spinning_unless_asked_to_before_torch_is_loaded(gi
 
 def test_no_script_imports_torch_before_the_package_does():
     assert not [path.name for path in SCRIPTS if "torch" in imported(path)]
+
+
+def test_the_table_of_stages_loads_no_library_so_that_it_answers_at_once():
+    code = "import runpy, sys; runpy.run_path('config.py', run_name='__main__'); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "shortcut.pipeline.status" in loaded
+    assert not loaded & {"torch", "numpy", "transformers", "matplotlib"}

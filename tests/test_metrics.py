@@ -8,6 +8,7 @@ import sklearn.metrics
 import torch
 
 from shortcut import metrics
+from shortcut.show import figures
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 3.0])
@@ -107,3 +108,7 @@ def test_gap_between_the_two_most_probable_tokens():
     logits = torch.tensor([[0.0, math.log(3.0), -1e9], [2.0, 2.0, -1e9]])
     gap = metrics.top_two_gap(logits, logits.topk(2).values)
     np.testing.assert_allclose(gap.numpy(), [0.5, 0.0], atol=1e-6)
+
+
+def test_the_table_of_figures_names_every_metric_in_its_order():
+    assert (tuple(metrics.METRICS), metrics.LENS) == (figures.ALL_MODES + figures.LENS, figures.LENS)

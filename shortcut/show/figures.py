@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from itertools import product
 
-from shortcut.metrics import LENS, METRICS
-
+# The names in `metrics.METRICS` and `metrics.LENS`, repeated here because importing them would import torch, and
+# `python config.py` reads this file to answer at once.
+ALL_MODES = ("precision@1", "precision@5", "precision@10", "surprisal")  # metrics computed for all modes
+LENS = ("kl", "entropy", "cross-entropy")  # metrics computed only for the modes read as lenses
 LOOKS = {  # mode or map kind: colour, line style
     "id": ("red", "--"),
     "mat": ("blue", "-"),
@@ -46,7 +48,7 @@ FIGURES = (
     Figure("parts_pre10", ("precision@10",), parts=True),
     Figure("parts_surp", ("surprisal",), parts=True),
     Figure("ee_pre1", ("precision@1",), early=True),
-    *(Figure(f"lenses_{metric.replace('@', '')}", (metric,), lenses=True) for metric in METRICS),
+    *(Figure(f"lenses_{metric.replace('@', '')}", (metric,), lenses=True) for metric in ALL_MODES + LENS),
 )
 
 
