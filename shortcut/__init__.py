@@ -19,7 +19,7 @@ formats of other tools, `show` draws tables and figures, `corpus` finds sentence
 import os
 from importlib import import_module
 
-# Threads that wait by spinning are ten times slower beside a busy process. torch reads this when it is imported.
+# Threads that wait by spinning are ten times slower next to a busy process. torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LEAST_SQUARES = "least-squares"  # the paper's map kind (see `linear.KINDS`)
