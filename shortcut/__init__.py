@@ -6,8 +6,8 @@
     Precision@k, Surprisal, r2                                                             metrics
     predictions from approximations, judged by the model                                   predictions
     lambda           threshold of the confidence rule of early exit                        early_exit
-    curves with confidence intervals                                                       results, intervals
-    quality of the maps; map kinds side by side                                            map_quality, map_comparison
+    curves with confidence intervals; map kinds side by side                               results, intervals
+    quality of the maps                                                                    map_quality
     one sentence, layer by layer; surprisal of words                                       sentence_grid, words
 
 `tokens` samples the token positions, `blocks` and `submodules` find the parts of a model by its structure. These

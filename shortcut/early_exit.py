@@ -2,31 +2,27 @@
 
     exit after layer l  when  gap_l > 0.9 lambda + 0.1 exp(-tau t / N)
 
-with gap_l = p(best) - p(second) read out after layer l, t the 0-based position of the token, N the
-mean over the sentences of (position + 1). The paper has tau = 4. No sentence exits before layer 1; at layer L
-every sentence exits. One forward pass gives the gaps of all layers, so each lambda costs only a comparison.
+with gap_l = p(best) - p(second) read out after layer l, t the 0-based position of the token, N the mean over the
+sentences of (position + 1). The paper has tau = 4. No sentence exits before layer 1; at layer L every sentence exits.
+One forward pass gives the gaps of all layers. A sentence exits at the first l with v_l > lambda, where
+v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9. Only the running maxima of v matter, so the curve over all lambda is exact
+(`Exits`); the original has a grid of points on it.
 
-A sentence exits at the first l with v_l > lambda, where v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9. Only the running
-maxima of v matter, so the curve over all lambda is exact (`Exits`); the original has a grid of points on it.
-
-The paper counts the blocks that are not run: L - e_s for a sentence s that exits at layer e_s. This leaves out the
-read-outs at layers 1 ... e_s and the mode's maps, applied at each of these layers below L (`Costs`). The last read-out
-is not charged, since the full model needs it too. B, R and M are the multiplications in a block for one token, in a
-read-out and in the maps; T_s is the number of tokens that are run for sentence s. The net saving, in blocks, is
+The paper counts the blocks that are not run: L - e_s for a sentence s that exits at layer e_s. The net saving also
+charges the read-outs at layers 1 ... e_s, but for the last, which the full model needs too, and the mode's maps, at
+each of these layers below L. B, R and M are the multiplications in a block for one token, in a read-out and in the
+maps; T_s is the number of tokens that are run for sentence s, 1 if the prefix is cached. In blocks it is
 
     net = sum_s [ B T_s (L - e_s) - R (e_s - 1) - M min(e_s, L - 1) ] / (B sum_s T_s)
 
-Long sentences count more than short ones; T_s = 1 if the prefix is cached.
-
 Departure: the original runs the model again for every lambda and sentence; the exits are the same.
-
-Departure: the original's BERT code has the constant 3 in place of the position t. The paper's formula has the
-position, and this code follows the paper.
+Departure: the original's BERT code has the constant 3 in place of the position t of the paper's formula.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 
 import torch
 
@@ -43,19 +39,9 @@ def thresholds(lam: float, positions: torch.Tensor, tau: float) -> torch.Tensor:
 
 
 def exit_layers(gaps: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """The layer at which each sentence exits, int64 [n], in 1 ... L.
-
-    gaps: [L + 1, n], row l read out after layer l. threshold: [n], the gap to exceed at layers 1 ... L - 1.
-
-    Raises ValueError: gaps has fewer than two rows, or a gap is not finite.
-    """
-    if gaps.ndim != 2 or len(gaps) < 2:
-        raise ValueError(f"gaps are {list(gaps.shape)}, expected [L + 1, n] with L >= 1")
-    if not math.isfinite(gaps.double().sum().item()):
-        raise ValueError("gaps hold values that are not finite")
+    """The layer at which each sentence exits, int64 [n], in 1 ... L, from gaps [L + 1, n] and thresholds [n]."""
     confident = gaps.double() > threshold
-    confident[0] = False
-    confident[-1] = True
+    confident[0], confident[-1] = False, True
     return confident.int().argmax(0)  # the first confident layer
 
 
@@ -70,7 +56,7 @@ class Costs:
 
     def of(self, maps: int, unit: str) -> "Costs":
         """Costs of a mode that applies this many `maps` before a read-out, for one "token" or the whole "sentence"."""
-        tokens = {"token": torch.ones_like(self.tokens), "sentence": self.tokens}[unit]
+        tokens = self.tokens if unit == "sentence" else torch.ones_like(self.tokens)
         return replace(self, matrix=maps * self.matrix, tokens=tokens)
 
 
@@ -87,21 +73,19 @@ class Exits:
     def along(self, weights: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """lambda [p]; mean layers processed, Precision@1, and share of sentences that run to L, each [..., p].
 
-        Below the first lambda all sentences exit at layer 1. weights: [..., n], how often each sentence counts; they
-        sum to n.
+        weights: [..., n], how often each sentence counts, of sum n.
         """
         (L, n), hits = (len(self.hits) - 1, self.hits.shape[1]), self.hits.double()
         w = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
-        moved = w[..., self.sentence]
-        steps = (
-            moved * (self.after - self.before),
-            moved * (hits[self.after, self.sentence] - hits[self.before, self.sentence]),
-            moved * (self.after == L),
+        s, moved = self.sentence, w[..., self.sentence]
+        curves = (  # the sum over sentences that all exit at layer 1, and its change at each event
+            (w, moved * (self.after - self.before)),
+            (w * hits[1], moved * (hits[self.after, s] - hits[self.before, s])),
+            (w * (L == 1), moved * (self.after == L)),
         )
-        starts = w.sum(-1, keepdim=True), (w * hits[1]).sum(-1, keepdim=True), (w * (L == 1)).sum(-1, keepdim=True)
-        found = [(torch.cat([a, b], -1).cumsum(-1) / n) for a, b in zip(starts, steps, strict=True)]
-        lambdas = torch.cat([torch.tensor([-math.inf], dtype=torch.float64), self.lambdas])
-        last = torch.cat([lambdas[1:] > lambdas[:-1], torch.tensor([True])])  # events at equal lambda count together
+        found = [torch.cat([start.sum(-1, keepdim=True), steps], -1).cumsum(-1) / n for start, steps in curves]
+        lambdas = torch.cat([self.lambdas.new_tensor([-math.inf]), self.lambdas])
+        last = torch.cat([lambdas.diff() > 0, torch.tensor([True])])  # events at equal lambda count together
         return lambdas[last], *(x[..., last] for x in found)
 
     def needed(
@@ -109,8 +93,7 @@ class Exits:
     ) -> torch.Tensor:
         """Mean layers processed, [..., S], at the smallest lambda that reaches each of the S shares of Precision@1.
 
-        With `costs` it is L minus the net saving: the blocks run for a sentence are weighted by its number of tokens,
-        and read-outs and maps are added. In Precision@1 all sentences have the same weight.
+        With `costs` it is L minus the net saving. In Precision@1 all sentences have the same weight.
         """
         _, layers, precision, whole = self.along(weights)
         first = torch.cat([(precision >= share - 1e-9).int().argmax(-1, keepdim=True) for share in shares], -1)
@@ -125,18 +108,14 @@ class Exits:
 
 def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.Tensor) -> Exits:
     """All exits from gaps [L + 1, n] of tokens at 0-based `positions` [n], with hits [L + 1, n] as in `Exits.hits`."""
-    L = len(gaps) - 1
-    v = (gaps[1:L].double() - thresholds(0.0, positions, tau)) / 0.9
-    before = torch.cat([torch.full((1, v.shape[1]), -math.inf, dtype=torch.float64), v.cummax(0).values])[: len(v)]
-    layer, sentence = (v > before).nonzero().T
-    order = (sentence * (L + 1) + layer).argsort()
-    layer, sentence = layer[order] + 1, sentence[order]
-    following = torch.cat([layer[1:], torch.tensor([L])[: len(layer)]])
-    ends = torch.cat([sentence[1:] != sentence[:-1], torch.tensor([True])[: len(layer)]])
-    after = torch.where(ends, L, following)
-    lambdas = v[layer - 1, sentence]
-    order = lambdas.argsort(stable=True)
-    return Exits(lambdas[order], sentence[order], layer[order], after[order], hits)
+    v = (gaps.double() - thresholds(0.0, positions, tau)) / 0.9
+    v[0], v[-1] = -math.inf, math.inf
+    sentence, layer = (v[1:] > v.cummax(0).values[:-1]).T.nonzero().T  # by sentence, its new maxima
+    layer = layer + 1
+    exits_before_L = (layer < len(v) - 1).nonzero()[:, 0]  # the sentence's next exit follows each of these
+    events = exits_before_L[v[layer, sentence][exits_before_L].argsort(stable=True)]
+    sentence, before, after = sentence[events], layer[events], layer[events + 1]
+    return Exits(v[before, sentence], sentence, before, after, hits)
 
 
 def saved(
@@ -145,12 +124,12 @@ def saved(
 ) -> dict[str, dict[float, Estimate]]:  # fmt: skip
     """Layers saved, L minus layers needed (see `Exits.needed`), by mode and share, and the difference "mat - id".
 
-    The 95% intervals are bootstrap quantiles over the sentences, with fixed thresholds. groups: [n], the sentence
-    number of each position, if sentences have several positions.
+    The 95% intervals are bootstrap quantiles over the sentences, with fixed thresholds. groups: as in `intervals`.
     """
-    L, n = (size - k for k, size in zip((1, 0), next(iter(exits.values())).hits.shape, strict=True))
+    points, n = next(iter(exits.values())).hits.shape
     groups = torch.arange(n) if groups is None else groups
-    G, generator, drawn = int(groups.max()) + 1, torch.Generator().manual_seed(0), {mode: [] for mode in exits}
+    L, G, drawn = points - 1, int(groups.max()) + 1, {mode: [] for mode in exits}
+    generator = torch.Generator().manual_seed(0)
     for _ in range(DRAWS // TOGETHER):
         sentences = torch.randint(G, (TOGETHER, G), generator=generator)
         weights = torch.zeros(TOGETHER, G).scatter_add(1, sentences, torch.ones(TOGETHER, G))[:, groups].double()
@@ -162,10 +141,5 @@ def saved(
     if {"mat", "id"} <= exits.keys():
         samples["mat - id"], means["mat - id"] = (x["mat"] - x["id"] for x in (samples, means))
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    return {
-        mode: {
-            share: Estimate(*torch.cat([means[mode][k : k + 1], found[:, k].quantile(ends)]).tolist())
-            for k, share in enumerate(shares)
-        }
-        for mode, found in samples.items()
-    }
+    found = {mode: torch.cat([means[mode][None], sample.quantile(ends, 0)]) for mode, sample in samples.items()}
+    return {mode: dict(zip(shares, starmap(Estimate, x.T.tolist()), strict=True)) for mode, x in found.items()}

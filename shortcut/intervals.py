@@ -1,9 +1,8 @@
 """Means over validation sentences with 95% confidence intervals.
 
 The interval is for the mean over all sentences that could have been sampled, with these maps. It does not include the
-sampling of the training sentences. The mean of another sample, which varies too, is inside in 83% of cases. Shares have
-Wilson's interval, other means the normal interval. Both treat sentences as independent, not the positions within one.
-A mean that is the same for any sentences has no interval.
+sampling of the training sentences. The mean of another sample, which varies too, is inside in 83% of cases. Sentences
+count as independent, but not the positions within one: groups [n] has the sentence number of each position.
 """
 
 from math import sqrt
@@ -15,10 +14,7 @@ Z = 1.959964  # quantile of the standard normal distribution that leaves 2.5% on
 
 
 class Estimate(NamedTuple):
-    """A mean over n sentences and its 95% interval, in the unit of the values.
-
-    Both ends are None for a constant, or if the interval is not known.
-    """
+    """A mean and its 95% interval, in the unit of the values; the ends are None if constant or not known."""
 
     mean: float
     low: float | None
@@ -26,7 +22,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: torch.Tensor, groups: torch.Tensor | None = None, *, constant: bool = False) -> Estimate:
-    """The mean of values [n]: `proportion` if they are bool, else `average`; without an interval if it is constant."""
+    """The mean of values [n]: `proportion` of bool, else `average`; no interval if it is the same for any sentences."""
     if constant:
         return Estimate(values.double().mean().item(), None, None)
     return (proportion if values.dtype == torch.bool else average)(values, groups)
@@ -37,31 +33,25 @@ def proportion(hits: torch.Tensor, groups: torch.Tensor | None = None) -> Estima
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    Unlike the normal interval, it stays within 0 and 1 and has a width at both. If sentences have several positions
-    (groups: [n], the sentence number of each), n is the number of independent positions with the same variance, or the
-    number of sentences if nothing varies.
+    Unlike the normal interval, it stays within 0 and 1 and has a width at both. With groups, n is the number of
+    independent positions with the same variance, or the number of sentences if nothing varies.
     """
     n, p = len(hits), hits.double().mean().item()
     if groups is not None:
         error = _standard_error(hits, groups)
         n = p * (1 - p) / error**2 if error > 1e-9 else int(groups.max()) + 1  # 1e-9: sums of thirds are not exactly 0
-    centre = p + Z**2 / (2 * n)
-    half = Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    centre, half = p + Z**2 / (2 * n), Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
 
 
 def average(values: torch.Tensor, groups: torch.Tensor | None = None) -> Estimate:
-    """The mean of values [n], n >= 2, with the normal interval: mean -+ z s / sqrt(n) (see `_standard_error`)."""
+    """The mean of values [n], n >= 2, with the normal interval."""
     mean, half = values.double().mean().item(), Z * _standard_error(values, groups)
     return Estimate(mean, mean - half, mean + half)
 
 
 def _standard_error(values: torch.Tensor, groups: torch.Tensor | None) -> float:
-    """Standard error of the mean: s / sqrt(n). Positions in a sentence may be correlated, so with G sentences it is,
-    from the deviations e:
-
-    sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n
-    """
+    """s / sqrt(n); with G groups and deviations e, sqrt(G / (G - 1) sum over g of (sum over i in g of e_i)^2) / n."""
     if groups is None:
         return values.double().std().item() / sqrt(len(values))
     apart, G = values.double() - values.double().mean(), int(groups.max()) + 1

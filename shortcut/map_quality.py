@@ -1,10 +1,4 @@
-"""Quality of maps: agreement between two halves of the sentences, composition of two jumps, spectrum and gain.
-
-Shapes: source states X and target states Y [n, d] for n sentences. All numbers are computed in float64, and none
-is in the paper.
-"""
-
-from typing import NamedTuple
+"""Quality of maps from states X to states Y, both [n, d], in float64; no number is in the paper."""
 
 import torch
 
@@ -15,12 +9,9 @@ LARGE = 1000.0  # gain in directions with hardly any variance above which half p
 
 
 def agreement(A: Map, B: Map, X: torch.Tensor) -> float:
-    """r2 between A x and B x over all x: the mean of two r2, one with A x and one with B x as the target.
-
-    The cosine between A and B would also count directions in which the states hardly vary.
-    """
-    made = [M.to(torch.float64)(X.double()) for M in (A, B)]
-    return (metrics.r2_score(*made).mean + metrics.r2_score(*made[::-1]).mean) / 2
+    """The mean of two r2 between A x and B x, one with each as the target; x are the rows of X."""
+    a, b = (M.to(torch.float64)(X.double()) for M in (A, B))
+    return (metrics.r2_score(a, b).mean + metrics.r2_score(b, a).mean) / 2
 
 
 def split_half(X: torch.Tensor, Y: torch.Tensor, rcond: float, map_kind: Kind = KINDS[LEAST_SQUARES]) -> float:
@@ -35,11 +26,13 @@ def r2(A: Map, X: torch.Tensor, Y: torch.Tensor) -> float:
     return metrics.r2_score(A.to(torch.float64)(X.double()), Y).mean
 
 
-class Directions(NamedTuple):
-    """Principal directions of source states, C = V diag(sd^2) V^T for their covariance C."""
+class Directions:
+    """Principal directions of states X [n, d]: C = V diag(sd^2) V^T for their covariance C; sd is ascending."""
 
-    sd: torch.Tensor  # [d], standard deviations, ascending
-    V: torch.Tensor  # [d, d], one direction per column
+    def __init__(self, X: torch.Tensor):
+        centred = X.double() - X.double().mean(0)
+        variances, self.V = torch.linalg.eigh(centred.T @ centred / len(X))
+        self.sd = variances.clamp_min(0).sqrt()
 
     def spectrum(self, A: Map) -> torch.Tensor:
         """Singular values of A C^(1/2), descending: standard deviations of A x along its own principal directions."""
@@ -49,19 +42,11 @@ class Directions(NamedTuple):
         """The largest ||A v|| over unit vectors v along which the sources hardly vary; 0 if there is no such direction.
 
         The variance along v is at most `metrics.FLAT` times the 90th percentile over all directions. Example: outputs
-        of a layer norm lie in a plane and are constant along its normal. A fit uses this constant as an intercept,
-        however large A becomes, and rounding to half precision then ruins the map. With n <= d sentences, directions
-        that the states do not span count too.
+        of a layer norm are constant along the normal of a plane. A fit uses this constant as an intercept, however
+        large A becomes, and rounding to half precision then ruins the map. Directions without states count too.
         """
         hardly = self.sd.square() <= metrics.FLAT * self.sd.square().quantile(0.9)
         return torch.linalg.matrix_norm(A.matrix.double() @ self.V[:, hardly], 2).item() if hardly.any() else 0.0
-
-
-def directions(X: torch.Tensor) -> Directions:
-    """Principal directions of states X [n, d]."""
-    centred = X.double() - X.double().mean(0)
-    variances, V = torch.linalg.eigh(centred.T @ centred / len(X))
-    return Directions(variances.clamp_min(0).sqrt(), V)
 
 
 def effective_rank(spectrum: torch.Tensor) -> float:

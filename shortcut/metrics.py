@@ -2,8 +2,6 @@
 
 In the paper: "Linear Shortcut Across Blocks" (r2), "Linear Shortcut for Language Modeling" (Precision@k, surprisal) and
 "Implication to Early Exiting" (the gap). KL, entropy and cross-entropy, by which lenses are compared, came later.
-
-Shapes: states [n, d]; logits [n, v]; top-k tables [n, k], best first.
 """
 
 from collections.abc import Callable
@@ -18,7 +16,7 @@ FLAT = 1e-6  # so small a share of the usual variance: a standard deviation of a
 
 
 class R2(NamedTuple):
-    """Coefficients of determination of states, and the number of coordinates that hardly vary."""
+    """Coefficients of determination, and the number of coordinates that hardly vary."""
 
     mean: float  # plain mean over the d coordinates, as in the paper
     weighted: float  # mean weighted by the coordinates' variances
@@ -36,18 +34,12 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> R2:
         sse_c = sum_s (target_sc - prediction_sc)^2        sst_c = sum_s (target_sc - m_c)^2
         mean = mean over c of  1 - sse_c / sst_c           weighted = 1 - sum_c sse_c / sum_c sst_c
 
-    m_c is the mean of the targets given. It is scikit-learn's `r2_score`, as in the paper, on float64: a coordinate
-    without variance scores 1 if predicted exactly and 0 otherwise, and has no weight in the weighted score. The usual
-    variance, for `flat`, is the one that a tenth of the coordinates exceed.
-
-    Raises ValueError: the shapes differ, or fewer than two rows.
+    with m_c the mean of the targets: scikit-learn's `r2_score`, as in the paper, on float64. A coordinate without
+    variance scores 1 if predicted exactly and 0 otherwise, and has no weight in the weighted score. The usual variance,
+    for `flat`, is the one that a tenth of the coordinates exceed.
     """
     from sklearn.metrics import r2_score as scores  # noqa: PLC0415  (takes a second to import)
 
-    if prediction.shape != target.shape or target.ndim != 2:
-        raise ValueError(f"prediction is {list(prediction.shape)}, target {list(target.shape)}: expected one [n, d]")
-    if len(target) < 2:
-        raise ValueError(f"r2 needs at least 2 rows, got {len(target)}")
     target, prediction = (states.double().cpu().numpy() for states in (target, prediction))
     by_coordinate, variance = scores(target, prediction, multioutput="raw_values"), target.var(0)
     weights = variance if variance.any() else None  # scikit-learn's convention where nothing varies
@@ -56,31 +48,17 @@ def r2_score(prediction: torch.Tensor, target: torch.Tensor) -> R2:
 
 
 def hits_at_k(approximation: torch.Tensor, full: torch.Tensor, k: int) -> torch.Tensor:
-    """True where the approximation's best token is among the full model's k best: bool [n], whose mean is Precision@k.
-
-    Both arguments are top-k tables. Only the first column of `approximation` counts; `full` has at least k columns.
-
-    Raises ValueError: the full model's table has fewer than k columns, or another number of rows.
-    """
-    if not 1 <= k <= full.shape[1] or len(approximation) != len(full):
-        raise ValueError(f"k = {k} with tables of {list(approximation.shape)} and {list(full.shape)}")
+    """True where the best token of `approximation` is among the k best of `full`, bool [n]; its mean is Precision@k."""
     return (approximation[:, :1] == full[:, :k]).any(1)
 
 
 def surprisal(full_log_p: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """-ln p_full(token) in nats, [n], for one token in each row, int64 [n].
-
-    `full_log_p`: [n, v], the log-softmax of the full model's logits; never the log of a softmax, which is infinite for
-    probabilities below the smallest float.
-    """
+    """-ln p_full(token) in nats, [n], for tokens int64 [n]; from a log-softmax [n, v], never the log of a softmax."""
     return -full_log_p.gather(1, tokens[:, None])[:, 0]
 
 
 def top_two_gap(logits: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-    """p(best) - p(second), [n], a fraction: the confidence of early exit, after CALM (2207.07061).
-
-    logits: [n, v]. top: [n, 2] or more columns, the largest logits of each row, descending.
-    """
+    """p(best) - p(second), [n], as in CALM (2207.07061), from logits [n, v] and the largest of each row, best first."""
     total = (logits - top[:, :1]).exp_().sum(1)  # of p / p(best); logsumexp would make two more copies
     return (1 - (top[:, 1] - top[:, 0]).exp()) / total
 
@@ -102,7 +80,7 @@ def cross_entropy(log_q: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by layer. It is either Precision@k, the surprisal, or computed from whole distributions by `compute`."""
+    """A metric by layer: Precision@k, the surprisal, or computed from whole distributions by `compute`."""
 
     title: str  # in headings
     k: int = 0  # of Precision@k: values are hits (bool); all other metrics are in nats

@@ -1,7 +1,4 @@
-"""Predictions from approximations of the final state, judged by the full model's predictions.
-
-Shapes: approximations [L, b, d]; tables [L + 1, b, ...].
-"""
+"""Predictions from approximations of the final state, judged by the full model's predictions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,11 +29,6 @@ class Predictions:
     gap: torch.Tensor  # float32 [L + 1, n], fraction: p(best) - p(second) by the approximation
     lens: torch.Tensor | None = None  # float32 [L + 1, n, 3], nats: the metrics `LENS`, for modes used as lenses
 
-    def at(self, layers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Top-k [n, TOP] and surprisal [n], with sentence s read out at layer layers[s]."""
-        rows = torch.arange(len(layers))
-        return self.topk[layers, rows], self.surprisal[layers, rows]
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -56,78 +48,68 @@ class Evaluation:
 def records(
     judged: Mapping[str, Predictions], tokenized: Tokenized, lambdas: Mapping[str, Sequence[float]], tau: float
 ) -> list[Record]:
-    """Records of the modes: fixed exits by layer, and early exits by lambda.
+    """Records of fixed exits, then of early exits; the first has the sentence number of each of several positions."""
+    rows = torch.arange(len(tokenized.positions))
 
-    If sentences have several positions, the first record has the sentence number of each position, int64 [n].
-    """
-    made: list[Record] = []
+    def record(info: dict[str, Any], found: Predictions, layers: torch.Tensor) -> Record:
+        best = {"topk": found.topk[layers, rows], "surprisal": found.surprisal[layers, rows]}
+        return {"info": info, "layers_processed": layers.double().mean().item(), **best}
+
+    fixed, early = [], []
     for mode, found in judged.items():
-        key, (points, n) = MODES[mode].key, found.gap.shape
-        exits = [({"type": "jump", "mode": key, "layer": layer}, torch.full((n,), layer)) for layer in range(points)]
+        for layer in range(len(found.gap)):
+            info = {"type": "jump", "mode": MODES[mode].key, "layer": layer}
+            fixed.append(record(info, found, torch.full_like(rows, layer)))
         for lam in lambdas.get(mode, ()):
+            info = {"type": "early_exit", "mode": MODES[mode].key, "lambda": lam}
             threshold = early_exit.thresholds(lam, tokenized.positions, tau)
-            exits.append(
-                ({"type": "early_exit", "mode": key, "lambda": lam}, early_exit.exit_layers(found.gap, threshold))
-            )
-        for info, layers in exits:
-            made.append({"info": info, "layers_processed": layers.double().mean().item()})
-            made[-1]["topk"], made[-1]["surprisal"] = found.at(layers)
-    made.sort(key=lambda record: record["info"]["type"] == "early_exit")  # after all jumps, as in the original
+            early.append(record(info, found, early_exit.exit_layers(found.gap, threshold)))
     if tokenized.numbers is not None:
-        made[0] |= {"sentence_numbers": tokenized.numbers}
-    return made
+        fixed[0] |= {"sentence_numbers": tokenized.numbers}
+    return fixed + early
 
 
 @torch.no_grad()
 def judge(
     model: Model,
-    approximations: torch.Tensor,
+    estimates: torch.Tensor,
     final: torch.Tensor,
     sentences: torch.Tensor,
     actual: torch.Tensor | None = None,
 ) -> Predictions:
-    """Read out every approximation [L, b, d] like h_L, and judge it by the full model's distribution.
+    """Read out `estimates` of h_L from layers 0 ... L - 1 like h_L, and judge them by the full model's distribution.
 
-    final: h_L [b, d], from which the full model's distribution is read out, the last row of the tables.
-    sentences: [b], sentence numbers for error messages. actual: int64 [b], the actual tokens (see `tokens.actual`);
-    with them the metrics of a lens are computed too.
+    estimates: [L, b, d]. final: [b, d], h_L itself, the last row of the tables. sentences: [b], their numbers, for the
+    error message. actual: int64 [b] (see `tokens.actual`), needed for the metrics of lenses.
 
-    In half precision the logits are rounded, and in some sentences the best two tokens tie.
-
-    Raises Problem: logits are not finite. The message names the model, the layer and the sentence.
+    Raises Problem: logits are not finite.
     """
-    h = torch.cat([final[None], approximations])  # the full model first: the others are judged by it
-    topk = torch.empty(*h.shape[:2], TOP, dtype=torch.int64)
+    h = torch.cat([final[None], estimates])  # the full model first: the others are judged by it
+    topk, lens = torch.empty(*h.shape[:2], TOP, dtype=torch.int64), torch.empty(*h.shape[:2], len(LENS))
     surprisal, gap = torch.empty(h.shape[:2]), torch.empty(h.shape[:2])
-    lens = None if actual is None else torch.empty(*h.shape[:2], len(LENS))
     for rows in torch.arange(h.shape[1]).split(ROWS):
         for layers in torch.arange(len(h)).split(max(1, ROWS // len(rows))):
             states = h[layers][:, rows].flatten(0, 1)
             enough = torch.nn.functional.pad(states, (0, 0, 0, max(0, FEWEST - len(states))))
             logits = model.read_out(enough)[: len(states)].float()
+            top, here, shape = logits.topk(TOP), (layers[:, None], rows), (len(layers), len(rows))
+            topk[here] = top.indices.cpu().unflatten(0, shape)
+            gap[here] = metrics.top_two_gap(logits, top.values).cpu().view(shape)
             if 0 in layers:
                 full_log_p = logits[: len(rows)].log_softmax(-1)
-            top = logits.topk(TOP)
-            here, best = (layers[:, None], rows), top.indices[:, 0]
-            topk[here] = top.indices.cpu().unflatten(0, (len(layers), -1))
-            gap[here] = metrics.top_two_gap(logits, top.values).cpu().view(len(layers), -1)
-            judged = [metrics.surprisal(full_log_p, tokens) for tokens in best.view(len(layers), -1)]
-            surprisal[here] = torch.stack(judged).cpu()
-            if actual is not None:
-                measured = [_as_lens(full_log_p, q, actual[rows].to(q.device)) for q in logits.split(len(rows))]
-                lens[here] = torch.stack(measured).cpu()
-    topk, surprisal, gap = (table.roll(-1, 0) for table in (topk, surprisal, gap))
+            for layer, q, best in zip(layers, logits.unflatten(0, shape), top.indices[:, 0].view(shape), strict=True):
+                surprisal[layer, rows] = metrics.surprisal(full_log_p, best).cpu()
+                if actual is not None:
+                    log_q, tokens = q.log_softmax(-1), actual[rows].to(q.device)
+                    measured = [METRICS[name].compute(full_log_p, log_q, tokens) for name in LENS]
+                    lens[layer, rows] = torch.stack(measured, 1).cpu()
+    topk, surprisal, gap, lens = (table.roll(-1, 0) for table in (topk, surprisal, gap, lens))
     finite = gap.isfinite() & surprisal.isfinite()
     if not finite.all():
         layer, row = (~finite).nonzero()[0].tolist()
-        where = f"layer {layer} for sentence {sentences[row]} (counted from 0)"
-        raise Problem(f"{model.name}: the logits at {where} are not finite")
-    return Predictions(topk, surprisal, gap, None if lens is None else lens.roll(-1, 0))
-
-
-def _as_lens(full_log_p: torch.Tensor, logits: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-    log_q = logits.log_softmax(-1)
-    return torch.stack([METRICS[name].compute(full_log_p, log_q, actual) for name in LENS], 1)
+        where = f"at layer {layer} for sentence {sentences[row]} (counted from 0)"
+        raise Problem(f"{model.name}: the logits {where} are not finite")
+    return Predictions(topk, surprisal, gap, None if actual is None else lens)
 
 
 @torch.no_grad()

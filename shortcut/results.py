@@ -7,14 +7,14 @@ Every number is a mean over the validation sentences with a 95% confidence inter
 none: at layer L every approximation is exact, so Precision@k is 1 and the difference between two modes is 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
 import torch
 
-from shortcut import Problem, alternation, early_exit, metrics
+from shortcut import LEAST_SQUARES, Problem, alternation, early_exit, metrics
 from shortcut.alternation import Judged
 from shortcut.approximation import MODES, mode_of
 from shortcut.early_exit import Costs, Exits
@@ -166,6 +166,21 @@ class Results:
     def has_sentences_of(self, other: "Results") -> bool:
         """True if both are for the same sentences, judged by the full model's best tokens."""
         return self.n == other.n and (self.full[:, 0] != other.full[:, 0]).double().mean() <= SAME
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Map kinds as lenses on the same sentences, each by its name; "id", the logit lens, leaves h_l unchanged."""
+
+    curves: Mapping[str, Curve]
+    costs: Mapping[str, str]  # in words
+    halves: Mapping[str, Mapping[int, float]]  # by layer, r2 between maps fitted on the two halves of the sentences
+
+    @cached_property
+    def differences(self) -> dict[str, Curve]:
+        """Differences to least squares, the paper's maps, paired over the sentences; {} without least squares."""
+        own = self.curves.get(LEAST_SQUARES)
+        return {name: curve.minus(own) for name, curve in self.curves.items() if own and name != LEAST_SQUARES}
 
 
 def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Results:

@@ -20,9 +20,8 @@ from shortcut.files import formats, result_formats, store
 from shortcut.intervals import average
 from shortcut.linear import KINDS
 from shortcut.loading import pretrained
-from shortcut.map_comparison import Comparison
 from shortcut.pipeline import manifest
-from shortcut.results import Curve
+from shortcut.results import Comparison, Curve
 from shortcut.show import plots, table, tables
 
 FITTED = [kind for kind, row in KINDS.items() if kind != "tuned"]

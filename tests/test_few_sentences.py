@@ -98,7 +98,7 @@ def test_spectra_come_from_the_training_states(made, kind):
     h = {split: formats.load_states(names.states(split), LAYERS)[1] for split in ("train", "val")}
     for l, entry in enumerate(entries(names, kind)):
         A = formats.load_map(replace(names, map_kind=kind), l, LAYERS, D)
-        train, val = (map_quality.directions(h[split][l]).spectrum(A) for split in ("train", "val"))
+        train, val = (map_quality.Directions(h[split][l]).spectrum(A) for split in ("train", "val"))
         torch.testing.assert_close(torch.tensor(entry["spectrum"]).double(), train, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(train, val, rtol=1e-2)
         assert entry["effective_rank"] == pytest.approx(map_quality.effective_rank(train), rel=1e-4)

@@ -21,12 +21,17 @@ def states(n, d, rank=None, seed=0):
     return x.float()
 
 
+def fit(x, y):
+    """The least-squares solution A."""
+    return linear.least_squares(linear.factorize(x, RCOND), x, y)[0]
+
+
 @pytest.mark.parametrize(("n", "d", "rank"), [(50, 8, None), (50, 8, 5), (6, 8, None), (1, 8, None), (50, 1, None)])
 def test_fit_is_scipys_minimum_norm_solution(n, d, rank):
     x, y = states(n, d, rank), states(n, 3, seed=1)
     factors = linear.factorize(x, RCOND)
     expected, _, expected_rank, _ = scipy.linalg.lstsq(x.double().numpy(), y.double().numpy(), cond=RCOND)
-    A = factors.fit(y)
+    A = fit(x, y)
     fitted, wanted = x.double() @ A.T, x.double() @ torch.from_numpy(expected)
     assert factors.rank == expected_rank == min(n, d, rank or d)
     assert torch.linalg.norm(fitted - wanted) <= 1e-8 * torch.linalg.norm(wanted)
@@ -36,13 +41,13 @@ def test_fit_is_scipys_minimum_norm_solution(n, d, rank):
 
 def test_residuals_are_orthogonal_to_the_sources():
     x, y = states(60, 7), states(60, 4, seed=1)
-    residual = y.double() - x.double() @ linear.factorize(x, RCOND).fit(y).T
+    residual = y.double() - x.double() @ fit(x, y).T
     assert (x.double().T @ residual).abs().max() < 1e-10
 
 
 def test_a_linear_map_is_found_exactly_and_applied_as_A_h():
     x, A = states(30, 6), states(6, 6, seed=2)
-    found = linear.factorize(x, RCOND).fit(x.double() @ A.double().T)
+    found = fit(x, x.double() @ A.double().T)
     torch.testing.assert_close(found, A.double(), rtol=0, atol=1e-10)
     torch.testing.assert_close(as_map(A)(x)[3], A @ x[3])
 
@@ -50,7 +55,7 @@ def test_a_linear_map_is_found_exactly_and_applied_as_A_h():
 def test_training_r2_of_the_fit_is_never_below_that_of_identity_in_any_coordinate():
     x = states(40, 6)
     y = x + 0.5 * states(40, 6, seed=3)
-    fitted = x.double() @ linear.factorize(x, RCOND).fit(y).T
+    fitted = x.double() @ fit(x, y).T
     for c in range(6):
         mat, identity = (metrics.r2_score(p[:, c : c + 1], y[:, c : c + 1]).mean for p in (fitted.to(y), x))
         assert mat >= identity - 1e-6
@@ -122,7 +127,9 @@ def test_that_two_jumps_lose_nothing_has_no_meaning_where_a_fit_is_exact(kind, p
     of = linear.KINDS[kind]
     for n in (parameters - 1, parameters, parameters + 1):
         h = [states(n, 5, seed=seed).double() for seed in range(3)]
-        A = {(i, j): as_map(of.factorize(h[i], RCOND).fit(h[j]), i, j) for i, j in ((0, 1), (1, 2), (0, 2))}
+        A = {
+            (i, j): as_map(of.fit(of.factorize(h[i], RCOND), h[i], h[j])[0], i, j) for i, j in ((0, 1), (1, 2), (0, 2))
+        }
         lost = [(B(h[0]) - h[2]).norm() for B in (A[0, 2], A[1, 2].after(A[0, 1]))]
         assert (max(lost) < 1e-6) == of.is_exact(n, 5) == (n <= parameters)
         assert ("has no meaning" in of.warning(n, 5)) == (n <= parameters)
@@ -140,7 +147,7 @@ def test_the_error_on_new_sentences_is_as_much_above_as_is_told():
     above = []
     for _ in range(2_000):
         x, noise = torch.randn(12, 5, generator=g, dtype=torch.float64), torch.randn(12, 1, generator=g)
-        above.append(linear.factorize(x, RCOND).fit(noise).square().sum().item())  # of the best map, 0, it is 1
+        above.append(fit(x, noise).square().sum().item())  # of the best map, 0, it is 1
     assert sum(above) / 2_000 == pytest.approx(5 / 6, rel=0.1)
 
 
@@ -150,7 +157,6 @@ def test_a_penalty_makes_ridge_regression_against_its_normal_equations():
     gram = x.double().T @ x.double() + c * torch.eye(5, dtype=torch.float64)
     expected = torch.linalg.solve(gram, x.double().T @ y.double()).T
     torch.testing.assert_close(factors.solve(factors.project(y), c), expected, rtol=0, atol=1e-10)
-    assert factors.solve(factors.project(y)).equal(factors.fit(y))
 
 
 def test_sources_of_rank_0_have_no_condition_that_json_could_not_hold():
@@ -185,8 +191,3 @@ def test_a_map_with_an_intercept_moves_every_state_by_it():
     A, x = states(5, 6), states(7, 5, seed=2)
     torch.testing.assert_close(as_map(A)(x), x @ A[:, :5].T + A[:, 5])
     assert as_map(A).matrix.equal(A[:, :5])
-
-
-def test_sources_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="sources hold values that are not finite"):
-        linear.factorize(torch.full((4, 3), float("nan")), RCOND)

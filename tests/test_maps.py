@@ -32,15 +32,23 @@ def test_affine_is_least_squares_on_states_with_a_column_of_ones(pair):
     A = fitted("affine", X, Y)
     assert A.shape == (6, 7)
     ones = torch.cat([X, torch.ones(80, 1)], 1)
-    assert A.equal(linear.factorize(ones, RCOND).fit(Y))
+    assert A.equal(linear.least_squares(linear.factorize(ones, RCOND), ones, Y)[0])
     expected = torch.from_numpy(LinearRegression().fit(X, Y).predict(X))
     torch.testing.assert_close(as_map(A)(X), expected)
 
 
-def test_ridge_without_a_penalty_is_least_squares_and_with_an_infinite_one_the_identity(pair):
+def penalized(X, Y, c):
+    """Ridge regression with the penalty c, which draws to the identity."""
+    factors, identity = linear.factorize(X, RCOND), torch.eye(X.shape[1]).double()
+    return identity + factors.solve(factors.project(Y - X), c)
+
+
+def test_ridge_is_the_map_of_its_penalty_between_least_squares_and_the_identity(pair):
     X, Y = pair
-    torch.testing.assert_close(fitted("ridge", X, Y, penalty=0.0), fitted("least-squares", X, Y))
-    torch.testing.assert_close(fitted("ridge", X, Y, penalty=1e15), torch.eye(6).double())
+    A, told = KINDS["ridge"].fit(linear.factorize(X, RCOND), X, Y)
+    torch.testing.assert_close(A, penalized(X, Y, told["penalty"]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(penalized(X, Y, 0.0), fitted("least-squares", X, Y))
+    torch.testing.assert_close(penalized(X, Y, 1e15), torch.eye(6).double())
 
 
 def test_where_nothing_but_noise_is_left_ridge_makes_the_identity():
@@ -74,7 +82,7 @@ def test_generalized_cross_validation_chooses_what_leaving_one_out_does(noise):
         error = 0
         for k in range(40):
             rest = torch.arange(40) != k
-            A = fitted("ridge", X[rest], Y[rest], penalty=c)
+            A = penalized(X[rest], Y[rest], c)
             error += (as_map(A)(X[k]) - Y[k]).square().sum().item()
         return error
 

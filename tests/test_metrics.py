@@ -73,13 +73,6 @@ def test_a_map_that_is_bad_everywhere_does_not_mislead_and_one_that_only_seems_s
     assert metrics.R2(mean, weighted, 0).misleads == misleads
 
 
-def test_r2_wants_equal_shapes_and_two_rows():
-    with pytest.raises(ValueError, match="expected one"):
-        metrics.r2_score(torch.zeros(3, 2), torch.zeros(3, 1))
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        metrics.r2_score(torch.zeros(1, 2), torch.zeros(1, 2))
-
-
 @pytest.mark.parametrize(
     ("approximation", "k", "expected"),
     [(7, 1, 1.0), (5, 1, 0.0), (5, 2, 1.0), (3, 2, 0.0), (3, 3, 1.0), (9, 3, 0.0)],
@@ -94,8 +87,6 @@ def test_precision_is_the_mean_over_sentences():
     approximation = torch.tensor([[1], [2], [3], [1]])
     assert metrics.hits_at_k(approximation, full, 1).double().mean() == 0.5
     assert metrics.hits_at_k(approximation, full, 2).double().mean() == 0.75
-    with pytest.raises(ValueError, match="k = 3"):
-        metrics.hits_at_k(approximation, full, 3)
 
 
 def test_surprisal_in_nats_also_where_the_softmax_is_zero():

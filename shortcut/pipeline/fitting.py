@@ -41,7 +41,7 @@ def fits(
 
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """Singular values of A C^(1/2) and their effective rank, with C the covariance of the training states X: [n, d]."""
-    values = map_quality.directions(X).spectrum(A)
+    values = map_quality.Directions(X).spectrum(A)
     rank = {"effective_rank": rounded(map_quality.effective_rank(values))}
     return {"spectrum": [*map(rounded, values.cpu().tolist())], **rank}
 

@@ -53,7 +53,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
     exact = [KINDS[work.map_kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(terminal.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
-        directions, direct = map_quality.directions(h[i]), map_quality.r2(last[i], h[i], h[L])
+        directions, direct = map_quality.Directions(h[i]), map_quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
             A = last[i] if j == L else formats.load_map(work.files, i, j, d).to(work.device)
             found["gain"][f"{i}_{j}"] = rounded(directions.gain(A))

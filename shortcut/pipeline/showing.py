@@ -8,11 +8,10 @@ from shortcut import Problem, results
 from shortcut.files import result_formats, store
 from shortcut.files.names import Names
 from shortcut.linear import KINDS, LEAST_SQUARES
-from shortcut.map_comparison import Comparison
 from shortcut.pipeline import evaluation
 from shortcut.pipeline.outputs import Outputs
 from shortcut.pipeline.script import Work
-from shortcut.results import Results
+from shortcut.results import Comparison, Results
 from shortcut.show import claims, maps, plots, report, tables
 from shortcut.show.canvas import Plot
 from shortcut.show.table import text, to_json

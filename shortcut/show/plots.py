@@ -12,9 +12,8 @@ from typing import Any
 
 from shortcut.approximation import MODES
 from shortcut.linear import KINDS
-from shortcut.map_comparison import Comparison
 from shortcut.metrics import LENS, METRICS
-from shortcut.results import Curve, Results
+from shortcut.results import Comparison, Curve, Results
 from shortcut.sentence_grid import Grid
 from shortcut.show import canvas, table, tables
 from shortcut.show.canvas import COLUMN, PAGE, Plot, count_in_integers, drawable

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shortcut.map_comparison import Comparison
 from shortcut.metrics import METRICS
-from shortcut.results import SHARES, Curve, Estimate, Results
+from shortcut.results import SHARES, Comparison, Curve, Estimate, Results
 from shortcut.sentence_grid import Grid, shown
 from shortcut.show.table import BOTH, Column, Table, cell
 
