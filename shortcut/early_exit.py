@@ -71,10 +71,7 @@ class Exits:
     hits: torch.Tensor  # bool [L + 1, n], True if the best token read out at a layer is the full model's
 
     def along(self, weights: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
-        """lambda [p]; mean layers processed, Precision@1, and share of sentences that run to L, each [..., p].
-
-        weights: [..., n], how often each sentence counts, of sum n.
-        """
+        """lambda [p]; mean layers, Precision@1 and share that runs to L, each [..., p]; `weights` [..., n] sum to n."""
         (L, n), hits = (len(self.hits) - 1, self.hits.shape[1]), self.hits.double()
         w = torch.ones(n, dtype=torch.float64) if weights is None else weights.double()
         s, moved = self.sentence, w[..., self.sentence]

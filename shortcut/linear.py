@@ -36,11 +36,6 @@ class Factorization:
     singular_values: torch.Tensor  # S, [rank], descending
     v: torch.Tensor  # V, [d, rank], orthonormal columns
 
-    @property
-    def rank(self) -> int:
-        """Number of singular values above the cut-off."""
-        return len(self.singular_values)
-
     def project(self, targets: torch.Tensor) -> torch.Tensor:
         """U^T Q^T Y, [rank, m]: the targets Y [n, m] projected on the column space of X."""
         return self.u.T @ (self.q.T @ targets.to(self.q))
@@ -191,12 +186,12 @@ def numbers(A: Map, factors: Factorization) -> dict[str, float | int | None]:
     """Number, rank and condition number of the sources (None at rank 0); norms of A and A - I without the intercept."""
     matrix, s = A.matrix.double(), factors.singular_values
     measured = {
-        "condition": (s[0] / s[-1]).item() if factors.rank else inf,
+        "condition": (s[0] / s[-1]).item() if len(s) else inf,
         "norm": torch.linalg.norm(matrix).item(),
         "distance_from_identity": torch.linalg.norm(matrix - torch.eye(len(matrix)).to(matrix)).item(),
     }
     rounded = {name: float(f"{x:.6g}") if isfinite(x) else None for name, x in measured.items()}
-    return {"states": len(factors.q), "rank": factors.rank, **rounded}
+    return {"states": len(factors.q), "rank": len(s), **rounded}
 
 
 def fit_pairs(
@@ -217,7 +212,7 @@ def fit_pairs(
     for i, pairs_from_i in groupby(wanted, key=lambda pair: pair[0]):
         X = h[i].to(device)
         factors = map_kind.factorize(X, rcond)
-        ranks.append(factors.rank)
+        ranks.append(len(factors.singular_values))
         for _, j in pairs_from_i:
             A, statistics = map_kind.fit(factors, X, h[j].to(device))
             made = Map(A.float().cpu(), map_kind.name, i, j)

@@ -33,9 +33,10 @@ def made(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FEW.items():
             patch.setattr(config, name, value)
-        folder, names = fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), KINDS)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            folder, names = fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), KINDS)
+        printed["add_linreg"] = out.getvalue()
         on, prefix = ("--model", folder, "--dataset", "words", "--out", names.root), "bert_" * names.masked
-        told(f"{prefix}add_linreg", *on, "--force")
         told(f"{prefix}add_plot_r2", *on)
         run(f"{prefix}add_plot_r2", "--map", *KINDS[1:], *on)
         if names.masked:

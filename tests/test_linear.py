@@ -2,6 +2,7 @@
 
 import json
 
+import in_memory
 import pytest
 import scipy.linalg
 import torch
@@ -9,6 +10,7 @@ from conftest import as_map
 
 from shortcut import linear, metrics
 from shortcut.files import store
+from shortcut.tokens import Tokenized
 
 RCOND = 1.19e-7
 
@@ -33,10 +35,23 @@ def test_fit_is_scipys_minimum_norm_solution(n, d, rank):
     expected, _, expected_rank, _ = scipy.linalg.lstsq(x.double().numpy(), y.double().numpy(), cond=RCOND)
     A = fit(x, y)
     fitted, wanted = x.double() @ A.T, x.double() @ torch.from_numpy(expected)
-    assert factors.rank == expected_rank == min(n, d, rank or d)
+    assert len(factors.singular_values) == expected_rank == min(n, d, rank or d)
     assert torch.linalg.norm(fitted - wanted) <= 1e-8 * torch.linalg.norm(wanted)
     # Of all solutions the one of minimum norm; float32 rounding of x hides its null space to about 1e-7.
     assert torch.linalg.norm(A) == pytest.approx(torch.linalg.norm(torch.from_numpy(expected)).item(), rel=1e-6)
+
+
+def test_rank_of_berts_layer_0_at_few_positions_is_their_number(bert):
+    sentences = [torch.tensor([5, 6, 7, 8, 9]) for _ in range(60)]
+    positions = torch.arange(60) % 4
+    for ids, t in zip(sentences, positions.tolist(), strict=True):
+        ids[t] = 4
+    h = in_memory.layer_states(bert, Tokenized(sentences, positions), 100)
+    factors = linear.factorize(h[0], RCOND)
+    assert len(factors.singular_values) == 4
+    expected, *_ = scipy.linalg.lstsq(h[0].double().numpy(), h[1].double().numpy(), cond=RCOND)
+    A, _ = linear.least_squares(factors, h[0], h[1])
+    torch.testing.assert_close(h[0].double() @ A.T, h[0].double() @ torch.from_numpy(expected), rtol=0, atol=1e-8)
 
 
 def test_residuals_are_orthogonal_to_the_sources():

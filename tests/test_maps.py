@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import LAYERS, D, as_map, make_tokenized
 
-from shortcut import jacobian, linear, metrics, representations
+from shortcut import Problem, jacobian, linear, metrics, representations
 from shortcut.linear import KINDS
 
 RCOND = 1.19e-7
@@ -222,3 +222,21 @@ def test_the_jacobian_of_a_model_is_within_its_error_of_the_exact_average(model)
         J, error, _ = jacobian.average(V, [found[LAYERS + 1 + k * LAYERS + l] for k in range(8)])
         assert 0.4 * error < (J - exact).norm() < error
         assert error < 0.5 * exact.norm()
+
+
+def test_a_state_that_is_not_finite_is_not_called_a_gradient(gpt2, monkeypatch):
+    (batch,) = representations.batches(gpt2, make_tokenized(4, 320), 10_000)
+    weight = gpt2.blocks[1].mlp.c_proj.bias
+    monkeypatch.setattr(weight, "data", torch.full_like(weight, torch.nan))
+    with pytest.raises(
+        Problem, match=r"the state at layer 2 for sentence \d .* is not finite: the checkpoint is broken"
+    ):
+        jacobian.gradients(gpt2, batch, jacobian.probes(D, 4, 1, seed=0))
+
+
+def test_a_gradient_that_is_not_finite_names_layer_and_sentence(gpt2):
+    (batch,) = representations.batches(gpt2, make_tokenized(4, 320), 10_000)
+    V = jacobian.probes(D, 4, 1, seed=0)
+    V[0, 2] = torch.inf
+    with pytest.raises(Problem, match=r"a gradient at layer 0 for sentence \d \(counted from 0\) is not finite"):
+        jacobian.gradients(gpt2, batch, V)

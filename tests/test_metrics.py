@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 import sklearn.metrics
 import torch
 
@@ -99,6 +101,22 @@ def test_gap_between_the_two_most_probable_tokens():
     logits = torch.tensor([[0.0, math.log(3.0), -1e9], [2.0, 2.0, -1e9]])
     gap = metrics.top_two_gap(logits, logits.topk(2).values)
     np.testing.assert_allclose(gap.numpy(), [0.5, 0.0], atol=1e-6)
+
+
+def test_kl_entropy_and_cross_entropy_against_scipy():
+    log_p, log_q = (3 * torch.randn(2, 50, 11, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
+    p, q = (x.double().exp().numpy() for x in (log_p, log_q))
+    assert metrics.kl(log_p, log_q).tolist() == pytest.approx(scipy.special.rel_entr(p, q).sum(1).tolist(), rel=1e-4)
+    assert metrics.entropy(log_q).tolist() == pytest.approx(scipy.stats.entropy(q, axis=1).tolist(), rel=1e-4)
+    actual = torch.arange(50) % 11
+    actual[::5] = -1
+    found = metrics.cross_entropy(log_q, actual)
+    assert found.isnan().equal(actual == -1)
+    expected = [scipy.stats.entropy([float(k == t) for k in range(11)], row) for t, row in zip(actual, q, strict=True)]
+    there = actual >= 0
+    assert found[there].tolist() == pytest.approx(
+        [x for x, known in zip(expected, there, strict=True) if known], rel=1e-4
+    )
 
 
 def test_the_table_of_figures_names_every_metric_in_its_order():

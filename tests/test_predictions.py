@@ -35,3 +35,9 @@ def test_layers_judged_together_or_alone_are_the_same(gpt2):
         for name, table in vars(together).items():
             torch.testing.assert_close(vars(alone)[name][0], table[l], rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(vars(alone)[name][1], table[-1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_judged_lens_needs_no_more_than_its_predictions(gpt2):
+    """Those that are not asked for are not there."""
+    found = predictions.judge(gpt2, torch.randn(2, 4, D), torch.randn(4, D), torch.arange(4))
+    assert found.lens is None
