@@ -6,7 +6,7 @@ import pickle
 import pytest
 import scipy.linalg
 import torch
-from conftest import LAYERS, D, make_sentences
+from conftest import LAYERS, D
 from pipeline import SIZES, fit_kinds
 
 import config
@@ -28,7 +28,7 @@ def test_batches_are_those_of_the_original_code(made, bert_folder):
     with open(made.states("train"), "rb") as file:
         batches = [pickle.load(file) for _ in range(5)]
         assert not file.read(1)
-    sentences = make_sentences(150)
+    sentences = formats.load_sentences(made.sentences)
     for k, batch in enumerate(batches):
         assert batch.keys() == {"tokenized_sentences", "token_positions", "masked_tokens", *range(LAYERS + 1)}
         for b, ids in enumerate(batch["tokenized_sentences"]):
