@@ -273,7 +273,6 @@ def test_a_further_import_is_seen(tmp_path, monkeypatch):
 
 
 WIDE = {  # functions of more parameters, each with its reason
-    ("outputs.py", "__init__"),  # what a stage is: what it reads, writes and depends on
     ("unpickle.py", "_tensor"),  # torch's own, as its pickles call it
 }
 

@@ -19,7 +19,7 @@ from shortcut.approximation import MODES
 from shortcut.files import formats, result_formats, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.pipeline import evaluation, manifest, partial, stages
+from shortcut.pipeline import evaluation, manifest, partial, stages, status
 from shortcut.show import report, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,9 +112,7 @@ def test_every_file_of_the_design_is_there(made):
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
     known = replace(made, parts=manifest.load_parts(made, LAYERS))
-    listed = {
-        stage.script: stages.paths(stage.writes, known, LAYERS, config) for stage in stages.pipeline(masked=False)
-    }
+    listed = {stage.script: status.outputs(stage, known, LAYERS, config) for stage in stages.pipeline(masked=False)}
     assert [*listed] == [f"{script}.py" for script in SCRIPTS]
     assert data == {path for paths in listed.values() for path in paths}
     assert all(path.stat().st_size for path in expected)

@@ -58,4 +58,4 @@ def gather(
     batches = representations.batches(model, tokenized, work.args.batch_size)
     results = replace(work.partial, key=f"{work.partial.key} {name} {work.args.batch_size} {model.device.type}")
     with work.bar(f"sentences ({name})", len(tokenized)) as advance:
-        return results.gather(batches, compute, advance, work.begin)
+        return results.gather(batches, compute, advance)

@@ -31,7 +31,8 @@ def device(name: str) -> str:
 def shell(main: Callable[[], Any], script: str = "") -> None:
     """Run a script's main. A problem prints one line and exits with 1, Ctrl-C prints one line and exits with 130."""
     script = script or Path(sys.argv[0]).name
-    replace_unprintable()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # prints "?" for characters that the terminal cannot encode
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
@@ -47,28 +48,22 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
         raise
 
 
-def replace_unprintable() -> None:
-    """Print "?" for characters that the terminal cannot encode."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
-
-
 def say(line: str) -> None:
     """Print a line without breaking a progress bar."""
     from tqdm import tqdm  # noqa: PLC0415
 
+    write(line, tqdm.write)
+
+
+def write(line: str, by: Callable[..., Any] = print) -> None:
+    """Print a line. Further output is discarded if its reader has exited (`| head`) or its disk is full."""
     try:
-        tqdm.write(line, file=sys.stdout)
+        by(line, file=sys.stdout)
         sys.stdout.flush()
     except OSError as error:  # writing the files matters more than messages
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"cannot print ({error.strerror}): continuing without output\n")
-        drop_output()
-
-
-def drop_output() -> None:
-    """Discard further output, because its reader has exited (`| head`) or its disk is full."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
