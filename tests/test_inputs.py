@@ -125,9 +125,7 @@ def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, sa
 def test_files_of_two_models_are_refused_where_the_model_is_not_known(layout, said):
     make(layout, said, "add_plot_r2.py", layout.r2_scores, weights="a")
     make(layout, said, "add_linreg.py", layout.matrix(0, 1), weights="b")
-    with pytest.raises(
-        Problem, match=r"0_1.pickle was made with another model's weights than .*r2_scores.pickle: run add_linreg.py"
-    ):
+    with pytest.raises(Problem, match=r"0_1.pickle was made with another model's weights: run add_linreg.py"):
         run(layout, said, reads=[layout.r2_scores, layout.matrix(0, 1)])
 
 

@@ -94,7 +94,7 @@ def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_ow
     other = make_gpt2(tmp_path / "other" / "tiny-gpt2", initializer_range=0.1)
     here = ("--out", tmp_path, "--model", other, "--dataset", "words")
     message = problem(capsys, "add_linreg", *here)
-    assert "linreg/tiny-gpt2/words/0_1.pickle was made with other settings (weights was" in message
+    assert "linreg/tiny-gpt2/words/0_1.pickle was made with another model's weights: use --force" in message
     assert "use another --out for another model of that name" in message
     message = problem(capsys, "add_plot_r2", *here)
     assert "was made with another model's weights: run add_linreg.py --force, or use another --out" in message

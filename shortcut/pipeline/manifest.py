@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -34,14 +35,11 @@ def load(folder: Path) -> dict[str, Entry]:
     """Read the entries of a folder's manifest, by file name. Raises Problem if the manifest has another form."""
     if not (path := folder / NAME).exists():
         return {}
-    try:
+    with suppress(AttributeError, KeyError, TypeError):
         entries = store.load_json(path)["files"]
-        is_whole = all(entry.keys() >= FIELDS for entry in entries.values())
-    except (AttributeError, KeyError, TypeError):
-        is_whole = False
-    if not is_whole:
-        raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
-    return entries
+        if all(entry.keys() >= FIELDS for entry in entries.values()):
+            return entries
+    raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
 
 
 def save(folder: Path, entries: dict[str, Entry]) -> None:
@@ -58,14 +56,10 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
     if not files.submodules.exists():
         original = all(files.part(L - 1, a + 1).exists() for a in range(len(GPT2S)))
         return {(i, a + 1): (part, a) for i in range(L) for a, part in enumerate(GPT2S)} if original else None
-    try:
-        return {
-            (int(i), int(a)): (part["kind"], part["from"])
-            for i, states in store.load_json(files.submodules).items()
-            for a, part in states.items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again") from None
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        blocks = store.load_json(files.submodules).items()
+        return {(int(i), int(a)): (part["kind"], part["from"]) for i, states in blocks for a, part in states.items()}
+    raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again")
 
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
@@ -89,7 +83,7 @@ class Provenance:
         self.files, self._in_force, self._hashing = files, in_force, hashing
         self._entries: dict[Path, dict[str, Entry]] = {}
         self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
-        self._models: dict[str, tuple[str, Path]] = {}  # the first fingerprint for each of `MODEL_FILES`, and its file
+        self._model: dict[str, str] = {}  # the first fingerprints found, by `MODEL_FILES`
         self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
         self._reported: set[Path | str] = set()  # files and versions that have been reported
 
@@ -155,35 +149,35 @@ class Provenance:
     def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
         """Difference between a file and the one that its script would make now, and what to do; None if there is none.
 
-        For matrices fitted on another dataset, only the model is compared.
+        The fingerprints of the first file are those of the model if no others are in force. For matrices fitted on
+        another dataset, only the model is compared.
         """
-        was, now = entry["settings"], plain(self._in_force(entry["script"], path))
-        again = f"run {entry['script']}{self.files.options(path)} --force"
-        again = again if entry["script"].endswith(".py") else "import it again"
-        if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
-            return "has changed since it was made", again
-        for file_kind in [file_kind for file_kind in MODEL_FILES if was.get(file_kind)]:
-            first, where = self._models.setdefault(file_kind, (was[file_kind], path))
-            if was[file_kind] != now.get(file_kind, first):
-                than = "" if file_kind in now else f" than {self.files.relative(where)}"
-                return f"was made with another model's {file_kind}{than}", f"{again}, or use another --out"
-        if self.files.is_foreign(path):
-            return None
-        settings = was | {name: now[name] for name in was.keys() & now.keys() - {*MODEL_FILES}}
+        was, script, foreign = entry["settings"], entry["script"], self.files.is_foreign(path)
+        self._model = {name: was[name] for name in MODEL_FILES if was.get(name)} | self._model
+        now = self._model | plain(self._in_force(script, path))
+        settings = was | {name: now[name] for name in (MODEL_FILES if foreign else now) if name in was and name in now}
         reads = dict(entry["reads"])
-        for source, read in [(source, self.files.root / source) for source in reads]:
+        for name, read in [(name, self.files.root / name) for name in reads if not foreign]:
             if read.exists() and (self._hashing or self.entry(read)):
-                reads[source] = self.recorded(read)
-        advice = again if settings == was else f"restore those settings, or {again}"
-        how = self.differences(entry, settings, reads)
-        return (f"was made with other settings ({how})", advice) if how else None
+                reads[name] = self.recorded(read)
+        remake = f"run {script}{self.files.options(path)} --force" if script.endswith(".py") else "import it again"
+        return self.compare(path, entry, settings, reads, remake)
 
-    def differences(self, entry: Entry, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
-        """Text that lists the settings and inputs that differ from an entry; "" if none do."""
-        found, was = [*changes(entry["settings"], settings)], entry["reads"]
-        if others := [self.files.root / name for name in sorted({*was, *reads}) if was.get(name) != reads.get(name)]:
-            found.append(f"other inputs: {self.files.describe(others)}")
-        return "; ".join(found)
+    def compare(
+        self, path: Path, entry: Entry, settings: dict[str, Any], reads: dict[str, Any], remake: str
+    ) -> tuple[str, str] | None:
+        """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
+        was, inputs = entry["settings"], entry["reads"]
+        if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
+            return "has changed since it was made", remake
+        for name in MODEL_FILES:
+            if was.get(name) and was[name] != settings.get(name):
+                how = f"was made with another model's {name}"
+                return how, f"{remake}, or use another --out for another model of that name"
+        found, advice = [*changes(was, settings)], remake if settings == was else f"restore those settings, or {remake}"
+        if others := [name for name in sorted({*inputs, *reads}) if inputs.get(name) != reads.get(name)]:
+            found.append(f"other inputs: {self.files.describe([self.files.root / name for name in others])}")
+        return (f"was made with other settings ({'; '.join(found)})", advice) if found else None
 
 
 def sha256(path: Path) -> str:

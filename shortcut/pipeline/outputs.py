@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import MODEL_FILES
 from shortcut.pipeline import manifest
 from shortcut.pipeline.manifest import Provenance, version
 
@@ -114,19 +113,13 @@ class Outputs:
         if not path.exists():
             return False
         if not (entry := self.provenance.entry(path)):
-            why = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
-        elif entry["key"] != self.key:
-            if self.renew:
-                return False
-            how = self.provenance.differences(entry, self.settings, self._reads)
-            same = all(entry["settings"].get(name) == self.settings.get(name) for name in MODEL_FILES)
-            other = "" if same else "use another --out for another model of that name, or "
-            why = f"was made with other settings ({how}): {other}use --force to make it again"
-        elif entry["sha256"] != self.provenance.sha256(path):
-            why = "has changed since it was made: use --force to make it again"
-        else:
-            return True
-        raise Problem(f"{self._files.relative(path)} {why}")
+            how = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
+            raise Problem(f"{self._files.relative(path)} {how}")
+        if self.renew and entry["key"] != self.key:
+            return False
+        if why := self.provenance.compare(path, entry, self.settings, self._reads, "use --force to make it again"):
+            raise Problem(f"{self._files.relative(path)} {': '.join(why)}")
+        return True
 
 
 def forget(path: Path) -> None:

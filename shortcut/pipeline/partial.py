@@ -49,11 +49,6 @@ def join() -> None:
             raise Problem(f"WORLD_SIZE is set, but {error}: start the script with torchrun, or unset it") from error
 
 
-def is_superfluous() -> bool:
-    """True for all processes but the first, in a stage whose work is not shared."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
 def leave() -> None:
     """Leave the group of processes. One of several processes ends here, unless an exception is on its way."""
     if distributed.is_initialized():
@@ -67,11 +62,6 @@ def leave() -> None:
 def place() -> tuple[int, int]:
     """The rank of this process, 0 for the leader, and the number of processes."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-
-
-def leads() -> bool:
-    """True if this process is the leader; a single process always is."""
-    return place()[0] == 0
 
 
 def agree(value: Any = None) -> Any:
@@ -125,7 +115,7 @@ class PartialResults:
         Raises Done if this process is not the leader. Raises Problem if disk space is missing, and empties the folder.
         """
         rank, count = place()
-        if leads():
+        if rank == 0:
             if not self._exist():
                 self._create(batches, compute, min(count, len(batches)))
             self.begin()
@@ -135,7 +125,7 @@ class PartialResults:
         for r in range(rank, len(arrays), count):
             _fill(arrays[r], shares[r], compute, advance)
         agree()  # all processes have finished their shares
-        if not leads():
+        if rank > 0:
             raise Done
         arrays, order = self._open(), torch.cat([batch.rows for share in shares for batch in share])
         for r in range(len(arrays)):

@@ -48,7 +48,7 @@ def script(
             works = [Work(stage, config, args, map_kind) for map_kind in map_kinds]
             if stage.shared:
                 partial.join()
-            elif partial.is_superfluous():
+            elif not terminal.leads():
                 return
             for work in works[: 1 if getattr(args, "sentence", None) else None]:
                 work.introduce(doc)
@@ -75,6 +75,8 @@ def shell(main: Main) -> None:
 
 class Work:
     """One run of a stage, with its configuration and options."""
+
+    say, bar = staticmethod(terminal.say), staticmethod(terminal.bar)  # in the leading process only
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, map_kind: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.map_kind = stage, config, args, map_kind
@@ -108,7 +110,7 @@ class Work:
 
     def run(self, body: Callable, then: Callable, reads: Callable, settings: Callable) -> None:
         """Run the body if an output is missing; then show the outputs, in the leading process only (see `script`)."""
-        with self._open(reads, settings) if partial.leads() else nullcontext() as self._out:
+        with self._open(reads, settings) if terminal.leads() else nullcontext() as self._out:
             found = (self.files, self._out.key, self._out.todo) if self._out else None
             self.files, key, self.todo = partial.agree(found) if self.stage.shared else found
             folder, begin = self.files.partial(self.stage.script), self._out.begin if self._out else None
@@ -141,14 +143,12 @@ class Work:
     def _settings(self, stage: stages.Stage, files: Names) -> dict[str, Any]:
         """Settings, model fingerprints and context length that a stage would now use, as far as this script knows."""
         found = stages.settings(stage, self.config, files)
-        if "seed" in found:
-            found |= {"seed": self.args.seed} if "seed" in self.args else {}
+        if "seed" in found and "seed" in self.args:
+            found["seed"] = self.args.seed
         by_name = self.stage.shows and not self.args.sentence and not checkpoint.is_model_folder(self.args.model)
         if stage.depends and not by_name:  # else results are shown without the model
-            found |= {
-                "model": self.files.model,
-                **{file_kind: self.fingerprint(file_kind) for file_kind in stage.depends},
-            }
+            found["model"] = self.files.model
+            found |= {file_kind: self.fingerprint(file_kind) for file_kind in stage.depends}
             if "context" in stage.settings:
                 found["context"] = checkpoint.limits(self.args.model, masked=self.masked)[0]
         return found
@@ -194,12 +194,3 @@ class Work:
         if self._out and path in self.todo:
             with self._out.writing(path, **numbers) as file:
                 file.write(store.dump_json(*values)) if path.suffix == ".json" else store.dump(file, *values)
-
-    def say(self, line: str) -> None:
-        """Print a line, in the leading process only."""
-        if partial.leads():
-            terminal.say(line)
-
-    def bar(self, title: str, total: int | None, unit: str = "sentences"):
-        """Progress bar, in the leading process only (see `terminal.bar`)."""
-        return terminal.bar(title, total, unit, shown=partial.leads())

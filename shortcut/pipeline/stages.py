@@ -50,11 +50,8 @@ def alternates(f: Names, config: ModuleType) -> bool:
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a model of L layers and config c
     "sentences": lambda f, L, c: [f.sentences],
-    "tokenized train": lambda f, L, c: [f.tokenized("train")],
-    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # the file with the tokens
-    "tokenized val": lambda f, L, c: [f.tokenized("val")],
-    "states train": lambda f, L, c: [f.states("train")],
-    "states val": lambda f, L, c: [f.states("val")],
+    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],
+    "val": lambda f, L, c: [(f.states if f.masked else f.tokenized)("val")],
     "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.map_kind)],
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
@@ -64,23 +61,18 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a mo
 DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
     Stage("get_wikipedia_sentences.py", None, (), ("sentences",), ("seed", "sentences", "spacy"), (), False),
-    Stage("add_tokenization.py", False, ("sentences",), ("tokenized train", "tokenized val"), DRAWN, ("tokenizer",),
-          shared=False),
-    Stage("add_linreg.py", False, ("tokenized train",), ("jumps",), ("rcond", "dtype")),
-    Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("dtype",)),
-    Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), (*DRAWN, "dtype"),
-          ("weights", "tokenizer")),
-    Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond", "dtype"), shared=False),
-    Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("dtype",), shared=False),
+    Stage("add_tokenization.py", False, ("sentences",), ("train", "val"), DRAWN, ("tokenizer",), shared=False),
+    Stage("add_linreg.py", False, ("train",), ("jumps",), ("rcond", "dtype")),
+    Stage("add_plot_r2.py", False, ("val", "jumps"), ("r2",), ("dtype",)),
+    Stage("bert_add_reps.py", True, ("sentences",), ("train", "val"), (*DRAWN, "dtype"), ("weights", "tokenizer")),
+    Stage("bert_add_linreg.py", True, ("train",), ("jumps",), ("rcond", "dtype"), shared=False),
+    Stage("bert_add_plot_r2.py", True, ("val", "jumps"), ("r2",), ("dtype",), shared=False),
     Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
-    Stage("add_results.py", False, ("tokenized val",), ("results",), ("lambdas", "tau", "schedules", "dtype"),
-          layout=2),
-    Stage("bert_add_results.py", True, ("states val",), ("results",), ("lambdas", "tau", "dtype"), layout=2),
+    Stage("add_results.py", False, ("val",), ("results",), ("lambdas", "tau", "schedules", "dtype"), layout=2),
+    Stage("bert_add_results.py", True, ("val",), ("results",), ("lambdas", "tau", "dtype"), layout=2),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
-)  # fmt: skip
-
-# imports of lenses from other tools
-IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))
+)
+IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))  # lenses from other tools
 
 
 def of_script(script: str) -> Stage:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder
@@ -35,8 +36,10 @@ def main(config: ModuleType) -> None:
         parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
         parser.add_argument("--family", action="store_true", help="print only the family of scripts: gpt2 or bert")
         args = parser.parse_args()
-        for line in [_family(config, args.model)] if args.family else _overview(config, args):
-            terminal.write(line)
+        if args.family:
+            return print(_family(config, args.model))
+        for line in _overview(config, args):
+            terminal.say(line)
 
     terminal.shell(show, "config.py")
 
@@ -74,9 +77,11 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
 
 
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
+    def in_force(script: str, _: Path) -> dict[str, Any]:
+        return stages.settings(stages.of_script(script), config, files)
+
     L, following = _layers(config, name, files), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
-    in_force = lambda script, _: stages.settings(stages.of_script(script), config, files)  # noqa: E731
     provenance = Provenance(files, in_force, hashing=False)
     for stage in stages.pipeline(masked=files.masked):
         if not (writes := outputs(stage, files, L, config)):

@@ -48,18 +48,22 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
         raise
 
 
+def leads() -> bool:
+    """True in the first of several processes, which speaks for all; launchers number them in RANK."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def say(line: str) -> None:
-    """Print a line without breaking a progress bar."""
+    """Print a line without breaking a progress bar, in the leading process only.
+
+    Further output is discarded if its reader has exited (`| head`) or its disk is full.
+    """
     from tqdm import tqdm  # noqa: PLC0415
 
-    write(line, tqdm.write)
-
-
-def write(line: str, by: Callable[..., Any] = print) -> None:
-    """Print a line. Further output is discarded if its reader has exited (`| head`) or its disk is full."""
     try:
-        by(line, file=sys.stdout)
-        sys.stdout.flush()
+        if leads():
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
     except OSError as error:  # writing the files matters more than messages
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"cannot print ({error.strerror}): continuing without output\n")
@@ -67,14 +71,14 @@ def write(line: str, by: Callable[..., Any] = print) -> None:
 
 
 @contextmanager
-def bar(title: str, total: int | None, unit: str, *, shown: bool = True) -> Iterator[Callable[[int], object]]:
+def bar(title: str, total: int | None, unit: str = "sentences") -> Iterator[Callable[[int], object]]:
     """Progress bar with rate and time left; yields a function to call with the number of items done."""
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(
-        total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05,
+        total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05, disable=not leads(),
         mininterval=0.2 if sys.stderr.isatty() else 30,  # few lines in a log file
-        leave=None if sys.stderr.isatty() else False, disable=not shown,
+        leave=None if sys.stderr.isatty() else False,
     ) as counting:  # fmt: skip
         yield counting.update
 
