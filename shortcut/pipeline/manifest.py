@@ -106,9 +106,8 @@ class Provenance:
 
     def check_unchanged(self, paths: list[Path]) -> None:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
-        for path in paths:
-            if _identity(path) != self._hashes[path][1]:
-                raise Problem(f"{path} was changed while it was in use: run the script again")
+        if changed := [path for path in paths if _identity(path) != self._hashes[path][1]]:
+            raise Problem(f"{changed[0]} was changed while it was in use: run the script again")
 
     def recorded(self, path: Path) -> list[str | None]:
         """Key in a file's entry (None without an entry) and SHA-256 of the file."""
@@ -174,7 +173,8 @@ class Provenance:
             if was.get(name) and was[name] != settings.get(name):
                 how = f"was made with another model's {name}"
                 return how, f"{remake}, or use another --out for another model of that name"
-        found, advice = [*changes(was, settings)], remake if settings == was else f"restore those settings, or {remake}"
+        found = [*changes(was, settings)]
+        advice = f"restore those settings, or {remake}" if found else remake
         if others := [name for name in sorted({*inputs, *reads}) if inputs.get(name) != reads.get(name)]:
             found.append(f"other inputs: {self.files.describe([self.files.root / name for name in others])}")
         return (f"was made with other settings ({'; '.join(found)})", advice) if found else None

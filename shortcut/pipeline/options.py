@@ -6,8 +6,8 @@ No library is imported at the top, so that `python config.py` answers immediatel
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from shortcut import Problem
 from shortcut.files.names import find_model
@@ -82,11 +82,9 @@ def check(config: ModuleType) -> None:
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
         value = getattr(config, name)
-        hints = get_args(hint) if get_origin(hint) not in (dict, tuple) and get_args(hint) else (hint,)
-        types = tuple(get_origin(hint) or hint for hint in hints)
-        also = {float: int, Path: type(Path())}  # types accepted instead
-        if type(value) not in {*types, *map(also.get, types)}:
-            expected = " or ".join(type_.__name__ for type_ in types)
+        allowed = hint if get_origin(hint) in (None, UnionType) else get_origin(hint)
+        if not isinstance(value, (float, int) if allowed is float else allowed):
+            expected = getattr(allowed, "__name__", allowed)
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
         least = SETTINGS.get(name, Setting()).least
         if None not in (value, least) and value < least:

@@ -128,9 +128,7 @@ class PartialResults:
         if rank > 0:
             raise Done
         arrays, order = self._open(), torch.cat([batch.rows for share in shares for batch in share])
-        for r in range(len(arrays)):
-            if r % count:  # done by another process: only the progress bar advances
-                _fill(arrays[r], shares[r], compute, advance)
+        advance(sum(len(batch.rows) for r, share in enumerate(shares) if r % count for batch in share))  # the others'
         return {name: Points([array[name] for array in arrays], order) for name in arrays[0].keys() - {"done"}}
 
     def _exist(self) -> bool:

@@ -124,12 +124,10 @@ class Work:
                 self.partial.discard()
 
     def _open(self, reads: Callable, settings: Callable) -> Outputs:
-        L = 0
-        if "model" in self.args:
-            L = self.L
-            self.files = replace(self.files, parts=load_parts(self.files, L) if self.map_kind == LEAST_SQUARES else {})
-        paths = [stages.paths(names, self.files, L, self.config) for names in (self.stage.reads, self.stage.writes)]
-        return self.outputs([*paths[0], *reads(self)], paths[1], **settings(self))
+        L = self.L if "model" in self.args else 0
+        self.files = replace(self.files, parts=load_parts(self.files, L) if self.map_kind == LEAST_SQUARES else {})
+        inputs = [*stages.paths(self.stage.reads, self.files, L, self.config), *reads(self)]
+        return self.outputs(inputs, stages.paths(self.stage.writes, self.files, L, self.config), **settings(self))
 
     def outputs(self, reads: list[Path], writes: list[Path], *, renew: bool = False, **more: Any) -> Outputs:
         """Context manager for the outputs; `more` are further settings that they depend on."""
@@ -187,10 +185,7 @@ class Work:
         return [key for key in keys if name(*key) in self.todo]
 
     def save(self, path: Path, *values: Any, **numbers: Any) -> None:
-        """Write output `path` if it is missing, with `numbers` in its manifest entry.
-
-        The values are pickled one after another; a .json file holds a single one.
-        """
+        """Write an output if it is missing: values pickled one after another, or JSON; `numbers` join its entry."""
         if self._out and path in self.todo:
             with self._out.writing(path, **numbers) as file:
                 file.write(store.dump_json(*values)) if path.suffix == ".json" else store.dump(file, *values)

@@ -80,7 +80,9 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
     def in_force(script: str, _: Path) -> dict[str, Any]:
         return stages.settings(stages.of_script(script), config, files)
 
-    L, following = _layers(config, name, files), None
+    fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
+    known = None if Path(name).is_dir() else config.LAYERS.get(name, max(fitted, default=None))
+    L, following = known or stages.n_layers(config, name, masked=files.masked), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(files, in_force, hashing=False)
     for stage in stages.pipeline(masked=files.masked):
@@ -97,11 +99,11 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
 
 def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> list[Path]:
     """Outputs of a stage, with the figures of the results that exist."""
-    writes = stages.paths(stage.writes, files, L, config)
-    if not stage.shows:
-        return writes
-    there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
-    return [*files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there)), *writes]
+    drawn = []
+    if stage.shows:
+        there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
+        drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there))
+    return [*drawn, *stages.paths(stage.writes, files, L, config)]
 
 
 def _options(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
@@ -111,13 +113,6 @@ def _options(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -
         return known.get(dataset, ["--source", "PATH"])
     default = config.BERT if stage.masked else config.GPT2
     return [] if name == default else ["--model", name]
-
-
-def _layers(config: ModuleType, name: str, files: Names) -> int:
-    fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
-    if not Path(name).is_dir() and (name in config.LAYERS or fitted):
-        return config.LAYERS.get(name) or max(fitted)
-    return stages.n_layers(config, name, masked=files.masked)
 
 
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
