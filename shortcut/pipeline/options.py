@@ -115,18 +115,17 @@ def read(
     """Parse and check the options of a script: those that it `takes`, by name, and the options of all scripts."""
     check(config)
     parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
     for name in takes:
         key = name.upper().replace("-", "_")
         setting, default = (SETTINGS | OTHERS)[key], getattr(config, key, model if name == "model" else None)
         several = isinstance(default, tuple)
         text = "" if default is None else f" (default: {', '.join(default) if several else default})"
         how = {"type": setting.type, "metavar": setting.metavar, "nargs": "+" if several else None}
-        parser.add_argument(f"--{name}", default=default, help=setting.help + text, **how)
-    text = f"name in file names (default: {config.DATASET})"
-    parser.add_argument("--dataset", metavar="NAME", type=dataset_name, help=text)
-    text = "holds experiment/ and linreg/ (default: here)"
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help=text)
-    parser.add_argument("--force", action="store_true", help="make existing files again")
+        add(f"--{name}", default=default, help=setting.help + text, **how)
+    add("--dataset", metavar="NAME", type=dataset_name, help=f"name in file names (default: {config.DATASET})")
+    add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
+    add("--force", action="store_true", help="make existing files again")
     args = parser.parse_args(argv)
     source = getattr(args, "source", config.SOURCE)
     if source != config.SOURCE and args.dataset is None:
