@@ -33,7 +33,7 @@ def main(work: Work) -> None:
         i, a = todo[A.source, A.target]
         part_kind, state = model.parts[i, a]
         work.save(work.files.part(i, a), A.A, kind=part_kind, state=state, **numbers)
-    work.save_json(work.files.submodules, parts_dict(work.files.parts))
+    work.save(work.files.submodules, parts_dict(work.files.parts))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(work: Work) -> None:
     if work.files.r2_scores in work.todo:
         work.save(work.files.r2_scores, r2_scores(work, h, jumps))
     if work.files.quality in work.todo:
-        work.save_json(work.files.quality, quality_of_maps(work, h, jumps))
+        work.save(work.files.quality, quality_of_maps(work, h, jumps))
 
 
 if __name__ == "__main__":

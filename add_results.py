@@ -26,7 +26,10 @@ from shortcut.pipeline.states import load_model
 from shortcut.representations import Batch
 
 
-@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)
+@script(
+    config, "model", "map", "matrices-from", "device", "batch-size", "seed",
+    reads=evaluation.matrices, then=evaluation.show_change,
+)  # fmt: skip
 def main(work: Work) -> None:
     model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"), least=2)
     maps, (schedules, jumps) = evaluation.maps(work, model), evaluation.schedules(work, model)

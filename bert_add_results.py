@@ -24,7 +24,10 @@ from shortcut.pipeline.states import load_model
 from shortcut.representations import Batch, Pass
 
 
-@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=evaluation.show_change)
+@script(
+    config, "model", "map", "matrices-from", "device", "batch-size", "seed",
+    reads=evaluation.matrices, then=evaluation.show_change,
+)  # fmt: skip
 def main(work: Work) -> None:
     model, (tokenized, h) = load_model(work), formats.load_states(work.files.states("val"), work.L, least=2)
     maps = evaluation.maps(work, model)

@@ -70,8 +70,7 @@ BATCH_SIZE: int = 1024  # tokens per forward pass: enough to fill two cores, few
 OUT: Path = Path(__file__).resolve().parent  # the folder of experiment/ and linreg/
 
 if __name__ == "__main__":  # print the settings, the files that exist, and the next command
+    import importlib
     import sys
 
-    from shortcut.pipeline import status
-
-    status.main(sys.modules[__name__])
+    importlib.import_module("shortcut.pipeline.status").main(sys.modules[__name__])

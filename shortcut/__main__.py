@@ -22,21 +22,11 @@ EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {published.SAFET
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, then fetch, import or export."""
-    args = _options().parse_args(argv)
+    args = _parser().parse_args(argv)
     exports, row = args.command == "export", FORMATS.get(args.format)
     exchanged_kind = args.map if exports else row.map_kind if row else LEAST_SQUARES
     if not row:
-        files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=exchanged_kind)
-        if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
-            fingerprints, matrices = checkpoint.fingerprints(args.model), sorted(files.matrices.glob("*.pickle"))
-            Provenance(files, lambda *_: fingerprints).check(matrices, lambda _: None)
-        shown = {
-            "notice": terminal.say,
-            "progress": lambda items: terminal.progress("matrices", items, len(items), "matrices"),
-        }
-        if exports:
-            return published.export(files, **shown)
-        return published.fetch(args.source or published.REPOSITORY, files, force=args.force, **shown)
+        return _exchange_matrices(args, exchanged_kind)
     from shortcut.pipeline import lending  # noqa: PLC0415  (loads models)
 
     model, files = model_kind.files_of(args.model, args.dataset, args.out, exchanged_kind)
@@ -49,34 +39,45 @@ def main(argv: list[str] | None = None) -> None:
     return lending.import_lens(source, model, files, args.format, terminal.say, force=args.force)
 
 
-def _options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
-        prog="python -m shortcut", description="Exchange matrices and lenses with other projects."
-    )
-    options.set_defaults(force=False)
-    commands = options.add_subparsers(dest="command", required=True, metavar="fetch|import|export")
+def _exchange_matrices(args: argparse.Namespace, exchanged_kind: str) -> None:
+    files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=exchanged_kind)
+    if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
+        fingerprints = checkpoint.fingerprints(args.model)
+        Provenance(files, lambda *_: fingerprints).check(sorted(files.matrices.glob("*.pickle")), lambda _: None)
+    if args.command == "export":
+        return published.export(files, notice=terminal.say, progress=_progress)
+    source = args.source or published.REPOSITORY
+    return published.fetch(source, files, force=args.force, notice=terminal.say, progress=_progress)
+
+
+def _progress(items: list):
+    return terminal.progress("matrices", items, len(items), "matrices")
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Exchange matrices and lenses with other projects."
+    parser = argparse.ArgumentParser(prog="python -m shortcut", description=about)
+    parser.set_defaults(force=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="fetch|import|export")
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=FETCH)
     text = f"OWNER/NAME (default: {published.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=text)
     take = commands.add_parser("import", help="import a lens from another tool", description=IMPORT)
-    take.add_argument(
-        "source", type=Path, metavar="FILE_OR_FOLDER", help="the lens: a .pt file, or a folder that holds one"
-    )
+    text = "the lens: a .pt file, or a folder that holds one"
+    take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help=text)
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=EXPORT)
     export.add_argument("--map", type=map_kind, metavar="KIND", default=LEAST_SQUARES, help="map kind")
     for command, word, default in ((fetch, "from", "gpt2-medium"), (take, "from", None), (export, "to", None)):
         text = f"format of the lens: {', '.join(FORMATS)}"
         command.add_argument(f"--{word}", dest="format", choices=FORMATS, required=command is take, help=text)
-        text = "folder in linreg/; for a lens, name or folder of the model" + (
-            f" (default: {default})" if default else ""
-        )
+        text = "folder in linreg/; for a lens, name or folder of the model" + f" (default: {default})" * bool(default)
         command.add_argument("--model", metavar="NAME", default=default, required=not default, help=text)
         more = {"default": "wikipedia", "help": "(default: wikipedia)"} if default else {"required": True}
         command.add_argument("--dataset", type=dataset_name, metavar="NAME", **more)
         command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help="folder that holds linreg/")
         if command is not export:
             command.add_argument("--force", action="store_true", help="replace existing files")
-    return options
+    return parser
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ KINDS = {kind.name: kind for kind in (
     Kind("affine", least_squares, intercept=True, tolerated=0.25),
     Kind("ridge", ridge),
     Kind("low-rank", low_rank, settings=("rank",), tolerated=torch.finfo(torch.float64).max),  # any finite excess
-    Kind("jacobian", settings=("probes",), last_only=True),  # see `jacobian`
+    Kind("jacobian", settings=("probes", "seed"), last_only=True),  # see `jacobian`
     Kind("tuned", intercept=True, last_only=True),  # imported; trained elsewhere on the model's predictions
 )}  # fmt: skip
 GRID = 121  # penalties that `ridge` tries

@@ -16,7 +16,7 @@ import config
 from shortcut import Problem, results
 from shortcut.files import formats, result_formats, store
 from shortcut.files.names import Names
-from shortcut.pipeline import manifest, stages
+from shortcut.pipeline import manifest, stages, status
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
 
@@ -63,7 +63,7 @@ def test_every_file_of_the_design_is_there(made):
     }  # fmt: skip
     data = {p for p in made.root.rglob("*") if p.is_file() and p.name not in ("manifest.json", ".lock")}
     assert data == expected
-    listed = [stages.paths(stage.writes, made, LAYERS, config) for stage in stages.pipeline(masked=True)]
+    listed = [status.outputs(stage, made, LAYERS, config) for stage in stages.pipeline(masked=True)]
     assert data == {path for paths in listed for path in paths}
 
 

@@ -12,7 +12,7 @@ import pytest
 import config
 from shortcut.files.names import Names
 from shortcut.loading import model_kind
-from shortcut.pipeline.status import results_of
+from shortcut.pipeline.stages import results_of
 
 ROOT = Path(__file__).resolve().parent.parent
 BERTS, GPT2S = ["bert_add_reps.py", "bert_add_results.py"], ["add_tokenization.py", "add_results.py"]

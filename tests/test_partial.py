@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shortcut import Problem
-from shortcut.pipeline import partial, processes
+from shortcut.pipeline import partial
 from shortcut.pipeline.partial import Done, PartialResults
 from shortcut.representations import Batch
 
@@ -33,7 +33,7 @@ def gather(folder, stop=None, key="k", notice=pytest.fail, advance=lambda n: Non
         computed.append(batch)
         return {"states": H[:, batch.rows], "numbers": batch.rows.expand(2, -1)}
 
-    found = PartialResults(folder / "s", key, notice).gather(BATCHES, compute, advance, begin)
+    found = PartialResults(folder / "s", key, notice, begin).gather(BATCHES, compute, advance)
     assert found.keys() == {"states", "numbers"}
     assert found["numbers"].tensor().equal(torch.arange(N).expand(2, -1))
     assert found["states"].tensor().equal(H)
@@ -44,17 +44,17 @@ def together(monkeypatch, folder, stop=None, **options):
     """Two processes, one after the other: the second runs while the first waits for its files to be created."""
     seconds = []
 
-    def second(numbers):
+    def second(value=None):
         if not seconds:
             seconds.append(1)
-            monkeypatch.setattr(processes, "place", lambda: (1, 2))
+            monkeypatch.setattr(partial, "place", lambda: (1, 2))
             with pytest.raises((Done, KeyboardInterrupt)):
                 gather(folder, stop)
-            monkeypatch.setattr(processes, "place", lambda: (0, 2))
-        return numbers
+            monkeypatch.setattr(partial, "place", lambda: (0, 2))
+        return value
 
-    monkeypatch.setattr(processes, "place", lambda: (0, 2))
-    monkeypatch.setattr(processes, "agree", second)
+    monkeypatch.setattr(partial, "place", lambda: (0, 2))
+    monkeypatch.setattr(partial, "agree", second)
     return gather(folder, stop, **options)
 
 
@@ -134,8 +134,8 @@ def test_there_is_room_for_all_before_anything_is_removed(tmp_path, monkeypatch,
     if not can_allocate:
         monkeypatch.delattr(os, "posix_fallocate")
     wide, begun = torch.ones(1, N, 2**17), []
-    results = PartialResults(tmp_path / "s", "k", pytest.fail)
-    results.gather(BATCHES, lambda b: {"wide": wide[:, b.rows]}, lambda n: None, lambda: begun.append(room(tmp_path)))
+    results = PartialResults(tmp_path / "s", "k", pytest.fail, lambda: begun.append(room(tmp_path)))
+    results.gather(BATCHES, lambda b: {"wide": wide[:, b.rows]}, lambda n: None)
     assert begun[0] >= wide.nbytes
 
 
@@ -159,7 +159,7 @@ def test_two_processes_write_files_of_their_own_and_the_leader_reads_all(tmp_pat
 def test_a_stopped_run_of_two_processes_goes_on_in_one(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         together(monkeypatch, tmp_path, stop=1)
-    monkeypatch.setattr(processes, "place", lambda: (0, 1))
+    monkeypatch.setattr(partial, "place", lambda: (0, 1))
     assert gather(tmp_path)[1] == 2
 
 

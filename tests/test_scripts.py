@@ -19,7 +19,7 @@ from shortcut.approximation import MODES
 from shortcut.files import formats, result_formats, store, unpickle
 from shortcut.files.names import Names
 from shortcut.models import Model
-from shortcut.pipeline import evaluation, manifest, partial, stages
+from shortcut.pipeline import evaluation, manifest, partial, stages, status
 from shortcut.show import report, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +94,7 @@ def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_ow
     other = make_gpt2(tmp_path / "other" / "tiny-gpt2", initializer_range=0.1)
     here = ("--out", tmp_path, "--model", other, "--dataset", "words")
     message = problem(capsys, "add_linreg", *here)
-    assert "linreg/tiny-gpt2/words/0_1.pickle was made with other settings (weights was" in message
+    assert "linreg/tiny-gpt2/words/0_1.pickle was made with another model's weights: use --force" in message
     assert "use another --out for another model of that name" in message
     message = problem(capsys, "add_plot_r2", *here)
     assert "was made with another model's weights: run add_linreg.py --force, or use another --out" in message
@@ -112,9 +112,7 @@ def test_every_file_of_the_design_is_there(made):
     data = {path for name, path in files(made.root).items() if name.split("/")[-1] not in ("manifest.json", ".lock")}
     assert data == set(expected)
     known = replace(made, parts=manifest.load_parts(made, LAYERS))
-    listed = {
-        stage.script: stages.paths(stage.writes, known, LAYERS, config) for stage in stages.pipeline(masked=False)
-    }
+    listed = {stage.script: status.outputs(stage, known, LAYERS, config) for stage in stages.pipeline(masked=False)}
     assert [*listed] == [f"{script}.py" for script in SCRIPTS]
     assert data == {path for paths in listed.values() for path in paths}
     assert all(path.stat().st_size for path in expected)

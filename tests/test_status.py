@@ -28,9 +28,7 @@ def scripts(files):
 def make(files, script, value=b"x", reads=(), **settings):
     """Write all outputs of a stage, as its script would."""
     stage = next(stage for stage in stages.STAGES if stage.script == script)
-    with outputs(
-        files, [], script, stages.paths(stage.writes, files, 12, config), reads, force=True, **settings
-    ) as made:
+    with outputs(files, [], script, status.outputs(stage, files, 12, config), reads, force=True, **settings) as made:
         for path in made.todo:
             with made.writing(path) as file:
                 file.write(b"{}" if path.suffix == ".json" else value)
@@ -61,7 +59,7 @@ def test_stage_by_stage(files, capsys, monkeypatch):
     assert "77 of 78 files" in said
     make(files, "get_wikipedia_sentences.py", b"y")
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
-    assert "made from another version of experiment/sentences/wikipedia_20K-sentences.pickle" in said
+    assert "made with other settings (other inputs: experiment/sentences/wikipedia_20K-sentences.pickle)" in said
     assert f"next: .venv/bin/python add_tokenization.py --out {files.root} --force" in said
 
 

@@ -1,6 +1,7 @@
 """Evaluate a model for add_results.py and bert_add_results.py; write and load its results and predictions."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 
@@ -27,6 +28,18 @@ from shortcut.tokens import Tokenized
 GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L: [b, d]; approximation by mode: [k, b, d]
 SCHEDULES = "schedules"  # used like a mode: approximations by all distinct schedules
 TIES = 0.005  # largest share of sentences with equal logits for the best two tokens that is not reported
+
+
+def matrices(work: Work) -> list[Path]:
+    """Files of the maps that the modes and the schedules need; r2-informed schedules need the r2 scores too."""
+    files = work.files
+    jumps, parts = approximation.needed(files.parts or {}, work.L)
+    # for a masked model, whose sub-modules are not in the paper, only if they were fitted
+    unknown = [files.submodules] if files.parts is None and not files.masked else []
+    needed = [*(files.matrix(*key) for key in jumps), *unknown, *(files.part(*key) for key in parts)]
+    if stages.alternates(files, work.config):
+        needed += [files.r2_scores, *stages.paths(("jumps",), files, work.L, work.config)]
+    return needed
 
 
 def maps(work: Work, model: Model) -> Maps:
@@ -64,7 +77,7 @@ def evaluate(
     actual = tokens.actual(tokenized, masked=work.masked)
     judged = _judge(work, model, tokenized, go_on, actual)
     by_schedule, config = judged.pop(SCHEDULES, None), work.config
-    work.save_missing(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
+    work.save(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
     lens_metrics = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
     evaluation = Evaluation(
         masked=work.masked,
@@ -77,7 +90,7 @@ def evaluate(
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
     )
-    work.save_missing(work.files.predictions, result_formats.predictions_dict(evaluation))
+    work.save(work.files.predictions, result_formats.predictions_dict(evaluation))
 
 
 def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: torch.Tensor) -> dict[str, Predictions]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,30 +22,24 @@ from shortcut.files import store
 from shortcut.files.names import MODEL_FILES, Names
 
 NAME = "manifest.json"
+FIELDS = {"script", "made", "sha256", "key", "settings", "reads", "versions"}  # of every entry
 MAKERS = ("torch", "transformers")  # packages whose version is compared, except for patch releases
-FEW = 3  # number of inputs that a message names
-# sub-modules of a GPT-2 block that make states 1 ... 6
-GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")
-FORM = {"script": str, "sha256": str, "made": str, "key": str, "settings": dict, "reads": dict, "versions": dict}
+GPT2S = ("norm", "attention", "sum", "norm", "feed-forward", "sum")  # sub-modules that make states 1 ... 6 of a block
+UNKNOWN = "no manifest entry (made by hand or by other code), used unchecked"
 
 version = cache(metadata.version)  # cached, since each call reads a file
 Entry = dict[str, Any]
 
 
 def load(folder: Path) -> dict[str, Entry]:
-    """Read the entries of a folder's manifest, by file name. Raises Problem if the manifest has another form.
-
-    A file whose entry has no key, as in earlier versions, is treated as a file without an entry.
-    """
+    """Read the entries of a folder's manifest, by file name. Raises Problem if the manifest has another form."""
     if not (path := folder / NAME).exists():
         return {}
-    manifest = store.load_json(path)
-    entries = manifest.get("files") if isinstance(manifest, dict) else None
-    for entry in entries.values() if isinstance(entries, dict) else [None]:
-        form = FORM if isinstance(entry, dict) and "key" in entry else {}
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), type_) for name, type_ in form.items()):
-            raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
-    return {name: entry for name, entry in entries.items() if "key" in entry}
+    with suppress(AttributeError, KeyError, TypeError):
+        entries = store.load_json(path)["files"]
+        if all(entry.keys() >= FIELDS for entry in entries.values()):
+            return entries
+    raise Problem(f"{path} is damaged (not the form of a manifest): remove it, and use --force")
 
 
 def save(folder: Path, entries: dict[str, Entry]) -> None:
@@ -61,14 +56,10 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
     if not files.submodules.exists():
         original = all(files.part(L - 1, a + 1).exists() for a in range(len(GPT2S)))
         return {(i, a + 1): (part, a) for i in range(L) for a, part in enumerate(GPT2S)} if original else None
-    try:
-        return {
-            (int(i), int(a)): (str(part["kind"]), int(part["from"]))
-            for i, states in store.load_json(files.submodules).items()
-            for a, part in states.items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again") from None
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        blocks = store.load_json(files.submodules).items()
+        return {(int(i), int(a)): (part["kind"], part["from"]) for i, states in blocks for a, part in states.items()}
+    raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again")
 
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
@@ -92,9 +83,7 @@ class Provenance:
         self.files, self._in_force, self._hashing = files, in_force, hashing
         self._entries: dict[Path, dict[str, Entry]] = {}
         self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
-        self._models: dict[
-            str, tuple[str, Path]
-        ] = {}  # first fingerprint found for each of `MODEL_FILES`, and its file
+        self._model: dict[str, str] = {}  # the first fingerprints found, by `MODEL_FILES`
         self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
         self._reported: set[Path | str] = set()  # files and versions that have been reported
 
@@ -117,9 +106,8 @@ class Provenance:
 
     def check_unchanged(self, paths: list[Path]) -> None:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
-        for path in paths:
-            if path in self._hashes and _identity(path) != self._hashes[path][1]:
-                raise Problem(f"{path} was changed while it was in use: run the script again")
+        if changed := [path for path in paths if _identity(path) != self._hashes[path][1]]:
+            raise Problem(f"{changed[0]} was changed while it was in use: run the script again")
 
     def recorded(self, path: Path) -> list[str | None]:
         """Key in a file's entry (None without an entry) and SHA-256 of the file."""
@@ -128,19 +116,26 @@ class Provenance:
 
     def settings(self, path: Path) -> dict[str, Any]:
         """Settings of all stages that led to a file; later stages override settings of the same name."""
-        entry = self.entry(path) or {"settings": {}, "reads": {}}
-        earlier = [self.settings(self.files.root / source) for source in entry["reads"]]
-        return {name: value for settings in reversed(earlier) for name, value in settings.items()} | entry["settings"]
+        entry, found = self.entry(path) or {"settings": {}, "reads": {}}, {}
+        for source in reversed(entry["reads"]):
+            found |= self.settings(self.files.root / source)
+        return found | entry["settings"]
 
     def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
         """Raise Problem if a file, or a file that it was made from, differs from the one that would be made now.
 
         `notice` is called once for each file without an entry or made with other versions of packages.
         """
+        doubts: dict[str, list[Path]] = {}
         for path in paths:
             self._check(path)
             self.sha256(path)  # raises Problem unless it is a regular file
-        self._report(paths, notice)
+            doubt = _other_versions(entry) if (entry := self.entry(path)) else UNKNOWN
+            if doubt and not self._reported & {path, doubt}:
+                doubts.setdefault(doubt, []).append(path)
+        for doubt, doubted in doubts.items():
+            notice(f"{doubt}: {self.files.describe(doubted)}")
+            self._reported |= {*doubted} if doubt == UNKNOWN else {doubt}
 
     def _check(self, path: Path) -> None:
         if (entry := self.entry(path)) and path not in self._checked:
@@ -153,45 +148,36 @@ class Provenance:
     def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
         """Difference between a file and the one that its script would make now, and what to do; None if there is none.
 
-        For matrices fitted on another dataset, only the model is compared.
+        The fingerprints of the first file are those of the model if no others are in force. For matrices fitted on
+        another dataset, only the model is compared.
         """
-        theirs, now, relative = entry["settings"], self._in_force(entry["script"], path), self.files.relative
-        again = f"run {entry['script']}{self.files.options(path)} --force"
-        again = again if entry["script"].endswith(".py") else "import it again"
+        was, script, foreign = entry["settings"], entry["script"], self.files.is_foreign(path)
+        self._model = {name: was[name] for name in MODEL_FILES if was.get(name)} | self._model
+        now = self._model | plain(self._in_force(script, path))
+        settings = was | {name: now[name] for name in (MODEL_FILES if foreign else now) if name in was and name in now}
+        reads = dict(entry["reads"])
+        for name, read in [(name, self.files.root / name) for name in reads if not foreign]:
+            if read.exists() and (self._hashing or self.entry(read)):
+                reads[name] = self.recorded(read)
+        remake = f"run {script}{self.files.options(path)} --force" if script.endswith(".py") else "import it again"
+        return self.compare(path, entry, settings, reads, remake)
+
+    def compare(
+        self, path: Path, entry: Entry, settings: dict[str, Any], reads: dict[str, Any], remake: str
+    ) -> tuple[str, str] | None:
+        """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
+        was, inputs = entry["settings"], entry["reads"]
         if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
-            return "has changed since it was made", again
-        for file_kind in (file_kind for file_kind in MODEL_FILES if theirs.get(file_kind)):
-            own = theirs[file_kind]
-            first, where = self._models.setdefault(file_kind, (own, path))
-            if now.get(file_kind, own) != own:
-                return f"was made with another model's {file_kind}", f"{again}, or use another --out for this model"
-            if first != own:
-                return f"and {relative(where)} were made differently ({next(changes(own, first, file_kind))})", again
-        return None if self.files.is_foreign(path) else self._made_otherwise(theirs, now, entry["reads"], again)
-
-    def _made_otherwise(self, theirs: dict, now: Mapping, reads: dict, again: str) -> tuple[str, str] | None:
-        compared = [name for name in now if name in theirs and name not in MODEL_FILES]
-        if changed := "; ".join(how for name in compared for how in changes(theirs[name], now[name], name)):
-            return f"was made with other settings ({changed})", f"restore those settings, or {again}"
-        for source, recorded in reads.items():
-            path = self.files.root / source
-            if path.exists() and (self._hashing or self.entry(path)) and self.recorded(path) != recorded:
-                return f"was made from another version of {source}", again
-        return None
-
-    def _report(self, paths: list[Path], notice: Callable[[str], None]) -> None:
-        """Report, once each, files without an entry and packages in other versions, which can change numbers."""
-        if unknown := [path for path in paths if not self.entry(path) and path not in self._reported]:
-            notice(f"no manifest entry (made by hand or by other code), used unchecked: {self.files.describe(unknown)}")
-        others: dict[str, list[Path]] = {}
-        for path in paths:
-            made = entry["versions"] if (entry := self.entry(path)) else {}
-            if differing := [p for p in MAKERS if p in made and _minor(made[p]) != _minor(version(p))]:
-                how = " and ".join(f"{package} {made[package]} (here: {version(package)})" for package in differing)
-                others.setdefault(how, []).append(path)
-        for how in [how for how in others if how not in self._reported]:
-            notice(f"made with {how}, so numbers may differ: {self.files.describe(others[how])}")
-        self._reported |= {*unknown, *others}
+            return "has changed since it was made", remake
+        for name in MODEL_FILES:
+            if was.get(name) and was[name] != settings.get(name):
+                how = f"was made with another model's {name}"
+                return how, f"{remake}, or use another --out for another model of that name"
+        found = [*changes(was, settings)]
+        advice = f"restore those settings, or {remake}" if found else remake
+        if others := [name for name in sorted({*inputs, *reads}) if inputs.get(name) != reads.get(name)]:
+            found.append(f"other inputs: {self.files.describe([self.files.root / name for name in others])}")
+        return (f"was made with other settings ({'; '.join(found)})", advice) if found else None
 
 
 def sha256(path: Path) -> str:
@@ -205,28 +191,27 @@ def sha256(path: Path) -> str:
         raise Problem(f"cannot read {path}: {error.strerror}") from error
 
 
-def _minor(version: Any) -> list[str]:
-    return str(version).split(".")[:2]
-
-
 def _identity(path: Path) -> tuple[int, ...]:
     stat = os.stat(path) if path.exists() else None
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else ()
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else ()
+
+
+def _other_versions(entry: Entry) -> str:
+    """Notice that a file was made with other versions of packages, which can change numbers; "" if it was not."""
+    made = {package: entry["versions"][package] for package in MAKERS if package in entry["versions"]}
+    others = [package for package in made if made[package].split(".")[:2] != version(package).split(".")[:2]]
+    how = " and ".join(f"{package} {made[package]} (here: {version(package)})" for package in others)
+    return f"made with {how}, so numbers may differ" if how else ""
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a manifest gives them back: lists instead of tuples."""
+    return json.loads(json.dumps(settings))
 
 
 def key(script: str, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
     """Hash of everything that a script's outputs depend on, 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps([script, settings, reads], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def differences(before: Entry, settings: Mapping[str, Any], reads: Mapping[str, Any]) -> str:
-    """Text that lists all settings and the first few inputs that differ from an entry."""
-    found, was = [*changes(before["settings"], settings)], before["reads"]
-    others = [name for name in sorted({*was, *reads}) if was.get(name) != reads.get(name)]
-    for name in others[:FEW]:
-        how = "another" if name in was and name in reads else "with" if name in was else "without"
-        found.append(f"{how} {name}")
-    return "; ".join(found + [f"{len(others) - FEW} more"] * (len(others) > FEW))
 
 
 def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
@@ -235,10 +220,9 @@ def changes(was: Any, is_: Any, name: str = "") -> Iterator[str]:
         for key in sorted({*was, *is_}):
             yield from changes(was.get(key, "absent"), is_.get(key, "absent"), f"{name} {key}".strip())
     elif was != is_:
-        both = isinstance(was, list) and isinstance(is_, list)
-        parts = {"without": [x for x in is_ if x not in was], "with": [x for x in was if x not in is_]} if both else {}
-        items = " and ".join(f"{which} {_short(values)[1:-1]}" for which, values in parts.items() if values)
-        yield f"{name} was {items or f'{_short(was)}, is {_short(is_)}'}"
+        if isinstance(was, list) and isinstance(is_, list) and {*map(str, was)} != {*map(str, is_)}:
+            was, is_ = [x for x in was if x not in is_], [x for x in is_ if x not in was]
+        yield f"{name} was {_short(was)}, is {_short(is_)}"
 
 
 def _short(value: Any) -> str:

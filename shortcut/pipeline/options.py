@@ -1,13 +1,13 @@
 """One table for the settings of config.py and the options of the scripts.
 
-No library is imported here, so that `python config.py` answers immediately.
+No library is imported at the top, so that `python config.py` answers immediately.
 """
 
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from shortcut import Problem
 from shortcut.files.names import find_model
@@ -67,12 +67,12 @@ SETTINGS = {
     "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
     "BATCH_SIZE": Setting("number of tokens in a batch", "TOKENS", _positive, least=1),
 }
-OTHERS: dict[str, tuple[Callable[[str], Any], str, str]] = {  # options without a setting: type, placeholder, help
-    "model": (str, "NAME_OR_FOLDER", "name or folder of the model"),
-    "matrices-from": (dataset_name, "DATASET",
-                      "judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET"),
-    "words": (str, "FILE", "write the surprisal of every word of the text in --sentence, at every layer, as CSV"),
-    "sentence": (str, "TEXT_OR_FILE", "show the predictions of every layer for it; FILE: one sentence per line"),
+OTHERS = {  # options without a setting
+    "MODEL": Setting("name or folder of the model", "NAME_OR_FOLDER"),
+    "MATRICES_FROM": Setting("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
+                             "DATASET", dataset_name),
+    "WORDS": Setting("write the surprisal of every word of the text in --sentence, at every layer, as CSV", "FILE"),
+    "SENTENCE": Setting("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE"),
 }  # fmt: skip
 
 
@@ -82,11 +82,9 @@ def check(config: ModuleType) -> None:
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
         value = getattr(config, name)
-        hints = get_args(hint) if get_origin(hint) not in (dict, tuple) and get_args(hint) else (hint,)
-        types = tuple(get_origin(hint) or hint for hint in hints)
-        also = {float: int, Path: type(Path())}  # types accepted instead
-        if type(value) not in (*types, *(also[type_] for type_ in types if type_ in also)):
-            expected = " or ".join(type_.__name__ for type_ in types)
+        allowed = hint if get_origin(hint) in (None, UnionType) else get_origin(hint)
+        if not isinstance(value, (float, int) if allowed is float else allowed):
+            expected = getattr(allowed, "__name__", allowed)
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
         least = SETTINGS.get(name, Setting()).least
         if None not in (value, least) and value < least:
@@ -100,12 +98,6 @@ def check(config: ModuleType) -> None:
             raise Problem(f"SPLITS in config.py has {train, val} for {dataset}, expected at least 1 and 2 sentences")
 
 
-def known_models(config: ModuleType, model: str, masked: bool) -> str:
-    """Hint for a model that was not found: the model names in config.py, unless it is one of them."""
-    known = [name for name in config.LAYERS if masked == (name in config.MASKED)]
-    return "" if model in config.LAYERS or Path(model).is_dir() else f"; known names: {', '.join(known)}"
-
-
 def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
     """Numbers of training and validation sentences, as "train" and "val"."""
     return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
@@ -117,28 +109,23 @@ def recorded(config: ModuleType, dataset: str) -> dict[str, Any]:
     return found | sizes(config, dataset)
 
 
-def parser(script: str, doc: str, config: ModuleType, wanted: Iterable[str], model: str) -> argparse.ArgumentParser:
-    """Parser for a script: the options that it takes, with their defaults, and the options of all scripts."""
-    made = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = made.add_argument
-    for name in wanted:
-        setting, default = SETTINGS.get(name.upper().replace("-", "_")), model if name == "model" else None
-        if setting:
-            default = getattr(config, name.upper().replace("-", "_"))
-        type_, metavar, text = (setting.type, setting.metavar, setting.help) if setting else OTHERS[name]
-        several = "+" if isinstance(default, tuple) else None
-        shown = ", ".join(default) if several else default
-        text += "" if default is None else f" (default: {shown})"
-        add(f"--{name}", type=type_, metavar=metavar, default=default, nargs=several, help=text)
+def read(
+    argv: list[str] | None, config: ModuleType, takes: Iterable[str], *, script: str, doc: str, model: str
+) -> argparse.Namespace:
+    """Parse and check the options of a script: those that it `takes`, by name, and the options of all scripts."""
+    check(config)
+    parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    for name in takes:
+        key = name.upper().replace("-", "_")
+        setting, default = (SETTINGS | OTHERS)[key], getattr(config, key, model if name == "model" else None)
+        several = isinstance(default, tuple)
+        text = "" if default is None else f" (default: {', '.join(default) if several else default})"
+        how = {"type": setting.type, "metavar": setting.metavar, "nargs": "+" if several else None}
+        add(f"--{name}", default=default, help=setting.help + text, **how)
     add("--dataset", metavar="NAME", type=dataset_name, help=f"name in file names (default: {config.DATASET})")
     add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
     add("--force", action="store_true", help="make existing files again")
-    return made
-
-
-def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: ModuleType) -> argparse.Namespace:
-    """Parse and check the options. Raises Problem if another source of sentences is given without a --dataset."""
-    check(config)
     args = parser.parse_args(argv)
     source = getattr(args, "source", config.SOURCE)
     if source != config.SOURCE and args.dataset is None:
@@ -147,12 +134,11 @@ def read(parser: argparse.ArgumentParser, argv: list[str] | None, config: Module
         raise Problem(f"{why}: add --dataset {name}")
     if getattr(args, "words", None) and args.sentence is None:
         raise Problem("--words needs a text: add --sentence TEXT_OR_FILE")
+    try:
+        [map_kind(name) for name in getattr(args, "map", ())]  # argparse does not check a default
+    except argparse.ArgumentTypeError as error:
+        raise Problem(f"MAP in config.py: {error}") from None
     args.dataset = args.dataset or config.DATASET
-    for name in getattr(args, "map", ()):
-        try:
-            map_kind(name)
-        except argparse.ArgumentTypeError as error:
-            raise Problem(f"MAP in config.py: {error}") from None
     if "model" in args:
         args.model = find_model(args.model)
     return args

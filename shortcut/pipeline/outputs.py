@@ -10,100 +10,96 @@ renamed, so a killed run can leave an entry without a file (the file is made aga
 """
 
 import errno
-import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import MODEL_FILES
 from shortcut.pipeline import manifest
 from shortcut.pipeline.manifest import Provenance, version
 
 PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matplotlib", "numpy")
 
 
+@dataclass
 class Outputs:
     """Outputs of one run of a script; their folders are locked within the `with` block.
 
     `todo` lists the missing outputs; `key` is a hash of everything that they depend on (see `manifest`).
     """
 
-    def __init__(
-        self, provenance: Provenance, script: str, *, reads: list[Path], writes: list[Path],
-        settings: Mapping[str, Any], notice: Callable[[str], None], force: bool = False, renew: bool = False,
-    ):  # fmt: skip
-        """`settings` are the settings of the script; `notice` is called with lines to print.
-
-        `force` makes all outputs again; `renew` makes only outputs with another key again.
-        """
-        self.reads, self.writes, self.todo = reads, writes, []
-        self._files, self._provenance, self._script = provenance.files, provenance, script
-        self._settings = json.loads(json.dumps(settings))
-        self._notice, self._force, self._renew, self._started = notice, force, renew, time.monotonic()
+    provenance: Provenance
+    script: str
+    _: KW_ONLY
+    reads: list[Path]
+    writes: list[Path]
+    settings: Mapping[str, Any]  # settings of the script
+    notice: Callable[[str], None]  # called with lines to print
+    force: bool = False  # make all outputs again
+    renew: bool = False  # make outputs with another key again, and no others
 
     def __enter__(self) -> "Outputs":
         """Lock the folders, check the inputs and find the missing outputs. Raises Problem as in the table above."""
-        folders = sorted({path.parent for path in self.writes})
+        self._started, self._files = time.monotonic(), self.provenance.files
+        self.settings, writes, self.writes, self.todo = manifest.plain(self.settings), self.writes, [], []
+        folders = sorted({path.parent for path in writes})
         with ExitStack() as locks:
             for folder in folders:
-                locks.enter_context(locked(folder, self._script))
-                self._provenance.entries(folder, again=True)
-            self._provenance.check(self.reads, self._notice)
-            self._reads = {self._files.relative(path): self._provenance.recorded(path) for path in self.reads}
-            self.key = manifest.key(self._script, self._settings, self._reads)
-            self.todo = [path for path in self.writes if self._force or not self._is_made(path)]
+                locks.enter_context(locked(folder, self.script))
+                self.provenance.entries(folder, again=True)
+                store.remove_leftovers(folder / manifest.NAME)
+            self.provenance.check(self.reads, self.notice)
+            self._reads = {self._files.relative(path): self.provenance.recorded(path) for path in self.reads}
+            self.key = manifest.key(self.script, self.settings, self._reads)
+            self.add(writes)
             self._locks = locks.pop_all()
-        for path in (*self.writes, *(folder / manifest.NAME for folder in folders)):
-            store.remove_leftovers(path)
-        if self.writes and not self.todo:
-            self._notice(f"already made, skipped: {self._files.describe(self.writes)}")
+        if writes and not self.todo:
+            self.notice(f"already made, skipped: {self._files.describe(writes)}")
         return self
 
     def __exit__(self, *error: object) -> None:
         """Unlock the folders and print which files were written."""
         self._locks.close()
         if error[0] is None and self.todo:
-            self._notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
+            self.notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
 
     def add(self, writes: list[Path]) -> list[Path]:
         """Add outputs that were unknown at the start; return all missing outputs."""
         more = [path for path in writes if path not in self.writes]
+        self.todo += [path for path in more if self.force or not self._is_made(path)]
+        self.writes += more
         for path in more:
             store.remove_leftovers(path)
-        self.writes = [*self.writes, *more]
-        self.todo = [*self.todo, *(path for path in more if self._force or not self._is_made(path))]
         return self.todo
 
     def begin(self) -> None:
         """Remove the old outputs if `force`. Call this once everything that the stage needs has been checked."""
-        for path in self.todo if self._force else ():
+        for path in self.todo if self.force else ():
             path.unlink(missing_ok=True)
-        self._force = False
+        self.force = False
 
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
         """File that becomes output `path` if the block ends without an error; `numbers` are added to its entry."""
-        if path not in self.todo:
-            raise ValueError(f"{path} is not among the outputs to be made")
 
         def record(complete: Path) -> None:
-            self._provenance.check_unchanged(self.reads)
-            entries = self._provenance.entries(path.parent)
+            self.provenance.check_unchanged(self.reads)
+            entries = self.provenance.entries(path.parent)
             entries[path.name] = {
-                "script": self._script,
+                "script": self.script,
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
                 "sha256": manifest.sha256(complete),
                 "key": self.key,
                 **numbers,
-                "settings": self._settings,
+                "settings": self.settings,
                 "reads": self._reads,
                 "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             }
@@ -116,20 +112,14 @@ class Outputs:
     def _is_made(self, path: Path) -> bool:
         if not path.exists():
             return False
-        if not (entry := self._provenance.entry(path)):
-            why = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
-        elif entry["key"] != self.key:
-            if self._renew:
-                return False
-            how = manifest.differences(entry, self._settings, self._reads)
-            same = all(entry["settings"].get(name) == self._settings.get(name) for name in MODEL_FILES)
-            other = "" if same else "use another --out for another model of that name, or "
-            why = f"was made with other settings ({how}): {other}use --force to make it again"
-        elif entry["sha256"] != self._provenance.sha256(path):
-            why = "has changed since it was made: use --force to make it again"
-        else:
-            return True
-        raise Problem(f"{self._files.relative(path)} {why}")
+        if not (entry := self.provenance.entry(path)):
+            how = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
+            raise Problem(f"{self._files.relative(path)} {how}")
+        if self.renew and entry["key"] != self.key:
+            return False
+        if why := self.provenance.compare(path, entry, self.settings, self._reads, "use --force to make it again"):
+            raise Problem(f"{self._files.relative(path)} {': '.join(why)}")
+        return True
 
 
 def forget(path: Path) -> None:

@@ -1,38 +1,79 @@
-"""Partial results of a loop over batches of sentences: memory-mapped arrays, one folder a stage.
+"""A loop over batches of sentences that survives a stop and that several processes can share.
 
-A stopped run resumes from the stored rows. The results need not fit into memory: hidden states inside all blocks of
-gpt2-xl for 9,000 sentences are 16.6 GB, and a fit reads two points at a time.
+Partial results are memory-mapped arrays, one folder a stage; a stopped run resumes from the stored rows. They need not
+fit into memory: hidden states inside all blocks of gpt2-xl for 9,000 sentences are 16.6 GB, and a fit reads two points
+at a time. Disk space is reserved first, since a full disk under a memory-mapped file kills the process.
 
     <name>.<r>.npy   results of process r, [K, rows, ...], batch after batch
     done.<r>.npy     int64 [1], number of rows that are on the disk
     files.json       the key, a hash of everything that the results depend on, and the size of each .npy file
 
-Disk space is reserved before the loop, since a full disk under a memory-mapped file kills the process. Each process
-has its own files, since two machines that write to one page of a shared folder lose rows; the leader reads all files.
-A later run resumes from the same files with any number of processes.
+`torchrun` and `accelerate launch` start W processes, which see the same folders. Process 0 is the leader: it checks,
+fits and writes. Process r takes batches r, r + W, r + 2 W, ... and has its own files, since two machines that write to
+one page of a shared folder lose rows. No result depends on W, and a later run can resume with another W.
 """
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.pipeline import processes
 from shortcut.representations import Batch
 
+TIMEOUT = timedelta(days=7)  # the other processes wait while the leader checks
 SECONDS = 5.0  # largest amount of work that a killed run loses
 
 Tensors = dict[str, torch.Tensor]  # by name, [K, b, ...] for a batch of b sentences
 Compute = Callable[[Batch], Tensors]
 Advance = Callable[[int], object]  # called with the number of sentences done
+
+
+def join() -> None:
+    """Join the other processes, if a launcher started several. Raises Problem if the launcher gave no address."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        try:
+            distributed.init_process_group("gloo", timeout=TIMEOUT)  # what is shared is on the CPU
+        except ValueError as error:
+            raise Problem(f"WORLD_SIZE is set, but {error}: start the script with torchrun, or unset it") from error
+
+
+def leave() -> None:
+    """Leave the group of processes. One of several processes ends here, unless an exception is on its way."""
+    if distributed.is_initialized():
+        if sys.exc_info()[0] is None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # at an ordinary end, gloo's threads abort the process now and then
+        distributed.destroy_process_group()
+
+
+def place() -> tuple[int, int]:
+    """The rank of this process, 0 for the leader, and the number of processes."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def agree(value: Any = None) -> Any:
+    """Wait for all processes, then return the leader's value. Raises Problem if a process has stopped."""
+    shared = [value]
+    if distributed.is_initialized():
+        try:
+            distributed.barrier()
+            distributed.broadcast_object_list(shared, 0)
+        except RuntimeError as error:
+            raise Problem(f"process {place()[0]} stops because another one stopped: see its message") from error
+    return shared[0]
 
 
 class Done(Exception):  # noqa: N818  (no error)
@@ -62,48 +103,42 @@ class PartialResults:
     folder: Path
     key: str  # hash of everything that the results depend on
     notice: Callable[[str], None]  # called with one line if a file is damaged
+    begin: Callable[[], None]  # called in the leader once disk space for all results is reserved
 
     def discard(self) -> None:
         """Remove all partial results."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def gather(
-        self, batches: Sequence[Batch], compute: Compute, advance: Advance, begin: Callable[[], None] = lambda: None
-    ) -> dict[str, Points]:
+    def gather(self, batches: Sequence[Batch], compute: Compute, advance: Advance) -> dict[str, Points]:
         """Compute the batches that no earlier run computed; the leader returns the results of all batches by name.
-
-        `begin` is called once disk space for all results has been reserved.
 
         Raises Done if this process is not the leader. Raises Problem if disk space is missing, and empties the folder.
         """
-        rank, count = processes.place()
-        if processes.leads():
+        rank, count = place()
+        if rank == 0:
             if not self._exist():
                 self._create(batches, compute, min(count, len(batches)))
-            begin()
-        processes.agree([0])  # the leader has created all files
+            self.begin()
+        agree()  # the leader has created all files
         arrays = self._open()
         shares = [batches[r :: len(arrays)] for r in range(len(arrays))]
         for r in range(rank, len(arrays), count):
             _fill(arrays[r], shares[r], compute, advance)
-        processes.agree([0])  # all processes have finished their shares
-        if not processes.leads():
+        agree()  # all processes have finished their shares
+        if rank > 0:
             raise Done
-        order, arrays = torch.cat([batch.rows for share in shares for batch in share]), self._open()
-        for r in range(len(arrays)):
-            if r % count:  # done by another process: only the progress bar advances
-                _fill(arrays[r], shares[r], compute, advance)
+        arrays, order = self._open(), torch.cat([batch.rows for share in shares for batch in share])
+        advance(sum(len(batch.rows) for r, share in enumerate(shares) if r % count for batch in share))  # the others'
         return {name: Points([array[name] for array in arrays], order) for name in arrays[0].keys() - {"done"}}
 
     def _exist(self) -> bool:
         """True if an earlier run created the files with this key, and no file size has changed since."""
         path = self.folder / "files.json"
         found = store.load_json(path) if path.exists() else {}
-        same = found.get("key") == self.key
-        if same and found["sizes"] != self._sizes():
+        is_whole = found.get("sizes") == self._sizes()
+        if found.get("key") == self.key and not is_whole:
             self.notice(f"partial results are damaged and will be computed again: {self.folder}")
-            return False
-        return same
+        return found.get("key") == self.key and is_whole
 
     def _create(self, batches: Sequence[Batch], compute: Compute, count: int) -> None:
         """Compute the first batch, which gives the shapes, and reserve disk space in files for `count` processes."""

@@ -1,7 +1,7 @@
 """The stages of the pipeline in their order, one row each: inputs, outputs and what the outputs depend on.
 
 `python -m shortcut.pipeline.stages causal|masked` prints the scripts for one model kind, for the Makefile. No
-library is imported here, so that `python config.py` answers immediately.
+library is imported at the top, so that `python config.py` answers immediately.
 """
 
 import sys
@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from shortcut import LEAST_SQUARES
+from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names
-from shortcut.pipeline import options
+from shortcut.pipeline import manifest, options
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Stage:
 
     script: str  # file name
     masked: bool | None  # True for masked models, False for causal models, None for both
-    reads: tuple[str, ...]  # inputs, names in `FILES`
-    writes: tuple[str, ...]  # outputs, names in `FILES`
+    reads: tuple[str, ...]  # inputs, names in `FILES`; further ones are known to the script
+    writes: tuple[str, ...]  # outputs, names in `FILES`; figures of results: see `show.figures`
     settings: tuple[str, ...] = ()  # settings that the outputs depend on: names in `options.recorded`, and "context"
     depends: tuple[str, ...] = ("weights",)  # model files that the outputs depend on: "weights", "tokenizer"
     shared: bool = True  # True if several processes can share the work
@@ -42,68 +42,66 @@ def pairs(L: int, config: ModuleType, map_kind: str) -> list[tuple[int, int]]:
     return [(i, j) for i in range(L) for j in range(L if last_only else i + 1, L + 1)]
 
 
-def _maps(f: Names, L: int, config: ModuleType) -> list[Path]:
-    from shortcut.approximation import needed  # noqa: PLC0415  (loads torch)
-
-    jumps, parts = needed(f.parts or {}, L)
-    # for a masked model, whose sub-modules are not in the paper, only if they were fitted
-    unknown = [f.submodules] if f.parts is None and not f.masked else []
-    return [*(f.matrix(*key) for key in jumps), *unknown, *(f.part(*key) for key in parts)]
-
-
 def alternates(f: Names, config: ModuleType) -> bool:
     """True if alternation schedules are evaluated: causal models, with all least-squares maps of the same dataset."""
     others = f.matrices_from or f.map_kind != LEAST_SQUARES
     return config.SCHEDULES and not (f.masked or config.LAST_ONLY or others)
 
 
-def _figures(f: Names, L: int, config: ModuleType) -> list[Path]:
-    from shortcut.show import figures  # noqa: PLC0415  (loads torch)
-
-    lenses = bool(f.others("predictions"))
-    return f.plots(*figures.names(L, parts=bool(f.parts), alternation=alternates(f, config), lenses=lenses))
-
-
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a model of L layers and config c
     "sentences": lambda f, L, c: [f.sentences],
-    "tokenized train": lambda f, L, c: [f.tokenized("train")],
-    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],  # the file with the tokens
-    "tokenized val": lambda f, L, c: [f.tokenized("val")],
-    "states train": lambda f, L, c: [f.states("train")],
-    "states val": lambda f, L, c: [f.states("val")],
+    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],
+    "val": lambda f, L, c: [(f.states if f.masked else f.tokenized)("val")],
     "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.map_kind)],
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
-    "maps": _maps,
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
     "results": lambda f, L, c: [f.results, f.predictions],
-    "for schedules": lambda f, L, c: [f.r2_scores, *FILES["jumps"](f, L, c)] if alternates(f, c) else [],
-    "shown": lambda f, L, c: [*_figures(f, L, c), f.summary, f.report],
+    "shown": lambda f, L, c: [f.summary, f.report],
 }
 DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
     Stage("get_wikipedia_sentences.py", None, (), ("sentences",), ("seed", "sentences", "spacy"), (), False),
-    Stage("add_tokenization.py", False, ("sentences",), ("tokenized train", "tokenized val"), DRAWN, ("tokenizer",),
-          shared=False),
-    Stage("add_linreg.py", False, ("tokenized train",), ("jumps",), ("rcond", "dtype")),
-    Stage("add_plot_r2.py", False, ("tokenized val", "jumps"), ("r2",), ("dtype",)),
-    Stage("bert_add_reps.py", True, ("sentences",), ("states train", "states val"), (*DRAWN, "dtype"),
-          ("weights", "tokenizer")),
-    Stage("bert_add_linreg.py", True, ("states train",), ("jumps",), ("rcond", "dtype"), shared=False),
-    Stage("bert_add_plot_r2.py", True, ("states val", "jumps"), ("r2",), ("dtype",), shared=False),
+    Stage("add_tokenization.py", False, ("sentences",), ("train", "val"), DRAWN, ("tokenizer",), shared=False),
+    Stage("add_linreg.py", False, ("train",), ("jumps",), ("rcond", "dtype")),
+    Stage("add_plot_r2.py", False, ("val", "jumps"), ("r2",), ("dtype",)),
+    Stage("bert_add_reps.py", True, ("sentences",), ("train", "val"), (*DRAWN, "dtype"), ("weights", "tokenizer")),
+    Stage("bert_add_linreg.py", True, ("train",), ("jumps",), ("rcond", "dtype"), shared=False),
+    Stage("bert_add_plot_r2.py", True, ("val", "jumps"), ("r2",), ("dtype",), shared=False),
     Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
-    Stage("add_results.py", False, ("tokenized val", "maps", "for schedules"), ("results",),
-          ("lambdas", "tau", "schedules", "dtype"), layout=2),
-    Stage("bert_add_results.py", True, ("states val", "maps"), ("results",), ("lambdas", "tau", "dtype"), layout=2),
+    Stage("add_results.py", False, ("val",), ("results",), ("lambdas", "tau", "schedules", "dtype"), layout=2),
+    Stage("bert_add_results.py", True, ("val",), ("results",), ("lambdas", "tau", "dtype"), layout=2),
     Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
-)  # fmt: skip
-
-# imports of lenses from other tools
-IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))
+)
+IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))  # lenses from other tools
 
 
 def of_script(script: str) -> Stage:
     """Stage of a script."""
     return next((stage for stage in STAGES if stage.script == script), IMPORT)
+
+
+def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
+    """Number of layers, from the model's config. Raises Problem if config.py has another number or no such name."""
+    from shortcut.loading import checkpoint  # noqa: PLC0415  (loads torch)
+
+    known = None if Path(name).is_dir() else config.LAYERS.get(name)
+    try:
+        return checkpoint.n_layers(name, masked=masked, expected=known)
+    except checkpoint.NotFound as problem:
+        if known or Path(name).is_dir():
+            raise
+        names = ", ".join(name for name in config.LAYERS if masked == (name in config.MASKED))
+        raise Problem(f"{problem}; known names: {names}") from problem
+
+
+def results_of(name: str, root: Path) -> tuple[str, bool]:
+    """Folder under experiment/ for a name of results, and True if the model is masked.
+
+    The manifest decides; without a manifest, the model is masked if the name ends in _mask.
+    """
+    folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
+    made = [of_script(entry["script"]).masked for entry in manifest.load(root / "experiment" / folder).values()]
+    return folder, next((masked for masked in made if masked is not None), folder.endswith("_mask"))
 
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
@@ -135,9 +133,12 @@ def pipeline(*, masked: bool) -> list[Stage]:
 
 
 def maker(path: Path, files: Names, L: int, config: ModuleType) -> str:
-    """Script that makes a file."""
+    """Command that makes a file."""
+    if files.map_kind == "tuned" and path.parent == files.matrices:
+        return files.fitted_by(path)
     makers = [stage for stage in STAGES if stage in pipeline(masked=files.masked) or stage.either]
-    return next(stage.script for stage in makers if path in paths(stage.writes, files, L, config))
+    made_by = next(stage.script for stage in makers if path in paths(stage.writes, files, L, config))
+    return made_by + files.options(path)
 
 
 if __name__ == "__main__":

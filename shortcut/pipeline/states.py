@@ -18,12 +18,11 @@ from shortcut.tokens import Tokenized
 
 def load_model(work: Work, *, head: bool = True) -> Model:
     """Load and check the model (see `pretrained.load`). Raises Problem if `head` is True and the model has none."""
-    args, only = work.args, work.config.SAFETENSORS_ONLY
-    device = args.device if args.device == "spread" else work.device
-    how = {"device": device, "dtype": work.config.DTYPE, "safetensors_only": only}
-    model = pretrained.load(args.model, masked=work.masked, **how, notice=work.say)
+    device = work.args.device if work.args.device == "spread" else work.device
+    how = {"device": device, "dtype": work.config.DTYPE, "safetensors_only": work.config.SAFETENSORS_ONLY}
+    model = pretrained.load(work.args.model, masked=work.masked, **how, notice=work.say)
     if model.headless and head:
-        lacks = f"{args.model} is an encoder without a masked-LM head, so it predicts nothing"
+        lacks = f"{work.args.model} is an encoder without a masked-LM head, so it predicts nothing"
         raise Problem(f"{lacks}: only its states, maps and r2 can be computed")
     return model
 
@@ -58,4 +57,4 @@ def gather(
     batches = representations.batches(model, tokenized, work.args.batch_size)
     results = replace(work.partial, key=f"{work.partial.key} {name} {work.args.batch_size} {model.device.type}")
     with work.bar(f"sentences ({name})", len(tokenized)) as advance:
-        return results.gather(batches, compute, advance, work.begin)
+        return results.gather(batches, compute, advance)

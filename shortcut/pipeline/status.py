@@ -6,7 +6,6 @@ Only file names and manifests are read, no data, so the answer is immediate.
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -22,12 +21,13 @@ from shortcut.files.names import Names, find_model, model_folder
 from shortcut.loading import model_kind
 from shortcut.pipeline import manifest, options, stages, terminal
 from shortcut.pipeline.manifest import Provenance
+from shortcut.show import figures
 
 
 def main(config: ModuleType) -> None:
     """Print the settings and the state of each pipeline."""
-    terminal.replace_unprintable()
-    try:
+
+    def show() -> None:
         options.check(config)
         layout = argparse.RawDescriptionHelpFormatter
         parser = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
@@ -36,13 +36,12 @@ def main(config: ModuleType) -> None:
         parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
         parser.add_argument("--family", action="store_true", help="print only the family of scripts: gpt2 or bert")
         args = parser.parse_args()
-        for line in [_family(config, args.model)] if args.family else _overview(config, args):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        terminal.drop_output()
-    except Problem as problem:
-        sys.exit(f"config.py: {problem}")
+        if args.family:
+            return print(_family(config, args.model))
+        for line in _overview(config, args):
+            terminal.say(line)
+
+    terminal.shell(show, "config.py")
 
 
 def _family(config: ModuleType, model: str) -> str:
@@ -53,18 +52,17 @@ def _family(config: ModuleType, model: str) -> str:
 
 
 def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
-    root = args.out.resolve()
+    root, wanted = args.out.resolve(), [(config.GPT2, False), (config.BERT, True)]
     if args.model is None:
         yield "settings in config.py"
         for name, value in vars(config).items():
             if name.isupper():
                 text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
                 yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
-        wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
         name, masked = find_model(args.model), model_kind.is_masked(find_model(args.model), config)
         if masked is None:
-            folder, masked = results_of(name, root)
+            folder, masked = stages.results_of(name, root)
             name = folder.removesuffix("_mask") if masked else name
         wanted = [(name, masked)]
     given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
@@ -79,22 +77,33 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
 
 
 def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
-    def in_force(script: str, path: Path) -> dict[str, Any]:
-        return json.loads(json.dumps(stages.settings(stages.of_script(script), config, files)))
+    def in_force(script: str, _: Path) -> dict[str, Any]:
+        return stages.settings(stages.of_script(script), config, files)
 
-    L, following = _layers(config, name, files), None
+    fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
+    known = None if Path(name).is_dir() else config.LAYERS.get(name, max(fitted, default=None))
+    L, following = known or stages.n_layers(config, name, masked=files.masked), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(files, in_force, hashing=False)
     for stage in stages.pipeline(masked=files.masked):
-        if not (writes := stages.paths(stage.writes, files, L, config)):
+        if not (writes := outputs(stage, files, L, config)):
             continue
         state, done = _state(provenance, stage, writes)
         yield f"  {stage.script:27} {state}"
         if not done and following is None:
-            force = ["--force"] if state.startswith(("made from another", "made with other")) else []
+            force = ["--force"] if state.startswith("made with other settings") else []
             own = _options(stage, config, name, files.dataset)
             following = [".venv/bin/python", stage.script, *own, *given, *force]
     yield f"  next: {shlex.join(following)}" if following else f"  complete: open {os.path.relpath(files.report)}"
+
+
+def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> list[Path]:
+    """Outputs of a stage, with the figures of the results that exist."""
+    drawn = []
+    if stage.shows:
+        there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
+        drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there))
+    return [*drawn, *stages.paths(stage.writes, files, L, config)]
 
 
 def _options(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
@@ -106,33 +115,13 @@ def _options(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -
     return [] if name == default else ["--model", name]
 
 
-def results_of(name: str, root: Path) -> tuple[str, bool]:
-    """Folder under experiment/ for a name of results, and True if the model is masked.
-
-    The manifest decides; without a manifest, the model is masked if the name ends in _mask.
-    """
-    folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
-    scripts = {entry["script"] for entry in manifest.load(root / "experiment" / folder).values()}
-    known = [stage.masked for stage in stages.STAGES if stage.script in scripts and stage.masked is not None]
-    return folder, known[0] if known else folder.endswith("_mask")
-
-
-def _layers(config: ModuleType, name: str, files: Names) -> int:
-    fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
-    if not Path(name).is_dir() and (name in config.LAYERS or fitted):
-        return config.LAYERS.get(name) or max(fitted)
-    from shortcut.loading import checkpoint  # noqa: PLC0415
-
-    try:
-        return checkpoint.n_layers(name, masked=files.masked)
-    except checkpoint.NotFound as problem:
-        raise Problem(f"{problem}{options.known_models(config, name, files.masked)}") from problem
-
-
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
+    """What a line says about a stage, and True if all of its outputs are made."""
     files = provenance.files
     if not (existing := [path for path in paths if path.exists()]):
-        return ("partly computed: run the script again to resume" if _partial(files, stage).exists() else "-"), False
+        of_stage = replace(files, model="sentences") if "sentences" in stage.writes else files
+        unfinished = of_stage.partial(stage.script).exists()
+        return ("partly computed: run the script again to resume" if unfinished else "-"), False
     entries = {path: entry for path in existing if (entry := provenance.entry(path))}
     for path, entry in entries.items():
         if why := provenance.differs(path, entry):
@@ -142,8 +131,3 @@ def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tu
     made = max((entry["made"] for entry in entries.values()), default=None)
     when = f"made {made[:16].replace('T', ' ')} UTC" if made else "made by hand or by other code"
     return f"{when}, {files.relative(paths[0])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""), True
-
-
-def _partial(files: Names, stage: stages.Stage) -> Path:
-    """Folder for a stage's partial results."""
-    return (replace(files, model="sentences") if "sentences" in stage.writes else files).partial(stage.script)

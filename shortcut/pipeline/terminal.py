@@ -31,7 +31,8 @@ def device(name: str) -> str:
 def shell(main: Callable[[], Any], script: str = "") -> None:
     """Run a script's main. A problem prints one line and exits with 1, Ctrl-C prints one line and exits with 130."""
     script = script or Path(sys.argv[0]).name
-    replace_unprintable()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # prints "?" for characters that the terminal cannot encode
     try:
         main()
     except (Exception, KeyboardInterrupt) as error:
@@ -39,47 +40,44 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
         while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            kept = "finished files are kept: run the script again to resume"
-            print(f"\n{script}: interrupted; {kept}", file=sys.stderr)
+            print(f"\n{script}: interrupted; finished files are kept: run the script again to resume", file=sys.stderr)
             sys.exit(130)  # 128 + SIGINT, as in shells
         if isinstance(error, Problem):
             sys.exit(f"{script}: {error}")
         raise
 
 
-def replace_unprintable() -> None:
-    """Print "?" for characters that the terminal cannot encode."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+def leads() -> bool:
+    """True in the first of several processes, which speaks for all; launchers number them in RANK."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def say(line: str) -> None:
-    """Print a line without breaking a progress bar."""
+    """Print a line without breaking a progress bar, in the leading process only.
+
+    Further output is discarded if its reader has exited (`| head`) or its disk is full.
+    """
     from tqdm import tqdm  # noqa: PLC0415
 
     try:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        if leads():
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
     except OSError as error:  # writing the files matters more than messages
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"cannot print ({error.strerror}): continuing without output\n")
-        drop_output()
-
-
-def drop_output() -> None:
-    """Discard further output, because its reader has exited (`| head`) or its disk is full."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
-def bar(title: str, total: int | None, unit: str, *, shown: bool = True) -> Iterator[Callable[[int], object]]:
+def bar(title: str, total: int | None, unit: str = "sentences") -> Iterator[Callable[[int], object]]:
     """Progress bar with rate and time left; yields a function to call with the number of items done."""
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(
-        total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05,
+        total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05, disable=not leads(),
         mininterval=0.2 if sys.stderr.isatty() else 30,  # few lines in a log file
-        leave=None if sys.stderr.isatty() else False, disable=not shown,
+        leave=None if sys.stderr.isatty() else False,
     ) as counting:  # fmt: skip
         yield counting.update
 
