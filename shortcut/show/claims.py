@@ -1,7 +1,5 @@
 """Numbers that the paper claims (arXiv 2303.09435, on Wikipedia), and the same numbers from these results."""
 
-from collections.abc import Iterable
-
 from shortcut.results import PRECISIONS, SHARES, Curve, Results
 from shortcut.show.tables import Scores
 
@@ -15,17 +13,20 @@ def claims(model: str, r: Results, r2: R2 | None) -> list[dict[str, str | None]]
 
     A claim applies only to the models for which the paper makes it; [] if it does not name the model.
     """
-    saved, mat, ten = _saved(r), r.fixed.get("mat"), range(1, 11)
+    mat, ten, early, apart = r.fixed.get("mat"), range(1, 11), "@{} {:.0f}-{:.0f}%", "@{} {:.0f} to {:.0f}"
+    lower = _share([x < 0 for x in _means(r.apart, "surprisal", range(r.n_layers))])
+    saved, higher = _saved(r), _share([x > r2["score_id"][pair] for pair, x in r2["score_mat"].items()] if r2 else [])
     rows = (
         (XL, "Precision@k of mat in early layers (here: layers 1-10)",
-         "@1 28-45%, @5 52-74%, @10 62-82%", _precision(mat, ten, "@{} {:.0f}-{:.0f}%")),
+         "@1 28-45%, @5 52-74%, @10 62-82%", _precision(mat, ten, early)),
         (XL, "Precision@k of mat minus id, layers up to 44, minimum and maximum",
-         "more than 20 points at every layer", _apart(r, range(45))),
+         "more than 20 points at every layer", _precision(r.apart, range(45), apart, " points")),
         (LARGE_BERT, "Precision@k of mat in the first ten layers (here: layers 1-10)",
-         "8-52% over k = 1, 5, 10; over 25% from layer 3 on", _precision(mat, ten, "@{} {:.0f}-{:.0f}%")),
+         "8-52% over k = 1, 5, 10; over 25% from layer 3 on", _precision(mat, ten, early)),
         (LARGE_BERT, "Precision@k of mat minus id in the first ten layers, minimum and maximum",
-         "more than 17 points at most layers", _apart(r, ten)),
-        (NAMED, "layers before the last at which mat has lower surprisal than id", "every layer", _surprisal(r)),
+         "more than 17 points at most layers", _precision(r.apart, ten, apart, " points")),
+        (NAMED, "layers before the last at which mat has lower surprisal than id", "every layer",
+         lower and f"at {lower}"),
         (MEDIUM, "layers that early exit saves at 95% Precision@1",
          "mat 3.3 (13.8%), id 1.4 (5.9%), difference 7.9 points", saved),
         (LARGE_BERT, "layers that early exit saves at 95% Precision@1",
@@ -36,37 +37,25 @@ def claims(model: str, r: Results, r2: R2 | None) -> list[dict[str, str | None]]
          "+0.3 points; maps swapped between the corpora -5.5 and -8.0", None),
         (LARGE_BERT, "mean Precision@1 over layers, on news instead of Wikipedia",
          "-1.4 points; maps swapped between the corpora -0.1 and +1.1", None),
-        ((*XL, *LARGE_BERT), "pairs of layers with higher r2 for mat than for id", "all", _r2(r2)),
+        ((*XL, *LARGE_BERT), "pairs of layers with higher r2 for mat than for id", "all", higher),
     )  # fmt: skip
     return [{"what": what, "paper": paper, "here": here} for models, what, paper, here in rows if model in models]
 
 
-def _r2(r2: R2 | None) -> str | None:
-    if r2 is None:
-        return None
-    mat, identity = r2["score_mat"], r2["score_id"]
-    return f"{sum(mat[pair] > identity[pair] for pair in mat)} of {len(mat)}"
-
-
-def _precision(curve: Curve | None, layers: range, text: str) -> str | None:
+def _precision(curve: Curve | None, layers: range, text: str, unit: str = "") -> str | None:
     """For each k the text with k and the lowest and highest Precision@k at these layers, in percent."""
     found = {k: [100 * y for y in _means(curve, metric, layers)] for metric, k in PRECISIONS.items()}
-    return ", ".join(text.format(k, min(x), max(x)) for k, x in found.items() if x) or None
+    ranges = ", ".join(text.format(k, min(x), max(x)) for k, x in found.items() if x)
+    return ranges + unit if ranges else None
 
 
-def _means(curve: Curve | None, metric: str, layers: range) -> Iterable[float]:
+def _means(curve: Curve | None, metric: str, layers: range) -> list[float]:
     points = zip(curve.layers, curve.estimates[metric], strict=True) if curve and metric in curve.values else ()
     return [estimate.mean for layer, estimate in points if layer in layers]
 
 
-def _apart(r: Results, layers: range) -> str | None:
-    ranges = _precision(r.apart, layers, "@{} {:.0f} to {:.0f}")
-    return ranges and f"{ranges} points"
-
-
-def _surprisal(r: Results) -> str | None:
-    points = _means(r.apart, "surprisal", range(r.n_layers))
-    return f"at {sum(x < 0 for x in points)} of {len(points)}" if points else None
+def _share(hits: list[bool]) -> str | None:
+    return f"{sum(hits)} of {len(hits)}" if hits else None
 
 
 def _saved(r: Results) -> str | None:

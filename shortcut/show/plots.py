@@ -63,8 +63,7 @@ def _alternation(r: Results, title: str) -> Plot:
 
 def _draw_alternation(r: Results, title: str) -> Any:
     """Precision@1 by blocks executed (upper panel), and the difference of each schedule to the direct jump (lower)."""
-    figure, axes = canvas.subplots(COLUMN * 1.4, 4.4, title, 2, 1, sharex=True, height_ratios=(3, 2))
-    above, below = axes
+    figure, (above, below) = canvas.subplots(COLUMN * 1.4, 4.4, title, 2, 1, sharex=True, height_ratios=(3, 2))
     _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
     below.axhline(0, color=LOOKS["mat"][0], linewidth=1)
     for first, (colour, marker, label) in SCHEDULED.items():
@@ -80,7 +79,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, r.n_layers))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
-    shown = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes)
+    shown = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in (above, below))
     known = {label: handle for pairs in shown for handle, label in pairs}
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
     return figure

@@ -80,8 +80,7 @@ def to_csv(table: Table) -> str:
 
 def to_json(table: Table) -> list[dict[str, Any]]:
     """A dict for each row, keyed by column name; numbers are fractions, nats or layers, rounded to six decimals."""
-    names = [column.name for column in table.columns]
-    return [{name: _json(value) for name, value in zip(names, row, strict=True)} for row in table.rows]
+    return [{x.name: _json(value) for x, value in zip(table.columns, row, strict=True)} for row in table.rows]
 
 
 def _json(value: Any) -> Any:

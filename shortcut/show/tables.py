@@ -111,13 +111,14 @@ def _saved(r: Results) -> list[Table]:
     columns = [Column("Precision@1", ".0%"), Column("mode"), Column("needs", ".2f"), Column("saves", ".2f", ends=True)]
     columns += [Column("share", ".1%"), *(Column(f"net, {unit}", "+.2f", ends=True) for unit in net)]
     how = "over all lambda, with 95% intervals" if net else "interpolated between the lambdas"
-    tables = [Table("layers_saved", f"Layers (of {L}) that early exit needs and saves, {how}", columns, rows)]
+    saved = Table("layers_saved", f"Layers (of {L}) that early exit needs and saves, {how}", columns, rows)
     for unit in net:
         T = r.costs.of(1, unit).tokens.double().mean().item()
         what = {"token": "for one token, as with a cache", "sentence": "for all tokens of the forward pass"}[unit]
         costs.append([unit, what, T, *(x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))])
     columns = [*map(Column, ("net", "counted")), Column("tokens", ".1f"), *map(Column, ("read-out", "matrix"))]
-    return [*tables, Table("costs", "Costs that the net savings subtract, in blocks", columns, costs)][: 1 + bool(net)]
+    spent = Table("costs", "Costs that the net savings subtract, in blocks", columns, costs)
+    return [saved, spent] if net else [saved]
 
 
 def alternation(r: Results) -> list[Table]:
@@ -142,9 +143,9 @@ def schedules(r: Results, title: str) -> Table:
         [j.first, j.name, j.k, " ".join(f"{a}-{b}" for a, b in j.schedule), j.precision, j.difference]
         for j in r.alternation
     ]
-    names = ("family", "schedule", "blocks", "jumps", "precision@1", "minus_direct")
+    columns = [*map(Column, ("family", "schedule", "blocks", "jumps", "precision@1", "minus_direct"))]
     full_title = f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}"
-    return Table("schedules", full_title, [*map(Column, names)], rows)
+    return Table("schedules", full_title, columns, rows)
 
 
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
@@ -189,9 +190,8 @@ def lens_points(c: Comparison, metric: str, title: str) -> Table:
         for apart in [_points(metric, c.differences[map_kind]) if map_kind in c.differences else {}]
         for place, point in _points(metric, curve).items()
     ]
-    names = ("metric", "lens", "layer", "value", "minus_least_squares", "halves")
-    full_title = f"{heading(metric, c.curves.values())}, by layer and map kind: {title}"
-    return Table("lenses", full_title, [*map(Column, names)], rows)
+    columns = [*map(Column, ("metric", "lens", "layer", "value", "minus_least_squares", "halves"))]
+    return Table("lenses", f"{heading(metric, c.curves.values())}, by layer and map kind: {title}", columns, rows)
 
 
 def grid_points(grid: Grid) -> Table:
