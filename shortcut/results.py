@@ -42,14 +42,12 @@ class Curve:
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """The mean of each metric at each point, in fractions or nats."""
-        last = [layers == self.n_layers for layers in self.layers]
-        constant = {metric: self.difference or METRICS[metric].constant for metric in self.values}
-        return {
-            metric: [
-                self._mean(row, constant=at_last and constant[metric]) for row, at_last in zip(x, last, strict=True)
-            ]
-            for metric, x in self.values.items()
-        }
+        found = {}
+        for metric, x in self.values.items():
+            constant = self.difference or METRICS[metric].constant
+            points = zip(self.layers, x, strict=True)
+            found[metric] = [self._mean(y, constant=constant and layers == self.n_layers) for layers, y in points]
+        return found
 
     @cached_property
     def over_layers(self) -> dict[str, Estimate]:
@@ -98,9 +96,14 @@ class Results:
         return len(self.full)
 
     @property
+    def sentence_numbers(self) -> torch.Tensor:
+        """The sentence number of each position, int64 [n]."""
+        return torch.arange(self.n) if self.groups is None else self.groups
+
+    @property
     def sentences(self) -> int:
         """Number of validation sentences."""
-        return self.n if self.groups is None else int(self.groups.max()) + 1
+        return int(self.sentence_numbers.max()) + 1
 
     @property
     def sample(self) -> str:
@@ -121,15 +124,13 @@ class Results:
     def floor(self) -> dict[str, Estimate]:
         """Precision@k of the best constant guess by metric, as a baseline.
 
-        The guess is the most frequent token among the full model's best k on the other half of the sentences. With a
-        vocabulary of 25 tokens it is right nine times in ten at k = 10.
+        The guess is the most frequent token among the full model's best k on the other half of the sentences.
         """
-        found, groups = {}, torch.arange(self.n) if self.groups is None else self.groups
+        found, odd = {}, self.sentence_numbers % 2 == 1
         for metric, k in PRECISIONS.items():
             hits, best = torch.zeros(self.n, dtype=torch.bool), self.full[:, :k]
-            for half in (groups % 2 == 0, groups % 2 == 1):
-                if half.any() and not half.all():
-                    hits[half] = (best[half] == best[~half].flatten().bincount().argmax()).any(1)
+            for half in (odd, ~odd):
+                hits[half] = (best[half] == best[~half].flatten().bincount().argmax()).any(1)
             found[metric] = proportion(hits, self.groups)
         return found
 
@@ -143,25 +144,13 @@ class Results:
         """
         exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
         if not exits:
-            return {
-                "layers": {m: {share: x.saved(share, self.n_layers) for share in SHARES} for m, x in self.early.items()}
-            }
-        costs: dict[str, dict[str, Costs | None]] = {"layers": dict.fromkeys(exits)}
-        for unit in ("sentence",) if self.masked else ("token", "sentence"):
-            costs[unit] = {mode: self.costs.of(MODES[mode].maps, unit) for mode in exits}
-        return {unit: early_exit.saved(exits, SHARES, unit_costs, self.groups) for unit, unit_costs in costs.items()}
-
-    def change_from(self, own: "Results") -> dict[str, Estimate]:
-        """Mean Precision@1 minus the mean with the dataset's own maps, by mode.
-
-        "Effect of scale and of data" in the paper.
-
-        Raises Problem: the results are for other sentences.
-        """
-        if not self.has_sentences_of(own):
-            raise Problem("the results with the maps of the two datasets are for different sentences: make both again")
-        modes = [mode for mode in self.whole if mode in own.whole and mode != "id"]
-        return {mode: self.whole[mode].minus(own.whole[mode]).over_layers["precision@1"] for mode in modes}
+            modes = {mode: {share: x.saved(share, self.n_layers) for share in SHARES} for mode, x in self.early.items()}
+            return {"layers": modes}
+        found = {}
+        for unit in ("layers", "sentence") if self.masked else ("layers", "token", "sentence"):
+            costs = {m: None if unit == "layers" else self.costs.of(MODES[m].maps, unit) for m in exits}
+            found[unit] = early_exit.saved(exits, SHARES, costs, self.groups)
+        return found
 
     def has_sentences_of(self, other: "Results") -> bool:
         """True if both are for the same sentences, judged by the full model's best tokens."""
@@ -184,36 +173,33 @@ class Comparison:
 
 
 def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Results:
-    """Results from the records; modes that are not in `MODES` are ignored.
+    """Results from the records of the modes in `MODES`; `evaluation` adds exact early exits, lenses, and schedules.
 
-    The `evaluation` adds exact early exits, the metrics of lenses, and schedules.
-
-    Raises Problem: no jumps at layers above 0; a single sentence; or different records from two runs, which the
-        original code appends to one file.
+    Raises Problem: no jumps at layers above 0; a single sentence; or records that differ, since the original code
+        appends those of a second run to the file.
     """
     records = [record for record in records if mode_of(record["info"]["mode"])]
-    layers = [r["info"]["layer"] for r in records if r["info"]["type"] == "jump"]
-    if not any(layers):
+    L = max((r["info"]["layer"] for r in records if r["info"]["type"] == "jump"), default=0)
+    if not L:
         raise Problem("the results hold no jumps at layers above 0: run add_results.py --force")
-    L, full = max(layers), next(r["topk"] for r in records if r["info"].get("layer") == max(layers))
-    numbers = [record["sentence_numbers"] for record in records if "sentence_numbers" in record]
-    groups = numbers[0].unique(return_inverse=True)[1] if numbers else None
-    if (len(full) if groups is None else int(groups.max()) + 1) < 2:
-        raise Problem("the results are for 1 sentence, expected at least 2: raise VAL in config.py")
+    full = next(r["topk"] for r in records if r["info"].get("layer") == L)
+    numbers = next((r["sentence_numbers"] for r in records if "sentence_numbers" in r), None)
+    groups = None if numbers is None else numbers.unique(return_inverse=True)[1]
     found: dict[tuple[str, str], dict[float, Record]] = {}  # by exit type and mode, then by layer or lambda
     for record in records:
         info, mode = record["info"], mode_of(record["info"]["mode"])
         exit_type, place = info["type"], info.get("layer", info.get("lambda"))
         first = found.setdefault((exit_type, mode), {}).setdefault(place, record)
         if not first["topk"].equal(record["topk"]):
-            raise Problem(
-                f"the results hold two {exit_type}s of {mode} at {place} that differ: keep the file of one run"
-            )
+            what = f"two {exit_type}s of {mode} at {place} that differ"
+            raise Problem(f"the results hold {what}: keep the file of one run")
     fixed, early = (
         {mode: _curve([*found[name, mode].values()], full, groups, L) for mode in MODES if (name, mode) in found}
         for name in ("jump", "early_exit")
     )
     r = Results(L, full, fixed, early, groups)
+    if r.sentences < 2:
+        raise Problem("the results are for 1 sentence, expected at least 2: raise VAL in config.py")
     return _with(evaluation, r) if evaluation else r
 
 
@@ -228,17 +214,16 @@ def _curve(records: list[Record], full: torch.Tensor, groups: torch.Tensor | Non
 
 def _with(evaluation: Evaluation, r: Results) -> Results:
     """Add the evaluation to the results, for the modes that have all layers."""
-    fixed, early, there = dict(r.fixed), dict(r.early), evaluation.actual >= 0
-    several = len((torch.arange(r.n) if r.groups is None else r.groups)[there].unique()) > 1
+    fixed, early, judged = dict(r.fixed), dict(r.early), ()
+    several = len(r.sentence_numbers[evaluation.actual >= 0].unique()) > 1
     lens_metrics = [metric for metric in LENS if several or metric != "cross-entropy"]  # one sentence has no interval
     for mode, tables in evaluation.modes.items():
-        if mode in r.fixed and len(r.fixed[mode].layers) == r.n_layers + 1:
-            values = r.fixed[mode].values
-            fixed[mode] = replace(r.fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
+        if mode in fixed and len(fixed[mode].layers) == r.n_layers + 1:
+            values = fixed[mode].values
+            fixed[mode] = replace(fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
             if mode in early:
-                hits = tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"]
-                early[mode] = replace(early[mode], exits=early_exit.exits(*hits))
-    judged: Sequence[Judged] = ()
+                exits = early_exit.exits(tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"])
+                early[mode] = replace(early[mode], exits=exits)
     if evaluation.schedules and "mat" in fixed:
         direct = fixed["mat"].values["precision@1"]
         judged = alternation.judge(evaluation.schedules, evaluation.topk, r.full, direct, r.groups)

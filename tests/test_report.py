@@ -456,7 +456,7 @@ def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):
     ax = plots.all_figures(r, "t")[f"parts_pre1_{L}"].draw().axes[0]
     assert "half" in [line.get_label() for line in ax.lines]
     assert len({(line.get_color(), str(line._dash_pattern)) for line in ax.lines}) == len(ax.lines) == 5 + 1
-    assert "half" in [column.name for column in tables.fixed_exit(r)[0].columns]
+    assert "half" in [column.name for column in tables.of_results(r, None)[0].columns]
 
 
 @pytest.mark.parametrize(

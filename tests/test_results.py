@@ -7,6 +7,7 @@ import torch
 
 from shortcut import Problem, alternation, intervals, results
 from shortcut.results import Curve
+from shortcut.show import tables
 
 
 def curve(layers, hits, **more):
@@ -80,7 +81,7 @@ def test_a_mode_that_lacks_layers_has_no_mean_over_them_and_one_layer_alone_is_n
     made = records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, dict.fromkeys(("mat", "id"), torch.ones(4)))
     r = results.summarize(made[1:])
     assert r.whole.keys() == {"id"}
-    assert r.change_from(r) == {}
+    assert tables.change(r, r, "own", "other").rows == []
     with pytest.raises(Problem, match="no jumps at layers above 0"):
         results.summarize(made[:1])
 
@@ -89,12 +90,14 @@ def test_a_change_is_that_of_other_maps_minus_own_paired_over_the_sentences():
     ones = dict.fromkeys(("mat", "id"), torch.ones(4))
     own = results.summarize(records({"mat": [1, 1, 1, 0], "id": [0, 0, 1, 0]}, ones))
     other = results.summarize(records({"mat": [1, 0, 0, 0], "id": [0, 0, 1, 0]}, ones))
-    (mode, change), *more = other.change_from(own).items()
+    ((mode, *means, change),) = tables.change(other, own, "own", "other").rows
     d = np.array([0, -1, -1, 0])
     half = 1.959964 * d.std(ddof=1) / np.sqrt(4)
-    assert (mode, more) == ("mat", [])
+    assert (mode, *(mean.mean for mean in means)) == ("mat", 0.75, 0.25)
     assert change == pytest.approx((-0.5, -0.5 - half, -0.5 + half))
-    assert own.change_from(other)["mat"].mean == 0.5
+    assert tables.change(own, other, "other", "own").rows[0][-1].mean == 0.5
+    with pytest.raises(Problem, match="for different sentences"):
+        tables.change(other, results.summarize(records({"mat": [1, 1], "id": [0, 0]}, ones)), "own", "other")
 
 
 def test_layers_saved_are_those_that_are_not_needed():

@@ -303,7 +303,7 @@ def test_a_model_that_works_between_its_blocks_has_no_alternation(made, gpt2_fol
 
 def test_tables_hold_the_numbers_of_the_records(made):
     r = results.summarize(result_formats.load_results(made.results))
-    text = table.text([*tables.fixed_exit(r), *tables.early_exit(r)])
+    text = table.text(tables.of_results(r, None))
     assert f"{100 * r.fixed['mat'].estimates['precision@1'][0].mean:.1f} ±" in text
     assert "mat - id" in text
     assert "95%" in text

@@ -5,9 +5,9 @@ import io
 
 from shortcut.intervals import Estimate
 from shortcut.show import table
-from shortcut.show.table import BOTH, Column, Table
+from shortcut.show.table import Column, Table
 
-COLUMNS = [Column("layer"), Column("hits", "%", ".1f"), Column("d", digits="+.2f", interval=BOTH), Column("r2")]
+COLUMNS = [Column("layer"), Column("hits", ".1f", 100), Column("d", "+.2f", ends=True), Column("r2")]
 ROWS = [
     [0, Estimate(0.5, 0.4, 0.6), Estimate(-1.0, -2.0, 0.5), None],
     ["mean", Estimate(1.0, None, None), None, -1e60],

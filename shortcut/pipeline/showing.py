@@ -131,7 +131,7 @@ def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names
             "paper": claims.claims(files.model_name, r, r2),
             "warnings": warnings(work, compared),
         }  # fmt: skip
-        page = report.page(numbers, files.title, tables.facts(r), pictures, listed)
+        page = report.page(numbers, files.title, r, pictures, listed)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
                 with outputs.writing(path) as file:

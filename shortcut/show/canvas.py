@@ -34,26 +34,21 @@ class Plot:
         """Write the figure to a file as "pdf", "png" or "csv"."""
         if ending == "csv":
             file.write(to_csv(self.data).encode(errors="backslashreplace"))  # no encoding has halves of surrogate pairs
-        else:
-            matplotlib = _matplotlib()
-            with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-                self.draw().savefig(file, format=ending, dpi=200, metadata=NO_DATES[ending])
+            return
+        os.environ["MPLBACKEND"] = "agg"  # a backend that is not installed would stop the import
+        with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):  # no user's matplotlibrc
+            import matplotlib  # noqa: PLC0415  (takes a second, and most figures exist already)
+        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+            self.draw().savefig(file, format=ending, dpi=200, metadata=NO_DATES[ending])
 
 
-def _matplotlib() -> Any:
-    """Import matplotlib from its own data folder, so that no user's matplotlibrc is read."""
-    os.environ["MPLBACKEND"] = "agg"  # a backend that is not installed would stop the import
-    with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):
-        import matplotlib  # noqa: PLC0415  (takes a second, and most figures exist already)
-    return matplotlib
-
-
-def figure(width: float, height: float, title: str, layout: str = "constrained") -> Any:
+def subplots(width: float, height: float, title: str, rows: int, columns: int, **settings: Any) -> tuple[Any, Any]:
+    """A figure with a title, and its axes; width and height in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    made = Figure(figsize=(width, height), layout=layout)
-    made.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
-    return made
+    figure = Figure(figsize=(width, height), layout=settings.pop("layout", "constrained"))
+    figure.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
+    return figure, figure.subplots(rows, columns, **settings)
 
 
 def ends(points: Sequence[Estimate]) -> list[list[float]]:

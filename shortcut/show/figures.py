@@ -53,10 +53,9 @@ FIGURES = (
 
 
 def names(L: int, *, parts: bool, alternation: bool, lenses: bool) -> list[str]:
-    """Names of the figures for a model of L layers.
+    """Names of the figures for a model of L layers; `parts`: sub-modules are replaced; `alternation`: schedules run.
 
-    `parts`: sub-modules are replaced; `alternation`: schedules are run; `lenses`: there are map kinds other than
-    least squares, so all metrics are compared. Otherwise `lenses_*` shows only the metrics that no other figure has.
+    `lenses`: there are other map kinds than least squares. If not, `lenses_*` shows only what no other figure has.
     """
     found = [f for f in FIGURES if (parts or not f.parts) and (lenses or not f.lenses or f.metrics[0] in LENS)]
     return [f"{figure.name}_{L}" for figure in found] + [f"alternation_{L}"] * alternation

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from shortcut.show.canvas import PAGE, Plot, count_in_integers, figure
+from shortcut.show.canvas import PAGE, Plot, count_in_integers, subplots
 from shortcut.show.table import Column, Table
 from shortcut.show.tables import Scores
 
@@ -31,8 +31,7 @@ def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
 
 def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     """Source layer on y, target layer on x. The diagonal is 1, cells below it are empty, the scale begins at 0."""
-    drawn = figure(PAGE, 3.5, title, "compressed")
-    axes = drawn.subplots(1, len(maps), sharey=True)
+    drawn, axes = subplots(PAGE, 3.5, title, 1, len(maps), sharey=True, layout="compressed")
     for ax, (name, scores) in zip(axes, maps.items(), strict=True):
         grid = np.full((L + 1, L + 1), np.nan)
         grid[np.diag_indices(L + 1)] = 1
@@ -53,45 +52,40 @@ def r2_tables(r2: Mapping[str, Scores]) -> list[Table]:
 
     A second table has the scores weighted by the variances of the coordinates, if there are any.
     """
-    title = "r2 from each layer to the next layer, to the last, and over all later layers"
-    tables = [_r2("r2_by_layer", title, r2["score_mat"], r2["score_id"])]
-    if "score_mat_weighted" in r2:
-        title = "r2 weighted by variance, so that coordinates that hardly vary count for little"
-        tables.append(_r2("r2_weighted_by_layer", title, r2["score_mat_weighted"], r2["score_id_weighted"]))
+    titles = {
+        "": "r2 from each layer to the next layer, to the last, and over all later layers",
+        "_weighted": "r2 weighted by variance, so that coordinates that hardly vary count for little",
+    }
+    columns = [*map(Column, ("layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"))]
+    tables, layers = [], sorted({i for i, _ in r2["score_mat"]})
+    for weighted, title in titles.items():
+        if f"score_mat{weighted}" in r2:
+            modes = [r2[f"score_{mode}{weighted}"] for mode in ("mat", "id")]
+            rows = [[i, *(x for scores in modes for x in _from_layer(i, scores))] for i in layers]
+            tables.append(Table(f"r2{weighted}_by_layer", title, columns, rows))
     return tables
 
 
-def _r2(name: str, title: str, mat: Scores, identity: Scores) -> Table:
-    L = max(j for _, j in mat)
-    rows = []
-    for i in sorted({i for i, _ in mat}):
-        row: list[Any] = [i]
-        for scores in (mat, identity):
-            later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
-            mean = sum(later) / len(later) if len(later) == L - i else None
-            row += [scores.get((i, i + 1)), scores.get((i, L)), mean]
-        rows.append(row)
-    columns = ("layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean")
-    return Table(name, title, [*map(Column, columns)], rows)
+def _from_layer(i: int, scores: Scores) -> tuple[float | None, ...]:
+    L = max(j for _, j in scores)
+    later = [scores[i, j] for j in range(i + 1, L + 1) if (i, j) in scores]
+    return scores.get((i, i + 1)), scores.get((i, L)), sum(later) / len(later) if len(later) == L - i else None
 
 
 def quality_table(quality: Quality) -> Table:
     """Quality of the maps into the last layer, and the worst loss of going there by two maps; "-" for no number."""
-    jumps = {
-        i: max((x, k) for (a, k), x in quality["composition_loss"].items() if a == i)
-        for i, _ in quality["composition_loss"]
-    }
-    rows = [
-        [l, quality["split_half_r2"].get(l), quality["effective_rank"].get(l), *jumps.get(l, (None, None)),
-         max(x for (i, _), x in quality["gain"].items() if i == l)]
-        for l in sorted({i for i, _ in quality["gain"]})
-    ]  # fmt: skip
-    columns = [*map(Column, ("layer", "halves agree, r2")), Column("effective rank", digits=".1f")]
-    columns += [*map(Column, ("r2 lost by two jumps", "via layer")), Column("gain, flat directions", digits=".3g")]
+    rows = []
+    for l in sorted({i for i, _ in quality["gain"]}):
+        worst = max(((x, k) for (i, k), x in quality["composition_loss"].items() if i == l), default=(None, None))
+        gain = max(x for (i, _), x in quality["gain"].items() if i == l)
+        rows.append([l, quality["split_half_r2"].get(l), quality["effective_rank"].get(l), *worst, gain])
+    columns = [*map(Column, ("layer", "halves agree, r2")), Column("effective rank", ".1f")]
+    columns += [*map(Column, ("r2 lost by two jumps", "via layer")), Column("gain, flat directions", ".3g")]
     d = max(map(len, quality["spectrum"].values()), default=0)
+    ranks = f"; effective rank: of {d}" if d else ""
     halves = "halves agree: r2 between two maps of n/2 training sentences each, on the training states"
-    ranks = f"{halves}; effective rank: of {d}" if d else halves
-    title = f"Quality of the maps into the last layer ({ranks}; gain: largest where the states hardly vary, any target)"
+    gains = "gain: largest where the states hardly vary, any target"
+    title = f"Quality of the maps into the last layer ({halves}{ranks}; {gains})"
     return Table("quality_of_maps", title, columns, rows)
 
 
@@ -119,18 +113,16 @@ def quality_figure(quality: Quality, title: str) -> Plot:
 
 def _draw_quality(quality: Quality, title: str) -> Any:
     lost, ranks, halves = quality["composition_loss"], quality["effective_rank"], quality["split_half_r2"]
-    drawn = figure(PAGE * (4 / 3 if quality["r2_by_rank"] else 1), 2.7, title)
-    axes = [*drawn.subplots(1, 1 + bool(ranks) + bool(lost) + bool(quality["r2_by_rank"]), squeeze=False)[0]]
-    L, first = max(i for i, _ in quality["gain"]) + 1, axes.pop(0)
+    by_rank, spectra, L = quality["r2_by_rank"], quality["spectrum"], max(i for i, _ in quality["gain"]) + 1
+    width, panels = PAGE * (4 / 3 if by_rank else 1), 1 + bool(ranks) + bool(lost) + bool(by_rank)
+    drawn, ((first, *axes),) = subplots(width, 2.7, title, 1, panels, squeeze=False)
     if ranks:
-        shares = [rank / len(quality["spectrum"][l]) for l, rank in ranks.items()]
+        shares = [rank / len(spectra[l]) for l, rank in ranks.items()]
         first.plot(ranks.keys(), shares, "--", color="gray", label="effective rank / d")
     if halves:
         first.plot(halves.keys(), halves.values(), color="blue", label="halves agree, $r^2$")
-    lowest = min(0.0, *halves.values()) if halves else 0.0
-    first.set(
-        title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(max(-1.0, lowest) - 0.02, 1.02)
-    )
+    lowest = max(-1.0, min([0.0, *halves.values()])) - 0.02
+    first.set(title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(lowest, 1.02))
     first.legend(handles=[*first.lines], loc="lower right", title="" if first.lines else "not fitted here")
     count_in_integers(first.xaxis)
     if lost:
@@ -145,19 +137,18 @@ def _draw_quality(quality: Quality, title: str) -> Any:
         count_in_integers(ax.yaxis)
         drawn.colorbar(image, ax=ax, shrink=0.8)
     chosen = {l: (l / L, 0.2, 1 - l / L) for l in range(0, L, max(1, -(-L // 6)))}  # layers and their colours
-    if quality["r2_by_rank"]:
+    if by_rank:
         ax = axes.pop(0)
         for l, colour in chosen.items():
-            ax.plot(*zip(*quality["r2_by_rank"][l], strict=True), color=colour, linewidth=1)
+            ax.plot(*zip(*by_rank[l], strict=True), color=colour, linewidth=1)
         ax.set(title="$r^2$ by rank (training)", xlabel="rank", xscale="symlog", xlim=(0, None), ylim=(None, 1.02))
-    if not ranks:
-        return drawn
-    ax = axes.pop(0)
-    for l, colour in chosen.items():
-        values = [x if x > 0 else np.nan for x in quality["spectrum"].get(l, [])]
-        ax.plot(range(1, len(values) + 1), values, color=colour, linewidth=1, label=f"layer {l}")
-    every = [x for spectrum in quality["spectrum"].values() for x in spectrum if x > 0] or [1.0]
-    lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
-    ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
-    ax.legend(loc="lower left", fontsize=6)
+    if ranks:
+        ax = axes.pop(0)
+        for l, colour in chosen.items():
+            values = [x if x > 0 else np.nan for x in spectra.get(l, [])]
+            ax.plot(range(1, len(values) + 1), values, color=colour, linewidth=1, label=f"layer {l}")
+        every = [x for spectrum in spectra.values() for x in spectrum if x > 0] or [1.0]
+        lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
+        ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
+        ax.legend(loc="lower left", fontsize=6)
     return drawn

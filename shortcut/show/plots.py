@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 from shortcut.approximation import MODES
+from shortcut.intervals import Estimate
 from shortcut.linear import KINDS
 from shortcut.metrics import LENS, METRICS
 from shortcut.results import Comparison, Curve, Results
@@ -18,7 +19,7 @@ from shortcut.sentence_grid import Grid
 from shortcut.show import canvas, table, tables
 from shortcut.show.canvas import COLUMN, PAGE, Plot, count_in_integers, drawable
 from shortcut.show.figures import FIGURES, FREE, LOOKS, SCHEDULED, Figure
-from shortcut.show.table import Table
+from shortcut.show.tables import Curves
 
 
 def all_figures(r: Results, title: str) -> dict[str, Plot]:
@@ -26,12 +27,11 @@ def all_figures(r: Results, title: str) -> dict[str, Plot]:
     drawn = {}
     for figure in (figure for figure in FIGURES if not figure.lenses):
         modes = [mode for mode in {**LOOKS, **MODES} if mode != "id"] if figure.parts else ["mat", "id"]
-        fixed = {mode: r.fixed[mode] for mode in modes if mode in r.fixed}
+        known = [mode for mode in modes if mode in r.fixed and {*figure.metrics} <= r.fixed[mode].values.keys()]
         early = {mode: r.early[mode] for mode in modes if mode in r.early} if figure.early else {}
-        known = all(metric in curve.values for curve in fixed.values() for metric in figure.metrics)
-        if known and len(fixed) > figure.parts and bool(early) == figure.early:
-            floor = {} if figure.early else {metric: floor.mean for metric, floor in r.floor.items()}
-            drawn[f"{figure.name}_{r.n_layers}"] = _curves(figure, title, fixed, early, floor)
+        if len(known) > figure.parts and bool(early) == figure.early:
+            fixed = {mode: r.fixed[mode] for mode in known}
+            drawn[f"{figure.name}_{r.n_layers}"] = _curves(figure, title, fixed, early, {} if early else r.floor)
     return drawn | ({f"alternation_{r.n_layers}": _alternation(r, title)} if r.alternation else {})
 
 
@@ -51,25 +51,23 @@ def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
 
 
 def _alternation(r: Results, title: str) -> Plot:
-    data, findings = tables.schedules(r, title), []
+    data, findings, column = tables.schedules(r, title), [], tables.of_metric("precision@1", "", "+")
     for first, name in (("r2", "the r2-informed schedule"), ("chosen", "round-robin, chosen on other sentences,")):
         if found := [judged for judged in r.alternation if judged.first == first]:
             best = max(found, key=lambda judged: judged.difference.mean)
-            gain = table.cell(best.difference, tables.of_metric("precision@1", "", "+"))
-            findings.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain} points")
+            gain = f"{table.cell(best.difference, column)} points"
+            findings.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain}")
     return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(findings)}.")
 
 
 def _draw_alternation(r: Results, title: str) -> Any:
     """Precision@1 by blocks executed (upper panel), and the difference of each schedule to the direct jump (lower)."""
-    L, figure = r.n_layers, canvas.figure(COLUMN * 1.4, 4.4, title)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    figure, (above, below) = canvas.subplots(COLUMN * 1.4, 4.4, title, 2, 1, sharex=True, height_ratios=(3, 2))
     _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
     below.axhline(0, color=LOOKS["mat"][0], linewidth=1)
     for first, (colour, marker, label) in SCHEDULED.items():
-        found = sorted((j for j in r.alternation if j.first == first), key=lambda j: j.k)
-        line = "-" if first == "r2" else ""
-        x = [judged.k for judged in found]
+        found = sorted((judged for judged in r.alternation if judged.first == first), key=lambda judged: judged.k)
+        x, line = [judged.k for judged in found], "-" if first == "r2" else ""
         for ax, points in ((above, [j.precision for j in found]), (below, [j.difference for j in found])):
             if ax is above and first == "chosen":  # on half of the sentences, so not comparable with the others
                 continue
@@ -77,70 +75,64 @@ def _draw_alternation(r: Results, title: str) -> Any:
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
             if ax is below or first == "r2":
                 ax.vlines(x, *canvas.ends(points), color=colour, linewidth=0.7)
-    above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, L))
+    above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, r.n_layers))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
-    handles, labels = (pair for pair in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True))
-    known = dict(zip((*labels[0], *labels[1]), (*handles[0], *handles[1]), strict=True))
+    shown = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in (above, below))
+    known = {label: handle for pairs in shown for handle, label in pairs}
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
     return figure
 
 
-Curves = Mapping[str, Curve]
-
-
-def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, float]) -> Plot:
-    parts = [(m, exit_type, x) for m in figure.metrics for exit_type, x in (("fixed", fixed), ("early", early)) if x]
-    rows = [row for part in parts for row in tables.points(*part)]
+def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, Estimate]) -> Plot:
+    exits = {"fixed": fixed, "early": early} if early else {"fixed": fixed}
+    parts = [(metric, *shown) for metric in figure.metrics for shown in exits.items()]
     by = "blocks run, early and fixed exit" if early else "layer"
     replaced = "" if fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
     name = f"{', '.join(METRICS[metric].title for metric in figure.metrics)} by {by}{replaced}: {title}"
     alt = f"{name}. {' '.join(_in_words(*part) for part in parts)}"
-    return Plot(partial(_draw_curves, figure, title, fixed, early, floor), Table("", name, tables.POINTS, rows), alt)
+    return Plot(partial(_draw_curves, figure, title, fixed, early, floor), tables.points(name, parts), alt)
 
 
 def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
     """The first, middle and last points of the curves, in words."""
-    lines = []
+    lines, column = [], tables.of_metric(metric, "")
     for mode, curve in curves.items():
-        chosen = [(curve.layers[k], curve.estimates[metric][k]) for k in (0, len(curve.layers) // 2, -1)]
-        points = (f"{table.cell(y, tables.of_metric(metric, ''))} at {x:.3g}" for x, y in chosen)
-        lines.append(f"{mode} {', '.join(points)}")
+        layers, points = curve.layers, curve.estimates[metric]
+        chosen = (f"{table.cell(points[k], column)} at {layers[k]:.3g}" for k in (0, len(layers) // 2, -1))
+        lines.append(f"{mode} {', '.join(chosen)}")
     return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(lines)}."
 
 
-def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, float]) -> Any:
-    L, metrics = next(iter(fixed.values())).n_layers, figure.metrics
-    width, height = (COLUMN * 1.3, 3.0) if figure.lenses else (COLUMN if len(metrics) == 1 else PAGE, 2.6)
-    drawn = canvas.figure(width, height, title)
-    axes = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for ax, metric in zip(axes, metrics, strict=True):
+def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, Estimate]) -> Any:
+    L, single = next(iter(fixed.values())).n_layers, len(figure.metrics) == 1
+    width, height = (COLUMN * 1.3, 3.0) if figure.lenses else (COLUMN if single else PAGE, 2.6)
+    drawn, (axes,) = canvas.subplots(width, height, title, 1, len(figure.metrics), sharey=True, squeeze=False)
+    for ax, metric in zip(axes, figure.metrics, strict=True):
         for mode, curve in early.items():
             _line(ax, mode, curve, metric, label=f"{mode}, early exit", marker=".", markersize=4)
         for mode, curve in fixed.items():
             thin = {"label": f"{mode}, fixed exit", "linewidth": 0.8, "alpha": 0.6} if early else {"label": mode}
             _line(ax, mode, curve, metric, **thin)
         if metric in floor:
-            ax.axhline(floor[metric], color="gray", linestyle=":", linewidth=1, label="best constant")
+            ax.axhline(floor[metric].mean, color="gray", linestyle=":", linewidth=1, label="best constant")
         count_in_integers(ax.xaxis)
-        ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L))
-        points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]  # id at 0 is far above
-        highest = 1.05 * max(x.high or x.mean for x in points) if figure.lenses else None
-        ax.set_ylim(*((-0.02, 1.02) if METRICS[metric].k else (0, highest)))
-        label = METRICS[metric].title.replace(" that is", "\nthat is") + ("" if METRICS[metric].k else " (nats)")
-        ax.set(**{"ylabel" if len(metrics) == 1 else "title": label})
-    handles, labels = axes[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=3 if figure.lenses else 2)
+        ylim, unit = ((-0.02, 1.02), "") if METRICS[metric].k else ((0, None), " (nats)")
+        if figure.lenses and unit:
+            points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]
+            ylim = 0, 1.05 * max(x.high or x.mean for x in points)  # id at layer 0 is far above
+        ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L), ylim=ylim)
+        ax.set(**{"ylabel" if single else "title": METRICS[metric].title.replace(" that is", "\nthat is") + unit})
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if figure.lenses else 2)
     return drawn
 
 
-def _line(ax, name: str, curve: Curve, metric: str, **style) -> None:
+def _line(ax: Any, name: str, curve: Curve, metric: str, **style: Any) -> None:
     others = [other for other in (*MODES, *KINDS) if other not in LOOKS]
     line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
     points = curve.estimates[metric]
     if curve.exits:  # a line for all lambda, points for the lambdas in config.py
-        exact = curve.exits.along()[1:3]
-        ax.plot(*exact, color=colour, linestyle=line, linewidth=1)
+        ax.plot(*curve.exits.along()[1:3], color=colour, linestyle=line, linewidth=1)
         line = ""
     ax.fill_between(curve.layers, *canvas.ends(points), color=colour, alpha=0.25, linewidth=0)
     ax.plot(curve.layers, [point.mean for point in points], color=colour, linestyle=line, **style)
@@ -156,9 +148,9 @@ def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
     bold = "the model's best" if grid.masked else "as at the last layer"
     title = f"{grid.heading()}\n{title} (bold: {bold})"
-    figure = canvas.figure(max(PAGE, len(grid.predicted) * 0.56 * columns + 1), 0.17 * rows + 1.1, title)
+    width, modes = max(PAGE, len(grid.predicted) * 0.56 * columns + 1), len(grid.predicted)
+    figure, axes = canvas.subplots(width, 0.17 * rows + 1.1, title, 1, modes, sharey=True)
     highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10
-    axes = figure.subplots(1, len(grid.predicted), sharey=True)
     for ax, (mode, predicted) in zip(axes, grid.predicted.items(), strict=True):
         p = grid.probabilities[mode]
         image = ax.imshow(p.numpy(), vmin=0, vmax=highest, cmap="YlGnBu", aspect="auto", interpolation="nearest")

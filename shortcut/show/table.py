@@ -1,23 +1,21 @@
 """Tables of numbers, written as text for the terminal, as CSV, as JSON, or as cells for a page."""
 
 import csv
-import io
 import unicodedata
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from shortcut.intervals import Estimate
-
-BOTH = "both"  # a value of `Column.interval`
 
 
 class Column(NamedTuple):
     """A column of a table, and the format of its numbers as text."""
 
     name: str
-    unit: str = ""  # "%": fractions are shown in percent
     digits: str = ".3f"  # format of a number; ints and text are shown as they are
-    interval: str = "half"  # "half": show half the width of the interval; `BOTH`: show both ends
+    scale: int = 1  # 100: fractions are shown in percent
+    ends: bool = False  # True: show both ends of an interval; else half its width
 
 
 class Table(NamedTuple):
@@ -31,18 +29,17 @@ class Table(NamedTuple):
 
 def cell(value: Any, column: Column) -> str:
     """A cell as text: "-" for None; an estimate is followed by its interval, if it has one."""
-    if isinstance(value, Estimate):
-        scale, digits = 100 if column.unit == "%" else 1, column.digits.removeprefix("+")
-        text = cell(value.mean, column)
-        if value.low is None:
-            return text
-        if column.interval == BOTH:
-            return f"{text} [{scale * value.low:{digits}}, {scale * value.high:{digits}}]"
-        return f"{text} ±{scale * (value.high - value.low) / 2:{digits}}"
     if isinstance(value, float):
-        number = 100 * value if column.unit == "%" else value
+        number = column.scale * value
         return f"{number:{column.digits if abs(number) < 1e4 else '.2g'}}"
-    return "-" if value is None else str(value)
+    if not isinstance(value, Estimate):
+        return "-" if value is None else str(value)
+    text, digits = cell(value.mean, column), column.digits.removeprefix("+")
+    if value.low is None:
+        return text
+    if column.ends:
+        return f"{text} [{column.scale * value.low:{digits}}, {column.scale * value.high:{digits}}]"
+    return f"{text} ±{column.scale * (value.high - value.low) / 2:{digits}}"
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -58,8 +55,7 @@ def text(tables: Iterable[Table]) -> str:
         widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
         lines += ["", table.title]
         for row in rows:
-            padded = (" " * (width - _width(x)) + x for x, width in zip(row, widths, strict=True))
-            lines.append("  " + "  ".join(padded))
+            lines.append("".join(" " * (2 + width - _width(x)) + x for x, width in zip(row, widths, strict=True)))
     return "\n".join(lines)
 
 
@@ -71,29 +67,20 @@ def _width(text: str) -> int:
 def to_csv(table: Table) -> str:
     """A table as CSV: a header and rows, six significant digits; the ends of an interval follow the mean."""
     wide = [any(isinstance(row[k], Estimate) for row in table.rows) for k in range(len(table.columns))]
-    rows = [
-        [
-            column.name if not ends else Estimate(column.name, "low", "high")
-            for column, ends in zip(table.columns, wide, strict=True)
-        ],
-        *table.rows,
-    ]
-    lines = []
-    for row in rows:
+    names = [Estimate(x.name, "low", "high") if ends else x.name for x, ends in zip(table.columns, wide, strict=True)]
+    lines: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=lines.append))  # lines end in \r\n, so either is quoted within a cell
+    for row in (names, *table.rows):
         values: list[Any] = []
         for value, ends in zip(row, wide, strict=True):
             values += value if isinstance(value, Estimate) else [value, None, None] if ends else [value]
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\r\n")  # so that either character is quoted within a cell
         writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in values])
-        lines.append(file.getvalue().removesuffix("\r\n"))
-    return "\n".join(lines) + "\n"
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def to_json(table: Table) -> list[dict[str, Any]]:
     """A dict for each row, keyed by column name; numbers are fractions, nats or layers, rounded to six decimals."""
-    names = [column.name for column in table.columns]
-    return [{name: _json(value) for name, value in zip(names, row, strict=True)} for row in table.rows]
+    return [{x.name: _json(value) for x, value in zip(table.columns, row, strict=True)} for row in table.rows]
 
 
 def _json(value: Any) -> Any:
