@@ -14,8 +14,7 @@ import fsspec
 
 from shortcut import Problem, one_line
 from shortcut.corpus import parquet
-from shortcut.corpus.sentences import Wanted, draw_sentence
-from shortcut.corpus.texts import LINE_END, LeftOut, Tally, text_of
+from shortcut.corpus.sentences import LINE_END, LeftOut, Tally, Wanted, draw_sentence, text_of
 
 FOOTER = 65_536  # bytes at the end of a parquet file that describe its content
 
@@ -79,7 +78,7 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
         lines = [line.strip() + "\n" for line in tally.each(text_of, texts) if line.strip()]
         result = rng.sample(lines, min(wanted.n, len(lines)))
         wanted.found(len(result))
-    if not result or 2 * len(tally.left_out) > tally.read:
+    if not result or 2 * len(tally.left_out) > len(tally.read):
         expected = 'articles of two paragraphs or more (in jsonl, {"text": "..."}), or lines of text'
         raise Problem(f"{source.name} holds {'hardly a' if result else 'no'} sentence ({tally}): expected {expected}")
     if tally.left_out:
