@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
 from shortcut.blocks import Form, Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
 from shortcut.submodules import SUM, Call, Numbering, Part, numbered
@@ -32,7 +33,7 @@ class Row:
     """Facts about an architecture that its structure does not show; names are dotted paths from a block."""
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
-    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the linear layer that reads state a, if only one
+    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the Conv1D that is the only reader of state a
     sums: bool = False  # True if residual sums have maps too, from the state before; no mode uses them
 
 
@@ -102,7 +103,7 @@ class Model:
     def going_on(self, layer: int, h: torch.Tensor) -> AbstractContextManager[None]:
         """Within this context, a forward pass goes on from `layer` with h [b, T, d] and skips the blocks before."""
         pairs = [*zip(self.blocks, self._forms, strict=True)]
-        swaps = [(block, form.stub(h if block is self.blocks[-1] else None)) for block, form in pairs[:layer]]
+        swaps = [(block, form.stub(h)) for block, form in pairs[:layer]]
         swaps += [(block, form.entered(block.forward, h)) for block, form in pairs[layer : layer + 1]]
         return swapped(swaps)
 
@@ -176,13 +177,11 @@ class Model:
 
     def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> AbstractContextManager[None]:
         """Within this context, `keep(k, h)` is called with states h [b, T, d] at point k whenever the model runs."""
-        hooks: list[tuple[nn.Module, str, Callable]] = []
+        hooks = []
         for k, (place, side) in enumerate(points):
             part = place if isinstance(place, Part) else Part("", place, place)
-            if side == "in":
-                hooks.append((part.first, "in", lambda *passed, k=k: keep(k, entering(*passed))))
-            else:
-                hooks.append((part.last, "out", lambda *passed, k=k, part=part: keep(k, part.made(*passed))))
+            module, states = (part.first, entering) if side == "in" else (part.last, part.made)
+            hooks.append((module, side, lambda *passed, k=k, states=states: keep(k, states(*passed))))
         return hooked(hooks)
 
     def narrowed(self, last: torch.Tensor, block: int = -1) -> AbstractContextManager[None]:
@@ -190,23 +189,14 @@ class Model:
 
         The block's output is wrong at all other positions, which nothing reads from h_L.
         """
-        shapes: dict[nn.Module, torch.Size] = {}
 
-        def chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.arange(len(x), device=x.device), last.to(x.device)
-
-        def narrow(module, args, named):
-            shapes[module] = args[0].shape[:2]
-            return (args[0][chosen(args[0])],), named
-
-        def widen(module, args, named, out):
-            whole = out.new_zeros(*shapes[module], out.shape[-1])
-            whole[chosen(whole)] = out
-            return whole
+        def narrow(forward: Callable, x: torch.Tensor) -> torch.Tensor:
+            chosen = torch.arange(len(x), device=x.device), last.to(x.device)
+            out = forward(x[chosen])
+            return out.new_zeros(*x.shape[:2], out.shape[-1]).index_put(chosen, out)
 
         modules = [self.blocks[block].get_submodule(name) for name in self.row.pointwise]
-        acts = (("in", narrow), ("out", widen))
-        return hooked([(module, side, partial(act, module)) for module in modules for side, act in acts])
+        return swapped((module, partial(narrow, module.forward)) for module in modules)
 
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
         """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
@@ -222,17 +212,8 @@ class Model:
             own = next(follower.parameters())  # unchanged if it has another precision or is on disk
             alike = (own.dtype, own.device) == (A.dtype, A.device)
             if a in self.row.followers and (i, a + 1) not in maps and alike and not act:
-                swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
+                folded = (A.T.double() @ follower.weight.double()).float().T
+                swaps += [*part.acting(lambda x: x), (follower, partial(linear, weight=folded, bias=follower.bias))]
             else:
                 swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
         return swaps
-
-
-def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
-    """The layer x -> layer(A x), with its weight transposed to [in, out], as in GPT-2."""
-    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415  (takes a second; most callers do without)
-
-    whole = Conv1D(layer.nf, layer.nx).to(A.device)
-    whole.weight = nn.Parameter((A.T.double() @ layer.weight.double()).float(), requires_grad=False)
-    whole.bias = layer.bias
-    return whole
