@@ -1,14 +1,9 @@
-"""Model architectures: where the blocks are, how to read out, and which sub-modules to replace.
+"""Any language model of the library: hidden states, read-out, resuming from a layer, and linear sub-modules.
 
-Most architectures need no names of modules. The blocks are the first list of L modules that all run once, in order,
-where L is the number of layers in the config. The read-out is the library's own forward pass with all blocks skipped:
-every block's `forward` is replaced by a stub that returns its input, and the last block's by a stub that returns h.
-So the library itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for
-each model. Facts that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
-
-Hooks record states (`Model.watch`). Sub-modules become linear by replacing their `forward` (`Model.swaps`, see
-`submodules`). The last block skips outputs that nothing reads (`Model.narrowed`). At the end of a `with` block its
-changes are undone.
+Most architectures need no names of modules. The blocks are found by structure (`blocks`). The read-out is the library's
+own forward pass with all blocks skipped: every block's `forward` is replaced by a stub that returns h. So the library
+itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for each model. Facts
+that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
 
 Layers are numbered as in the paper: h_0 is the input of the first block, h_l the input of block l (0-based; some
 models compute something between blocks), h_L the output of the last block, before any final norm.
@@ -24,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from shortcut.blocks import Form, Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
+from shortcut.blocks import Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
 from shortcut.submodules import SUM, Call, Numbering, Part, numbered
 
 
@@ -73,8 +68,9 @@ class Model:
     def sample(self) -> torch.Tensor:
         """Two sentences of four tokens (fewer if the context is shorter) that differ in the last token, [2, T]."""
         T = min(4, self.context)
-        first = (torch.arange(T + 1, device=self.device) + self.vocabulary // 2) % self.vocabulary
-        return torch.stack([first[:T], torch.cat([first[: T - 1], first[T:]])])
+        ids = (torch.arange(T, device=self.device) + self.vocabulary // 2).repeat(2, 1)
+        ids[1, -1] += 1
+        return ids % self.vocabulary
 
     def dummy(self, n: int) -> torch.Tensor:
         """n sequences of one token, [n, 1], which is not the padding token."""
@@ -82,19 +78,16 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Device of the first weights that are in memory; some weights may be read from disk at each use."""
-        first = next(self.net.parameters()).device
-        return next((w.device for w in self.net.parameters() if w.device.type != "meta"), first)
+        """Device of the first weights that are in memory; other weights are read from disk at each use."""
+        devices = [weights.device for weights in self.net.parameters()]
+        return next((device for device in devices if device.type != "meta"), devices[0])
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Run the library's own forward pass without the head, which is expensive and not needed."""
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] from states [..., d], read out like h_L in the model's precision.
-
-        Each state is a sequence of one token.
-        """
+        """Logits [..., v] from states [..., d], each read out like h_L, in the model's precision."""
         rows = h.reshape(-1, 1, h.shape[-1])
         with self.going_on(self.n_layers, rows):
             logits = self.net(input_ids=self.dummy(len(rows))).logits
@@ -126,28 +119,21 @@ class Model:
     @torch.no_grad()
     def called(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Call]:
         """Arguments of each block in a forward pass over a batch."""
-        calls: list[Call] = []
-
-        def keep(block: nn.Module, form: Form, args: tuple, named: dict[str, Any]) -> None:
-            calls.append(Call(block, form, args, named))
-
-        pairs = zip(self.blocks, self._forms, strict=True)
-        with hooked((block, "in", partial(keep, block, form)) for block, form in pairs):
+        given: list[tuple[tuple, dict[str, Any]]] = []
+        with hooked((block, "in", lambda *passed: given.append(passed)) for block in self.blocks):
             self.run(ids, mask)
-        return calls
+        return [Call(*found) for found in zip(self.blocks, self._forms, given, strict=True)]
 
     @cached_property
     @torch.no_grad()
     def is_chain(self) -> bool:
         """True if the output of each block is the input of the next."""
-        inputs = [entering(call.args, call.named) for call in self.calls]
-        made = [call(h.clone()) for call, h in zip(self.calls, inputs, strict=True)]
-        return all(torch.allclose(a.to(b), b, atol=1e-3, rtol=1e-3) for a, b in zip(made, inputs[1:], strict=False))
+        inputs = [entering(*call.given) for call in self.calls]
+        pairs = [(call(h.clone()), after) for call, h, after in zip(self.calls, inputs, inputs[1:], strict=False)]
+        return all(torch.allclose(made.to(after), after, atol=1e-3, rtol=1e-3) for made, after in pairs)
 
     @cached_property
-    @torch.no_grad()
     def _numbered(self) -> tuple[list[Numbering], str | None]:
-        """The states inside all blocks, or the reason why there are none (see `submodules.numbered`)."""
         return numbered(self.calls)
 
     @property
@@ -208,12 +194,11 @@ class Model:
         for (i, a), A in maps.items():
             part = self._numbered[0][i].made[a][0]
             A = A.to(part.forms[part.last].device)  # noqa: PLW2901
-            follower = self.blocks[i].get_submodule(self.row.followers.get(a, ""))
-            own = next(follower.parameters())  # unchanged if it has another precision or is on disk
-            alike = (own.dtype, own.device) == (A.dtype, A.device)
-            if a in self.row.followers and (i, a + 1) not in maps and alike and not act:
-                folded = (A.T.double() @ follower.weight.double()).float().T
-                swaps += [*part.acting(lambda x: x), (follower, partial(linear, weight=folded, bias=follower.bias))]
-            else:
-                swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
+            if not act and (i, a + 1) not in maps and a in self.row.followers:
+                reader = self.blocks[i].get_submodule(self.row.followers[a])
+                if (reader.weight.dtype, reader.weight.device) == (A.dtype, A.device):  # not half, and not on disk
+                    weight = (A.T.double() @ reader.weight.double()).float().T
+                    swaps += [*part.acting(lambda x: x), (reader, partial(linear, weight=weight, bias=reader.bias))]
+                    continue
+            swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
         return swaps

@@ -39,11 +39,9 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
 
     Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
-    if model.masked:
-        sequences = tokenized.sentences
-    else:
-        positions = tokenized.positions.tolist()
-        sequences = [ids[: t + 1] for ids, t in zip(tokenized.sentences, positions, strict=True)]
+    sequences = tokenized.sentences
+    if not model.masked:
+        sequences = [ids[: t + 1] for ids, t in zip(sequences, tokenized.positions.tolist(), strict=True)]
     lengths = [len(ids) for ids in sequences]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     tokens.check(sequences, model.vocabulary)

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortcut import one_line
+from shortcut import Problem, one_line
 from shortcut.blocks import Form, Swap, entering, hooked, swapped, tensor_of
 
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
@@ -109,17 +109,16 @@ def _holds_attention(module: nn.Module) -> bool:
 
 @dataclass
 class Call:
-    """A block, the form of its output, and its arguments in a forward pass over a batch."""
+    """A block, the form of its output, and its arguments, args and named, in a forward pass over a batch."""
 
     block: nn.Module
     form: Form
-    args: tuple
-    named: dict[str, Any]
+    given: tuple[tuple, dict[str, Any]]
 
     def __call__(self, h: torch.Tensor, swaps: list[Swap] | None = None) -> torch.Tensor:
         """Output of the block with h as its input."""
         with swapped(swaps or []):
-            return tensor_of(self.form.entered(self.block.forward, h)(*self.args, **self.named))
+            return tensor_of(self.form.entered(self.block.forward, h)(*self.given[0], **self.given[1]))
 
 
 @dataclass
@@ -132,44 +131,38 @@ class Numbering:
 
 def number(call: Call) -> Numbering:
     """Number the states of a block in order; the input of a part, or the block's output, may be an earlier state."""
-    h = entering(call.args, call.named)
-    passed, values, points = [h], [h.clone()], [(call.block, "in")]  # the tensors, and copies: some change in place
+    h = entering(*call.given)
+    passed, values, points = [], [], []  # by state: the tensor, a copy (some tensors change in place), the point
     enters, made = {}, {}
 
-    def new(point: tuple[Any, str], x: torch.Tensor) -> int:
+    def state(point: tuple[Any, str], x: torch.Tensor, *, new: bool = False) -> int:
         if x.numel() != h.numel():
-            raise _UnusualBlock(f"the states of its {point[0].part_kind} have another width")
+            raise Problem(f"the states of its {point[0].part_kind} have another width")
+        same = [] if new else [a for a, value in enumerate(values) if value.equal(x.reshape(h.shape))]
+        if same:  # two norms of one input may be equal: prefer the same tensor, then the last state
+            return max(same, key=lambda a: (passed[a] is x, a))
         passed.append(x)
         values.append(x.reshape(h.shape).clone())
         points.append(point)
         return len(points) - 1
 
-    def at(point: tuple[Any, str], x: torch.Tensor) -> int:
-        same = [a for a, value in enumerate(values) if x.numel() == h.numel() and value.equal(x.reshape(h.shape))]
-        # two norms of one input may be equal: prefer the same tensor, then the last state
-        return max(same, key=lambda a: (passed[a] is x, a)) if same else new(point, x)
-
     def enter(part: Part, args: tuple, named: dict[str, Any]) -> None:
-        enters[part] = at((part, "in"), entering(args, named))
+        enters[part] = state((part, "in"), entering(args, named))
 
-    def form(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
-        part.forms[part.first] = Form.of(out)
+    def form(part: Part, module: nn.Module, args: tuple, named: dict[str, Any], out: Any) -> None:
+        part.forms[module] = Form.of(out)
 
     def leave(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
-        part.forms[part.last] = Form.of(out)
-        made[new((part, "out"), part.made(args, named, out))] = part, enters[part]
+        made[state((part, "out"), part.made(args, named, out), new=True)] = part, enters[part]
 
+    state((call.block, "in"), h)
     hooks = []
     for part in find_parts(call.block):
-        hooks += [(part.first, "in", partial(enter, part)), (part.first, "out", partial(form, part))]
-        hooks += [(part.last, "out", partial(leave, part))]
+        hooks += [(part.first, "in", partial(enter, part)), (part.last, "out", partial(leave, part))]
+        hooks += [(module, "out", partial(form, part, module)) for module in (part.first, part.last)]
     with hooked(hooks):
-        at((call.block, "out"), call(h.clone()))
+        state((call.block, "out"), call(h.clone()))
     return Numbering(points, made)
-
-
-class _UnusualBlock(Exception):  # noqa: N818  (no error)
-    """A block whose sub-modules cannot be replaced one by one."""
 
 
 def prove(call: Call, numbering: Numbering) -> str | None:
@@ -179,7 +172,7 @@ def prove(call: Call, numbering: Numbering) -> str | None:
     (b) with zero attention and feed-forward, and identity norms, it returns its input;
     (c) with attention linear, a change at one position changes no other.
     """
-    h = entering(call.args, call.named)
+    h = entering(*call.given)
     g = torch.Generator().manual_seed(0)
     A = torch.randn(h.shape[-1], h.shape[-1], generator=g).to(h) / h.shape[-1] ** 0.5
     x, y = (torch.randn(h.shape, generator=g).to(h) for _ in range(2))
@@ -206,6 +199,7 @@ def prove(call: Call, numbering: Numbering) -> str | None:
     return None
 
 
+@torch.no_grad()
 def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
     """The states of all blocks; or [] and the reason, if the parts of some block cannot be replaced one by one."""
     found = []
@@ -213,7 +207,7 @@ def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
         try:
             numbering = number(call)
             why = prove(call, numbering) if numbering.made else "no sub-modules are found"
-        except _UnusualBlock as unusual:
+        except Problem as unusual:
             why = str(unusual)
         except Exception as error:  # any error of a block with replaced parts: the check fails
             why = f"with some sub-modules replaced, a block does not run ({one_line(error)})"
