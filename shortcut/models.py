@@ -177,7 +177,7 @@ class Model:
         """
 
         def narrow(forward: Callable, x: torch.Tensor) -> torch.Tensor:
-            chosen = torch.arange(len(x), device=x.device), last.to(x.device)
+            chosen = torch.arange(len(x)), last
             out = forward(x[chosen])
             return out.new_zeros(*x.shape[:2], out.shape[-1]).index_put(chosen, out)
 
