@@ -1,15 +1,13 @@
 """Alternation of blocks and jumps: run some blocks, jump over others, and read out at the end.
 
-A schedule is a tuple of jumps ((i, j), ...) in a model with L layers. A jump goes from layer i to layer j with A_ij;
-every block that is not jumped over runs. The schedule executes k = L - sum (j - i) blocks. Two families of schedules
-are compared:
+A schedule is a tuple of jumps ((i, j), ...), from layer i to layer j with A_ij; all other blocks run. In a model with L
+layers the schedule executes k = L - sum (j - i) blocks. Two families of schedules are compared:
 
     r2-informed   for each k the schedule with the largest product of the r2 of its jumps, each clipped at 0
     round-robin   run a blocks, jump b layers, and so on, for every a + b that divides L, either first
 
 A schedule never jumps twice in a row. Otherwise chains of one-layer jumps would have the largest product, and no long
-jump would be taken. Jumps act at every token position of the prefix, since blocks follow. Tokens that the tokenizer
-adds at the head, where no map was fitted, keep their true states.
+jump would be taken. Jumps act at every token position of the prefix (see `approximation`), since blocks follow.
 
 "Linear Shortcut for Language Modeling" in the paper (its alternation schemes). The original code does not have them.
 """
@@ -35,36 +33,27 @@ def executed(schedule: Schedule, L: int) -> int:
 def round_robin(L: int) -> dict[tuple[str, int, int], Schedule]:
     """Round-robin schedules by (first, a, b); first is "blocks" or "jumps". For deep models see `ALL` and `FEW`."""
     found = {}
-    for period in range(2, L + 1):
-        if L % period == 0 and (L <= ALL or period in (*FEW, L)):
-            for a in range(1, period):
-                starts = range(0, L, period)
-                found["blocks", a, period - a] = tuple((s + a, s + period) for s in starts)
-                found["jumps", a, period - a] = tuple((s, s + period - a) for s in starts)
+    for period in (p for p in range(2, L + 1) if L % p == 0 and (L <= ALL or p in (*FEW, L))):
+        for a in range(1, period):
+            found["blocks", a, period - a] = tuple((s + a, s + period) for s in range(0, L, period))
+            found["jumps", a, period - a] = tuple((s, s + period - a) for s in range(0, L, period))
     return found
 
 
 def r2_informed(r2: Mapping[tuple[int, int], float], L: int) -> dict[int, Schedule]:
-    """The best schedule with k executed blocks, for k = 0 ... L, by dynamic programming; ties go to later jumps.
-
-    `best` maps (layer reached, blocks run so far, True if the last move was a jump) to the largest product and its
-    schedule.
-    """
-    best: dict[tuple[int, int, bool], tuple[float, Schedule]] = {(0, 0, False): (1.0, ())}
+    """The best schedule with k executed blocks, for k = 0 ... L, by dynamic programming; ties go to later jumps."""
+    ran: dict[tuple[int, int], tuple[float, Schedule]] = {(0, 0): (1.0, ())}  # by layer and blocks run so far: the
+    jumped: dict[tuple[int, int], tuple[float, Schedule]] = {}  # best product and schedule, by the last move
     for layer in range(1, L + 1):
         for k in range(layer + 1):
-            came = [best[layer - 1, k - 1, jumped] for jumped in (False, True) if (layer - 1, k - 1, jumped) in best]
-            if came:
-                best[layer, k, False] = max(came)
-            leaps = [
-                (product * max(0.0, r2[i, layer]), (*schedule, (i, layer)))
-                for i in range(layer)
-                if (i, k, False) in best
-                for product, schedule in [best[i, k, False]]
-            ]
-            if leaps:
-                best[layer, k, True] = max(leaps)
-    return {k: max(best[L, k, jumped] for jumped in (False, True) if (L, k, jumped) in best)[1] for k in range(L + 1)}
+            before = [best[layer - 1, k - 1] for best in (ran, jumped) if (layer - 1, k - 1) in best]
+            starts = [(i, *ran[i, k]) for i in range(layer) if (i, k) in ran]
+            if before:
+                ran[layer, k] = max(before)
+            if starts:
+                leaps = ((product * max(0.0, r2[i, layer]), (*jumps, (i, layer))) for i, product, jumps in starts)
+                jumped[layer, k] = max(leaps)
+    return {k: max(best[L, k] for best in (ran, jumped) if (L, k) in best)[1] for k in range(L + 1)}
 
 
 def schedules(r2: Mapping[tuple[int, int], float], L: int) -> dict[tuple[str, int, int], Schedule]:
@@ -104,11 +93,11 @@ def judge(
     The chosen schedule is evaluated on the other half: on the same sentences, selection would inflate its numbers.
     """
     L, n = len(direct) - 1, len(full)
-    found, hits, best = [], {}, dict(zip(distinct(schedules), topk, strict=True))
+    found, best = [], dict(zip(distinct(schedules), topk, strict=True))
+    hits = {schedule: metrics.hits_at_k(tokens, full, 1) for schedule, tokens in best.items()}
     for (first, a, b), schedule in schedules.items():
-        k = executed(schedule, L)
+        k, hit = executed(schedule, L), hits[schedule]
         name = {"r2": "r2", "blocks": f"blocks {a}, jumps {b}", "jumps": f"jumps {b}, blocks {a}"}[first]
-        hit = hits[name, k] = metrics.hits_at_k(best[schedule], full, 1)
         judged = (estimate(x, groups, constant=k == L) for x in (hit, hit.double() - direct[k].double()))
         found.append(Judged(name, first, k, schedule, *judged))
     sentence = torch.arange(n) if groups is None else groups
@@ -117,8 +106,8 @@ def judge(
     for k in range(1, L):
         rivals = [judged for judged in found if judged.first in ("blocks", "jumps") and judged.k == k]
         if len(rivals) > 1 and len(sentence[odd].unique()) > 1:
-            chosen = max(rivals, key=lambda judged: hits[judged.name, judged.k][~odd].double().mean())
-            hit = hits[chosen.name, k][odd]
+            chosen = max(rivals, key=lambda judged: hits[judged.schedule][~odd].double().mean())
+            hit = hits[chosen.schedule][odd]
             apart = average(hit.double() - direct[k, odd].double(), odd_groups)
             found.append(Judged(chosen.name, "chosen", k, chosen.schedule, proportion(hit, odd_groups), apart))
     return found

@@ -6,14 +6,13 @@
     mat_attn      ... with attention linear                        the same
     mat_ffn       ... with the feed-forward linear                 the same
 
-Shapes: a batch of b sentences; the approximations from layers 0 ... L - 1 are [L, b, d]. From layer L there is
-nothing left to approximate.
+Shapes: for a batch of b sentences the approximations from layers 0 ... L - 1 are [L, b, d].
 
 Linear sub-modules replace the originals in every block from l on, at every token position of the prefix where maps
 were fitted; the residual sums are kept. Tokens that the tokenizer adds at the head (<s>) are never chosen, and their
-states are outliers. These tokens are the same in every sentence and see no other token, so each sub-module has a
-constant output there. This output is computed once and kept, and after a jump (`alternate`) the true state h_j is
-kept. A masked model's maps are fitted at [MASK] and, by convention, act at every position, [CLS] and [SEP] included.
+states are outliers. They are the same in every sentence and see no other token, so each sub-module has a constant
+output there, which is kept; after a jump (`alternate`) the true state h_j is kept. A masked model's maps are fitted at
+[MASK] and, by convention, act at every position, [CLS] and [SEP] included.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,6 +30,9 @@ from shortcut.representations import Batch, Pass
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
+Matrices = Mapping[tuple[int, int], torch.Tensor]  # A [d, d] of the part that outputs state a of block i, by (i, a)
+
+Schedule = tuple[tuple[int, int], ...]  # jumps, see `alternation`
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ class Maps:
     """Fitted maps."""
 
     jumps: dict[tuple[int, int], Map]  # from layer i to layer j, by (i, j)
-    parts: dict[
-        tuple[int, int], torch.Tensor
-    ]  # A [d, d] of the part that outputs state a of block i (0-based), by (i, a)
+    parts: Matrices
 
 
 GoOn = Callable[[Pass], torch.Tensor]  # from the forward pass over a batch to the approximations [L, b, d]
@@ -54,7 +54,6 @@ class Mode:
     key: Any  # its key in the records of results, as in the original code
     start: Callable[[Model, Maps], GoOn]  # from the model and its maps to the function that goes on from every layer
     others: tuple[Any, ...] = ()  # its keys in records that other code wrote
-    jumps: Callable[[int], list[tuple[int, int]]] = lambda _: []  # the jumps (i, j) that it needs, given L
     replaces: str = ""  # the kind of sub-module that is linear in it; their maps are needed
     maps: int | None = None  # maps applied before a read-out in early exit and lenses; None: neither uses it
 
@@ -69,21 +68,17 @@ def _jump(model: Model, maps: Maps) -> GoOn:
     return lambda seen: torch.stack([A[l](seen.h[l]) for l in range(L)])
 
 
-def _replaced(name: str, part_kind: str, key: set[int], *, isolated: bool = False) -> Mode:
-    """A mode in which the sub-modules of a kind are linear; `key` has the states that they output in GPT-2.
+def _replace(part_kind: str, model: Model, maps: Maps) -> GoOn:
+    """Go on with all sub-modules of a kind linear.
 
-    With linear attention (`isolated`) no position sees another, so only the chosen position goes on, unless the
-    model computes something between its blocks.
+    With linear attention no position sees another, so only the chosen position goes on, unless the model computes
+    something between its blocks.
     """
-
-    def start(model: Model, maps: Maps) -> GoOn:
-        replaced = {part: A for part, A in maps.parts.items() if model.parts[part][0] == part_kind}
-        swaps = model.swaps(replaced)
-        if isolated and model.is_chain:
-            return partial(_go_on_isolated, model, swaps)
-        return lambda seen: _go_on(model, _swaps_after_head(model, replaced, seen.batch) or swaps, seen)
-
-    return Mode(name, ("blk_mat", {"what_to_mat": key}), start, replaces=part_kind)
+    replaced = {part: A for part, A in maps.parts.items() if model.parts[part][0] == part_kind}
+    swaps = model.swaps(replaced)
+    if part_kind == ATTENTION and model.is_chain:
+        return partial(_go_on_isolated, model, swaps)
+    return partial(_go_on, model, replaced, swaps)
 
 
 @torch.no_grad()
@@ -97,10 +92,17 @@ def _go_on_isolated(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor
 
 
 @torch.no_grad()
-def _swaps_after_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor], batch: Batch) -> list[Swap]:
-    """Swaps that make sub-modules linear except at the head of sentences; [] if the tokenizer adds nothing there."""
-    if not batch.head:
-        return []
+def _go_on(model: Model, maps: Matrices, swaps: list[Swap], seen: Pass) -> torch.Tensor:
+    batch = seen.batch
+    if batch.head:
+        swaps = _swaps_after_head(model, maps, batch)
+    with swapped(swaps), model.narrowed(batch.last):
+        finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
+        return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
+
+
+def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
+    """Swaps that make sub-modules linear except at the tokens that the tokenizer adds at the head of sentences."""
     points, place = model.part_points()
     own: dict[int, torch.Tensor] = {}
     with model.watch(points, lambda k, x: own.update({k: x.reshape(-1, model.d).clone()})):
@@ -115,20 +117,12 @@ def _swaps_after_head(model: Model, maps: Mapping[tuple[int, int], torch.Tensor]
     return model.swaps(maps, act)
 
 
-@torch.no_grad()
-def _go_on(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
-    batch = seen.batch
-    with swapped(swaps), model.narrowed(batch.last):
-        finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
-        return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
-
-
 MODES = {mode.name: mode for mode in (
     Mode("id", "idln", _stay, others=("id",), maps=0),
-    Mode("mat", "mat", _jump, jumps=lambda L: [(l, L) for l in range(L)], maps=1),
-    _replaced("mat_ln1_ln2", NORM, {1, 4}),
-    _replaced("mat_attn", ATTENTION, {2}, isolated=True),
-    _replaced("mat_ffn", FEED_FORWARD, {5}),
+    Mode("mat", "mat", _jump, maps=1),
+    Mode("mat_ln1_ln2", ("blk_mat", {"what_to_mat": {1, 4}}), partial(_replace, NORM), replaces=NORM),
+    Mode("mat_attn", ("blk_mat", {"what_to_mat": {2}}), partial(_replace, ATTENTION), replaces=ATTENTION),
+    Mode("mat_ffn", ("blk_mat", {"what_to_mat": {5}}), partial(_replace, FEED_FORWARD), replaces=FEED_FORWARD),
 )}  # fmt: skip
 
 
@@ -144,56 +138,45 @@ def mode_of(key: Any) -> str | None:
 
 
 def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The maps that the modes need, for a model with L layers and these sub-modules: jumps (i, j) and parts (i, a)."""
-    modes = [MODES[name] for name in modes_of(parts)]
-    jumps = sorted({pair for mode in modes for pair in mode.jumps(L)})
-    return jumps, [part for part, (part_kind, _) in parts.items() if part_kind in {mode.replaces for mode in modes}]
+    """The maps that the modes need, for a model with L layers and these sub-modules: jumps (l, L) and parts (i, a)."""
+    replaced = {mode.replaces for mode in MODES.values()}
+    return [(l, L) for l in range(L)], [part for part, (part_kind, _) in parts.items() if part_kind in replaced]
 
 
 @torch.no_grad()
-def alternate(
-    model: Model,
-    seen: Pass,
-    schedules: list[tuple[tuple[int, int], ...]],
-    maps: Mapping[tuple[int, int], Map],
-) -> torch.Tensor:
-    """h_L at the chosen tokens by each schedule (see `alternation`), [S, b, d], after a forward pass over the batch.
+def alternate(model: Model, seen: Pass, schedules: list[Schedule], maps: Mapping[tuple[int, int], Map]) -> torch.Tensor:
+    """h_L at the chosen tokens by each schedule, [S, b, d], after a forward pass over the batch.
 
     Schedules with a common beginning compute it once. Blocks before the first jump have run in the forward pass.
     """
     L, batch = model.n_layers, seen.batch
     with model.going_on(L, seen.entering[0]):  # blocks are skipped: only their other arguments are needed
         calls = model.called(batch.ids, batch.mask)
-    precision = next((A.A.dtype for A in maps.values()), seen.h.dtype)  # the maps', also if the model runs in half
-    finals = torch.empty(len(schedules), len(batch.rows), model.d, dtype=precision, device=seen.h.device)
+    finals = seen.h.new_empty(len(schedules), *seen.h.shape[1:])
 
-    def keep(which: list[int], h: torch.Tensor) -> None:
-        for s in which:
-            finals[s] = h
-
-    def go(layer: int, h: torch.Tensor, which: list[int], taken: int) -> None:
-        """Go on from `layer`, which the schedules in `which` have reached after `taken` jumps."""
-        here = {s: schedules[s][taken] for s in which if len(schedules[s]) > taken and schedules[s][taken][0] == layer}
-        for jump in sorted({*here.values()}):
-            after, A = [s for s, its in here.items() if its == jump], maps[jump].to(h.device)
-            if jump[1] == L:
-                keep(after, A(batch.at_chosen(h).to(precision)))
+    def go(layer: int, h: torch.Tensor, remaining: dict[int, Schedule]) -> None:
+        """Go on from `layer` with the jumps that remain of each schedule, by its number."""
+        steps: dict[tuple[int, int] | None, dict[int, Schedule]] = {}  # by the next jump; None: a block
+        for s, jumps in remaining.items():
+            jump = jumps[0] if jumps and jumps[0][0] == layer else None
+            steps.setdefault(jump, {})[s] = jumps[1:] if jump else jumps
+        for jump, after in steps.items():
+            reached = jump[1] if jump else layer + 1
+            if jump:
+                states = h if reached < L else batch.at_chosen(h)
+                following = maps[jump].to(h.device)(states.to(finals.dtype))
+            elif h is seen.entering[layer] and reached < L:  # no jump so far
+                following = seen.entering[reached]
             else:
-                landed = A(h.to(precision))
-                landed[:, : batch.head] = seen.entering[jump[1]][:, : batch.head]  # where no map was fitted
-                go(jump[1], landed, after, taken + 1)
-        if not (stay := [s for s in which if s not in here]):
-            return
-        ends = layer + 1 == L or all(schedules[s][taken:] == ((layer + 1, L),) for s in stay)
-        if not taken and layer + 1 < L:
-            following = seen.entering[layer + 1]
-        else:
-            with model.narrowed(batch.last, layer) if ends else nullcontext():
-                following = calls[layer](h.clone())
-        if layer + 1 == L:
-            keep(stay, batch.at_chosen(following))
-        else:
-            go(layer + 1, following, stay, taken)
+                ends = reached == L or all(jumps == ((reached, L),) for jumps in after.values())
+                with model.narrowed(batch.last, layer) if ends else nullcontext():
+                    following = calls[layer](h.clone())
+            if reached == L:
+                finals[[*after]] = (following if jump else batch.at_chosen(following)).to(finals)
+                continue
+            if jump:  # no map was fitted at the head
+                following[:, : batch.head] = seen.entering[reached][:, : batch.head]
+            go(reached, following, after)
 
-    go(0, seen.entering[0], [*range(len(schedules))], 0)
+    go(0, seen.entering[0], dict(enumerate(schedules)))
     return finals

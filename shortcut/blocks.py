@@ -1,9 +1,11 @@
-"""Facts about a model from its structure: its blocks, how they return states, its depth and its context length."""
+"""Facts about a model from its structure: its blocks, how they return states, its depth and its context length.
+
+Two context managers observe and change a model: `hooked` and `swapped`. Both undo their changes at the end.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -34,19 +36,15 @@ def entering(args: tuple, named: dict[str, Any]) -> torch.Tensor:
 
 def depth(config) -> int:
     """Number of blocks in a config; for an encoder-decoder model, blocks in the decoder."""
-    layers = getattr(config, "decoder_layers", None)
-    return config.num_hidden_layers if layers is None else layers
+    return getattr(config, "decoder_layers", config.num_hidden_layers)
 
 
 def context(config) -> int:
     """The longest sequence that a config allows, in tokens; `UNLIMITED` if it sets no limit."""
     longest = next((n for name in CONTEXT if (n := getattr(config, name, None)) not in (None, -1)), UNLIMITED)
-    tabled = getattr(config, "position_embedding_type", "absolute") == "absolute"
-    return (
-        longest - (getattr(config, "pad_token_id", None) or 0) - 1
-        if tabled and config.model_type in OFFSET
-        else longest
-    )
+    if config.model_type in OFFSET and getattr(config, "position_embedding_type", "absolute") == "absolute":
+        return longest - (config.pad_token_id or 0) - 1
+    return longest
 
 
 def rotary_limits(config) -> set[int]:
@@ -67,25 +65,23 @@ class Form:
     width: int  # d
     dtype: torch.dtype  # of the states
     device: torch.device  # of the states
-    made: Any  # type of the output
-    length: int  # of the output, if it is a tuple or list
+    made: Any = None  # type of the output, if it is a tuple or list
+    others: int = 0  # number of its items that are not the states
 
     @classmethod
     def of(cls, out: Any) -> "Form":
         """The form of a module's output."""
         h = tensor_of(out)
-        together = isinstance(out, (tuple, list))
-        made, length = (type(out), len(out)) if together else (torch.Tensor, 1)
-        return cls(h.shape[-1], h.dtype, h.device, made, length)
+        more = () if h is out else (type(out), len(out) - 1)
+        return cls(h.shape[-1], h.dtype, h.device, *more)
 
     def returned(self, h: torch.Tensor) -> Any:
         """h as the module would return it."""
-        return h if self.made is torch.Tensor else self.made((h, *[None] * (self.length - 1)))
+        return self.made((h, *[None] * self.others)) if self.made else h
 
-    def stub(self, h: torch.Tensor | None) -> Callable[..., Any]:
-        """A `forward` that returns h, or its input if h is None."""
-        given = None if h is None else h.to(self.device, self.dtype)
-        return lambda *args, **named: self.returned(entering(args, named) if given is None else given)
+    def stub(self, h: torch.Tensor) -> Callable[..., Any]:
+        """A `forward` that returns h."""
+        return lambda *args, **named: self.returned(h.to(self.device, self.dtype))
 
     def entered(self, forward: Callable[..., Any], h: torch.Tensor) -> Callable[..., Any]:
         """The given `forward` with its input replaced by h."""
@@ -98,26 +94,21 @@ class Form:
 @contextmanager
 def swapped(swaps: Iterable[Swap]) -> Iterator[None]:
     """Within this context the modules run the forwards in `swaps`; afterwards each has its previous `forward` again."""
-    undo: list[tuple[nn.Module, Any]] = []
-    try:
+    with ExitStack() as undo:
         for module, forward in swaps:
-            undo.append((module, module.__dict__.get("forward")))
+            if "forward" in module.__dict__:
+                undo.callback(setattr, module, "forward", module.forward)
+            else:
+                undo.callback(delattr, module, "forward")
             module.forward = forward
         yield
-    finally:
-        for module, before in reversed(undo):
-            if before is None:
-                del module.forward
-            else:
-                module.forward = before
 
 
 @contextmanager
 def hooked(hooks: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterator[None]:
-    """Within this context, hooks run before and after modules.
+    """Within this context, (module, "in", act) calls act(args, named) before the module runs.
 
-    (module, "in", act) calls act(args, named) before the module runs, and (module, "out", act) calls
-    act(args, named, out) after it. A result other than None replaces (args, named), or out.
+    (module, "out", act) calls act(args, named, out) after it. A result other than None replaces (args, named), or out.
     """
     with ExitStack() as undo:
         for module, side, act in hooks:
@@ -128,25 +119,18 @@ def hooked(hooks: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterat
 
 def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleList, list[Form]]:
     """The first list of L modules that all run once and in order, and the form of each module's output."""
-    lists = [m for m in net.modules() if isinstance(m, nn.ModuleList) and len(m) == L]
-    ran: list[list[int]] = [[] for _ in lists]
-    forms: list[list[Form]] = [[] for _ in lists]
-
-    def keep(which: int, k: int, args: tuple, named: dict[str, Any], out: Any) -> None:
-        ran[which].append(k)
-        if isinstance(tensor_of(out), torch.Tensor):
-            forms[which].append(Form.of(out))
-
-    found = [
-        (module, "out", partial(keep, which, k))
-        for which, modules in enumerate(lists)
-        for k, module in enumerate(modules)
+    lists = [m for m in net.modules() if isinstance(m, nn.ModuleList) and len({*m}) == len(m) == L]
+    ran: list[tuple[nn.Module, Any]] = []
+    hooks = [
+        (module, "out", lambda args, named, out, module=module: ran.append((module, out)))
+        for module in {module for modules in lists for module in modules}
     ]
-    with hooked(found), torch.no_grad():
+    with hooked(hooks), torch.no_grad():
         net(input_ids=ids)
-    for modules, order, form in zip(lists, ran, forms, strict=True):
-        if order == list(range(L)) == list(range(len(form))):
-            return modules, form
+    for modules in lists:
+        own = [(module, out) for module, out in ran if module in modules]
+        if [module for module, _ in own] == [*modules] and all(torch.is_tensor(tensor_of(out)) for _, out in own):
+            return modules, [Form.of(out) for _, out in own]
     model_type = net.config.model_type
     raise Problem(
         f"{net.config.name_or_path}: this {model_type} model has no list of {L} modules that run once and in order"

@@ -3,11 +3,9 @@
     J_l = mean over sentences s of  d h_L,s / d h_l,s                       [d, d], both at the same position
 
 For a probe v with E[v v^T] = I, the gradient g of v . h_L with respect to h_l has E[v g^T] = J_l. One backward pass
-gives g for every l. Probes are orthogonal in blocks of d: over a block the sum of v v^T is exactly d I, so a linear
-network has no sampling error. A block is d / P sentences with all their probes, and blocks are independent. Other
-lenses called Jacobian also average over the effect of a position on later positions.
-
-Shapes: P probes per sentence, V [P, n, d]; gradients [P L, n, d], by probe, then by layer.
+gives g for every l. Probes are orthogonal in blocks of d: over a block, d / P sentences with all their P probes, the
+sum of v v^T is exactly d I, so a linear network has no sampling error. Blocks are independent. Other lenses called
+Jacobian also average over the effect of a position on later positions.
 """
 
 import torch
@@ -34,28 +32,24 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
 
     Raises Problem: a value is not finite. The message names the model, the layer and the sentence.
     """
-    passing: list[torch.Tensor] = []
+    passing, L = [], model.n_layers
 
     def keep(k: int, states: torch.Tensor) -> None:
         passing.append(states if k else states.requires_grad_())
 
-    def chosen(states: torch.Tensor) -> torch.Tensor:
-        return batch.at_chosen(states.reshape(*batch.ids.shape, model.d))
-
     with model.narrowed(batch.last), model.watch(model.layer_points(), keep):
         model.run(batch.ids, batch.mask)
-    last, found = chosen(passing[-1]), [chosen(states).detach() for states in passing]
-    for k, v in enumerate(V.to(last)):
-        found += map(chosen, torch.autograd.grad(last, passing[:-1], v, retain_graph=k + 1 < len(V)))
-    made = torch.stack([x.float().cpu() for x in found])
-    if not (finite := made.isfinite().all(-1)).all():
-        k, row = finite.logical_not().nonzero()[0].tolist()
-        what, layer, why = "the state", k, "the checkpoint is broken"
-        if k >= len(passing):
-            layer, why = (k - len(passing)) % model.n_layers, "the Jacobian cannot be computed in this precision"
-            what = "a gradient"
-        where = f"at layer {layer} for sentence {batch.rows[row]} (counted from 0)"
-        raise Problem(f"{model.name}: {what} {where} is not finite: {why}")
+    found = [batch.at_chosen(states) for states in passing]
+    for k, v in enumerate(V.to(found[L])):
+        gradients = torch.autograd.grad(found[L], passing[:L], v, retain_graph=k + 1 < len(V))
+        found += [batch.at_chosen(g) for g in gradients]
+    made = torch.stack([x.detach().float().cpu() for x in found])
+    if len(broken := made.isfinite().all(-1).logical_not().nonzero()):
+        k, row = broken[0].tolist()
+        what, why = f"the state at layer {k}", "the checkpoint is broken"
+        if k > L:
+            what, why = f"a gradient at layer {(k - L - 1) % L}", "the Jacobian cannot be computed in this precision"
+        raise Problem(f"{model.name}: {what} for sentence {batch.rows[row]} (counted from 0) is not finite: {why}")
     return made
 
 

@@ -1,14 +1,9 @@
-"""Model architectures: where the blocks are, how to read out, and which sub-modules to replace.
+"""Any language model of the library: hidden states, read-out, resuming from a layer, and linear sub-modules.
 
-Most architectures need no names of modules. The blocks are the first list of L modules that all run once, in order,
-where L is the number of layers in the config. The read-out is the library's own forward pass with all blocks skipped:
-every block's `forward` is replaced by a stub that returns its input, and the last block's by a stub that returns h.
-So the library itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for
-each model. Facts that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
-
-Hooks record states (`Model.watch`). Sub-modules become linear by replacing their `forward` (`Model.swaps`, see
-`submodules`). The last block skips outputs that nothing reads (`Model.narrowed`). At the end of a `with` block its
-changes are undone.
+Most architectures need no names of modules. The blocks are found by structure (`blocks`). The read-out is the library's
+own forward pass with all blocks skipped: every block's `forward` is replaced by a stub that returns h. So the library
+itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for each model. Facts
+that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
 
 Layers are numbered as in the paper: h_0 is the input of the first block, h_l the input of block l (0-based; some
 models compute something between blocks), h_L the output of the last block, before any final norm.
@@ -22,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
-from shortcut.blocks import Form, Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
+from shortcut.blocks import Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
 from shortcut.submodules import SUM, Call, Numbering, Part, numbered
 
 
@@ -32,7 +28,7 @@ class Row:
     """Facts about an architecture that its structure does not show; names are dotted paths from a block."""
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
-    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the linear layer that reads state a, if only one
+    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the Conv1D that is the only reader of state a
     sums: bool = False  # True if residual sums have maps too, from the state before; no mode uses them
 
 
@@ -72,8 +68,9 @@ class Model:
     def sample(self) -> torch.Tensor:
         """Two sentences of four tokens (fewer if the context is shorter) that differ in the last token, [2, T]."""
         T = min(4, self.context)
-        first = (torch.arange(T + 1, device=self.device) + self.vocabulary // 2) % self.vocabulary
-        return torch.stack([first[:T], torch.cat([first[: T - 1], first[T:]])])
+        ids = (torch.arange(T, device=self.device) + self.vocabulary // 2).repeat(2, 1)
+        ids[1, -1] += 1
+        return ids % self.vocabulary
 
     def dummy(self, n: int) -> torch.Tensor:
         """n sequences of one token, [n, 1], which is not the padding token."""
@@ -81,19 +78,16 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Device of the first weights that are in memory; some weights may be read from disk at each use."""
-        first = next(self.net.parameters()).device
-        return next((w.device for w in self.net.parameters() if w.device.type != "meta"), first)
+        """Device of the first weights that are in memory; other weights are read from disk at each use."""
+        devices = [weights.device for weights in self.net.parameters()]
+        return next((device for device in devices if device.type != "meta"), devices[0])
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Run the library's own forward pass without the head, which is expensive and not needed."""
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits [..., v] from states [..., d], read out like h_L in the model's precision.
-
-        Each state is a sequence of one token.
-        """
+        """Logits [..., v] from states [..., d], each read out like h_L, in the model's precision."""
         rows = h.reshape(-1, 1, h.shape[-1])
         with self.going_on(self.n_layers, rows):
             logits = self.net(input_ids=self.dummy(len(rows))).logits
@@ -102,7 +96,7 @@ class Model:
     def going_on(self, layer: int, h: torch.Tensor) -> AbstractContextManager[None]:
         """Within this context, a forward pass goes on from `layer` with h [b, T, d] and skips the blocks before."""
         pairs = [*zip(self.blocks, self._forms, strict=True)]
-        swaps = [(block, form.stub(h if block is self.blocks[-1] else None)) for block, form in pairs[:layer]]
+        swaps = [(block, form.stub(h)) for block, form in pairs[:layer]]
         swaps += [(block, form.entered(block.forward, h)) for block, form in pairs[layer : layer + 1]]
         return swapped(swaps)
 
@@ -125,28 +119,21 @@ class Model:
     @torch.no_grad()
     def called(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Call]:
         """Arguments of each block in a forward pass over a batch."""
-        calls: list[Call] = []
-
-        def keep(block: nn.Module, form: Form, args: tuple, named: dict[str, Any]) -> None:
-            calls.append(Call(block, form, args, named))
-
-        pairs = zip(self.blocks, self._forms, strict=True)
-        with hooked((block, "in", partial(keep, block, form)) for block, form in pairs):
+        given: list[tuple[tuple, dict[str, Any]]] = []
+        with hooked((block, "in", lambda *passed: given.append(passed)) for block in self.blocks):
             self.run(ids, mask)
-        return calls
+        return [Call(*found) for found in zip(self.blocks, self._forms, given, strict=True)]
 
     @cached_property
     @torch.no_grad()
     def is_chain(self) -> bool:
         """True if the output of each block is the input of the next."""
-        inputs = [entering(call.args, call.named) for call in self.calls]
-        made = [call(h.clone()) for call, h in zip(self.calls, inputs, strict=True)]
-        return all(torch.allclose(a.to(b), b, atol=1e-3, rtol=1e-3) for a, b in zip(made, inputs[1:], strict=False))
+        inputs = [entering(*call.given) for call in self.calls]
+        pairs = [(call(h.clone()), after) for call, h, after in zip(self.calls, inputs, inputs[1:], strict=False)]
+        return all(torch.allclose(made.to(after), after, atol=1e-3, rtol=1e-3) for made, after in pairs)
 
     @cached_property
-    @torch.no_grad()
     def _numbered(self) -> tuple[list[Numbering], str | None]:
-        """The states inside all blocks, or the reason why there are none (see `submodules.numbered`)."""
         return numbered(self.calls)
 
     @property
@@ -176,13 +163,11 @@ class Model:
 
     def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> AbstractContextManager[None]:
         """Within this context, `keep(k, h)` is called with states h [b, T, d] at point k whenever the model runs."""
-        hooks: list[tuple[nn.Module, str, Callable]] = []
+        hooks = []
         for k, (place, side) in enumerate(points):
             part = place if isinstance(place, Part) else Part("", place, place)
-            if side == "in":
-                hooks.append((part.first, "in", lambda *passed, k=k: keep(k, entering(*passed))))
-            else:
-                hooks.append((part.last, "out", lambda *passed, k=k, part=part: keep(k, part.made(*passed))))
+            module, states = (part.first, entering) if side == "in" else (part.last, part.made)
+            hooks.append((module, side, lambda *passed, k=k, states=states: keep(k, states(*passed))))
         return hooked(hooks)
 
     def narrowed(self, last: torch.Tensor, block: int = -1) -> AbstractContextManager[None]:
@@ -190,23 +175,14 @@ class Model:
 
         The block's output is wrong at all other positions, which nothing reads from h_L.
         """
-        shapes: dict[nn.Module, torch.Size] = {}
 
-        def chosen(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.arange(len(x), device=x.device), last.to(x.device)
-
-        def narrow(module, args, named):
-            shapes[module] = args[0].shape[:2]
-            return (args[0][chosen(args[0])],), named
-
-        def widen(module, args, named, out):
-            whole = out.new_zeros(*shapes[module], out.shape[-1])
-            whole[chosen(whole)] = out
-            return whole
+        def narrow(forward: Callable, x: torch.Tensor) -> torch.Tensor:
+            chosen = torch.arange(len(x)), last
+            out = forward(x[chosen])
+            return out.new_zeros(*x.shape[:2], out.shape[-1]).index_put(chosen, out)
 
         modules = [self.blocks[block].get_submodule(name) for name in self.row.pointwise]
-        acts = (("in", narrow), ("out", widen))
-        return hooked([(module, side, partial(act, module)) for module in modules for side, act in acts])
+        return swapped((module, partial(narrow, module.forward)) for module in modules)
 
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
         """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
@@ -218,21 +194,11 @@ class Model:
         for (i, a), A in maps.items():
             part = self._numbered[0][i].made[a][0]
             A = A.to(part.forms[part.last].device)  # noqa: PLW2901
-            follower = self.blocks[i].get_submodule(self.row.followers.get(a, ""))
-            own = next(follower.parameters())  # unchanged if it has another precision or is on disk
-            alike = (own.dtype, own.device) == (A.dtype, A.device)
-            if a in self.row.followers and (i, a + 1) not in maps and alike and not act:
-                swaps += [*part.acting(lambda x: x), (follower, _folded(follower, A).forward)]
-            else:
-                swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
+            if not act and (i, a + 1) not in maps and a in self.row.followers:
+                reader = self.blocks[i].get_submodule(self.row.followers[a])
+                if (reader.weight.dtype, reader.weight.device) == (A.dtype, A.device):  # not half, and not on disk
+                    weight = (A.T.double() @ reader.weight.double()).float().T
+                    swaps += [*part.acting(lambda x: x), (reader, partial(linear, weight=weight, bias=reader.bias))]
+                    continue
+            swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
         return swaps
-
-
-def _folded(layer: nn.Module, A: torch.Tensor) -> nn.Module:
-    """The layer x -> layer(A x), with its weight transposed to [in, out], as in GPT-2."""
-    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415  (takes a second; most callers do without)
-
-    whole = Conv1D(layer.nf, layer.nx).to(A.device)
-    whole.weight = nn.Parameter((A.T.double() @ layer.weight.double()).float(), requires_grad=False)
-    whole.bias = layer.bias
-    return whole

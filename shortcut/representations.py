@@ -1,12 +1,9 @@
-"""Hidden states at the chosen token of every sentence.
+"""Hidden states at the chosen token of every sentence: [k, n, d], float32, for n sentences and k points of the model.
 
-Shapes: n sentences; states [k, n, d], float32, for k points of the model (layers 0 ... L, or the states inside every
-block, see `models.Model.part_points`), in the order of the sentences.
-
-A causal model runs only the prefix that ends in the chosen token. Sentences of similar length share a batch, padded on
-the right. Neither the batch size nor the padding changes a state beyond rounding. Some rotary embeddings change their
-frequencies when the longest sequence of a batch exceeds a limit ("longrope": Phi-3). Sentences on both sides of the
-limit never share a batch, so that the length of each prefix decides for itself.
+The points are layers 0 ... L, or the states inside every block (`models.Model.part_points`). A causal model runs only
+the prefix that ends in the chosen token. Sentences of similar length share a batch, padded on the right. Neither the
+batch size nor the padding changes a state beyond rounding. Some rotary embeddings change their frequencies when the
+longest sequence of a batch exceeds a limit ("longrope": Phi-3), and no batch has sentences on both sides of it.
 """
 
 from dataclasses import dataclass
@@ -30,8 +27,8 @@ class Batch:
     head: int = 0  # tokens that the tokenizer puts at the head of every sentence (`tokens.Tokenized.added`)
 
     def at_chosen(self, h: torch.Tensor) -> torch.Tensor:
-        """The states [..., b, d] at the chosen positions of h [..., b, T, d]."""
-        return h[..., torch.arange(len(self.last), device=h.device), self.last.to(h.device), :]
+        """The states [b, d] at the chosen positions of h [b, T, d], or [b T, d] as inside some blocks."""
+        return h.reshape(*self.ids.shape, -1)[torch.arange(len(self.last)), self.last]
 
 
 def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch]:
@@ -39,11 +36,9 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
 
     Raises Problem: a sentence longer than the model's context, or a token that is not in its vocabulary.
     """
-    if model.masked:
-        sequences = tokenized.sentences
-    else:
-        positions = tokenized.positions.tolist()
-        sequences = [ids[: t + 1] for ids, t in zip(tokenized.sentences, positions, strict=True)]
+    sequences = tokenized.sentences
+    if not model.masked:
+        sequences = [ids[: t + 1] for ids, t in zip(sequences, tokenized.positions.tolist(), strict=True)]
     lengths = [len(ids) for ids in sequences]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     tokens.check(sequences, model.vocabulary)
@@ -56,9 +51,8 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int) -> list[Batch
         mixed = any(first <= limit < last for limit in model.rotary_limits)
         if end == len(order) or mixed or last * (end + 1 - start) > batch_tokens:
             rows, together = torch.tensor(order[start:end]), [sequences[k] for k in order[start:end]]
-            ids = pad_sequence(together, batch_first=True, padding_value=model.padding).to(model.device)
-            mask = None
-            if model.masked and lengths[order[start]] < ids.shape[1]:
+            ids, mask = pad_sequence(together, batch_first=True, padding_value=model.padding).to(model.device), None
+            if model.masked and first < ids.shape[1]:
                 mask = pad_sequence([torch.ones_like(s) for s in together], batch_first=True).to(model.device)
             result.append(Batch(rows, ids, mask, tokenized.positions[rows], len(tokenized.added)))
             start = end
@@ -93,15 +87,14 @@ def run(model: Model, batch: Batch, points: list[Point] | None = None) -> Pass:
     h = torch.empty(len(watched), len(batch.rows), model.d, device=model.device)
 
     def keep(k: int, states: torch.Tensor) -> None:
-        h[k] = batch.at_chosen(states.reshape(*batch.ids.shape, model.d))  # some blocks work on [b T, d] inside
+        h[k] = batch.at_chosen(states)
         if points is None and k < model.n_layers:
             entering.append(states.clone())  # some work in place
 
     with model.narrowed(batch.last), model.watch(watched, keep):
         model.run(batch.ids, batch.mask)
-    finite = h.isfinite().all(-1).cpu()
-    if not finite.all():
-        k, row = (~finite).nonzero()[0].tolist()
+    if len(broken := h.isfinite().all(-1).logical_not().nonzero()):
+        k, row = broken[0].tolist()
         where = f"layer {k * model.n_layers / (len(h) - 1):.4g} for sentence {batch.rows[row]} (counted from 0)"
         raise Problem(f"{model.name}: the state at {where} is not finite: the checkpoint is broken")
     return Pass(batch, h, entering)

@@ -4,11 +4,10 @@
     feed-forward   its input -> the output of its last linear layer, before residual sum and norm
     norm           its input -> its output, unless the norm is inside one of the two above
 
-The states of a block are numbered in the order of computation: the block's input, then the input and output of each
-part if they differ from all tensors before, then the block's output. In GPT-2 they are 0 block input, 1 after ln_1,
-2 after attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part is identified by
-its output state. Its input need not be the previous state, since some blocks run attention and feed-forward in
-parallel.
+The states of a block are numbered in the order of computation: the block's input, the input and output of each part if
+they differ from all tensors before, the block's output. In GPT-2 they are 0 block input, 1 after ln_1, 2 after
+attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part is identified by its
+output state. Its input need not be the previous state: some blocks run attention and feed-forward in parallel.
 
 "Linear Shortcut Across Sub-modules" in the paper, for GPT-2 only.
 """
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shortcut import one_line
+from shortcut import Problem, one_line
 from shortcut.blocks import Form, Swap, entering, hooked, swapped, tensor_of
 
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
@@ -79,13 +78,14 @@ def find_parts(module: nn.Module) -> Iterator[Part]:
     if dense is not None and "self" in children:  # likewise
         yield Part(ATTENTION, children["self"], dense)
     for name, child in children.items():
+        has_weights = next(child.parameters(), None) is not None
         if _is_norm(child):
             yield Part(NORM, child, child)
         elif name in ("intermediate", "self") and dense is not None:
             continue
-        elif CALLED[ATTENTION].search(name) and _has_weights(child) and not _holds_attention(child):
+        elif has_weights and CALLED[ATTENTION].search(name) and not _holds_attention(child):
             yield Part(ATTENTION, child, child)
-        elif CALLED[FEED_FORWARD].search(name) and _has_weights(child):
+        elif has_weights and CALLED[FEED_FORWARD].search(name):
             yield Part(FEED_FORWARD, child, child)
         else:
             yield from find_parts(child)
@@ -97,10 +97,6 @@ def _is_norm(module: nn.Module) -> bool:
     return name.endswith("Norm") or ("Norm" in name and next(module.children(), None) is None)
 
 
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
-
-
 def _holds_attention(module: nn.Module) -> bool:
     """True if attention is a child of the module, next to a residual sum or a norm."""
     named = [name for name, child in module.named_children() if not _is_norm(child)]
@@ -109,17 +105,16 @@ def _holds_attention(module: nn.Module) -> bool:
 
 @dataclass
 class Call:
-    """A block, the form of its output, and its arguments in a forward pass over a batch."""
+    """A block, the form of its output, and its arguments, args and named, in a forward pass over a batch."""
 
     block: nn.Module
     form: Form
-    args: tuple
-    named: dict[str, Any]
+    given: tuple[tuple, dict[str, Any]]
 
     def __call__(self, h: torch.Tensor, swaps: list[Swap] | None = None) -> torch.Tensor:
         """Output of the block with h as its input."""
         with swapped(swaps or []):
-            return tensor_of(self.form.entered(self.block.forward, h)(*self.args, **self.named))
+            return tensor_of(self.form.entered(self.block.forward, h)(*self.given[0], **self.given[1]))
 
 
 @dataclass
@@ -132,54 +127,47 @@ class Numbering:
 
 def number(call: Call) -> Numbering:
     """Number the states of a block in order; the input of a part, or the block's output, may be an earlier state."""
-    h = entering(call.args, call.named)
-    passed, values, points = [h], [h.clone()], [(call.block, "in")]  # the tensors, and copies: some change in place
+    h = entering(*call.given)
+    passed, values, points = [], [], []  # by state: the tensor, a copy (some tensors change in place), the point
     enters, made = {}, {}
 
-    def new(point: tuple[Any, str], x: torch.Tensor) -> int:
+    def state(point: tuple[Any, str], x: torch.Tensor, *, new: bool = False) -> int:
         if x.numel() != h.numel():
-            raise _UnusualBlock(f"the states of its {point[0].part_kind} have another width")
+            raise Problem(f"the states of its {point[0].part_kind} have another width")
+        same = [] if new else [a for a, value in enumerate(values) if value.equal(x.reshape(h.shape))]
+        if same:  # two norms of one input may be equal: prefer the same tensor, then the last state
+            return max(same, key=lambda a: (passed[a] is x, a))
         passed.append(x)
         values.append(x.reshape(h.shape).clone())
         points.append(point)
         return len(points) - 1
 
-    def at(point: tuple[Any, str], x: torch.Tensor) -> int:
-        same = [a for a, value in enumerate(values) if x.numel() == h.numel() and value.equal(x.reshape(h.shape))]
-        # two norms of one input may be equal: prefer the same tensor, then the last state
-        return max(same, key=lambda a: (passed[a] is x, a)) if same else new(point, x)
+    def enter(part: Part, *given: Any) -> None:
+        enters[part] = state((part, "in"), entering(*given))
 
-    def enter(part: Part, args: tuple, named: dict[str, Any]) -> None:
-        enters[part] = at((part, "in"), entering(args, named))
+    def leave(part: Part, module: nn.Module, args: tuple, named: dict[str, Any], out: Any) -> None:
+        part.forms[module] = Form.of(out)
+        if module is part.last:
+            made[state((part, "out"), part.made(args, named, out), new=True)] = part, enters[part]
 
-    def form(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
-        part.forms[part.first] = Form.of(out)
-
-    def leave(part: Part, args: tuple, named: dict[str, Any], out: Any) -> None:
-        part.forms[part.last] = Form.of(out)
-        made[new((part, "out"), part.made(args, named, out))] = part, enters[part]
-
+    state((call.block, "in"), h)
     hooks = []
     for part in find_parts(call.block):
-        hooks += [(part.first, "in", partial(enter, part)), (part.first, "out", partial(form, part))]
-        hooks += [(part.last, "out", partial(leave, part))]
+        hooks.append((part.first, "in", partial(enter, part)))
+        hooks += [(module, "out", partial(leave, part, module)) for module in {part.first, part.last}]
     with hooked(hooks):
-        at((call.block, "out"), call(h.clone()))
+        state((call.block, "out"), call(h.clone()))
     return Numbering(points, made)
 
 
-class _UnusualBlock(Exception):  # noqa: N818  (no error)
-    """A block whose sub-modules cannot be replaced one by one."""
-
-
-def prove(call: Call, numbering: Numbering) -> str | None:
-    """The reason why the parts of a block cannot be replaced one by one; None if these checks pass:
+def prove(call: Call, numbering: Numbering) -> None:
+    """Check that the parts of a block can be replaced one by one. Raises Problem unless
 
     (a) with random maps in place of all parts, the block is linear, with f(0) = 0;
     (b) with zero attention and feed-forward, and identity norms, it returns its input;
     (c) with attention linear, a change at one position changes no other.
     """
-    h = entering(call.args, call.named)
+    h = entering(*call.given)
     g = torch.Generator().manual_seed(0)
     A = torch.randn(h.shape[-1], h.shape[-1], generator=g).to(h) / h.shape[-1] ** 0.5
     x, y = (torch.randn(h.shape, generator=g).to(h) for _ in range(2))
@@ -189,37 +177,36 @@ def prove(call: Call, numbering: Numbering) -> str | None:
         parts = [part for part, _ in numbering.made.values() if part.part_kind in act]
         return call(x.clone(), [swap for part in parts for swap in part.acting(act[part.part_kind])])
 
-    def near(ours: torch.Tensor, own: torch.Tensor) -> bool:
-        return torch.allclose(ours, own, rtol=0, atol=tolerance * max(1.0, own.abs().max().item()))
+    def require(ours: torch.Tensor, own: torch.Tensor, otherwise: str) -> None:
+        if not torch.allclose(ours, own, rtol=0, atol=tolerance * max(1.0, own.abs().max().item())):
+            raise Problem(otherwise)
 
+    if not numbering.made:
+        raise Problem("no sub-modules are found")
     mapped = dict.fromkeys((ATTENTION, FEED_FORWARD, NORM), lambda x: x @ A.T)
-    if not (near(f(mapped, x + 2 * y), f(mapped, x) + 2 * f(mapped, y)) and near(f(mapped, 0 * x), 0 * x)):
-        return "with all sub-modules linear, a block is not linear"
-    if not near(f({ATTENTION: torch.zeros_like, FEED_FORWARD: torch.zeros_like, NORM: lambda x: x}, x), x):
-        return "without its sub-modules, a block does not return its input"
+    for ours, own in ((f(mapped, x + 2 * y), f(mapped, x) + 2 * f(mapped, y)), (f(mapped, 0 * x), 0 * x)):
+        require(ours, own, "with all sub-modules linear, a block is not linear")
+    without = {ATTENTION: torch.zeros_like, FEED_FORWARD: torch.zeros_like, NORM: lambda x: x}
+    require(f(without, x), x, "without its sub-modules, a block does not return its input")
     other, middle = x.clone(), (x.shape[1] - 1) // 2
     other[:, middle] = y[:, middle]
     apart = f({ATTENTION: mapped[ATTENTION]}, other) - f({ATTENTION: mapped[ATTENTION]}, x)
     apart[:, middle] = 0
-    if not near(apart, 0 * x):
-        return "with linear attention, a block still mixes positions"
-    return None
+    require(apart, 0 * x, "with linear attention, a block still mixes positions")
 
 
+@torch.no_grad()
 def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
     """The states of all blocks; or [] and the reason, if the parts of some block cannot be replaced one by one."""
     found = []
-    for call in calls:
-        try:
-            numbering = number(call)
-            why = prove(call, numbering) if numbering.made else "no sub-modules are found"
-        except _UnusualBlock as unusual:
-            why = str(unusual)
-        except Exception as error:  # any error of a block with replaced parts: the check fails
-            why = f"with some sub-modules replaced, a block does not run ({one_line(error)})"
-        if why:
-            return [], why
-        found.append(numbering)
+    try:
+        for call in calls:
+            found.append(number(call))
+            prove(call, found[-1])
+    except Problem as unusual:
+        return [], str(unusual)
+    except Exception as error:  # any error of a block with replaced parts: the check fails
+        return [], f"with some sub-modules replaced, a block does not run ({one_line(error)})"
     for numbering, (call, after) in zip(found, pairwise(calls), strict=False):
         if numbering.points[-1] == (call.block, "out"):
             numbering.points[-1] = (after.block, "in")

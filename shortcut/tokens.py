@@ -30,9 +30,8 @@ class Tokenized:
 def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]:
     """The first sentences, to fit the maps on, and the next ones, to validate them, as "train" and "val"."""
     if len(sentences) < train + val:
-        out = "take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py"
-        got = f"got {len(sentences)}, expected {train} to train and {val} to validate"
-        raise Problem(f"too few sentences: {got}; {out}")
+        few = f"too few sentences: got {len(sentences)}, expected {train} to train and {val} to validate"
+        raise Problem(f"{few}; take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py")
     return {"train": sentences[:train], "val": sentences[train : train + val]}
 
 
@@ -54,30 +53,27 @@ def tokenize(
     Positions are uniform over the tokens, first and last included (for BERT [CLS] and [SEP] too), from one seeded
     generator for all splits. A sentence with several positions is repeated, once for each. For causal models, tokens
     that the tokenizer adds are never chosen: the token at the head is an attention sink, whose state would dominate
-    the fit. Tokens at the head of all sentences are kept as `added`; the model's own states and sub-modules are used
-    there (see `approximation`). Longer sentences than the context are truncated and sentences without a token are
-    left out, each with one notice.
+    the fit. Tokens at the head of all sentences are kept as `added` (see `approximation`). Longer sentences than the
+    context are truncated and sentences without a token are left out, each with one notice.
     Departure: the original's GPT-2 tokenizer uses '.' for padding, so it splits at every period and drops the white
     space next to it. This is the stock tokenizer. It would make a token of the newline, so trailing white space is
     stripped first.
 
     Raises Problem: too few sentences, and as `encode`.
     """
-    stripped = [sentence.rstrip() for sentence in sentences]
-    encoded = encode(tokenizer, stripped, notice)
-    whole = [k for k, special in enumerate(encoded["special_tokens_mask"]) if 0 in special]
+    stripped, context = [sentence.rstrip() for sentence in sentences], drawing.context
+    lengths = [*map(len, encode(tokenizer, stripped, notice)["input_ids"])]
+    cut = tokenizer(stripped, truncation=True, max_length=context, return_special_tokens_mask=True)
+    whole = [k for k, special in enumerate(cut["special_tokens_mask"]) if 0 in special]
     if len(whole) < len(sentences):
         notice(f"{len(sentences) - len(whole)} of {len(sentences)} sentences hold no token: left out")
-    heads = [encoded["input_ids"][k][: encoded["special_tokens_mask"][k].index(0)] for k in whole]
+    heads = [cut["input_ids"][k][: cut["special_tokens_mask"][k].index(0)] for k in whole]
     head = () if drawing.added else tuple(min(heads, key=len, default=()))
-    generator, result, context = torch.Generator().manual_seed(drawing.seed), {}, drawing.context
+    generator, result = torch.Generator().manual_seed(drawing.seed), {}
     for name, rows in split(whole, **sizes).items():
-        ids, special = ([encoded[key][k] for k in rows] for key in ("input_ids", "special_tokens_mask"))
-        if long := [k for k, tokens in enumerate(ids) if len(tokens) > context]:
-            notice(f"{len(long)} of {len(ids)} sentences are longer than {context} tokens: truncated")
-            for k in long:
-                cut = tokenizer(stripped[rows[k]], truncation=True, max_length=context, return_special_tokens_mask=True)
-                ids[k], special[k] = cut["input_ids"], cut["special_tokens_mask"]
+        ids, special = ([cut[key][k] for k in rows] for key in ("input_ids", "special_tokens_mask"))
+        if long := sum(lengths[k] > context for k in rows):
+            notice(f"{long} of {len(ids)} sentences are longer than {context} tokens: truncated")
         if not drawing.added:  # tokens added at the end are never a prediction target
             ids = [row[: len(added) - added[::-1].index(0)] for row, added in zip(ids, special, strict=True)]
         free = [[t for t, added in enumerate(row) if drawing.added or not added] for row in special]
@@ -88,11 +84,6 @@ def tokenize(
         hidden = torch.tensor([-1 if special[k][t] else ids[k][t] for k, t in chosen]) if drawing.added else None
         result[name] = Tokenized([torch.tensor(ids[k]) for k in numbers.tolist()], positions, several, hidden, head)
     return result
-
-
-def longest(context: int, tokenizer) -> int:
-    """The longest sequence, in tokens, that both the model's context and the tokenizer allow."""
-    return min(context, tokenizer.model_max_length)
 
 
 def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
@@ -113,21 +104,21 @@ def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mappin
     backend = getattr(tokenizer, "backend_tokenizer", None)  # whose file may name another token than its settings
     token = getattr(backend.model, "unk_token", tokenizer.unk_token) if backend else tokenizer.unk_token
     unknown = tokenizer.convert_tokens_to_ids(token) if token else None
-    ids = Counter(
-        i
-        for row, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-        for i, added in zip(row, special, strict=True)
-        if not added
-    )
+    rows = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    ids = [i for row, special in rows for i, added in zip(row, special, strict=True) if not added]
     dropped = sum(n for n, tokens in zip(counts.values(), alone, strict=True) if not tokens)
     for n, total, what in (
-        (ids[unknown], ids.total(), f"tokens are {token}, the token for characters that the tokenizer does not know"),
+        (
+            ids.count(unknown),
+            len(ids),
+            f"tokens are {token}, the token for characters that the tokenizer does not know",
+        ),
         (dropped, counts.total(), "characters are dropped by the tokenizer, which does not know them"),
     ):
-        warning = f"{n / max(total, 1):.1%} of the {what}"
-        if 2 * n > total and ids:
-            raise Problem(f"{warning}: take text, or blanks in it, as this model was trained on")
-        if 100 * n > total and ids:
+        if ids and 100 * n > total:
+            warning = f"{n / total:.1%} of the {what}"
+            if 2 * n > total:
+                raise Problem(f"{warning}: take text, or blanks in it, as this model was trained on")
             notice(warning)
     return encoded
 
@@ -141,10 +132,8 @@ def check(sentences: list[torch.Tensor], vocabulary: int) -> None:
 
 def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
     """The same sentences with the token at each chosen position replaced by [MASK]."""
-    sentences = [ids.clone() for ids in tokenized.sentences]
-    for ids, position in zip(sentences, tokenized.positions.tolist(), strict=True):
-        ids[position] = mask_token
-    return replace(tokenized, sentences=sentences)
+    pairs = zip(tokenized.sentences, tokenized.positions, strict=True)
+    return replace(tokenized, sentences=[ids.index_fill(0, position, mask_token) for ids, position in pairs])
 
 
 def actual(tokenized: Tokenized, *, masked: bool) -> torch.Tensor:

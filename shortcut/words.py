@@ -63,7 +63,7 @@ def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]
     head = [] if own[0] or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     sequence = torch.tensor([*head, *ids[: own[-1] + 1]])
     tokens.check([sequence], model.vocabulary)
-    before, window = len(sequence) - len(own), tokens.longest(model.context, tokenizer)
+    before, window = len(sequence) - len(own), min(model.context, tokenizer.model_max_length)
     surprisals = _surprisals(model, sequence, lenses, WINDOW if window == UNLIMITED else window)
     nothing = torch.full((len(lenses), model.n_layers + 1), torch.nan)
     surprisals = chain([] if before else [nothing], islice(surprisals, max(0, before - 1), None))

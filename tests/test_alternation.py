@@ -133,7 +133,7 @@ def test_two_jumps_are_the_product_of_their_matrices(setting):
     """In float64, on maps of no meaning."""
     model, batch, seen, maps = setting
     exact = {pair: A.double() for pair, A in maps.items()}
-    seen = replace(seen, entering=[h.double() for h in seen.entering])
+    seen = replace(seen, h=seen.h.double(), entering=[h.double() for h in seen.entering])
     (final,) = approximation.alternate(model, seen, [((0, 1), (1, LAYERS))], as_maps(exact))
     product = exact[1, LAYERS] @ exact[0, 1]
     torch.testing.assert_close(final, batch.at_chosen(seen.entering[0]) @ product.T, rtol=1e-12, atol=1e-12)

@@ -104,7 +104,7 @@ def test_each_proof_sees_what_it_is_for(leak, why):
     torch.manual_seed(0)
     module, h = Leaky(leak), torch.randn(2, 4, D)
     form = blocks.Form.of(module(h))
-    assert submodules.numbered([submodules.Call(module, form, (h,), {})])[1] == why
+    assert submodules.numbered([submodules.Call(module, form, ((h,), {}))])[1] == why
 
 
 def test_equal_norms_of_one_input_are_two_states(tmp_path):

@@ -14,18 +14,17 @@ import fsspec
 
 from shortcut import Problem, one_line
 from shortcut.corpus import parquet
-from shortcut.corpus.sentences import Wanted, draw_sentence
-from shortcut.corpus.texts import LINE_END, LeftOut, Tally, text_of
+from shortcut.corpus.sentences import LINE_END, LeftOut, Tally, Wanted, draw_sentence, text_of
 
 FOOTER = 65_536  # bytes at the end of a parquet file that describe its content
 
 
 class Source(NamedTuple):
-    """A source of sentences: a list of files."""
+    """A source of sentences: files with one suffix; .parquet and .jsonl contain articles, .txt sentences."""
 
     name: str  # in messages
     files: list[str]  # paths or URLs
-    suffix: str  # common to all files: .parquet and .jsonl contain articles, .txt sentences
+    suffix: str
     revision: str | None = None  # commit of the dataset on the hub
 
 
@@ -33,9 +32,9 @@ def local(path: str) -> Source:
     """A file, or all files in a folder that have the first suffix found there: .parquet, .jsonl or .txt."""
     place = Path(path)
     inside = glob("**", root_dir=place, recursive=True)  # without hidden files, which systems and editors leave
-    files = [place] if place.is_file() else sorted(place / name for name in inside)
+    files = [file for file in (place, *sorted(place / name for name in inside)) if file.is_file()]
     for suffix in (".parquet", ".jsonl", ".txt"):
-        if chosen := [str(file) for file in files if file.suffix == suffix and file.is_file()]:
+        if chosen := [str(file) for file in files if file.suffix == suffix]:
             return Source(path, chosen, suffix)
     raise Problem(f"no source {path!r}: expected hub, docstrings, or a file or folder of .parquet, .jsonl or .txt")
 
@@ -68,8 +67,8 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
     if source.suffix == ".parquet":
         result = parquet.sentences(source.files, wanted, tally)
     elif source.suffix == ".jsonl":
-        result = []
         drawn = tally.each(lambda line: draw_sentence(_article(line), wanted.split, rng), _jsonl(source.files, rng))
+        result = []
         for sentence in islice(filter(None, drawn), wanted.n):
             result.append(sentence)
             wanted.found(1)
@@ -79,7 +78,7 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
         lines = [line.strip() + "\n" for line in tally.each(text_of, texts) if line.strip()]
         result = rng.sample(lines, min(wanted.n, len(lines)))
         wanted.found(len(result))
-    if not result or 2 * len(tally.left_out) > tally.read:
+    if not result or 2 * len(tally.left_out) > len(tally.read):
         expected = 'articles of two paragraphs or more (in jsonl, {"text": "..."}), or lines of text'
         raise Problem(f"{source.name} holds {'hardly a' if result else 'no'} sentence ({tally}): expected {expected}")
     if tally.left_out:
@@ -105,7 +104,7 @@ def identity(path: str, budget: int) -> dict[str, Any]:
             stream.seek(0 if whole else max(0, size - FOOTER))
             digest.update(f"{size}\n".encode() + hashlib.file_digest(stream, "sha256").digest())
     known = {"source": Path(path).name, "content of the source": digest.hexdigest()[:16]}
-    return known if whole else {**known, "bytes": budget}
+    return known if whole else known | {"bytes": budget}
 
 
 def _jsonl(files: list[str], rng: random.Random) -> Iterator[tuple[str, bytes]]:

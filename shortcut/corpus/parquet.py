@@ -18,13 +18,10 @@ from huggingface_hub.errors import HTTPError
 from pyarrow.parquet import FileMetaData, ParquetFile
 
 from shortcut import Problem, one_line
-from shortcut.corpus.sentences import Split, Wanted, draw_sentence
-from shortcut.corpus.texts import Tally, text_of
+from shortcut.corpus.sentences import Split, Tally, Wanted, draw_sentence, text_of
 
 SLACK = 1.2  # articles to read per wanted sentence: some articles are too short to have one
-
 READ_ERRORS = (pyarrow.ArrowException, OSError, HTTPError)  # the hub's client raises HTTPError after five retries
-TEXTS = {"string", "large_string", "string_view", "binary", "large_binary", "binary_view"}  # pyarrow's names
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,40 +35,34 @@ class Group:
     size: int
     seed: str
 
-    def draw(self, n: int, split: Split) -> tuple[list[str], Tally]:
-        """Draw sentences from n articles, or from all if the group has fewer; also return the tally of articles."""
+    def draw(self, n: int, split: Split, tally: Tally) -> list[str]:
+        """Draw sentences from n articles, or from all if the group has fewer."""
         with _opened(self.file, self.footer) as parquet:
             texts = parquet.read_row_group(self.number, columns=["text"])["text"]
         texts = texts.cast("large_binary")  # some writers do not check that strings are UTF-8
-        rng, tally = random.Random(self.seed), Tally()
+        rng = random.Random(self.seed)
         order = rng.sample(range(len(texts)), len(texts))
         articles = ((f"{self.file}, row group {self.number}, row {row}", texts[row].as_py()) for row in order)
         drawn = tally.each(lambda article: draw_sentence(text_of(article), split, rng), articles)
-        return list(islice(filter(None, drawn), n)), tally
+        return list(islice(filter(None, drawn), n))
 
 
 def sentences(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
-    """Draw one sentence from each of n articles, in random order; fewer if there are no more. Adds to the tally."""
-    n = wanted.n
+    """Draw one sentence from each of n articles, in random order; fewer if there are no more."""
+    n, drawn, total = wanted.n, {}, 0
     wanted.notice(f"reading the footers of {len(files)} files")
     first, others = _choose([_groups(file, f"{wanted.seed} {k}") for k, file in enumerate(files)], wanted)
     read, whole = (sum(group.size for group in groups) / 1e6 for groups in (first, first + others))
     row_groups = f"{len(first)} of {len(first + others)} row groups"
     wanted.notice(f"reading {row_groups} from {len(files)} files, {read:.0f} of {whole:.0f} MB")
-    rows = sum(group.rows for group in first) or 1
+    rows = sum(group.rows for group in first)
     steps = [(group, math.ceil(n * group.rows / rows)) for group in first]
     # If too many articles are too short, read all articles in the other row groups, then all in the first ones.
-    steps += [(group, group.rows) for group in others + first]
-    drawn: dict[Group, list[str]] = {}
-    tallies: dict[Group, Tally] = {}
-    total = 0
-    for step, (group, share) in enumerate(steps):
+    for step, (group, most) in enumerate([*steps, *((group, group.rows) for group in others + first)]):
         if step < len(first) or total < n:
-            drawn[group], tallies[group] = group.draw(share, wanted.split)
+            drawn[group] = group.draw(most, wanted.split, tally)
             before, total = total, sum(map(len, drawn.values()))
             wanted.found(min(total, n) - min(before, n))
-    tally.read += sum(counted.read for counted in tallies.values())
-    tally.left_out += chain(*(counted.left_out for counted in tallies.values()))
     result = [*chain(*drawn.values())]
     random.Random(wanted.seed).shuffle(result)  # so that the sentences cut below come from every file
     return result[:n]
@@ -92,15 +83,16 @@ def _groups(file: str, seed: str) -> list[Group]:
     """The row groups of a file, in random order."""
     with _opened(file) as parquet:
         footer, schema = parquet.metadata, parquet.schema_arrow
-    if schema.names.count("text") != 1:
-        raise Problem(f"{file} has the columns {', '.join(schema.names)}, expected one named 'text'")
-    text_type = schema.field("text").type
-    if str(text_type.value_type if pyarrow.types.is_dictionary(text_type) else text_type) not in TEXTS:
-        raise Problem(f"{file} has texts of type {text_type}, expected string")
-    leaf = [footer.schema.column(k).path for k in range(footer.num_columns)].index("text")  # a struct has several
-    columns = [footer.row_group(k).column(leaf) for k in range(footer.num_row_groups)]
-    sizes = [(column.num_values, column.total_compressed_size) for column in columns]
-    groups = [Group(file, footer, k, *size, f"{seed} {k}") for k, size in enumerate(sizes)]
+    columns = [footer.schema.column(k) for k in range(footer.num_columns)]  # a struct has several
+    texts = [k for k, of in enumerate(columns) if (of.path, of.physical_type) == ("text", "BYTE_ARRAY")]
+    if len(texts) != 1:
+        found = ", ".join(f"{column.name} ({column.type})" for column in schema)
+        raise Problem(f"{file} has the columns {found}, expected one named 'text' that holds strings")
+    chunks = [footer.row_group(k).column(texts[0]) for k in range(footer.num_row_groups)]
+    groups = [
+        Group(file, footer, k, chunk.num_values, chunk.total_compressed_size, f"{seed} {k}")
+        for k, chunk in enumerate(chunks)
+    ]
     random.Random(seed).shuffle(groups)
     return groups
 

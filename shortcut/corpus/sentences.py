@@ -1,20 +1,70 @@
-"""Choose one sentence of an article: the last sentence of a random paragraph. No other module imports spaCy.
+"""Choose one sentence of an article: the last sentence of a random paragraph. Decode texts as UTF-8.
 
-The paper takes one sentence from each article; where it gives no detail, this module follows the original code.
+The paper takes one sentence from each article; where it gives no detail, this module follows the original code. A text
+that cannot be used does not stop a run: it is left out, and a notice at the end counts such texts by reason.
 """
 
 import random
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shortcut import Problem, one_line
-from shortcut.corpus.texts import LeftOut
 
 Split = Callable[[str], list[str]]
 LONGEST = 100_000  # characters in a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
 RUN = re.compile(r"[\W_]{1000}")  # spaCy's tokenizer takes quadratic time for a run of punctuation marks
+MARK = "\ufeff"  # byte order mark; joining files leaves it inside the text
+LINE_END = re.compile(rb"\r\n?|\n")  # in text files; U+2028 and form feeds do not end a line
+
+
+class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)
+    """The reason for leaving out a text, worded to follow a number, as in "3 not UTF-8"."""
+
+
+@dataclass
+class Tally:
+    """The texts read, by place, each with the reason for leaving it out, or None."""
+
+    read: dict[str, str | None] = field(default_factory=dict)
+
+    def each(self, use: Callable[[Any], Any], texts: Iterable[tuple[str, Any]]) -> Iterator[Any]:
+        """Yield `use(text)` for each (place, text). A text is left out if `use` raises LeftOut."""
+        for place, text in texts:
+            self.read[place] = None
+            try:
+                yield use(text)
+            except LeftOut as why:
+                self.read[place] = str(why)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Reasons by place."""
+        return {place: why for place, why in self.read.items() if why}
+
+    def __str__(self) -> str:
+        counts, first = Counter(self.left_out.values()), {why: place for place, why in reversed(self.left_out.items())}
+        reasons = ", ".join(f"{n} {why} (first: {first[why]})" for why, n in counts.items())
+        return f"left out {counts.total()} of {len(self.read)} texts: {reasons}"
+
+
+def text_of(value: object) -> str:
+    """The value as text without byte order marks. Raises LeftOut if it is not text that UTF-8 can encode."""
+    if isinstance(value, bytes) and 0 in value:  # UTF-16 whose bytes may be valid UTF-8
+        raise LeftOut("with NULs, as UTF-16 and UTF-32 have")
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        if not isinstance(text, str):
+            raise LeftOut("without a text" if value is None else f"with a text of type {type(value).__name__}")
+        text.encode()
+    except UnicodeDecodeError as error:
+        raise LeftOut("not UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise LeftOut("with half of a surrogate pair") from error
+    return text.replace(MARK, "")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import torch
 
 from shortcut import Problem, sentence_grid, words
-from shortcut.corpus.texts import LINE_END, text_of
+from shortcut.corpus.sentences import LINE_END, text_of
 from shortcut.files import formats, store
 from shortcut.files.names import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES, Map
