@@ -11,7 +11,7 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
 import config
 from shortcut.files import formats
 from shortcut.pipeline.script import Work, script, shell
-from shortcut.pipeline.tokenization import tokenize
+from shortcut.pipeline.states import tokenize
 
 
 @script(config, "model", "seed")

@@ -12,8 +12,7 @@ Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16 sent
 import config
 from shortcut.files import formats
 from shortcut.pipeline.script import Work, script, shell
-from shortcut.pipeline.states import load_model, states_of_splits
-from shortcut.pipeline.tokenization import tokenize
+from shortcut.pipeline.states import load_model, states_of_splits, tokenize
 
 
 @script(config, "model", "device", "batch-size", "seed")

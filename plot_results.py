@@ -27,12 +27,11 @@ def main(work: Work) -> None:
     if work.args.sentence is not None:
         return looking.look_inside(work)
     work.require(work.files.results)
-    r = evaluation.load(work, work.files)
-    c, compared = showing.compare(work, r)
-    figures = showing.draw_results(work, r, c, compared)
+    r = showing.load(work, work.files)
+    c, loaded = showing.compare(work, r)
+    showing.show_results(work, r, c, loaded)
     shown = tables.of_results(r, c, ("precision@1", "surprisal", "kl"))
-    work.say("\n".join([text(shown), *showing.warnings(work, compared)]))
-    showing.save_page(work, r, c, compared, figures)
+    work.say("\n".join([text(shown), *showing.warnings(work, loaded)]))
     evaluation.show_change(work)
     work.say(f"All figures and tables are on one page: {work.files.relative(work.files.report)}")
 

@@ -7,7 +7,7 @@ from shortcut.exchange.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.loading import checkpoint, model_kind
-from shortcut.pipeline import published, terminal
+from shortcut.pipeline import exchanging, terminal
 from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.options import dataset_name, map_kind
 
@@ -15,7 +15,7 @@ FETCH = """Download <model>/<dataset>/*.pickle from a repository on the Hugging 
  linreg/<model>/<dataset>/. Each matrix is checked first; existing files are kept. With --from, import a lens."""
 IMPORT = f"""Import a lens from another tool as maps into the last layer, to linreg/<m>/<d>@<map kind>/
  ({", ".join(f"{name} as {row.map_kind}" for name, row in FORMATS.items())}), after checking shape, model and target."""
-EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {published.SAFETENSORS} in the same folder, named as
+EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {exchanging.SAFETENSORS} in the same folder, named as
  their files. With --to, write the maps into the last layer in another tool's format, with a model card. The export is
  loaded again, evaluated on the validation sentences, and refused if rounding lowers its scores."""
 
@@ -26,32 +26,21 @@ def main(argv: list[str] | None = None) -> None:
     exports, row = args.command == "export", FORMATS.get(args.format)
     exchanged_kind = args.map if exports else row.map_kind if row else LEAST_SQUARES
     if not row:
-        return _exchange_matrices(args, exchanged_kind)
-    from shortcut.pipeline import lending  # noqa: PLC0415  (loads models)
-
+        files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=exchanged_kind)
+        if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
+            fingerprints, matrices = checkpoint.fingerprints(args.model), sorted(files.matrices.glob("*.pickle"))
+            Provenance(files, lambda *_: fingerprints).check(matrices, lambda _: None)
+        if exports:
+            return exchanging.export(files)
+        return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)
     model, files = model_kind.files_of(args.model, args.dataset, args.out, exchanged_kind)
     if exports:
-        return lending.export(model, files, args.format, terminal.say)
+        return exchanging.export_lens(model, files, args.format)
     source = args.source
     if args.command == "fetch":
         name = files.model_name if Path(model).is_dir() else model
-        source = lending.download(source or (row.published and f"{row.published}/{name}"), args.format)
-    return lending.import_lens(source, model, files, args.format, terminal.say, force=args.force)
-
-
-def _exchange_matrices(args: argparse.Namespace, exchanged_kind: str) -> None:
-    files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=exchanged_kind)
-    if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
-        fingerprints = checkpoint.fingerprints(args.model)
-        Provenance(files, lambda *_: fingerprints).check(sorted(files.matrices.glob("*.pickle")), lambda _: None)
-    if args.command == "export":
-        return published.export(files, notice=terminal.say, progress=_progress)
-    source = args.source or published.REPOSITORY
-    return published.fetch(source, files, force=args.force, notice=terminal.say, progress=_progress)
-
-
-def _progress(items: list):
-    return terminal.progress("matrices", items, len(items), "matrices")
+        source = exchanging.download(source or (row.published and f"{row.published}/{name}"), args.format)
+    return exchanging.import_lens(source, model, files, args.format, force=args.force)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(force=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="fetch|import|export")
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=FETCH)
-    text = f"OWNER/NAME (default: {published.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
+    text = f"OWNER/NAME (default: {exchanging.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=text)
     take = commands.add_parser("import", help="import a lens from another tool", description=IMPORT)
     text = "the lens: a .pt file, or a folder that holds one"

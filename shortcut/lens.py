@@ -87,7 +87,7 @@ class Lens:
 
         Raises Problem: the text has no token, or more than the model or its tokenizer allows.
         """
-        longest = tokens.longest(self.model.context, self.tokenizer)
+        longest = min(self.model.context, self.tokenizer.model_max_length)
         ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
         if not 0 < len(ids) <= longest:
             raise Problem(f"the text has {len(ids)} tokens, expected 1 to {longest}")

@@ -49,9 +49,10 @@ class Grid:
 
     def in_words(self) -> str:
         """A sentence with the model's last prediction (masked: its best) and the layer from which each mode agrees."""
-        k = 0 if self.masked else -1
-        others = {m: [l for l, row in enumerate(rows) if row[k] != rows[-1][k]] for m, rows in self.ids.items()}
-        since = [f"{mode} from layer {max(layers, default=-1) + 1} on" for mode, layers in others.items()]
+        k, since = 0 if self.masked else -1, []
+        for mode, rows in self.ids.items():
+            others = [l for l, row in enumerate(rows) if row[k] != rows[-1][k]]
+            since.append(f"{mode} from layer {max(others, default=-1) + 1} on")
         where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
         return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
 
@@ -77,7 +78,7 @@ def look(
     if 0 not in encoded["special_tokens_mask"][0]:
         raise Problem(f"the sentence {sentence!r} holds no token of {model.name}: choose another sentence")
     tokens.check([ids], model.vocabulary)
-    context = tokens.longest(model.context, tokenizer)
+    context = min(model.context, tokenizer.model_max_length)
     longest = context if model.masked else min(context, WIDEST)
     if len(ids) > longest:
         raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
@@ -85,27 +86,23 @@ def look(
     if model.masked:
         chosen, best = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST
         if len(chosen) != 1:
-            mask = tokenizer.mask_token
-            raise Problem(
-                f"the sentence {sentence!r} holds {len(chosen)} {mask}, expected one, as in 'The sky is {mask}.'"
-            )
+            held = f"holds {len(chosen)} {tokenizer.mask_token}"
+            raise Problem(f"the sentence {sentence!r} {held}, expected one, as in 'The sky is {tokenizer.mask_token}.'")
     states = [h[chosen] for h in representations.whole(model, ids)]
-    read = {"id": states}
-    for mode, jumps in maps.items():
-        read[mode] = [*(A.to(h.device)(h) for A, h in zip(jumps, states, strict=False)), states[-1]]
     predicted, best_ids, probabilities = {}, {}, {}
-    for mode, finals in read.items():
+    for mode, jumps in {"id": [], **maps}.items():
+        finals = [*(A.to(h.device)(h) for A, h in zip(jumps, states, strict=False)), *states[len(jumps) :]]
         top = [model.read_out(h).float().softmax(-1).topk(best) for h in finals]  # a layer at a time: logits are large
         best_ids[mode] = [t.indices.flatten().tolist() for t in top]
         predicted[mode] = [[text_of(tokenizer, token) for token in row] for row in best_ids[mode]]
         probabilities[mode] = torch.stack([t.values.flatten().cpu() for t in top])
         if not (finite := probabilities[mode].isfinite().all(1)).all():
-            layer = int(finite.logical_not().nonzero()[0])
+            layer = finite.tolist().index(False)
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    found = best_ids, predicted, probabilities
+    column, columns, mask = "token", [text_of(tokenizer, token) for token in ids.tolist()], ""
     if model.masked:
-        return Grid(sentence, "rank", [str(k + 1) for k in range(best)], *found, tokenizer.mask_token)
-    return Grid(sentence, "token", [text_of(tokenizer, token) for token in ids.tolist()], *found)
+        column, columns, mask = "rank", [str(k + 1) for k in range(best)], tokenizer.mask_token
+    return Grid(sentence, column, columns, best_ids, predicted, probabilities, mask)
 
 
 def text_of(tokenizer, token: int) -> str:
@@ -119,10 +116,8 @@ def shown(token: str, longest: int = 10) -> str:
 
     These are white space, control characters, combining marks and unpaired surrogates.
     """
-    text = "".join(map(_escaped, token.strip(" ") or token.replace(" ", "␣")))
+    text = ""
+    for c in token.strip(" ") or token.replace(" ", "␣"):
+        is_sign = c.isprintable() and unicodedata.category(c)[0] != "M"
+        text += c if is_sign else c.encode("unicode_escape").decode()
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _escaped(c: str) -> str:
-    printable = c.isprintable() and unicodedata.category(c)[0] != "M"
-    return c if printable else c.encode("unicode_escape").decode()

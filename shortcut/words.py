@@ -1,15 +1,13 @@
 """Surprisal of the words in a text, by layer: -ln q_l(token | preceding tokens), in nats.
 
 q_l is the distribution read out from the hidden state at the preceding token at layer l, without a map (id) or after a
-map to layer L. At layer L it is the model's own distribution. Words are separated by white space, and the surprisal of
-a word is the sum over its tokens. The text is preceded by the tokens that the tokenizer adds there, or else by the
-beginning-of-sequence token; if there is neither, the first token has no surprisal.
+map to layer L. The surprisal of a word, between white space, is the sum over its tokens. The text is preceded by the
+tokens that the tokenizer adds there, or else by the beginning-of-sequence token; if there is neither, the first token
+has no surprisal.
 
 A text longer than the context length of the model or tokenizer runs in windows that overlap by half: after the first
 window, at least half a context precedes each token. Without a limit, a window has `WINDOW` tokens. Rotary embeddings
 that depend on the length ("longrope") use the length of the window.
-
-Shapes: K lenses, L + 1 layers, T tokens.
 """
 
 import re
@@ -38,7 +36,7 @@ class Token:
     start: int  # index of its first character in the text, 0-based
     end: int  # index after its last character
     word: int  # number of its word, 0-based
-    surprisal: torch.Tensor  # float32 [K, L + 1], nats; nan if no token precedes it
+    surprisal: torch.Tensor  # float32 [K, L + 1] for K lenses, nats; nan if no token precedes it
 
 
 def words(text: str) -> list[tuple[int, int]]:
@@ -57,7 +55,7 @@ def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]
         raise Problem(f"the tokenizer of {model.name} gives no character offsets: use one with tokenizer.json")
     found = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
     ids, own = found["input_ids"], [k for k, added in enumerate(found["special_tokens_mask"]) if not added]
-    spans, ends = [found["offset_mapping"][k] for k in own], [end for _, end in words(text)]
+    ends = [end for _, end in words(text)]
     if not own or not ends:
         return
     head = [] if own[0] or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
@@ -67,7 +65,8 @@ def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]
     surprisals = _surprisals(model, sequence, lenses, WINDOW if window == UNLIMITED else window)
     nothing = torch.full((len(lenses), model.n_layers + 1), torch.nan)
     surprisals = chain([] if before else [nothing], islice(surprisals, max(0, before - 1), None))
-    for (start, end), surprisal in zip(spans, surprisals, strict=True):
+    for k, surprisal in zip(own, surprisals, strict=True):
+        start, end = found["offset_mapping"][k]
         yield Token(text[start:end], start, end, min(bisect_right(ends, start), len(ends) - 1), surprisal)
 
 

@@ -15,7 +15,7 @@ from shortcut import Problem
 from shortcut.corpus import articles as articles_of
 from shortcut.corpus import sentences
 from shortcut.corpus.sentences import LeftOut, Wanted
-from shortcut.pipeline.looking import read_sentences
+from shortcut.pipeline.looking import read_lines
 
 
 def articles(n):
@@ -266,8 +266,8 @@ def test_lines_end_where_those_of_text_files_do_and_nowhere_else(tmp_path):
     inside = [f"a{c}b\n" for c in "\u2028\u2029\u0085\v\f\x1c\x1d\x1e"]
     (tmp_path / "a.txt").write_bytes("".join(inside).encode() + b"one\r\ntwo\rthree")
     assert sorted(take(str(tmp_path), 20)[0]) == sorted([*inside, "one\n", "two\n", "three\n"])
-    assert read_sentences(str(tmp_path / "a.txt")) == [*(line[:-1] for line in inside), "one", "two", "three"]
-    assert read_sentences("a\u2028b\rc\n") == ["a\u2028b", "c"]
+    assert [*read_lines(str(tmp_path / "a.txt")).values()] == [*(line[:-1] for line in inside), "one", "two", "three"]
+    assert [*read_lines("a\u2028b\rc\n").values()] == ["a\u2028b", "c"]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".txt"])
@@ -292,15 +292,15 @@ def test_utf16_is_named_though_its_bytes_may_be_utf8(tmp_path, code, word):
         with pytest.raises(Problem, match=rf"no sentence .*NULs, as UTF-16 and UTF-32 have \(first: .*{name}, line "):
             take(str(tmp_path / name), 5)
     with pytest.raises(Problem, match="UTF-16"):
-        read_sentences(str(tmp_path / "a.txt"))
+        read_lines(str(tmp_path / "a.txt"))
 
 
 def test_a_sentence_that_is_asked_for_is_utf8_under_any_locale(tmp_path):
-    assert read_sentences("Café \ufeff日本".encode().decode("ascii", "surrogateescape")) == ["Café 日本"]
+    assert [*read_lines("Café \ufeff日本".encode().decode("ascii", "surrogateescape")).values()] == ["Café 日本"]
     (tmp_path / "a.txt").write_bytes(b"One.\ncaf\xe9")
     for text in ("caf\udce9 noir", "cut \ud83d", str(tmp_path / "a.txt")):
         with pytest.raises(Problem, match="expected UTF-8 text"):
-            read_sentences(text)
+            read_lines(text)
 
 
 def test_parquet_goes_on_to_unread_groups_where_articles_are_short(tmp_path):

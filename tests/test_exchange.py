@@ -23,7 +23,7 @@ from shortcut.__main__ import main
 from shortcut.exchange.lenses import FORMATS
 from shortcut.files import formats, result_formats, store
 from shortcut.files.names import Names
-from shortcut.pipeline import manifest, outputs, published
+from shortcut.pipeline import exchanging, manifest, outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = "sashay/linear-shortcut"
@@ -95,8 +95,9 @@ def played(tmp_path_factory):
     publish(root / "published")
     lens = root / "lenses" / "of" / "tiny-gpt2"
     lens.mkdir(parents=True)
-    for name, content in FORMATS["tuned-lens"].write([matrix(l) for l in range(LAYERS)], "tiny-gpt2", 0).items():
-        (lens / name).write_bytes(content)
+    state, config_ = FORMATS["tuned-lens"].write([matrix(l) for l in range(LAYERS)], "tiny-gpt2", 0)
+    torch.save(state, lens / "params.pt")
+    (lens / "config.json").write_bytes(store.dump_json(config_))
     for k, name in enumerate(("one/tiny_jacobian_lens.pt", "two/lens.pt", "two/other.pt")):
         (lens.parent / name).parent.mkdir(exist_ok=True)
         J = {l: matrix(10 * k + l).half() for l in range(LAYERS - 1)}
@@ -192,7 +193,7 @@ def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, 
         (pickle.dumps(matrix(0).double()), "holds float64"),
         (pickle.dumps(matrix(0)[:, :3]), "holds float32"),
         (pickle.dumps(matrix(0) / 0 * 0), "not finite"),
-        (pickle.dumps(matrix(0))[:-100], "it is truncated, damaged"),
+        (pickle.dumps(matrix(0))[:-100], "is truncated, damaged"),
         (b"cos\nsystem\n(X\x04\x00\x00\x00truetR.", "refused: it asks for os.system"),
         (b"<html>Sorry</html>", "refused: it uses|damaged"),
     ],
@@ -200,7 +201,7 @@ def test_force_leaves_no_entry_beside_a_file_that_it_did_not_make(fetch, files, 
 def test_what_is_no_matrix_is_named_and_not_put_in_place(fetch, files, place, played, content, message):
     (place / OFFER[2]).write_bytes(content)
     problem, _ = fetch()
-    assert problem.startswith(f"tiny-gpt2/words/{OFFER[2]} from {PUBLISHED} was not stored: it ")
+    assert problem.startswith(f"tiny-gpt2/words/{OFFER[2]} from {PUBLISHED} was not stored: ")
     assert re.search(message, problem)
     assert len(problem) < 400
     assert [name for name in visible(files.matrices) if name.endswith(".pickle")] == sorted(OFFER[:2])
@@ -258,12 +259,12 @@ def test_sub_modules_with_two_digits_are_exported_too(tmp_path):
     for k, path in enumerate((files.part(0, 9), files.part(0, 10), files.part(12, 10))):
         path.write_bytes(pickle.dumps(matrix(k)))
     export(files)
-    with safetensors.safe_open(files.matrices / published.SAFETENSORS, "pt") as exported:
+    with safetensors.safe_open(files.matrices / exchanging.SAFETENSORS, "pt") as exported:
         assert {*exported.keys()} == {"p0_8_9", "p0_9_10", "p12_9_10"}
 
 
 def export(files):
-    published.export(files, notice=print, progress=lambda items: items)
+    exchanging.export(files)
 
 
 def run(script, files, model):
@@ -337,7 +338,7 @@ def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, cap
     of_others(files)
     main(["export", "--model", "models/tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
     assert "wrote linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
-    with safetensors.safe_open(files.matrices / published.SAFETENSORS, "pt") as exported:
+    with safetensors.safe_open(files.matrices / exchanging.SAFETENSORS, "pt") as exported:
         assert exported.metadata() == {"format": "pt", "model": "tiny-gpt2", "dataset": "words"}
         names = [path.stem for path in files.matrices.glob("*.pickle")]
         assert sorted(exported.keys()) == sorted(names)
@@ -348,11 +349,11 @@ def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, cap
 def test_an_export_with_a_wrong_matrix_leaves_the_old_one(files, capsys):
     of_others(files)
     export(files)
-    before = (files.matrices / published.SAFETENSORS).read_bytes()
+    before = (files.matrices / exchanging.SAFETENSORS).read_bytes()
     files.matrix(1, 2).write_bytes(pickle.dumps(matrix(0, D + 1)))
     with pytest.raises(Problem, match=rf"1_2\.pickle: holds float32 \[{D + 1}, {D + 1}\]"):
         export(files)
-    assert (files.matrices / published.SAFETENSORS).read_bytes() == before
+    assert (files.matrices / exchanging.SAFETENSORS).read_bytes() == before
 
 
 def test_the_command_says_what_it_can_do_and_what_is_missing(tmp_path):

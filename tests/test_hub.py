@@ -118,7 +118,7 @@ def made(played, tmp_path_factory):
 def test_make_run_with_a_model_of_the_hub_runs_all_seven_scripts(made):
     project, _, output = made
     assert len(make_run()) == 7
-    assert output.count("wrote ") == 9  # the last script is three stages: figures, lenses, and the page
+    assert output.count("wrote ") == 7
     assert b"/FontFile2" in project.files.plot(f"ee_pre1_{LAYERS}").read_bytes()  # text that journals take
 
 

@@ -12,9 +12,10 @@ from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
 import config
 from shortcut import Problem, representations
 from shortcut.__main__ import main as command
+from shortcut.exchange import lenses
 from shortcut.files import formats, store
 from shortcut.loading import pretrained
-from shortcut.pipeline import lending, manifest
+from shortcut.pipeline import manifest
 
 
 @pytest.fixture(scope="module", params=["gpt2", "bert"])
@@ -85,11 +86,11 @@ def test_rounding_that_ruins_a_map_is_refused_by_its_layer(gpt2):
     exact = [as_map(A, l, LAYERS) for l, A in enumerate(maps)]
     rounded = [A.to(torch.float16).to(torch.float32) for A in exact]
     unchanged = [as_map(torch.eye(D), l, LAYERS) for l in range(LAYERS)]
-    own, its, identity = (lending.judge(gpt2, tokenized, of) for of in (exact, rounded, unchanged))
+    own, its, identity = (lenses.judge(gpt2, h, of) for of in (exact, rounded, unchanged))
     assert own[0, 1].mean().item() == pytest.approx(identity[0, 1].mean().item(), abs=0.02)
     with pytest.raises(Problem, match=r"^not exported: .* jlens lowers the scores at layers 1 \(r2 [^,]*, [^,]*$"):
-        lending.check(own, its, None, 0, "jlens")
-    lending.check(own, own, None, 0, "jlens")
+        lenses.check(own, its, None, "jlens")
+    lenses.check(own, own, None, "jlens")
 
 
 def losing(r2, hits):
@@ -122,20 +123,22 @@ def test_a_lens_is_refused_where_its_loss_is_beyond_chance_and_half_a_point(r2, 
     own, its = losing(0, 0), losing(r2, hits)
     if refused:
         with pytest.raises(Problem, match=r"lowers the scores at layers 1 \(r2 1.000 to "):
-            lending.check(own, its, groups, 0, "jlens")
-        lending.check(own, its, groups, 2, "jlens")
+            lenses.check(own, its, groups, "jlens")
+        lenses.check(own.flip(1), its.flip(1), groups, "jlens")  # it has no map for layer 0
     else:
-        lending.check(own, its, groups, 0, "jlens")
+        lenses.check(own, its, groups, "jlens")
 
 
-def test_r2_is_the_mean_over_positions_of_their_shares():
-    g = torch.Generator().manual_seed(0)
-    states, target = torch.randn(2, 30, D, generator=g).double()
-    expected = sklearn.metrics.r2_score(target, states)
-    assert lending.r2_parts(states, target).mean().item() == pytest.approx(expected, abs=1e-12)
-    still = torch.ones(30, 1)
-    with_still = lending.r2_parts(torch.cat([states, 0 * still], 1), torch.cat([target, still], 1))
-    assert with_still.mean().item() == pytest.approx(expected, abs=1e-12)
+def test_r2_is_the_mean_over_positions_of_their_shares(gpt2):
+    h, A = torch.randn(LAYERS + 1, 30, D, generator=torch.Generator().manual_seed(0)), torch.randn(D, D)
+    r2, _ = lenses.judge(gpt2, h, [as_map(A, 1, LAYERS)])
+    expected = sklearn.metrics.r2_score(h[-1].double(), (h[1] @ A.T).double())
+    assert r2.mean().item() == pytest.approx(expected, rel=1e-6)
+    h[-1, :, 3] = 1.0  # this coordinate does not vary
+    r2, _ = lenses.judge(gpt2, h, [as_map(A, 1, LAYERS)])
+    others = [c for c in range(D) if c != 3]
+    expected = sklearn.metrics.r2_score(h[-1].double()[:, others], (h[1] @ A.T).double()[:, others])
+    assert r2.mean().item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, capsys):

@@ -154,20 +154,20 @@ def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, mon
 
 
 def test_sentences_come_from_the_line_or_from_a_file(tmp_path):
-    assert looking.read_sentences("a sentence \n") == ["a sentence"]
+    assert looking.read_lines("a sentence \n") == {1: "a sentence "}
     (tmp_path / "some.txt").write_text("one\n\n two \n", encoding="utf-8")
-    assert looking.read_sentences(str(tmp_path / "some.txt")) == ["one", " two"]
+    assert looking.read_lines(str(tmp_path / "some.txt")) == {1: "one", 3: " two "}
     (tmp_path / "some.txt").write_bytes(b"\xff\xfe")
     for nothing in ("", " \n", str(tmp_path / "some.txt")):
         with pytest.raises(Problem):
-            looking.read_sentences(nothing)
+            looking.read_lines(nothing)
 
 
 @pytest.mark.parametrize("name", ["none.txt", "folder/none"])
 def test_a_file_that_is_not_there_is_no_sentence(name):
     with pytest.raises(Problem, match=f"^--sentence {name}: no such file; expected a sentence, or a file"):
-        looking.read_sentences(name)
-    assert looking.read_sentences("Yes.") == ["Yes."]
+        looking.read_lines(name)
+    assert looking.read_lines("Yes.") == {1: "Yes."}
 
 
 def test_slugs_tell_sentences_apart():

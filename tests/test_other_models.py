@@ -18,7 +18,7 @@ from shortcut.__main__ import main as command
 from shortcut.files import formats
 from shortcut.files.names import Names
 from shortcut.loading import checkpoint
-from shortcut.pipeline import published
+from shortcut.pipeline import exchanging
 
 REFUSED = r"^linreg/tiny-gpt2/words[^/]*/0_[13]\.pickle was made with another model's weights: "
 
@@ -102,7 +102,7 @@ def test_published_matrices_are_not_fetched_beside_those_of_another_model(made, 
     folder, names = made
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
     there = [path.name for path in names.matrices.glob("*.pickle")]
-    monkeypatch.setattr(published, "_listing", lambda *_: (hub.COMMIT, there))
+    monkeypatch.setattr(exchanging, "_listing", lambda *_: (hub.COMMIT, there))
     command(["fetch", *on(replace(names, root=tmp_path), folder)])
     assert f"kept {len(there)} existing matrices" in capsys.readouterr().out
     with pytest.raises(Problem, match="was made with another model's weights"):

@@ -218,7 +218,7 @@ def test_the_words_of_a_file_as_csv(fitted, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [(b"\n  \n\t\n", "holds no word: give a text"), (b"", "holds no word"),
+    [(b"\n  \n\t\n", "holds no word: give a sentence, or a file"), (b"", "holds no word"),
      (b"a\n\xff\xff\xff", "line 2: expected UTF-8"),
      ("words".encode("utf-16"), "line 1: expected UTF-8 text (with NULs, as UTF-16")],
 )  # fmt: skip

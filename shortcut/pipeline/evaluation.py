@@ -1,4 +1,4 @@
-"""Evaluate a model for add_results.py and bert_add_results.py; write and load its results and predictions."""
+"""Evaluate a model for add_results.py and bert_add_results.py; write its results and predictions."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,9 +7,8 @@ import torch
 
 from shortcut import Problem, alternation, approximation, predictions, results, tokens
 from shortcut.alternation import Schedule
-from shortcut.approximation import MODES, Maps, mode_of
+from shortcut.approximation import MODES, Maps
 from shortcut.files import formats, result_formats
-from shortcut.files.names import Names
 from shortcut.linear import Map
 from shortcut.metrics import LENS, TOP
 from shortcut.models import Model
@@ -20,12 +19,12 @@ from shortcut.pipeline.script import Work
 from shortcut.pipeline.states import gather
 from shortcut.predictions import Evaluation, Predictions
 from shortcut.representations import Batch
-from shortcut.results import Results
 from shortcut.show import tables
-from shortcut.show.table import text
+from shortcut.show.table import Table, text
 from shortcut.tokens import Tokenized
 
 GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L: [b, d]; approximation by mode: [k, b, d]
+Schedules = Mapping[tuple[str, int, int], Schedule]  # see `alternation.schedules`
 SCHEDULES = "schedules"  # used like a mode: approximations by all distinct schedules
 TIES = 0.005  # largest share of sentences with equal logits for the best two tokens that is not reported
 
@@ -46,22 +45,20 @@ def maps(work: Work, model: Model) -> Maps:
     """The maps that the modes need. Raises Problem if they were fitted for sub-modules that the model does not have."""
     jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
     if parts and work.files.parts != model.parts:
-        raise Problem(
-            f"{work.files.submodules} lists other sub-modules than this model has: run add_linreg_submodules.py --force"
-        )
+        others = f"{work.files.submodules} lists other sub-modules than this model has"
+        raise Problem(f"{others}: run add_linreg_submodules.py --force")
     return Maps(
         {key: formats.load_map(work.files, *key, model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
     )
 
 
-def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Schedule], dict[tuple[int, int], Map]]:
+def schedules(work: Work, model: Model) -> tuple[Schedules, dict[tuple[int, int], Map]]:
     """The schedules to evaluate, and the maps of their jumps; none if SCHEDULES is False or maps are missing."""
     if not stages.alternates(work.files, work.config):
         if work.config.SCHEDULES:
-            work.say(
-                "  blocks and jumps are not alternated: that needs the dataset's own least-squares maps of all jumps"
-            )
+            needs = "that needs the dataset's own least-squares maps of all jumps"
+            work.say(f"  blocks and jumps are not alternated: {needs}")
         return {}, {}
     if not model.is_chain:
         raise Problem(f"{model.name} computes between its blocks, and no jump covers that: set SCHEDULES = False")
@@ -70,22 +67,22 @@ def schedules(work: Work, model: Model) -> tuple[dict[tuple[str, int, int], Sche
     return found, {jump: formats.load_map(work.files, *jump, model.d) for jump in jumps}
 
 
-def evaluate(
-    work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, schedules: Mapping[tuple[str, int, int], Schedule]
-) -> None:
+def evaluate(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, schedules: Schedules) -> None:
     """Read out the approximations of h_L from `go_on`, compare them with the full model, and write the results."""
     actual = tokens.actual(tokenized, masked=work.masked)
     judged = _judge(work, model, tokenized, go_on, actual)
-    by_schedule, config = judged.pop(SCHEDULES, None), work.config
+    by_schedule, config, modes = judged.pop(SCHEDULES, None), work.config, {}
     work.save(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
-    lens_metrics = {mode: zip(LENS, x.lens.unbind(-1), strict=True) for mode, x in judged.items() if x.lens is not None}
+    for mode, found in judged.items():
+        if found.lens is not None:
+            modes[mode] = {"gap": found.gap, **dict(zip(LENS, found.lens.unbind(-1), strict=True))}
     evaluation = Evaluation(
         masked=work.masked,
         tau=config.TAU,
         positions=tokenized.positions,
         costs=predictions.costs(model, tokenized),
         actual=actual,
-        modes={mode: {"gap": judged[mode].gap, **dict(values)} for mode, values in lens_metrics.items()},
+        modes=modes,
         schedules=dict(schedules),
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
@@ -97,13 +94,12 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
     """Predictions for all sentences by mode, computed batch by batch."""
 
     def compute(batch: Batch) -> Tensors:
-        final, ends = go_on(batch)
-        actual_tokens = {mode: actual[batch.rows] for mode in ends if mode in MODES and MODES[mode].maps is not None}
-        judged = {
-            mode: predictions.judge(model, h, final, batch.rows, actual_tokens.get(mode)) for mode, h in ends.items()
-        }
-        named = {f"{mode} {name}": x for mode, found in judged.items() for name, x in vars(found).items()}
-        return {name: x for name, x in named.items() if x is not None}
+        (final, ends), made = go_on(batch), {}
+        for mode, h in ends.items():
+            is_lens = mode in MODES and MODES[mode].maps is not None
+            judged = predictions.judge(model, h, final, batch.rows, actual[batch.rows] if is_lens else None)
+            made |= {f"{mode} {name}": x for name, x in vars(judged).items() if x is not None}
+        return made
 
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, points in gather(work, model, tokenized, compute, "predictions").items():
@@ -111,40 +107,25 @@ def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: 
         found.setdefault(mode, {})[name] = points.tensor()
     share = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in found.values())
     if share > TIES:
-        work.say(
-            f"  the best two tokens tie in up to {share:.1%} of the sentences: logits in half precision are rounded"
-        )
+        tie = f"the best two tokens tie in up to {share:.1%} of the sentences"
+        work.say(f"  {tie}: logits in half precision are rounded")
     return {mode: Predictions(**found[mode]) for mode in (*MODES, SCHEDULES) if mode in found}
 
 
-def load(work: Work, files: Names) -> Results:
-    """Load the results in `files`, with the predictions if both files were made by the same run or by equal runs."""
-    work.provenance.check([files.results], work.say)
-    records, evaluation = result_formats.load_results(files.results), None
-    if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
-        work.say(f"not shown: {', '.join(others)}. The paper does not replace these sub-modules.")
-    if has_predictions(work, files):
-        work.provenance.check([files.predictions], work.say)
-        n, L = len(records[0]["topk"]), max(r["info"].get("layer", 0) for r in records)
-        evaluation = result_formats.load_predictions(files.predictions, n, L)
-    return results.summarize(records, evaluation)
-
-
-def has_predictions(work: Work, files: Names) -> bool:
-    """True if the predictions exist and were made by the same run as the results, or by an equal run."""
-    keys = [(work.provenance.entry(path) or {}).get("key") for path in (files.results, files.predictions)]
-    return files.predictions.exists() and keys[0] == keys[1] is not None
+def change(work: Work) -> list[Table]:
+    """With --matrices-from, a table of the change in mean Precision@1 from the dataset's own maps, if evaluated."""
+    files = work.files
+    if not files.matrices_from or not files.own.results.exists():
+        return []
+    work.provenance.check([files.own.results], work.say)
+    other, own = (results.summarize(result_formats.load_results(path)) for path in (files.results, files.own.results))
+    return [tables.change(other, own, files.dataset, files.matrices_from)]
 
 
 def show_change(work: Work, outputs: Outputs | None = None) -> None:
-    """With --matrices-from, print the change in mean Precision@1 from the dataset's own maps."""
-    files = work.files
-    if not files.matrices_from:
-        return
-    if not files.own.results.exists():
-        maker = stages.maker(files.results, files, work.L, work.config)
-        work.say(f"to compare with the maps of {files.dataset}, also run {maker} without --matrices-from")
-        return
-    work.provenance.check([files.own.results], work.say)
-    other, own = (results.summarize(result_formats.load_results(path)) for path in (files.results, files.own.results))
-    work.say(text([tables.change(other, own, files.dataset, files.matrices_from)]))
+    """With --matrices-from, print the change from the dataset's own maps, or the script that evaluates these."""
+    if found := change(work):
+        work.say(text(found))
+    elif work.files.matrices_from:
+        maker = stages.maker(work.files.results, work.files, work.L, work.config)
+        work.say(f"to compare with the maps of {work.files.dataset}, also run {maker} without --matrices-from")

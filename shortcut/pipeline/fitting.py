@@ -16,12 +16,11 @@ from shortcut.pipeline.states import gather
 from shortcut.representations import Batch
 from shortcut.tokens import Tokenized
 
+Fits = Iterator[tuple[Map, dict[str, Any]]]  # maps, each with its numbers for the manifest
 FEW_PROBES = 10  # probes per coordinate of a state; with fewer, a Jacobian is a rough estimate
 
 
-def fits(
-    work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None
-) -> Iterator[tuple[Map, dict[str, Any]]]:
+def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None) -> Fits:
     """Yield the fitted map from h[i] to h[j] and its numbers for each wanted (i, j) (see `linear.fit_pairs`).
 
     For maps into the layer `into`, the numbers include the agreement of halves, the spectrum and the fit's warning.
@@ -31,24 +30,22 @@ def fits(
     fitted = linear.fit_pairs(h, wanted, rcond, work.device, work.say, map_kind)
     warning = {"warning": line} if wanted and (line := map_kind.warning(*h[0].shape)) else {}
     for A, numbers in terminal.progress("fits", fitted, len(wanted), "matrices"):
+        more = {}
         if A.target == into and len(h[A.source]) > 1:
             X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
-            halves = {"split_half_r2": rounded(map_quality.split_half(X, Y, rcond, map_kind))}
-            yield A, numbers | halves | _spectrum(A.to(work.device), X) | warning
-        else:
-            yield A, numbers
+            halves = rounded(map_quality.split_half(X, Y, rcond, map_kind))
+            more = {"split_half_r2": halves} | _spectrum(A.to(work.device), X) | warning
+        yield A, numbers | more
 
 
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """Singular values of A C^(1/2) and their effective rank, with C the covariance of the training states X: [n, d]."""
     values = map_quality.Directions(X).spectrum(A)
-    rank = {"effective_rank": rounded(map_quality.effective_rank(values))}
-    return {"spectrum": [*map(rounded, values.cpu().tolist())], **rank}
+    rank = map_quality.effective_rank(values)
+    return {"spectrum": [*map(rounded, values.cpu().tolist())], "effective_rank": rounded(rank)}
 
 
-def jacobians(
-    work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]
-) -> Iterator[tuple[Map, dict[str, Any]]]:
+def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]) -> Fits:
     """Yield the mean derivative of h_L by h_l and its numbers for each wanted (l, L) (see `jacobian`)."""
     L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.map_kind)["probes"]
     V = jacobian.probes(model.d, n, P, work.args.seed)

@@ -22,12 +22,10 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
         work.say(f"  {why}: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
     found: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in terminal.progress("r2", pairs, len(pairs), "pairs"):
-        path = work.files.matrix(i, j)
-        A = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)
-        if not (made := A(h[i])).isfinite().all():
-            raise Problem(
-                f"{path}: its predictions from the states of layer {i} are not finite: fit it again with --force"
-            )
+        made = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)(h[i])
+        if not made.isfinite().all():
+            what = f"{work.files.matrix(i, j)}: its predictions from the states of layer {i} are not finite"
+            raise Problem(f"{what}: fit it again with --force")
         found["mat", i, j] = metrics.r2_score(made, h[j])
         found["id", i, j] = metrics.r2_score(h[i], h[j])
     if misleading := [jump for jump, score in found.items() if score.misleads]:
@@ -48,7 +46,6 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     """Quality of the maps of these jumps on validation states h [L + 1, n, d], as `load_quality` reads it."""
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in result_formats.QUALITY}
-
     last = [formats.load_map(work.files, l, L, d).to(work.device) for l in range(L)]
     entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
     exact = [KINDS[work.map_kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
@@ -64,8 +61,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
             found[name][str(i)] = entries[i][name]
         if "r2_by_rank" in entries[i]:
             found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entries[i]["r2_by_rank"].items()]
-    large = {name: gain for name, gain in found["gain"].items() if gain > map_quality.LARGE}
-    if large:
+    if large := {name: gain for name, gain in found["gain"].items() if gain > map_quality.LARGE}:
         worst = max(large, key=large.get)
         work.say(
             f"  {len(large)} of {len(pairs)} matrices amplify a direction in which the states hardly vary by more than"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shortcut import Problem, results
+from shortcut.approximation import mode_of
 from shortcut.files import result_formats, store
 from shortcut.files.names import Names
 from shortcut.linear import KINDS, LEAST_SQUARES
@@ -27,60 +28,64 @@ def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 def show_r2(work: Work, outputs: Outputs) -> None:
     """Draw r2 and the quality of the maps where figures are missing, and print both as tables."""
-    r2, quality = result_formats.load_r2(work.files.r2_scores), result_formats.load_quality(work.files.quality)
-    heat_maps, quality_figure = maps.r2_heat_maps(r2, work.files.title), maps.quality_figure(quality, work.files.title)
+    files = work.files
+    r2, quality = result_formats.load_r2(files.r2_scores), result_formats.load_quality(files.quality)
+    heat_maps, quality_figure = maps.r2_heat_maps(r2, files.title), maps.quality_figure(quality, files.title)
     draw(outputs, {f"r2_scores_{work.L}": heat_maps, f"maps_{work.L}": quality_figure})
-    work.say("\n".join([text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work)]))
+    work.say("\n".join([text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work, [files])]))
 
 
-def warnings(work: Work, compared: list[Names] | None = None) -> list[str]:
-    """The warnings recorded when the maps, and the maps compared with them, were fitted."""
-    shown = [work.files, *(files for files in compared or () if files.map_kind != LEAST_SQUARES)]
-    found = [(f.map_kind, entry) for f in shown for entry in work.provenance.entries(f.matrices).values()]
+def load(work: Work, files: Names) -> Results:
+    """Load the results in `files`, with their predictions (see `inputs`)."""
+    work.provenance.check(inputs(work, files), work.say)
+    records, evaluated = result_formats.load_results(files.results), None
+    if others := sorted({str(record["info"]["mode"]) for record in records if not mode_of(record["info"]["mode"])}):
+        work.say(f"not shown: {', '.join(others)}. The paper does not replace these sub-modules.")
+    if files.predictions in inputs(work, files):
+        n, L = len(records[0]["topk"]), max(r["info"].get("layer", 0) for r in records)
+        evaluated = result_formats.load_predictions(files.predictions, n, L)
+    return results.summarize(records, evaluated)
+
+
+def inputs(work: Work, files: Names) -> list[Path]:
+    """The results, and the predictions if both files were made by the same run or by equal runs."""
+    keys = [(work.provenance.entry(path) or {}).get("key") for path in (files.results, files.predictions)]
+    same = files.predictions.exists() and keys[0] == keys[1] is not None
+    return [files.results, files.predictions] if same else [files.results]
+
+
+def warnings(work: Work, shown: list[Names]) -> list[str]:
+    """The warnings recorded when the maps of these files were fitted."""
+    found = [(files.map_kind, entry) for files in shown for entry in work.provenance.entries(files.matrices).values()]
     lines = [f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry]
     return [*dict.fromkeys(lines)]
 
 
-def draw_results(work: Work, r: Results, c: Comparison | None, compared: list[Names]) -> dict[str, Plot]:
-    """Draw all figures of the results and all figures that compare map kinds."""
-    files, figures, comparisons = work.files, plots.all_figures(r, work.files.title), {}
-    with work.outputs(inputs(work, [files]), files.plots(*figures)) as outputs:
-        draw(outputs, figures)
-    if c:  # drawn again if a map kind is new or has changed
-        comparisons = plots.lens_figures(c, r.n_layers, files.title)
-        with work.outputs(inputs(work, compared), files.plots(*comparisons), renew=True) as outputs:
-            draw(outputs, comparisons)
-    return figures | comparisons
-
-
-def inputs(work: Work, shown: list[Names]) -> list[Path]:
-    """The files from which results are loaded."""
-    evaluated = [files for files in shown if evaluation.has_predictions(work, files)]
-    return [*(files.results for files in shown), *(files.predictions for files in evaluated)]
-
-
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
-    """Compare all map kinds evaluated on the same sentences, id and least squares first; also return their files."""
-    if work.map_kind != LEAST_SQUARES or not evaluation.has_predictions(work, work.files):
-        return None, []
+    """Compare all map kinds evaluated on the same sentences, id and least squares first.
+
+    Also return the files of all results that are shown.
+    """
+    if work.map_kind != LEAST_SQUARES or work.files.predictions not in inputs(work, work.files):
+        return None, [work.files]
     others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
-    compared, L, curves, costs, halves = [], r.n_layers, {}, {}, {}
-    for files in (work.files, *(others[map_kind] for map_kind in KINDS if map_kind in others)):
+    shown, curves = [work.files], {"id": r.fixed["id"], LEAST_SQUARES: r.fixed["mat"]}
+    for files in (others[map_kind] for map_kind in KINDS if map_kind in others):
         try:
-            other = r if files.map_kind == LEAST_SQUARES else evaluation.load(work, files)
+            other = load(work, files)
             if not other.has_sentences_of(r):
                 raise Problem("evaluated on other sentences")
         except Problem as problem:
             work.say(f"left out of the comparison, {files.relative(files.results)}: {problem}")
             continue
-        compared.append(files)
-        modes = {"id": "id", "mat": files.map_kind} if files.map_kind == LEAST_SQUARES else {"mat": files.map_kind}
-        curves |= {modes[mode]: curve for mode, curve in other.fixed.items() if mode in modes}
-        costs[files.map_kind] = _cost(work, files)
-        entries = {l: work.provenance.entry(files.matrix(l, L)) or {} for l in range(L)}
+        shown.append(files)
+        curves[files.map_kind] = other.fixed["mat"]
+    halves = {}
+    for files in shown:
+        entries = {l: work.provenance.entry(files.matrix(l, r.n_layers)) or {} for l in range(r.n_layers)}
         if known := {l: entry["split_half_r2"] for l, entry in entries.items() if "split_half_r2" in entry}:
             halves[files.map_kind] = known
-    return Comparison(curves, costs, halves), compared
+    return Comparison(curves, {files.map_kind: _cost(work, files) for files in shown}, halves), shown
 
 
 def _cost(work: Work, files: Names) -> str:
@@ -93,44 +98,40 @@ def _cost(work: Work, files: Names) -> str:
     return f"{passes} per sentence for {len(entries)} maps"
 
 
-def save_page(work: Work, r: Results, c: Comparison | None, compared: list[Names], figures: Mapping[str, Plot]) -> None:
-    """Write the summary and the page of the results, if they are missing. The figures must have been drawn.
+def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names]) -> None:
+    """Draw the figures and write summary and page if they are missing; all again if a result is new or has changed.
 
-    The heat maps of r2 are the first figure if scores exist. The change from the dataset's own maps is the first table
-    if results with these maps exist. If an input or a figure has changed, both files are written again.
+    On the page, the heat maps of r2 are the first figure if scores exist. The change from the dataset's own maps is the
+    first table if results with these maps exist.
     """
-    files = work.files
+    files, listed = work.files, evaluation.change(work)
+    figures = plots.all_figures(r, files.title) | (plots.lens_figures(c, r.n_layers, files.title) if c else {})
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
-    owns = [files.own.results] if files.matrices_from and files.own.results.exists() else []
-    drawn = [files.plot(name, "png") for name in figures]
-    shown = [*inputs(work, [files]), *scores, *owns, *drawn]
-    with work.outputs(shown, [files.summary, files.report], renew=True) as outputs:
-        if not outputs.todo:
+    reads = [path for names in shown for path in inputs(work, names)]
+    reads += [*scores, *([files.own.results] if listed else [])]
+    with work.outputs(reads, [*files.plots(*figures), files.summary, files.report], renew=True) as outputs:
+        draw(outputs, figures)
+        if not {files.summary, files.report} & {*outputs.todo}:
             return
         r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
         quality = result_formats.load_quality(files.quality) if files.quality in scores else None
-        own = results.summarize(result_formats.load_results(files.own.results)) if owns else None
-        listed = [tables.change(r, own, files.dataset, files.matrices_from)] if own else []
-        listed += tables.of_results(r, c)
-        listed += maps.r2_tables(r2) if r2 else []
+        of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
+        data = [*(plot.data for plot in of_maps), *([tables.schedules(r, "")] if r.alternation else [])]
+        of_maps += [maps.quality_figure(quality, files.title)] if quality else []
+        listed += [*tables.of_results(r, c), *(maps.r2_tables(r2) if r2 else [])]
         listed += [maps.quality_table(quality)] if quality else []
-        plots_of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
-        data = [*(plot.data for plot in plots_of_maps), *([tables.schedules(r, "")] if r.alternation else [])]
-        plots_of_maps += [maps.quality_figure(quality, files.title)] if quality else []
-        pictures = [(plot, path.read_bytes()) for plot, path in zip(figures.values(), drawn, strict=True)]
-        for k, plot in enumerate(plots_of_maps):
-            plot.write(file := io.BytesIO(), "png")
-            pictures.insert(k, (plot, file.getvalue()))
         numbers = {
-            **{"model": files.model_name, "dataset": files.dataset},
-            "matrices_from": files.matrices_from or files.dataset,
-            **{"layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample},
-            "confidence": 0.95,
+            "model": files.model_name, "dataset": files.dataset, "matrices_from": files.matrices_from or files.dataset,
+            "layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample, "confidence": 0.95,
             "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
             "tables": {table.name: to_json(table) for table in [*listed, *data]},
             "paper": claims.claims(files.model_name, r, r2),
-            "warnings": warnings(work, compared),
+            "warnings": warnings(work, shown),
         }  # fmt: skip
+        pictures = [(plot, files.plot(name, "png").read_bytes()) for name, plot in figures.items()]
+        for place, plot in enumerate(of_maps):
+            plot.write(file := io.BytesIO(), "png")
+            pictures.insert(place, (plot, file.getvalue()))
         page = report.page(numbers, files.title, r, pictures, listed)
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:

@@ -1,4 +1,4 @@
-"""Load the model of a stage, run it on the sentences, and collect hidden states at the chosen token positions."""
+"""Tokenize the sentences of a stage, run its model on them, and collect hidden states at the chosen token positions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from shortcut import Problem, representations
+from shortcut import Problem, representations, tokens
 from shortcut.files import formats
-from shortcut.loading import pretrained
+from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model, Point
 from shortcut.pipeline.partial import Done, Points, Tensors
 from shortcut.pipeline.script import Work
@@ -25,6 +25,19 @@ def load_model(work: Work, *, head: bool = True) -> Model:
         lacks = f"{work.args.model} is an encoder without a masked-LM head, so it predicts nothing"
         raise Problem(f"{lacks}: only its states, maps and r2 can be computed")
     return model
+
+
+def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
+    """Tokenize the sentences of each split and sample positions; for a masked model, replace their tokens by [MASK]."""
+    tokenizer = pretrained.load_tokenizer(work.args.model, masked=work.masked)
+    context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
+    longest, several = min(context, tokenizer.model_max_length), work.config.POSITIONS
+    drawing = tokens.Drawing(longest, work.args.seed, added=work.masked, positions=several)
+    tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, drawing, work.say)
+    tokens.check([ids for found in tokenized.values() for ids in found.sentences], vocabulary)
+    if work.masked:
+        tokenized = {split: tokens.mask(found, tokenizer.mask_token_id) for split, found in tokenized.items()}
+    return tokenized
 
 
 def load_split(work: Work, split: str) -> Tokenized:
