@@ -6,7 +6,7 @@ from pathlib import Path
 from shortcut.exchange.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
-from shortcut.loading import checkpoint, model_kind
+from shortcut.loading import checkpoint
 from shortcut.pipeline import published, terminal
 from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.options import dataset_name, map_kind
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         return published.fetch(args.source or published.REPOSITORY, files, force=args.force, **shown)
     from shortcut.pipeline import lending  # noqa: PLC0415  (loads models)
 
-    model, files = model_kind.files_of(args.model, args.dataset, args.out, exchanged_kind)
+    model, files = checkpoint.files_of(args.model, args.dataset, args.out, exchanged_kind)
     if exports:
         return lending.export(model, files, args.format, terminal.say)
     source = args.source

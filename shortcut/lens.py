@@ -9,7 +9,7 @@ from shortcut import Problem, representations, sentence_grid, tokens
 from shortcut.files import formats
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import KINDS, LEAST_SQUARES, Map
-from shortcut.loading import checkpoint, model_kind, pretrained
+from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model
 from shortcut.pipeline.manifest import Provenance
 from shortcut.sentence_grid import Grid
@@ -43,7 +43,7 @@ class Lens:
         """
         if map_kind not in KINDS:
             raise Problem(f"no map kind is called {map_kind}: expected {', '.join(KINDS)}")
-        found, files = model_kind.files_of(model, dataset, Path(out), map_kind)
+        found, files = checkpoint.files_of(model, dataset, Path(out), map_kind)
         loaded = pretrained.load(found, masked=files.masked, device=device)
         return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
 

@@ -145,7 +145,7 @@ def test_where_all_is_made_a_folder_may_be_read_only(layout, said, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("filelock.FileLock.acquire", denied)
-    monkeypatch.setattr("tempfile.mkstemp", lambda **_: denied())
+    monkeypatch.setattr("shortcut.files.store.open", denied, raising=False)
     assert not run(layout, said)
     assert "already made, skipped" in said[-1]
     layout.results.unlink()

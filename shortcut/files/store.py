@@ -10,10 +10,10 @@ import io
 import json
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, BinaryIO
 
 from shortcut import Problem
@@ -44,20 +44,16 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = path.with_name(f".{path.name}.{token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.umask(mask := os.umask(0))  # the umask can be read only by setting it
-            os.chmod(name, 0o666 & ~mask)
-            record(Path(name))
-            os.replace(name, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
+            record(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         if error.errno is None:
             raise

@@ -1,8 +1,7 @@
 """Load models and tokenizers by name on the Hugging Face hub or by folder, and check them."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +42,35 @@ def load(
     auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
     if device == "spread" and not transformers.utils.is_accelerate_available():
         raise Problem("--device spread needs accelerate: .venv/bin/pip install accelerate")
+    transformers.logging.set_verbosity_error()  # its table of unused weights: `_check_weights` reports them
+    transformers.logging.disable_progress_bar()
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
             pickles = f"{name} holds its weights as pickles ({Path(files[-1]).name}), and loading these can run code"
             raise Problem(f"{pickles}: if you trust them, set SAFETENSORS_ONLY = False in config.py")
-        if checkpoint.find(name, cached, "adapter_config.json"):
+        if any(checkpoint.find(name, cached, "adapter_config.json")):
             adapter = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
             raise Problem(f"{adapter}: merge the two (peft: merge_and_unload), and save the result")
-        with _quiet_loading():
-            net, report = auto.from_pretrained(
-                name,
-                dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
-                device_map="auto" if device == "spread" else None,
-                attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
-                use_safetensors=True if safetensors_only else None,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `_check_weights` refuses them
-                trust_remote_code=False,
-                local_files_only=cached,
-                **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
-            )
+        net, report = auto.from_pretrained(
+            name,
+            dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
+            device_map="auto" if device == "spread" else None,
+            attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
+            use_safetensors=True if safetensors_only else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `_check_weights` refuses them
+            trust_remote_code=False,
+            local_files_only=cached,
+            **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
+        )
         net = net.eval().requires_grad_(False)
         model = Model(net if device == "spread" else net.to(device), masked)
         _check_weights(model, report, files, notice)
         if model.headless:
             notice(f"{name} is an encoder without a masked-LM head: hidden states, maps and r2 only, no predictions")
-        if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
-            notice(f"{name} has custom code ({own[0]}), which is not run: {type(net).__name__} runs instead")
+        if own := {"AutoModel", auto.__name__} & {*(getattr(config, "auto_map", None) or ())}:
+            notice(f"{name} has custom code ({min(own)}), which is not run: {type(net).__name__} runs instead")
         for module in net.modules():  # the same function in a fused version, 10% faster
             if type(module) is transformers.activations.NewGELUActivation:
                 module.forward = transformers.activations.GELUTanh().forward
@@ -87,35 +87,19 @@ def load_tokenizer(name: str, *, masked: bool):
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
         # The tokenizer class has its own rules for case, numbers and so on, and ignores the rules in the file.
-        file = (checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1) or [""])[0]
-        words = Path(file).read_text(encoding="utf-8").split("\n") if file.endswith("vocab.txt") else None
+        file = next(checkpoint.find(name, cached, "tokenizer.json", "vocab.txt"), "")
         if file.endswith("tokenizer.json"):
-            whole, names = Tokenizer.from_file(file), tokenizer.special_tokens_map
-            known = {role: token for role, token in names.items() if whole.token_to_id(str(token)) is not None}
-            known["model_max_length"] = tokenizer.model_max_length
-            tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
+            whole, named = Tokenizer.from_file(file), tokenizer.special_tokens_map.items()
+            known = {role: token for role, token in named if whole.token_to_id(str(token)) is not None}
+            longest = tokenizer.model_max_length
+            tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=longest, **known)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes a tokenizer even without files
         raise Problem(f"{name}: its tokenizer has an empty vocabulary, expected {', '.join(checkpoint.TOKENIZER)}")
     # a [MASK] that is not in the vocabulary would get a new id, with an untrained embedding
-    if masked and (tokenizer.mask_token_id is None or (words and tokenizer.mask_token not in words)):
+    made_up = file.endswith("vocab.txt") and tokenizer.mask_token not in Path(file).read_text(encoding="utf-8").split()
+    if masked and (tokenizer.mask_token_id is None or made_up):
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected the tokenizer of a masked model")
     return tokenizer
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Hide the progress bar and the table of unused weights that transformers prints."""
-    from transformers.utils import logging  # noqa: PLC0415
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:
@@ -125,7 +109,7 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
     net, base, missing = model.net, model.net.base_model_prefix + ".", report["missing_keys"]
     weights = dict(net.named_parameters(remove_duplicate=False))
     for key, got, expected in sorted(report["mismatched_keys"]):
-        sizes = f"{key} is {list(got)}, expected {list(expected)} from config.json"
+        sizes = f"{key} is {[*got]}, expected {[*expected]} from config.json"
         raise Problem(f"{model.name}: {sizes}: the config is for another model, or was changed after training")
     # the bias of BERT's head has two names, and older files hold one of them
     for pair in (net._tied_weights_keys or {}).items():

@@ -19,7 +19,7 @@ from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder
-from shortcut.loading import model_kind
+from shortcut.loading import checkpoint
 from shortcut.pipeline import manifest, options, stages, terminal
 from shortcut.pipeline.manifest import Provenance
 
@@ -46,7 +46,7 @@ def main(config: ModuleType) -> None:
 
 
 def _family(config: ModuleType, model: str) -> str:
-    if (masked := model_kind.is_masked(model, config)) is None:
+    if (masked := checkpoint.is_masked(model, config)) is None:
         why = "no folder here, not in config.py and not downloaded yet"
         print(f"{model} is treated as a causal model ({why}): add FAMILY=bert if it is masked", file=sys.stderr)
     return "bert" if masked else "gpt2"
@@ -62,7 +62,7 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
                 yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
         wanted = [(config.GPT2, False), (config.BERT, True)]
     else:
-        name, masked = find_model(args.model), model_kind.is_masked(find_model(args.model), config)
+        name, masked = find_model(args.model), checkpoint.is_masked(find_model(args.model), config)
         if masked is None:
             folder, masked = results_of(name, root)
             name = folder.removesuffix("_mask") if masked else name
@@ -121,8 +121,6 @@ def _layers(config: ModuleType, name: str, files: Names) -> int:
     fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
     if not Path(name).is_dir() and (name in config.LAYERS or fitted):
         return config.LAYERS.get(name) or max(fitted)
-    from shortcut.loading import checkpoint  # noqa: PLC0415
-
     try:
         return checkpoint.n_layers(name, masked=files.masked)
     except checkpoint.NotFound as problem:
