@@ -17,7 +17,8 @@ import torch
 
 from shortcut import Problem, one_line
 from shortcut.files import store
-from shortcut.files.formats import expect, got, inside
+from shortcut.files.formats import expect, got
+from shortcut.files.store import inside
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
 Origin = dict[str, str]  # estimator and revision named in a file

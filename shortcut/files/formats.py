@@ -1,12 +1,10 @@
 """Readers and writers for sentences, tokens, hidden states and matrices.
 
-Files are read by `unpickle`, which never runs code and makes tensors of numpy arrays. A reader converts files of this
-project and of the original code to the same types, or raises Problem: one line with the file's name, the value got and
-the value expected.
+Files are read by `unpickle`, which never runs code. A reader converts files of this project and of the original code to
+the same types, or raises Problem: one line with the file's name, the value got and the value expected.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import torch
 
 from shortcut import Problem
 from shortcut.files.names import Names
-from shortcut.files.unpickle import load_all, shown
+from shortcut.files.store import inside
+from shortcut.files.unpickle import load_all
 from shortcut.linear import KINDS, LEAST_SQUARES, Map
 from shortcut.tokens import Tokenized
 
@@ -28,18 +27,6 @@ ADDED = "added_tokens"  # list of token ids, `Tokenized.added`, if there are any
 MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # int64 [n] each; field of `Tokenized`
 
 
-@contextmanager
-def inside(place: object) -> Iterator[None]:
-    """Prefix errors in the `with` block with a file name. An error that is no Problem means another layout."""
-    try:
-        yield
-    except Problem as problem:
-        raise Problem(f"{place}: {problem}") from problem
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        why = shown(f"{type(error).__name__}: {error}")
-        raise Problem(f"{place}: has another layout than expected ({why}): make it again with --force") from error
-
-
 def expect(fits: bool, otherwise: str) -> None:
     """Raise Problem with the message `otherwise` unless `fits`."""
     if not fits:
@@ -49,13 +36,6 @@ def expect(fits: bool, otherwise: str) -> None:
 def got(value: Any) -> str:
     """Short description of a value: dtype and shape of a tensor, or the name of the type."""
     return f"{str(value.dtype)[6:]} {[*value.shape]}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def fields(value: Any, *names: str) -> list[Any]:
-    """The values of these keys of a dict. Raises Problem if there are others instead."""
-    fits = isinstance(value, dict) and {*names} <= value.keys()
-    expect(fits, f"holds {got(value)}, expected a dict with {', '.join(names)}")
-    return [value[name] for name in names]
 
 
 def fitting(value: Any, name: str, dtype: torch.dtype, *shape: int, least: int | None = None) -> torch.Tensor:
@@ -78,8 +58,8 @@ def load(path: Path) -> Any:
 def load_sentences(path: Path) -> list[str]:
     """Read the sentences that get_wikipedia_sentences.py wrote."""
     sentences = [*load_all(path)]
-    for k, value in enumerate(sentences):
-        expect(type(value) is str, f"{path}: value {k} is {got(value)}, expected sentences (str)")
+    if others := [value for value in sentences if type(value) is not str]:
+        raise Problem(f"{path} holds {got(others[0])}, expected sentences (str)")
     return sentences
 
 
@@ -103,10 +83,10 @@ def load_tokenized(path: Path, least: int = 1) -> Tokenized:
 
 
 def _tokenized(value: Any, least: int = 1) -> Tokenized:
-    sentences, positions = fields(value, "tokenized_sentences", "token_positions")
+    sentences, positions = value["tokenized_sentences"], value["token_positions"]
     positions = torch.tensor(positions) if isinstance(positions, list) else positions
     positions = positions.long() if getattr(positions, "dtype", None) == torch.int32 else positions
-    n, sentences, added = len(sentences), [*sentences], [*map(int, value.get(ADDED, ()))]
+    n, added = len(sentences), [*map(int, value.get(ADDED, ()))]
     expect(n >= least, TOO_FEW.format(n, least))
     fitting(positions, "token_positions", torch.int64, n, least=0)
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
@@ -119,7 +99,7 @@ def _tokenized(value: Any, least: int = 1) -> Tokenized:
         for name, field in MORE.items()
         if name in value
     }
-    return Tokenized(sentences, positions, **more, added=tuple(added))
+    return Tokenized([*sentences], positions, **more, added=tuple(added))
 
 
 def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
@@ -127,12 +107,9 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
 
     A batch is a dict with `tokenized_sentences`, `token_positions` and, for each layer 0 ... L, hidden states [b, d].
     """
+    columns = tokenized_dict(tokenized) | dict(enumerate(h))
     for start in range(0, len(tokenized), STATES_BATCH):
-        rows = slice(start, start + STATES_BATCH)
-        columns = (getattr(tokenized, field) for field in MORE.values())
-        more = (None if column is None else column[rows] for column in columns)
-        sentences = Tokenized(tokenized.sentences[rows], tokenized.positions[rows], *more)
-        yield {**tokenized_dict(sentences), **{layer: h[layer, rows] for layer in range(len(h))}}
+        yield {key: column[start : start + STATES_BATCH] for key, column in columns.items()}
 
 
 def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, torch.Tensor]:

@@ -17,21 +17,14 @@ import numpy as np
 import torch
 
 from shortcut import Problem
+from shortcut.files.store import inside, shown
 
 
 def load_all(path: Path) -> Iterator[Any]:
     """Yield the values pickled in `path`. Raises Problem if the file is damaged or asks for anything but data."""
-    try:
-        with open(path, "rb") as file:
-            while file.peek(1):
-                yield _plain(_Unpickler(file).load())  # no reference is kept: a batch of states is large
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from error
-    except Problem as problem:
-        raise Problem(f"{path}: {problem}") from problem
-    except Exception as error:  # a damaged pickle can raise anything
-        why = shown(f"{type(error).__name__}: {error}")
-        raise Problem(f"{path}: is truncated, damaged or not a pickle of this pipeline ({why})") from error
+    with inside(path), open(path, "rb") as file:
+        while file.peek(1):
+            yield _plain(_Unpickler(file).load())  # no reference is kept: a batch of states is large
 
 
 class _Unpickler(pickle.Unpickler):
@@ -114,8 +107,3 @@ def _plain(value: Any) -> Any:
     if data is not None and not isinstance(data, (bool, int, float, str, torch.Tensor, np.ndarray)):
         raise Problem(f"refused: it holds {shown(str(data))}, which is not data")
     return torch.from_numpy(data) if isinstance(data, np.ndarray) else data
-
-
-def shown(text: str) -> str:
-    """Text from a file, made safe to print on one line."""
-    return ascii(" ".join(text.split()))[1:-1][:90]

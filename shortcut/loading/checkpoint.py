@@ -95,10 +95,7 @@ def limits(name: str, *, masked: bool) -> tuple[int, int]:
 
 
 def config(name: str, masked: bool) -> Any:
-    """A model's config.
-
-    Raises Problem: the model was not found, is of the other model kind, or cannot run as it was saved.
-    """
+    """A model's config. Raises Problem: it was not found, is of the other model kind, or cannot run as it was saved."""
     from transformers import AutoConfig  # noqa: PLC0415
 
     from shortcut import blocks, metrics  # noqa: PLC0415
@@ -147,10 +144,7 @@ def is_model_folder(name: str) -> bool:
 
 
 def fingerprint(name: str, file_kind: str) -> str | None:
-    """SHA-256 of a model's "weights" files (with the settings in config.json) or "tokenizer" files.
-
-    None if the model has no tokenizer.
-    """
+    """SHA-256 of a model's "weights" files, with the settings in config.json, or "tokenizer" files (None: no files)."""
     digest = hashlib.sha256()
     with readable(name) as cached:
         if file_kind == "weights":
@@ -225,8 +219,6 @@ def _is_reached(name: str) -> bool:
 
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json"))
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):  # the error raised in loading is more precise
-        return True
-    except (errors.HTTPError, OSError):
-        return False
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # some errors in loading are more precise
+        return isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError))
     return True

@@ -32,9 +32,8 @@ def load(
     `safetensors_only` refuses checkpoints in pickle format, which can run code. `notice` is called with one line for
     each part of the checkpoint that is not run.
 
-    Raises:
-        Problem: the model was not found, is no language model or of the other model kind; weights are missing,
-            unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
+    Raises Problem: the model was not found, is no language model or of the other model kind; weights are missing,
+    unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
     """
     import transformers  # noqa: PLC0415
 
@@ -136,7 +135,7 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
             if (first := names.setdefault(name, key)) != key:
                 raise Problem(f"{model.name} holds a weight twice, as {first} and {key}: remove the wrong one")
             if not tensor.is_floating_point() and {key, base + key} & weights.keys():
-                holds = f"{model.name} holds {key} as {str(tensor.dtype).removeprefix('torch.')}"
+                holds = f"{model.name} holds {key} as {str(tensor.dtype)[6:]}"
                 raise Problem(f"{holds}, without the scales to dequantize it: expected floating point")
 
 
@@ -158,33 +157,30 @@ def _prove(model: Model) -> None:
         what = f"its weights {broken} are" if broken else "its logits are"
         raise Problem(f"{model.name}: {what} not finite; the checkpoint is broken")
 
-    precision = torch.finfo(h[0].dtype).eps
-    tolerance = 1e-4 if precision < 1e-6 else 8 * precision * max(1.0, h[model.n_layers].abs().max().item())
+    precision, L = torch.finfo(h[0].dtype).eps, model.n_layers
+    tolerance = 1e-4 if precision < 1e-6 else 8 * precision * max(1.0, h[L].abs().max().item())
 
-    def near(ours: torch.Tensor, own: torch.Tensor) -> bool:
-        return torch.allclose(ours.to(own.device), own, atol=tolerance, rtol=tolerance)
-
-    def require(ours: torch.Tensor, own: torch.Tensor, what: str) -> None:
-        if not near(ours, own):
-            apart = f"differ by {(ours.to(own.device) - own).abs().max():.2g} from the full forward pass"
-            raise Problem(f"{model.name}: {what} {apart}, so linear shortcuts cannot be evaluated in this model")
+    def apart(ours: torch.Tensor, own: torch.Tensor) -> float:
+        ours, own = ours.to(own.device).float(), own.float()
+        return ((ours - own).abs() / (1 + own.abs())).max().item()
 
     try:
-        require(model.read_out(h[model.n_layers]), logits, "the logits read out of h_L")
-        for layer in range(model.n_layers):
+        found = {"the logits read out of h_L": apart(model.read_out(h[L]), logits)}
+        for layer in range(L):
             with model.going_on(layer, h[layer]):
                 ours = model.net(input_ids=ids, attention_mask=mask).logits
-            require(ours, logits, f"the logits after resuming from layer {layer}")
-    except Problem:
-        raise
+            found[f"the logits after resuming from layer {layer}"] = apart(ours, logits)
     except Exception as error:  # for hidden states of another shape than [b, T, d], or None for other outputs
         raise Problem(f"{model.name} cannot run with its blocks skipped ({one_line(error)})") from error
-    seen = not near(*h[model.n_layers][:, :-1])
-    if T > 1 and seen != model.masked:
+    if T > 1 and (apart(*h[L][:, :-1]) > tolerance) != model.masked:
         model_kind, does = ("masked", "do not depend") if model.masked else ("causal", "depend")
         raise Problem(f"{model.name}: hidden states {does} on following tokens, unlike in a {model_kind} model")
     padded = torch.nn.functional.pad(ids, (0, min(2, model.context - T)), value=model.padding)
     shown = torch.nn.functional.pad(mask, (0, padded.shape[1] - T))
     with model.watch([(model.blocks[-1], "out")], lambda _, x: h.update({-1: x[:, :T].clone()})):
         model.run(padded, shown if model.masked else None)
-    require(h[-1], h[model.n_layers], "the hidden states of padded sentences")
+    found["the hidden states of padded sentences"] = apart(h[-1], h[L])
+    for what, distance in found.items():
+        if not distance <= tolerance:  # also if it is not a number
+            differ = f"{what} differ by {distance:.2g} from the full forward pass"
+            raise Problem(f"{model.name}: {differ}, so linear shortcuts cannot be evaluated in this model")
