@@ -6,7 +6,7 @@ from pathlib import Path
 from shortcut.exchange.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
-from shortcut.loading import checkpoint, model_kind
+from shortcut.loading import checkpoint
 from shortcut.pipeline import exchanging, terminal
 from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.options import dataset_name, map_kind
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         if exports:
             return exchanging.export(files)
         return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)
-    model, files = model_kind.files_of(args.model, args.dataset, args.out, exchanged_kind)
+    model, files = checkpoint.files_of(args.model, args.dataset, args.out, exchanged_kind)
     if exports:
         return exchanging.export_lens(model, files, args.format)
     source = args.source

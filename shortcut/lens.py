@@ -9,7 +9,7 @@ from shortcut import Problem, representations, sentence_grid, tokens
 from shortcut.files import formats
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import KINDS, LEAST_SQUARES, Map
-from shortcut.loading import checkpoint, model_kind, pretrained
+from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model
 from shortcut.pipeline.manifest import Provenance
 from shortcut.sentence_grid import Grid
@@ -35,15 +35,13 @@ class Lens:
         cls, model: str, dataset: str = "wikipedia", map_kind: str = LEAST_SQUARES, *,
         out: str | Path = PROJECT, device: str = "cpu",
     ) -> "Lens":  # fmt: skip
-        """Load a model, by name or folder, with the maps of one kind fitted on one dataset.
-
-        `out` is the folder that holds linreg/, as in the scripts' option --out.
+        """Load a model, by name or folder, with maps fitted on one dataset; `out` is the folder that holds linreg/.
 
         Raises Problem: there is no such map kind or model, or the model is neither a folder nor downloaded.
         """
         if map_kind not in KINDS:
             raise Problem(f"no map kind is called {map_kind}: expected {', '.join(KINDS)}")
-        found, files = model_kind.files_of(model, dataset, Path(out), map_kind)
+        found, files = checkpoint.files_of(model, dataset, Path(out), map_kind)
         loaded = pretrained.load(found, masked=files.masked, device=device)
         return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
 
@@ -53,8 +51,7 @@ class Lens:
         Raises Problem: the map was not fitted, or was fitted for another model (the message has the command to run), or
             its map kind has no maps to this target.
         """
-        key = source, target
-        if key not in self._maps:
+        if (key := (source, target)) not in self._maps:
             path, L = self.files.matrix(*key), self.model.n_layers
             if KINDS[self.map_kind].last_only and target < L:
                 only = f"{self.map_kind} maps have the last layer as their only target"
@@ -70,11 +67,10 @@ class Lens:
 
         Raises Problem as `map` does. Raises ValueError: the target is before the source.
         """
-        target = self.model.n_layers if target is None else target
-        if not 0 <= source <= target <= self.model.n_layers:
-            raise ValueError(
-                f"from layer {source} to {target}, expected 0 <= source <= target <= {self.model.n_layers}"
-            )
+        L = self.model.n_layers
+        target = L if target is None else target
+        if not 0 <= source <= target <= L:
+            raise ValueError(f"from layer {source} to {target}, expected 0 <= source <= target <= {L}")
         return h if source == target else self.map(source, target).to(h)(h)
 
     @torch.no_grad()
@@ -101,7 +97,6 @@ class Lens:
 
         Raises Problem as `sentence_grid.look` does, or if a map is missing.
         """
+        mode = "mat" if self.map_kind == LEAST_SQUARES else self.map_kind
         maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
-        return sentence_grid.look(
-            self.model, self.tokenizer, text, {"mat" if self.map_kind == LEAST_SQUARES else self.map_kind: maps}
-        )
+        return sentence_grid.look(self.model, self.tokenizer, text, {mode: maps})

@@ -81,7 +81,9 @@ def test_a_full_disk_is_one_line(tmp_path):
 @pytest.mark.parametrize("content", ["{", "\xff", "[" * 100_000])
 def test_damaged_json_is_one_line(tmp_path, content):
     (tmp_path / "x.json").write_text(content, encoding="latin-1")
-    with pytest.raises(Problem, match=r"^.*x\.json is damaged \(.*\): remove it, and use --force$"):
+    with pytest.raises(
+        Problem, match=r"^.*x\.json: is damaged or has another layout \(.*\): remove it, and use --force$"
+    ):
         store.load_json(tmp_path / "x.json")
 
 
@@ -121,7 +123,7 @@ def test_code_inside_a_tensors_storage_is_refused_too(tmp_path):
 
 def test_numpys_array_type_is_named_but_never_called(tmp_path):
     (tmp_path / "x.pickle").write_bytes(b"\x80\x04cnumpy\nndarray\nJ\x00\x00\x00\x10\x85R.")
-    with pytest.raises(Problem, match=r"x\.pickle: is truncated, damaged or not"):
+    with pytest.raises(Problem, match=r"x\.pickle: is damaged or has another layout"):
         formats.load(tmp_path / "x.pickle")
 
 
@@ -160,25 +162,28 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("text", "record 0: is str, expected a dict of info"),
-        ({"topk": 1}, "record 0: is dict, expected a dict of info"),
+        ("text", "record 0: is damaged or has another layout .*TypeError"),
+        ({"topk": 1}, "record 0: is damaged or has another layout .*KeyError: 'info'"),
         (record(info={"type": "leap"}), "has an unknown info"),
         (record(info={"layer": -1}), "has an unknown info"),
         (record(info={"layer": 1.0}), "has an unknown info"),
-        (record(info={"type": "early_exit"}), "has an unknown info"),
+        (record(info={"type": "early_exit"}), "has another layout"),
         (record(info={"type": "early_exit", "lambda": NAN}), "has an unknown info"),
         (record(info={"mode": "matt"}), "has an unknown info"),
         (record(info={"mode": ("blk_mat", {"what_to_mat": {7}})}), "has an unknown info"),
-        (record(info={"mode": ("blk_mat", {"what_to_mat": [2]})}), "has an unknown info"),
-        (record(info={"type": "early_exit", "lambda": 0.5}, layers_processed=None), "layers_processed is NoneType"),
+        (
+            record(info={"mode": ("blk_mat", {"what_to_mat": [2]})}),
+            r"has another layout .*TypeError.*: remove it, and use --force",
+        ),
+        (record(info={"type": "early_exit", "lambda": 0.5}, layers_processed=None), "KeyError: 'layers_processed'"),
         (
             record(info={"type": "early_exit", "layer": None, "lambda": 1}, layers_processed=NAN),
             "layers_processed is nan",
         ),
-        (record(topk="abc"), r"topk is str, expected int64 \[n, 10\]"),
+        (record(topk="abc"), r"topk is str, expected int64 \[3, 10\]"),
         (record(topk=torch.zeros(2, 10)), r"topk is float32 \[2, 10\], expected int64"),
         (record(topk=torch.zeros(2, 9, dtype=torch.int64)), r"topk is int64 \[2, 9\]"),
-        (record(topk=-torch.ones(2, 10, dtype=torch.int64)), "token ids"),
+        (record(topk=-torch.ones(2, 10, dtype=torch.int64)), "none below 0"),
         (record(surprisal=None), "surprisal is NoneType"),
         (record(surprisal=torch.zeros(3)), r"surprisal is float32 \[3\], expected float32 \[2\]"),
         (record(surprisal=torch.zeros(2, dtype=torch.float64)), "surprisal is float64"),
@@ -216,19 +221,19 @@ SCORES = {(0, 1): 0.5, (0, 2): 0.25, (1, 2): -3.0}
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([SCORES], "holds list, expected a dict with score_mat and score_id"),
-        ({"score_mat": [], "score_id": SCORES}, "score_mat is list, expected scores as"),
-        ({"score_mat": SCORES, "score_id": {}}, "score_id is dict, expected scores as"),
-        ({"score_mat": SCORES, "score_id": {"a": 1.0}}, "expected scores as"),
+        ([SCORES], "has another layout"),
+        ({"score_mat": [], "score_id": SCORES}, "has another layout"),
+        ({"score_mat": SCORES, "score_id": {}}, "score_id has no jump, expected scores as"),
+        ({"score_mat": SCORES, "score_id": {"a": 1.0}}, "has another layout"),
         ({"score_mat": SCORES, "score_id": {(1, 0): 1.0}}, "no pair of layers"),
         ({"score_mat": SCORES, "score_id": {(1, 1): 1.0}}, "score_id has no jump"),
         ({"score_mat": SCORES, "score_id": {(0, 1): 1.0}}, "score_mat, score_id have different pairs of layers"),
-        ({"score_mat": SCORES, "score_id": {(0, 1): "1.0"}}, r"score_id of \(0, 1\) is str"),
-        ({"score_mat": SCORES, "score_id": {(0, 1): NAN}}, r"score_id of \(0, 1\) is nan, expected a finite number"),
+        ({"score_mat": SCORES, "score_id": {(0, 1): "1.0"}}, "has another layout .*TypeError"),
+        ({"score_mat": SCORES, "score_id": {(0, 1): NAN}}, r"score_id of \(0, 1\) is not a finite number"),
     ],
 )
 def test_scores_of_another_layout_are_named(tmp_path, value, message):
-    with pytest.raises(Problem, match=rf"x\.pickle: .*{message}"):
+    with pytest.raises(Problem, match=rf"x\.pickle.*{message}"):
         result_formats.load_r2(write(tmp_path / "x.pickle", value))
 
 
@@ -256,13 +261,13 @@ def batch(**changes):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1], "batch 1 is not a dict of tokenized_sentences"),
+        ([1], "batch 1: is damaged or has another layout"),
         (batch(token_positions=torch.tensor([0, 3])), "batch 1: sentence 1 has 3 tokens, its token position is 3"),
-        (batch(h3=torch.ones(2, 4)), "batch 1 has 3 layers above the embeddings, expected 2"),
-        (batch(h1="x"), r"layer 1 of batch 1 holds str, expected float32 states \[2, 4\]"),
-        (batch(h1=torch.ones(2, 5)), r"holds float32 \[2, 5\], expected float32 states \[2, 4\]"),
-        (batch(h2=torch.ones(2, 4).half()), r"holds float16 \[2, 4\]"),
-        (batch(h0=torch.full((2, 4), NAN)), "layer 0 of batch 1 holds states that are not finite"),
+        (batch(h3=torch.ones(2, 4)), "batch 1: has 3 layers above the embeddings, expected 2"),
+        (batch(h1="x"), r"batch 1: layer 1 is str, expected float32 \[2, 4\]"),
+        (batch(h1=torch.ones(2, 5)), r"layer 1 is float32 \[2, 5\], expected float32 \[2, 4\]"),
+        (batch(h2=torch.ones(2, 4).half()), r"layer 2 is float16 \[2, 4\]"),
+        (batch(h0=torch.full((2, 4), NAN)), r"batch 1: layer 0 is float32 \[2, 4\], .*all of it finite"),
     ],
 )
 def test_states_that_make_no_sense_are_named(tmp_path, value, message):
@@ -382,14 +387,14 @@ def test_matrices_that_do_not_fit_are_named(tmp_path, value, message):
     ("ids", "positions", "message"),
     [
         ([torch.arange(3)], torch.tensor([3]), "token position is 3"),
-        ([torch.arange(3.0)], torch.tensor([0]), "not an int64 tensor"),
-        ([torch.arange(0)], torch.tensor([0]), "at least one token"),
-        ([torch.arange(3)], torch.tensor([0, 1]), "as many token_positions"),
-        ([], torch.tensor([], dtype=torch.int64), "at least one"),
-        ([torch.arange(3)], torch.tensor([1.5]), "expected an int64 tensor"),
-        ([torch.arange(3)], "0", "token_positions is str, expected an int64 tensor"),
-        ([torch.arange(3)], [[0]], "token_positions is list, expected an int64 tensor"),
-        ([torch.arange(3).int()], torch.tensor([0]), "not an int64 tensor"),
+        ([torch.arange(3.0)], torch.tensor([0]), r"sentence 0 is float32 \[3\], expected int64"),
+        ([torch.arange(0)], torch.tensor([0]), "sentence 0 has 0 tokens"),
+        ([torch.arange(3)], torch.tensor([0, 1]), r"token_positions is int64 \[2\], expected int64 \[1\]"),
+        ([], torch.tensor([], dtype=torch.int64), "holds 0 sentence, expected at least 1"),
+        ([torch.arange(3)], torch.tensor([1.5]), r"token_positions is float32 \[1\], expected int64 \[1\]"),
+        ([torch.arange(3)], "0", r"token_positions is str, expected int64 \[1\]"),
+        ([torch.arange(3)], [[0]], r"token_positions is int64 \[1, 1\], expected int64 \[1\]"),
+        ([torch.arange(3).int()], torch.tensor([0]), "sentence 0 is int32"),
         ([torch.arange(3) - 1], torch.tensor([0]), "sentence 0"),
     ],
 )
@@ -402,9 +407,7 @@ def test_tokenized_files_that_make_no_sense_are_named(tmp_path, ids, positions, 
 @pytest.mark.parametrize(
     ("added", "message"),
     [
-        ((5,), "added_tokens is tuple, expected a list of ids"),
-        ([5.0], "expected a list of ids"),
-        (5, "added_tokens is 5, expected a list of ids"),
+        (5, "has another layout"),
         ([6], r"sentence 0 does not begin with the added_tokens \[6\]"),
         ([5, 6], r"sentence 1 does not begin with the added_tokens \[5, 6\], or its token position is one of them"),
         ([5, 6, 7], r"sentence 0 does not begin with .*, or its token position is one of them"),

@@ -184,7 +184,10 @@ def test_names_that_the_hub_does_not_know_are_one_line(played, tmp_path):
     assert code == 1
     assert len(errors) == 2
     assert f"{GET}: cannot reach no/set 20231101.en on the Hugging Face hub (FileNotFoundError" in errors[0]
-    assert "add_linreg.py: cannot load 'no/model' (not a folder here, and not available from" in errors[1]
+    assert (
+        "add_linreg.py: cannot load 'no/model' (expected a name on the Hugging Face hub, or a whole folder with"
+        in errors[1]
+    )
 
 
 def test_without_a_network_a_problem_is_one_line_at_once(tmp_path):

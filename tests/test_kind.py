@@ -11,7 +11,7 @@ import pytest
 
 import config
 from shortcut.files.names import Names
-from shortcut.loading import model_kind
+from shortcut.loading import checkpoint
 from shortcut.pipeline.stages import results_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,24 +40,24 @@ def written(folder, **settings):
 )
 def test_a_folder_tells_by_its_config_whatever_its_name(tmp_path, settings, masked):
     for name in ("robert/albert_mask", "gpt2 and a blank", "it's"):
-        assert model_kind.is_masked(written(tmp_path / name, **settings), config) is masked
+        assert checkpoint.is_masked(written(tmp_path / name, **settings), config) is masked
 
 
 def test_known_names_downloads_and_damaged_configs(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    assert [model_kind.is_masked(name, config) for name in config.LAYERS] == [
+    assert [checkpoint.is_masked(name, config) for name in config.LAYERS] == [
         name in config.MASKED for name in config.LAYERS
     ]
     assert {"bert-base-uncased", "FacebookAI/roberta-base"} <= set(config.MASKED) <= set(config.LAYERS)
-    assert model_kind.is_masked("someone/bert-like", config) is None
+    assert checkpoint.is_masked("someone/bert-like", config) is None
     downloads = tmp_path / "models--someone--bert-like"
     written(downloads / "snapshots" / "0a1b", model_type="gpt2", architectures=["GPT2LMHeadModel"])
     (downloads / "refs").mkdir()
     (downloads / "refs" / "main").write_text("0a1b", encoding="utf-8")
-    assert model_kind.is_masked("someone/bert-like", config) is False
+    assert checkpoint.is_masked("someone/bert-like", config) is False
     for content in ("null", "[]", "<html>"):
         (tmp_path / "config.json").write_text(content, encoding="utf-8")
-        assert model_kind.is_masked(str(tmp_path), config) is None
+        assert checkpoint.is_masked(str(tmp_path), config) is None
 
 
 def test_results_tell_by_their_manifest_else_by_their_name(tmp_path):

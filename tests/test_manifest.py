@@ -117,7 +117,7 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
 def test_a_damaged_manifest_is_one_line(layout, said, content):
     run(layout, said)
     (layout.experiment / manifest.NAME).write_text(content)
-    with pytest.raises(Problem, match=r"manifest\.json is damaged \(.*\): remove it, and use --force$"):
+    with pytest.raises(Problem, match=r"manifest\.json:? is damaged .*\(.*\): remove it, and use --force$"):
         run(layout, said)
 
 
@@ -134,7 +134,7 @@ def test_where_all_is_made_a_folder_may_be_read_only(layout, said, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("filelock.FileLock.acquire", denied)
-    monkeypatch.setattr("tempfile.mkstemp", lambda **_: denied())
+    monkeypatch.setattr("shortcut.files.store.open", denied, raising=False)
     assert not run(layout, said)
     assert "already made, skipped" in said[-1]
     layout.results.unlink()

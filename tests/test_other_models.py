@@ -121,7 +121,7 @@ def test_maps_without_an_entry_of_another_width_are_of_another_model(made, use, 
         (files.matrices / path.name).write_bytes(pickle.dumps(formats.load_matrix(path, D)))
     (files.experiment / "manifest.json").unlink()
     with pytest.raises(
-        Problem, match=rf"holds float32 \[{D}, {D}\], expected .* model: it was fitted for another model"
+        Problem, match=rf"holds float32 \[{D}, {D}\], expected .* for this model: was it fitted for another one"
     ):
         use(files, wide)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from shortcut import Problem, one_line, predictions
-from shortcut.files.checks import expect, got
+from shortcut.files.formats import expect, got
 from shortcut.intervals import average
 from shortcut.linear import Map
 from shortcut.models import Model

@@ -24,15 +24,23 @@ class Names:
     parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # content of `submodules`; None: not known yet
 
     def __post_init__(self):
-        suffix = "" if self.map_kind == LEAST_SQUARES else f"@{self.map_kind}"
-        judged = f"{self.dataset}{MAPS_OF}{self.matrices_from}" if self.matrices_from else self.dataset
-        judged += suffix
-        experiment, shared = self.root / "experiment" / self.model, self.root / "experiment" / "sentences"
+        named = self.map_kind != LEAST_SQUARES
+        suffix = f"@{self.map_kind}" if named else ""
+        fitted_on = self.matrices_from or self.dataset
+        judged = (f"{self.dataset}{MAPS_OF}{fitted_on}" if self.matrices_from else self.dataset) + suffix
+        maps = (f", maps of {fitted_on}" if self.matrices_from else "") + (f", {self.map_kind} maps" if named else "")
+        experiment, matrices = self.root / "experiment" / self.model, self.root / "linreg" / self.model
+        matrices /= f"{fitted_on}{suffix}"
+        model_name = self.model.removesuffix("_mask") if self.masked else self.model
         self.__dict__.update(
             experiment=experiment,  # the model's data
-            matrices=self.root / "linreg" / self.model / f"{self.matrices_from or self.dataset}{suffix}",
+            matrices=matrices,  # the fitted maps
+            submodules=matrices
+            / "submodules.json",  # sub-modules of the model: for each map, part kind and input state
             judged=judged,  # begins the names of results: evaluation dataset, dataset of the maps, map kind
-            sentences=shared / f"{self.dataset}_20K-sentences.pickle",
+            model_name=model_name,  # last part of the model's name or path
+            title=f"{model_name} on {self.dataset}{maps}",  # of the figures
+            sentences=self.root / "experiment" / "sentences" / f"{self.dataset}_20K-sentences.pickle",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
             quality=experiment / f"{judged}_maps.json",  # quality of the maps
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
@@ -42,31 +50,19 @@ class Names:
         )
 
     @property
-    def title(self) -> str:
-        """Title of the figures."""
-        maps = f", maps of {self.matrices_from}" if self.matrices_from else ""
-        map_kind = "" if self.map_kind == LEAST_SQUARES else f", {self.map_kind} maps"
-        return f"{self.model_name} on {self.dataset}{maps}{map_kind}"
-
-    @property
-    def model_name(self) -> str:
-        """Last part of the model's name or path."""
-        return self.model.removesuffix("_mask") if self.masked else self.model
-
-    @property
     def own(self) -> "Names":
         """The same files, for matrices fitted on the dataset itself."""
         return replace(self, matrices_from="")
-
-    def others(self, name: str) -> list["Names"]:
-        """The files for each map kind, except least-squares, whose file with this name exists."""
-        there = sorted(self.experiment.glob(f"{self.own_kind.judged}@*_{name}.pickle"))
-        return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
     @property
     def own_kind(self) -> "Names":
         """The same files for least-squares maps."""
         return replace(self, map_kind=LEAST_SQUARES)
+
+    def others(self, name: str) -> list["Names"]:
+        """The files for each map kind, except least-squares, whose file with this name exists."""
+        there = sorted(self.experiment.glob(f"{self.own_kind.judged}@*_{name}.pickle"))
+        return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
     def tokenized(self, split: str) -> Path:
         """Tokens and sampled token positions of the split "train" or "val"."""
@@ -79,11 +75,6 @@ class Names:
     def matrix(self, i: int, j: int) -> Path:
         """A_ij, from layer i to layer j."""
         return self.matrices / f"{i}_{j}.pickle"
-
-    @property
-    def submodules(self) -> Path:
-        """The sub-modules found in the model: for each map, the part kind and the input state."""
-        return self.matrices / "submodules.json"
 
     def part(self, i: int, a: int) -> Path:
         """The map that makes state a of block i (0-based)."""

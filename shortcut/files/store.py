@@ -1,4 +1,4 @@
-"""Atomic writes: to a temporary name in the same folder, flushed to the disk, then renamed.
+"""Atomic writes: to a temporary name in the same folder, flushed to the disk, then renamed. Errors in reading.
 
 A killed run leaves the old file or none. Equal values give equal bytes: a view is pickled without the rest of its
 storage, and a storage is pickled in the zip format of `torch.save`, which holds no memory address. Plain `pickle.load`
@@ -10,10 +10,10 @@ import io
 import json
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, BinaryIO
 
 from shortcut import Problem
@@ -44,20 +44,16 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = path.with_name(f".{path.name}.{token_hex(4)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.umask(mask := os.umask(0))  # the umask can be read only by setting it
-            os.chmod(name, 0o666 & ~mask)
-            record(Path(name))
-            os.replace(name, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
+            record(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         if error.errno is None:
             raise
@@ -83,12 +79,27 @@ def dump_json(value: Any) -> bytes:
 
 def load_json(path: Path) -> Any:
     """Read a JSON file. Raises Problem if the file cannot be read or is damaged."""
-    try:
+    with inside(path):
         return json.loads(path.read_bytes())
+
+
+@contextmanager
+def inside(place: object) -> Iterator[None]:
+    """Turn any error in the `with` block, which reads a file, into a Problem that names the file or a place in it."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"{place}: {problem}") from problem
     except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise Problem(f"{path} is damaged ({error}): remove it, and use --force") from error
+        raise Problem(f"cannot read {place}: {error.strerror}") from error
+    except Exception as error:  # a damaged file, or one with another layout, can raise anything
+        why = shown(f"{type(error).__name__}: {error}")
+        raise Problem(f"{place}: is damaged or has another layout ({why}): remove it, and use --force") from error
+
+
+def shown(text: str) -> str:
+    """Text from a file, made safe to print on one line."""
+    return ascii(" ".join(text.split()))[1:-1][:90]
 
 
 def rounded(x: float) -> float:

@@ -1,4 +1,4 @@
-"""Read pickles without running code from them: tensors, numpy arrays and scalars, and plain containers.
+"""Read pickles without running code from them: tensors, numpy arrays (as tensors) and scalars, and plain containers.
 
 The reader is Python's unpickler with a `find_class` that returns functions of this module for a short list of names
 and refuses all others. Tensors and arrays stay wrapped while a file is read, so that no pickle instruction can change
@@ -17,27 +17,20 @@ import numpy as np
 import torch
 
 from shortcut import Problem
+from shortcut.files.store import inside, shown
 
 
 def load_all(path: Path) -> Iterator[Any]:
     """Yield the values pickled in `path`. Raises Problem if the file is damaged or asks for anything but data."""
-    try:
-        with open(path, "rb") as file:
-            while file.peek(1):
-                yield _plain(_Unpickler(file).load())  # no reference is kept: a batch of states is large
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from error
-    except Problem as problem:
-        raise Problem(f"{path}: {problem}") from problem
-    except Exception as error:  # a damaged pickle can raise anything
-        why = _shown(f"{type(error).__name__}: {error}")
-        raise Problem(f"{path}: is truncated, damaged or not a pickle of this pipeline ({why})") from error
+    with inside(path), open(path, "rb") as file:
+        while file.peek(1):
+            yield _plain(_Unpickler(file).load())  # no reference is kept: a batch of states is large
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> "_Fixed":
         if (asked := f"{module}.{name}") not in FUNCTIONS:
-            raise Problem(f"refused: it asks for {_shown(asked)}, which is not data")
+            raise Problem(f"refused: it asks for {shown(asked)}, which is not data")
         return _Fixed(FUNCTIONS[asked])
 
     def persistent_load(self, key: tuple) -> tuple[torch.dtype, str]:  # key of a storage in a torch archive
@@ -84,7 +77,7 @@ def _tensor(storage: _Fixed, offset: int, size: tuple[int, ...], stride: tuple[i
     values, n = storage.value, math.prod(size)
     last = offset + sum((k - 1) * step for k, step in zip(size, stride, strict=True)) if n else -1
     if min(offset, *size, *stride) < 0 or max(n - 1, last) >= len(values):
-        raise Problem(f"refused: a tensor {_shown(str([*size]))} in a storage of {len(values)} values")
+        raise Problem(f"refused: a tensor {shown(str([*size]))} in a storage of {len(values)} values")
     view = values.as_strided(size, stride, offset) if n else values[:0].reshape(size)
     return _Fixed(view if n == len(values) else view.clone())
 
@@ -105,16 +98,12 @@ for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
 
 
 def _plain(value: Any) -> Any:
-    """Unwrap tensors and arrays in a value. Raises Problem if it holds anything but data."""
+    """The value with tensors unwrapped and arrays as tensors. Raises Problem if it holds anything but data."""
     if isinstance(value, dict):
         return {key: _plain(x) for key, x in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(_plain, value))
     data = value.value if isinstance(value, _Fixed) else value
     if data is not None and not isinstance(data, (bool, int, float, str, torch.Tensor, np.ndarray)):
-        raise Problem(f"refused: it holds {_shown(str(data))}, which is not data")
-    return data
-
-
-def _shown(text: str) -> str:
-    return ascii(" ".join(text.split()))[1:-1][:90]  # text from a file, made safe to print on one line
+        raise Problem(f"refused: it holds {shown(str(data))}, which is not data")
+    return torch.from_numpy(data) if isinstance(data, np.ndarray) else data

@@ -1,22 +1,21 @@
-"""Config and fingerprints of a checkpoint, found by its name on the Hugging Face hub or its folder.
+"""Model kind, config and fingerprints of a checkpoint, found by its name on the Hugging Face hub or its folder.
 
-No weights are loaded. An error for a wrong name, a missing file or no network becomes one line. The import of
-transformers takes a second, so each function that needs it imports it.
+No weights are loaded. Each function imports the libraries that it needs, so that the Makefile can ask for the model
+kind (True: masked, False: causal) before any is installed.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cache
-from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from shortcut import Problem, blocks, one_line
-from shortcut.files.names import MODEL_FILES
-from shortcut.metrics import TOP
+from shortcut import LEAST_SQUARES, Problem, one_line
+from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = (
@@ -32,14 +31,12 @@ OTHER_TOKENIZER = (
     "added_tokens.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
     "spm.model", "bpe.codes", "emoji.json", "dict.txt",
 )  # fmt: skip
-
-# Keys of config.json that change the forward pass, with the values that do not. If the model's class in transformers
-# does not know such a key, the checkpoint loads without an error and runs as another model.
-UNKNOWN = {
-    "position_embedding_type": (None, "absolute"),  # relative positions; removed from BERT and related classes
-    "pruned_heads": (None, {}, []),  # transformers no longer prunes heads at loading
-}
-CAUSAL = {"is_decoder": (None, False), "is_causal": (None, False)}  # give a masked model causal attention
+MASKED_TYPES = (  # model types that are masked unless the config names a causal head
+    "albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
+    "ernie", "esm", "eurobert", "fnet", "ibert", "longformer", "megatron-bert", "mobilebert", "modernbert", "mpnet",
+    "mra", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
+    "squeezebert", "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
+)  # fmt: skip
 POINTER = b"version https://git-lfs"  # first bytes of a Git LFS pointer
 
 
@@ -47,76 +44,83 @@ class NotFound(Problem):
     """The model was not found or cannot be read."""
 
 
+def is_masked(name: str, config: ModuleType | None = None) -> bool | None:
+    """True if a model is masked; None if it is not a folder, not in config.py and not downloaded."""
+    if config and name in config.LAYERS and not Path(name).is_dir():
+        return name in config.MASKED
+    try:
+        found = json.loads(_config_file(name).read_bytes())
+        heads, model_type = str(found.get("architectures")), found.get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+    if "ForCausalLM" in heads or "LMHeadModel" in heads:
+        return False
+    return "ForMaskedLM" in heads or model_type in MASKED_TYPES
+
+
+def _config_file(name: str) -> Path:
+    """Path of config.json in a model's folder or in the hub's cache."""
+    if Path(name).is_dir():
+        return Path(name, "config.json")
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    downloads = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
+    commit = (downloads / "refs" / "main").read_text(encoding="utf-8").strip()
+    return downloads / "snapshots" / commit / "config.json"
+
+
+def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> tuple[str, Names]:
+    """A model, found by name or folder, and the files of its maps. Raises Problem if neither is available."""
+    found = find_model(model)
+    if (masked := is_masked(found)) is None:
+        raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
+    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, map_kind=map_kind, masked=masked)
+
+
 def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
     """Number of blocks, read from the config. Raises Problem as `config` does, or if it is not the expected number."""
+    from shortcut import blocks  # noqa: PLC0415
+
     layers = blocks.depth(config(name, masked).get_text_config(decoder=True))
     if expected is not None and layers != expected:
         raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
     return layers
 
 
-def is_model_folder(name: str) -> bool:
-    """True if `name` is a folder with the config and the weights of a model."""
-    return (Path(name) / "config.json").is_file() and any((Path(name) / file).is_file() for file in WEIGHTS)
-
-
 def limits(name: str, *, masked: bool) -> tuple[int, int]:
     """Context length and vocabulary size, read from the config. Raises Problem as `config` does."""
+    from shortcut import blocks  # noqa: PLC0415
+
     found = config(name, masked).get_text_config(decoder=True)
     return blocks.context(found), found.vocab_size
 
 
-def fingerprint(name: str, file_kind: str) -> str | None:
-    """SHA-256 of a model's "weights" files (with the settings in config.json) or "tokenizer" files.
+def config(name: str, masked: bool) -> Any:
+    """A model's config. Raises Problem: it was not found, is of the other model kind, or cannot run as it was saved."""
+    from transformers import AutoConfig  # noqa: PLC0415
 
-    None if the model has no tokenizer.
-    """
-    digest = hashlib.sha256()
+    from shortcut import blocks, metrics  # noqa: PLC0415
+
     with readable(name) as cached:
-        if file_kind == "weights":
-            # read from the file, since the defaults that transformers adds differ between releases
-            config = _load_json(find(name, cached, "config.json")[0])
-            settings = {key: value for key, value in config.items() if key not in NO_SETTINGS}
-            digest.update(json.dumps(settings, sort_keys=True).encode())
-            files = weight_files(name, cached)
-        else:
-            files = find(name, cached, *TOKENIZER)
-            if not any(Path(file).name == "tokenizer.json" for file in files):
-                files += find(name, cached, *OTHER_TOKENIZER)
-        for path in files:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest() if files else None
-
-
-def fingerprints(name: str) -> dict[str, str | None]:
-    """Fingerprints that a manifest records for maps fitted on a model."""
-    return {file_kind: fingerprint(name, file_kind) for file_kind in MODEL_FILES}
-
-
-def find(name: str, cached: bool, *files: str, most: int | None = None) -> list[str]:
-    """Paths of the `files` that exist for a model, at most the first `most`."""
-    from transformers.utils import cached_file  # noqa: PLC0415
-
-    options = {"local_files_only": cached, "_raise_exceptions_for_missing_entries": False}
-    return [*islice(filter(None, (cached_file(name, file, **options) for file in files)), most)]
-
-
-def weight_files(name: str, cached: bool) -> list[str]:
-    """Paths of a model's weights; an index comes before its shards. Raises Problem if there are no weights."""
-    from transformers.utils.hub import get_checkpoint_shard_files  # noqa: PLC0415
-
-    if not (files := find(name, cached, *WEIGHTS, most=1)):
-        raise Problem(f"{name!r} holds no weights: expected {', '.join(WEIGHTS)}")
-    if files[0].endswith(".index.json"):
-        files += get_checkpoint_shard_files(name, files[0], local_files_only=cached)[0]
-    return files
-
-
-def _load_json(path: str) -> dict[str, Any]:
-    if not isinstance(value := json.loads(Path(path).read_bytes()), dict):
-        raise ValueError(f"{path} holds no object")  # `readable` makes a Problem of it
-    return value
+        found = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
+    has_class, other_has_class = (auto_class(found.model_type, kind) is not None for kind in (masked, not masked))
+    if has_class and other_has_class:  # both have a class: the head in the checkpoint decides
+        has_class = ("ForCausalLM" if masked else "ForMaskedLM") not in str(found.architectures)
+    if not has_class:
+        others = "the scripts without bert_" if masked else "the bert_ scripts"
+        what = f"{name} ({found.model_type}) is no {'masked' if masked else 'causal'} language model of transformers"
+        raise Problem(f"{what}{f': use {others}' if other_has_class else ''}")
+    text = found.get_text_config(decoder=True)
+    # Relative positions were removed from BERT and related classes: such a checkpoint would load without an error.
+    positions = getattr(text, "position_embedding_type", None)
+    if positions not in (None, "absolute") and "position_embedding_type" not in text.__dataclass_fields__:
+        ignored = f"position_embedding_type {positions!r}, which is no longer honoured by transformers"
+        raise Problem(f"{name}: config.json has {ignored}: it would run as another model")
+    if blocks.depth(text) < 1:
+        raise Problem(f"{name}: config.json has num_hidden_layers {blocks.depth(text)}, expected at least 1")
+    if text.vocab_size < metrics.TOP:
+        few = f"has a vocabulary of {text.vocab_size}, expected at least {metrics.TOP}"
+        raise Problem(f"{name} {few}: the top {metrics.TOP} are stored")
+    return found
 
 
 def auto_class(model_type: str, masked: bool) -> str | None:
@@ -134,43 +138,52 @@ def auto_class(model_type: str, masked: bool) -> str | None:
     return "AutoModelForImageTextToText" if wrapped else None
 
 
-def config(name: str, masked: bool) -> Any:
-    """A model's config.
+def is_model_folder(name: str) -> bool:
+    """True if `name` is a folder with the config and the weights of a model."""
+    return (Path(name) / "config.json").is_file() and any((Path(name) / file).is_file() for file in WEIGHTS)
 
-    Raises Problem: the model was not found, is of the other model kind, or has settings that transformers ignores.
-    """
-    from transformers import AutoConfig  # noqa: PLC0415
 
+def fingerprint(name: str, file_kind: str) -> str | None:
+    """SHA-256 of a model's "weights" files, with the settings in config.json, or "tokenizer" files (None: no files)."""
+    digest = hashlib.sha256()
     with readable(name) as cached:
-        if (own := Path(name, "config.json")).is_file():
-            _load_json(str(own))  # the error message is more precise than in AutoConfig
-        found = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
-    classes = [auto_class(found.model_type, model_kind) for model_kind in (masked, not masked)]
-    has_class, other_has_class = (name is not None for name in classes)
-    if has_class and other_has_class:  # both have a class: the head in the checkpoint decides
-        has_class = ("ForCausalLM" if masked else "ForMaskedLM") not in str(found.architectures)
-    if not has_class:
-        others = "the scripts without bert_" if masked else "the bert_ scripts"
-        what = f"{name} ({found.model_type}) is no {'masked' if masked else 'causal'} language model of transformers"
-        raise Problem(f"{what}{f': use {others}' if other_has_class else ''}")
-    _check(name, found.get_text_config(decoder=True), masked)
-    return found
+        if file_kind == "weights":
+            # read from the file, since the defaults that transformers adds differ between releases
+            (file,) = find(name, cached, "config.json")
+            settings = {key: x for key, x in json.loads(Path(file).read_bytes()).items() if key not in NO_SETTINGS}
+            digest.update(json.dumps(settings, sort_keys=True).encode())
+            files = weight_files(name, cached)
+        else:
+            files = [*find(name, cached, *TOKENIZER)]
+            if not any(Path(file).name == "tokenizer.json" for file in files):
+                files += find(name, cached, *OTHER_TOKENIZER)
+        for path in files:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if files else None
 
 
-def _check(name: str, found, masked: bool) -> None:
-    known = {field.name for field in fields(found)}
-    dropped = {key: harmless for key, harmless in UNKNOWN.items() if key not in known}
-    for key, harmless in (dropped | (CAUSAL if masked else {})).items():
-        if (value := getattr(found, key, None)) not in harmless:
-            why = "makes a masked model a causal one" if key in CAUSAL else "is no longer honoured by transformers"
-            raise Problem(f"{name}: config.json has {key} {value!r}, which {why}: it would run as another model")
-    for key, size in {"num_hidden_layers": blocks.depth(found), "a context of": blocks.context(found)}.items():
-        if not isinstance(size, int) or size < 1:
-            raise Problem(f"{name}: config.json has {key} {size!r}, expected a whole number of at least 1")
-    if found.vocab_size < TOP:
-        raise Problem(
-            f"{name} has a vocabulary of {found.vocab_size}, expected at least {TOP}: the top {TOP} are stored"
-        )
+def fingerprints(name: str) -> dict[str, str | None]:
+    """Fingerprints that a manifest records for maps fitted on a model."""
+    return {file_kind: fingerprint(name, file_kind) for file_kind in MODEL_FILES}
+
+
+def find(name: str, cached: bool, *files: str) -> Iterator[str]:
+    """Paths of the `files` that exist for a model, each looked for when it is asked for."""
+    from transformers.utils import cached_file  # noqa: PLC0415
+
+    options = {"local_files_only": cached, "_raise_exceptions_for_missing_entries": False}
+    return filter(None, (cached_file(name, file, **options) for file in files))
+
+
+def weight_files(name: str, cached: bool) -> list[str]:
+    """Paths of a model's weights; an index comes before its shards. Raises Problem if there are no weights."""
+    from transformers.utils.hub import get_checkpoint_shard_files  # noqa: PLC0415
+
+    if not (first := next(find(name, cached, *WEIGHTS), None)):
+        raise Problem(f"{name!r} holds no weights: expected {', '.join(WEIGHTS)}")
+    sharded = first.endswith(".index.json")
+    return [first, *(get_checkpoint_shard_files(name, first, local_files_only=cached)[0] if sharded else ())]
 
 
 @contextmanager
@@ -179,8 +192,7 @@ def readable(name: str) -> Iterator[bool]:
     from transformers import __version__  # noqa: PLC0415
     from transformers.utils.hub import has_file, is_offline_mode  # noqa: PLC0415
 
-    is_folder = Path(name).is_dir()
-    cached = not is_folder and not _is_reached(name)
+    cached = not Path(name).is_dir() and not _is_reached(name)
     if cached and not has_file(name, "config.json", local_files_only=True):
         reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else "the Hugging Face hub cannot be reached or lacks it"
         why = f"not a folder here, not downloaded before, and {reason}: try again with a network, or use"
@@ -190,16 +202,13 @@ def readable(name: str) -> Iterator[bool]:
     except Problem:
         raise
     except Exception as error:  # libraries raise errors of many types for a malformed file
-        small = [file for file in sorted(Path(name).glob("*")) if file.is_file() and file.stat().st_size < 1024]
-        if pointers := [file.name for file in small if is_folder and file.read_bytes().startswith(POINTER)]:
-            hint = f"{pointers[0]} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
-        elif isinstance(error, ImportError):
+        whole = "a whole folder with config.json, tokenizer.json and model.safetensors"
+        hint = f"expected a name on the Hugging Face hub, or {whole}, such as transformers {__version__} reads"
+        if isinstance(error, ImportError):
             hint = "it needs a package that is not installed: install it into .venv, or use a checkpoint that does not"
-        elif is_folder:
-            whole = "a whole folder with config.json, tokenizer.json and model.safetensors"
-            hint = f"expected {whole}, such as transformers {__version__} reads"
-        else:
-            hint = "not a folder here, and not available from the Hugging Face hub"
+        for file in sorted(Path(name).glob("*")):
+            if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
+                hint = f"{file.name} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
         raise NotFound(f"cannot load {name!r} ({hint}): {one_line(error)}") from error
 
 
@@ -210,8 +219,6 @@ def _is_reached(name: str) -> bool:
 
     try:
         get_hf_file_metadata(hf_hub_url(name, "config.json"))
-    except (errors.RepositoryNotFoundError, errors.HFValidationError):  # the error raised in loading is more precise
-        return True
-    except (errors.HTTPError, OSError):
-        return False
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # some errors in loading are more precise
+        return isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError))
     return True

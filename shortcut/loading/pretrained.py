@@ -1,8 +1,7 @@
 """Load models and tokenizers by name on the Hugging Face hub or by folder, and check them."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,8 @@ def load(
     `safetensors_only` refuses checkpoints in pickle format, which can run code. `notice` is called with one line for
     each part of the checkpoint that is not run.
 
-    Raises:
-        Problem: the model was not found, is no language model or of the other model kind; weights are missing,
-            unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
+    Raises Problem: the model was not found, is no language model or of the other model kind; weights are missing,
+    unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
     """
     import transformers  # noqa: PLC0415
 
@@ -43,34 +41,35 @@ def load(
     auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
     if device == "spread" and not transformers.utils.is_accelerate_available():
         raise Problem("--device spread needs accelerate: .venv/bin/pip install accelerate")
+    transformers.logging.set_verbosity_error()  # its table of unused weights: `_check_weights` reports them
+    transformers.logging.disable_progress_bar()
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
             pickles = f"{name} holds its weights as pickles ({Path(files[-1]).name}), and loading these can run code"
             raise Problem(f"{pickles}: if you trust them, set SAFETENSORS_ONLY = False in config.py")
-        if checkpoint.find(name, cached, "adapter_config.json"):
+        if any(checkpoint.find(name, cached, "adapter_config.json")):
             adapter = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
             raise Problem(f"{adapter}: merge the two (peft: merge_and_unload), and save the result")
-        with _quiet_loading():
-            net, report = auto.from_pretrained(
-                name,
-                dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
-                device_map="auto" if device == "spread" else None,
-                attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
-                use_safetensors=True if safetensors_only else None,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `_check_weights` refuses them
-                trust_remote_code=False,
-                local_files_only=cached,
-                **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
-            )
+        net, report = auto.from_pretrained(
+            name,
+            dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
+            device_map="auto" if device == "spread" else None,
+            attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
+            use_safetensors=True if safetensors_only else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `_check_weights` refuses them
+            trust_remote_code=False,
+            local_files_only=cached,
+            **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
+        )
         net = net.eval().requires_grad_(False)
         model = Model(net if device == "spread" else net.to(device), masked)
         _check_weights(model, report, files, notice)
         if model.headless:
             notice(f"{name} is an encoder without a masked-LM head: hidden states, maps and r2 only, no predictions")
-        if own := [key for key in getattr(config, "auto_map", None) or {} if key in ("AutoModel", auto.__name__)]:
-            notice(f"{name} has custom code ({own[0]}), which is not run: {type(net).__name__} runs instead")
+        if own := {"AutoModel", auto.__name__} & {*(getattr(config, "auto_map", None) or ())}:
+            notice(f"{name} has custom code ({min(own)}), which is not run: {type(net).__name__} runs instead")
         for module in net.modules():  # the same function in a fused version, 10% faster
             if type(module) is transformers.activations.NewGELUActivation:
                 module.forward = transformers.activations.GELUTanh().forward
@@ -87,35 +86,19 @@ def load_tokenizer(name: str, *, masked: bool):
     with checkpoint.readable(name) as cached:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
         # The tokenizer class has its own rules for case, numbers and so on, and ignores the rules in the file.
-        file = (checkpoint.find(name, cached, "tokenizer.json", "vocab.txt", most=1) or [""])[0]
-        words = Path(file).read_text(encoding="utf-8").split("\n") if file.endswith("vocab.txt") else None
+        file = next(checkpoint.find(name, cached, "tokenizer.json", "vocab.txt"), "")
         if file.endswith("tokenizer.json"):
-            whole, names = Tokenizer.from_file(file), tokenizer.special_tokens_map
-            known = {role: token for role, token in names.items() if whole.token_to_id(str(token)) is not None}
-            known["model_max_length"] = tokenizer.model_max_length
-            tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, **known)
+            whole, named = Tokenizer.from_file(file), tokenizer.special_tokens_map.items()
+            known = {role: token for role, token in named if whole.token_to_id(str(token)) is not None}
+            longest = tokenizer.model_max_length
+            tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=longest, **known)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes a tokenizer even without files
         raise Problem(f"{name}: its tokenizer has an empty vocabulary, expected {', '.join(checkpoint.TOKENIZER)}")
     # a [MASK] that is not in the vocabulary would get a new id, with an untrained embedding
-    if masked and (tokenizer.mask_token_id is None or (words and tokenizer.mask_token not in words)):
+    made_up = file.endswith("vocab.txt") and tokenizer.mask_token not in Path(file).read_text(encoding="utf-8").split()
+    if masked and (tokenizer.mask_token_id is None or made_up):
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected the tokenizer of a masked model")
     return tokenizer
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Hide the progress bar and the table of unused weights that transformers prints."""
-    from transformers.utils import logging  # noqa: PLC0415
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:
@@ -125,7 +108,7 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
     net, base, missing = model.net, model.net.base_model_prefix + ".", report["missing_keys"]
     weights = dict(net.named_parameters(remove_duplicate=False))
     for key, got, expected in sorted(report["mismatched_keys"]):
-        sizes = f"{key} is {list(got)}, expected {list(expected)} from config.json"
+        sizes = f"{key} is {[*got]}, expected {[*expected]} from config.json"
         raise Problem(f"{model.name}: {sizes}: the config is for another model, or was changed after training")
     # the bias of BERT's head has two names, and older files hold one of them
     for pair in (net._tied_weights_keys or {}).items():
@@ -152,7 +135,7 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
             if (first := names.setdefault(name, key)) != key:
                 raise Problem(f"{model.name} holds a weight twice, as {first} and {key}: remove the wrong one")
             if not tensor.is_floating_point() and {key, base + key} & weights.keys():
-                holds = f"{model.name} holds {key} as {str(tensor.dtype).removeprefix('torch.')}"
+                holds = f"{model.name} holds {key} as {str(tensor.dtype)[6:]}"
                 raise Problem(f"{holds}, without the scales to dequantize it: expected floating point")
 
 
@@ -174,33 +157,30 @@ def _prove(model: Model) -> None:
         what = f"its weights {broken} are" if broken else "its logits are"
         raise Problem(f"{model.name}: {what} not finite; the checkpoint is broken")
 
-    precision = torch.finfo(h[0].dtype).eps
-    tolerance = 1e-4 if precision < 1e-6 else 8 * precision * max(1.0, h[model.n_layers].abs().max().item())
+    precision, L = torch.finfo(h[0].dtype).eps, model.n_layers
+    tolerance = 1e-4 if precision < 1e-6 else 8 * precision * max(1.0, h[L].abs().max().item())
 
-    def near(ours: torch.Tensor, own: torch.Tensor) -> bool:
-        return torch.allclose(ours.to(own.device), own, atol=tolerance, rtol=tolerance)
-
-    def require(ours: torch.Tensor, own: torch.Tensor, what: str) -> None:
-        if not near(ours, own):
-            apart = f"differ by {(ours.to(own.device) - own).abs().max():.2g} from the full forward pass"
-            raise Problem(f"{model.name}: {what} {apart}, so linear shortcuts cannot be evaluated in this model")
+    def apart(ours: torch.Tensor, own: torch.Tensor) -> float:
+        ours, own = ours.to(own.device).float(), own.float()
+        return ((ours - own).abs() / (1 + own.abs())).max().item()
 
     try:
-        require(model.read_out(h[model.n_layers]), logits, "the logits read out of h_L")
-        for layer in range(model.n_layers):
+        found = {"the logits read out of h_L": apart(model.read_out(h[L]), logits)}
+        for layer in range(L):
             with model.going_on(layer, h[layer]):
                 ours = model.net(input_ids=ids, attention_mask=mask).logits
-            require(ours, logits, f"the logits after resuming from layer {layer}")
-    except Problem:
-        raise
+            found[f"the logits after resuming from layer {layer}"] = apart(ours, logits)
     except Exception as error:  # for hidden states of another shape than [b, T, d], or None for other outputs
         raise Problem(f"{model.name} cannot run with its blocks skipped ({one_line(error)})") from error
-    seen = not near(*h[model.n_layers][:, :-1])
-    if T > 1 and seen != model.masked:
+    if T > 1 and (apart(*h[L][:, :-1]) > tolerance) != model.masked:
         model_kind, does = ("masked", "do not depend") if model.masked else ("causal", "depend")
         raise Problem(f"{model.name}: hidden states {does} on following tokens, unlike in a {model_kind} model")
     padded = torch.nn.functional.pad(ids, (0, min(2, model.context - T)), value=model.padding)
     shown = torch.nn.functional.pad(mask, (0, padded.shape[1] - T))
     with model.watch([(model.blocks[-1], "out")], lambda _, x: h.update({-1: x[:, :T].clone()})):
         model.run(padded, shown if model.masked else None)
-    require(h[-1], h[model.n_layers], "the hidden states of padded sentences")
+    found["the hidden states of padded sentences"] = apart(h[-1], h[L])
+    for what, distance in found.items():
+        if not distance <= tolerance:  # also if it is not a number
+            differ = f"{what} differ by {distance:.2g} from the full forward pass"
+            raise Problem(f"{model.name}: {differ}, so linear shortcuts cannot be evaluated in this model")

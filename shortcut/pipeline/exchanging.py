@@ -17,8 +17,8 @@ from shortcut import Problem, one_line, representations
 from shortcut.exchange import lenses
 from shortcut.exchange.lenses import FORMATS
 from shortcut.files import formats, store
-from shortcut.files.checks import inside
 from shortcut.files.names import Names
+from shortcut.files.store import inside
 from shortcut.intervals import proportion
 from shortcut.linear import Map
 from shortcut.loading import checkpoint, pretrained

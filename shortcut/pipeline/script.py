@@ -16,7 +16,7 @@ from shortcut import Problem
 from shortcut.files import store
 from shortcut.files.names import Names, model_folder
 from shortcut.linear import LEAST_SQUARES
-from shortcut.loading import checkpoint, model_kind
+from shortcut.loading import checkpoint
 from shortcut.pipeline import options, partial, stages, terminal
 from shortcut.pipeline.manifest import Provenance, load_parts
 from shortcut.pipeline.outputs import Outputs
@@ -83,7 +83,7 @@ class Work:
         self.device = terminal.device(args.device) if "device" in args else "cpu"
         root, folder, masked = args.out.resolve(), "sentences", stage.masked
         if "model" in args:
-            masked = model_kind.is_masked(args.model, config) if stage.shows or stage.either else masked
+            masked = checkpoint.is_masked(args.model, config) if stage.shows or stage.either else masked
             folder = model_folder(args.model, masked=bool(masked))
             if masked is None:
                 folder, masked = stages.results_of(folder, root)

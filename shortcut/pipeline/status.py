@@ -18,7 +18,7 @@ from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder
-from shortcut.loading import model_kind
+from shortcut.loading import checkpoint
 from shortcut.pipeline import manifest, options, stages, terminal
 from shortcut.pipeline.manifest import Provenance
 from shortcut.show import figures
@@ -45,7 +45,7 @@ def main(config: ModuleType) -> None:
 
 
 def _family(config: ModuleType, model: str) -> str:
-    if (masked := model_kind.is_masked(model, config)) is None:
+    if (masked := checkpoint.is_masked(model, config)) is None:
         why = "no folder here, not in config.py and not downloaded yet"
         print(f"{model} is treated as a causal model ({why}): add FAMILY=bert if it is masked", file=sys.stderr)
     return "bert" if masked else "gpt2"
@@ -60,7 +60,7 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
                 text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
                 yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
     else:
-        name, masked = find_model(args.model), model_kind.is_masked(find_model(args.model), config)
+        name, masked = find_model(args.model), checkpoint.is_masked(find_model(args.model), config)
         if masked is None:
             folder, masked = stages.results_of(name, root)
             name = folder.removesuffix("_mask") if masked else name
