@@ -172,7 +172,8 @@ def alternate(model: Model, seen: Pass, schedules: list[Schedule], maps: Mapping
                 with model.narrowed(batch.last, layer) if ends else nullcontext():
                     following = calls[layer](h.clone())
             if reached == L:
-                finals[[*after]] = (following if jump else batch.at_chosen(following)).to(finals)
+                for s in after:
+                    finals[s] = following if jump else batch.at_chosen(following)
                 continue
             if jump:  # no map was fitted at the head
                 following[:, : batch.head] = seen.entering[reached][:, : batch.head]

@@ -251,6 +251,7 @@ def test_what_is_read_must_be_of_the_seed_split_tokenizer_and_model_in_force(
             assert f"{tokens} other settings (train was 80, is 81)" in message(script, gpt2_folder)
         assert f"{tokens} another model's tokenizer: run add_tokenization.py --force" in message(script, other)
     assert "words_tokenized_val.pickle was made with another model's tokenizer" in message("plot_results", other)
+    shutil.copy(Path(gpt2_folder) / "tokenizer.json", other)
     settings = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**settings, "n_positions": 47}))
     assert "context was 48, is 47" in message("add_tokenization", other)
