@@ -38,6 +38,10 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module shortcut has no attribute {name}")
 
 
+def __dir__() -> list[str]:
+    return [*globals(), "Lens"]
+
+
 def one_line(error: Exception, longest: int = 250) -> str:
     """An error as text for one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:longest]
