@@ -71,7 +71,8 @@ def run(installed, code, cwd):
 
 
 def test_the_package_is_installed_whole_and_nothing_else(installed):
-    assert {path.name for path in installed.iterdir()} == {"shortcut", f"linear_shortcut-{PROJECT['version']}.dist-info"}
+    information = f"linear_shortcut-{PROJECT['version']}.dist-info"
+    assert {path.name for path in installed.iterdir()} == {"shortcut", information}
     files = {path.relative_to(ROOT) for path in (ROOT / "shortcut").rglob("*") if path.is_file()}
     files = {path for path in files if "__pycache__" not in path.parts}
     assert {path.relative_to(installed) for path in (installed / "shortcut").rglob("*") if path.is_file()} == files
