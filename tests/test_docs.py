@@ -53,10 +53,10 @@ def test_every_table_is_the_one_written_from_the_numbers(path):
 def test_a_digit_changed_by_hand_in_a_table_is_seen(path, name):
     text = path.read_text(encoding="utf-8")
     [found] = [block for block in tables.BLOCK.finditer(text) if block[2] == name]
-    for digit in DIGIT.finditer(text, found.end(1), found.start(3)):
+    digits = [*DIGIT.finditer(text, found.end(1), found.start(3))]
+    for digit in digits[:: max(1, len(digits) // 20)]:
         changed = f"{text[: digit.start()]}{(int(digit[0]) + 1) % 10}{text[digit.end() :]}"
-        assert tables.page(changed) != changed
-        assert tables.page(changed) == text
+        assert tables.page(changed) == text != changed
 
 
 @pytest.mark.parametrize(("path", "name"), TABLES, ids=lambda x: getattr(x, "name", x))
