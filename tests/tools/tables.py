@@ -65,7 +65,8 @@ def percent(x: dict[str, float], sign: str = "") -> str:
 def stored(name: str) -> str:
     """A table as stored."""
     data = load(name)
-    return markdown(data, data["columns"], data["rows"])
+    measured = "; ".join(data[key] for key in ("measured", "also") if key in data)
+    return markdown({**data, "measured": measured}, data["columns"], data["rows"])
 
 
 def stages() -> str:
