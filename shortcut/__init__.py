@@ -10,10 +10,9 @@
     quality of the maps; map kinds side by side                                            map_quality, map_comparison
     one sentence, layer by layer; surprisal of words                                       sentence_grid, words
 
-`tokens` samples the token positions, `blocks` and `submodules` find the parts of a model by its structure. These
-modules open no file and read no setting. `lens` is the Python interface, `shortcut.Lens`. The folders hold the rest:
-`pipeline` runs the stages of the scripts, `loading` checks models, `files` reads and writes, `exchange` knows the
-formats of other tools, `show` draws tables and figures, `corpus` finds sentences.
+`tokens` samples token positions, `blocks` and `submodules` find a model's parts. These modules open no file and read no
+setting. `lens` is the Python interface, `shortcut.Lens`. The folders: `pipeline` runs the stages, `loading` checks
+models, `files` reads and writes, `exchange` knows other tools' formats, `show` draws, `corpus` finds sentences.
 """
 
 import os
