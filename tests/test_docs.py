@@ -1,5 +1,6 @@
 """README and docs/: short, linked, for someone in particular, and with tables that are written from stored numbers."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -80,3 +81,28 @@ def test_the_command_writes_the_tables(tmp_path, monkeypatch):
     assert page.read_text(encoding="utf-8") == (
         f"before\n<!-- table: rounding -->\n{tables.stored('rounding')}\n<!-- end -->\nafter\n"
     )
+
+
+def test_the_numbers_of_the_embedded_models_are_collected_from_what_the_scripts_have_written(tmp_path):
+    x = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    layers = [*range(13), "mean"]
+    compared = [{"layer": layer, **dict.fromkeys(tables.KINDS, x)} for layer in layers]
+    apart = [{"layer": layer, "id - ls": x, "jacobian - ls": x} for layer in layers]
+    saved = {"mode": "mat", "saves": x, "net, sentence": x}
+    summary = {f"lenses_{metric}": compared for metric in ("precision@1", "kl")}
+    summary |= {f"lenses_{metric}_minus_least_squares": apart for metric in ("precision@1", "kl")}
+    summary["layers_saved"] = [{"Precision@1": at, **saved} for at in (0.9, 0.95)]
+    summary["halves"] = [{"layer": 0, "least-squares": 0.9}, {"layer": 1, "least-squares": 0.8}]
+    summary["alternation"] = [{"blocks": 0}, {"blocks": 1}]
+    for folder in tables.EMBEDDED.values():
+        there = tmp_path / "experiment" / folder
+        there.mkdir(parents=True)
+        (there / "docstrings_summary.json").write_text(json.dumps({"tables": summary}), encoding="utf-8")
+        (there / "docstrings_maps.json").write_text(json.dumps({"gain": {"0_1": 2.0, "8_12": 120_000.0}}))
+    found = tables.collect(tmp_path)["BERT"]
+    assert found["precision@1"]["ridge"]["mean"] == x
+    assert [*found["kl - least squares"]] == ["id", "jacobian"]
+    assert found["saved"] == {"mat": {"Precision@1": 0.95, **saved}}
+    assert found["halves"] == {"least-squares": [0.8, 0.9]}
+    assert found["alternation"] == [{"blocks": 0}]
+    assert found["gain"] == [2, 1, "120,000", "`8_12`"]

@@ -65,8 +65,12 @@ def percent(x: dict[str, float], sign: str = "") -> str:
 def stored(name: str) -> str:
     """A table as stored."""
     data = load(name)
-    measured = "; ".join(data[key] for key in ("measured", "also") if key in data)
-    return markdown({**data, "measured": measured}, data["columns"], data["rows"])
+    return markdown(with_details(data), data["columns"], data["rows"])
+
+
+def with_details(data: dict[str, Any]) -> dict[str, Any]:
+    """The numbers, with all that is known about how they were measured."""
+    return {**data, "measured": "; ".join(data[key] for key in ("measured", "also") if key in data)}
 
 
 def stages() -> str:
@@ -102,7 +106,7 @@ def kinds_precision() -> str:
                 f"{halves[0]:.2f} to {halves[1]:.2f}" if halves else "-",
             ])  # fmt: skip
     columns = ["Precision@1, %", *map("layer {}".format, LAYERS), "mean", "mean - least squares", "halves agree, r2"]
-    return markdown(data, columns, rows)
+    return markdown(with_details(data), columns, rows)
 
 
 def kinds_kl() -> str:
@@ -114,7 +118,7 @@ def kinds_kl() -> str:
             apart = data[model]["kl - least squares"].get(map_kind)
             rows.append([f"{model}, `{map_kind}`", *found, plus_minus(apart, 1, "+.2f") if apart else "-"])
     columns = ["KL, nats", *map("layer {}".format, LAYERS), "mean", "mean - least squares"]
-    return markdown(data, columns, rows)
+    return markdown(with_details(data), columns, rows)
 
 
 def alternation() -> str:
