@@ -8,6 +8,7 @@
 # make test-kill                    kill every stage many times and check that nothing is lost
 # make bench                        time and memory of every stage, against a direct implementation
 # make page-check                   open the pages of plot_results.py in a headless Chromium (installed if missing)
+# make tables                       write the tables of README.md and docs/ from the numbers in docs/results/
 # make lint                         run ruff check and ruff format
 
 PYTHON ?= python3
@@ -46,7 +47,7 @@ $(foreach script,$(scripts_for),$(PY) $(script) $(2)
 	)
 endef
 
-.PHONY: run sentences gpt2 bert test test-kill bench page-check lint
+.PHONY: run sentences gpt2 bert test test-kill bench page-check tables lint
 .NOTPARALLEL:
 
 run: $(STAGES)
@@ -73,13 +74,16 @@ page-check: .venv/installed
 	command -v chromium >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 	$(PY) tests/tools/check_page.py $(wildcard experiment/*/*_report.html)
 
+tables: .venv/installed
+	$(PY) tests/tools/tables.py
+
 lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff check --preview --select PLW1514 .
 	$(PY) -m ruff format --check .
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@

@@ -10,10 +10,9 @@
     quality of the maps                                                                    map_quality
     one sentence, layer by layer; surprisal of words                                       sentence_grid, words
 
-`tokens` samples the token positions, `blocks` and `submodules` find the parts of a model by its structure. These
-modules open no file and read no setting. `lens` is the Python interface, `shortcut.Lens`. The folders hold the rest:
-`pipeline` runs the stages of the scripts, `loading` checks models, `files` reads and writes, `exchange` knows the
-formats of other tools, `show` draws tables and figures, `corpus` finds sentences.
+`tokens` samples token positions, `blocks` and `submodules` find a model's parts. These modules open no file and read no
+setting. `lens` is the Python interface, `shortcut.Lens`. The folders: `pipeline` runs the stages, `loading` checks
+models, `files` reads and writes, `exchange` knows other tools' formats, `show` draws, `corpus` finds sentences.
 """
 
 import os
@@ -36,6 +35,10 @@ def __getattr__(name: str) -> object:
     if name == "Lens":  # imported on demand, since it loads torch
         return import_module("shortcut.lens").Lens
     raise AttributeError(f"module shortcut has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "Lens"]
 
 
 def one_line(error: Exception, longest: int = 250) -> str:

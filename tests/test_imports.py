@@ -212,7 +212,8 @@ def test_pure_modules_import_torch_and_what_computes_only(name):
 
 
 def test_no_package_is_used_that_requirements_do_not_pin():
-    pinned = {line.split("==")[0] for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line}
+    lines = [line for path in ROOT.glob("requirements*.txt") for line in path.read_text().splitlines()]
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
     distributions = {"sklearn": "scikit-learn", "jinja2": "Jinja2"}
     ours = {"shortcut", "models"} | {path.stem for path in [*SCRIPTS, *TESTS]}
     used = set().union(*map(imported, [*PACKAGE, *SCRIPTS, *TESTS, *ROOT.glob("models/*.py")]))

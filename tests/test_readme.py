@@ -1,4 +1,4 @@
-"""Every command of the README works as written: those that need no network are run, at small sizes."""
+"""Every command of the README and of docs/ works as written: those that need no network are run, at small sizes."""
 
 import contextlib
 import importlib
@@ -16,15 +16,22 @@ from conftest import make_sentences
 import config
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ORDER = ("maps", "recipes", "models")  # pages whose commands need files from earlier ones
+PAGES = sorted((ROOT / "docs").glob("*.md"), key=lambda path: [*ORDER, path.stem].index(path.stem))
+TEXT = README + "".join(path.read_text(encoding="utf-8") for path in PAGES)
 PYTHON = ".venv/bin/python"
 TORCHRUN = ".venv/bin/torchrun"  # test_processes runs it
-LONG = ("test", "test-kill", "bench", "page-check")  # targets of make that are commands of their own
+LONG = ("test", "test-kill", "bench", "page-check", "tables")  # targets of make that are commands of their own
 
 
 def commands():
-    lines = [line[4:].split(" #")[0].rstrip() for line in README.splitlines() if line.startswith("    ")]
-    return [line for line in lines if line.startswith(("make ", ".venv/"))]
+    """Commands in blocks, and those in the README's table, in which FOLDER is a model's folder."""
+    lines = [line[4:].split(" #")[0].rstrip() for line in TEXT.splitlines() if line.startswith("    ")]
+    lines += [
+        command.replace("FOLDER", "gpt2") for command in re.findall(r"^\|.*\| `(make [^`]+)`", README, re.MULTILINE)
+    ]
+    return [*dict.fromkeys(line for line in lines if line.startswith(("make ", ".venv/")))]
 
 
 def needs_network(command):
@@ -123,17 +130,15 @@ def test_commands_that_need_a_network_have_their_options(command, capsys):
         assert all(word in known for word in given if word.startswith("--") or word == "fetch")
 
 
-def test_make_knows_every_target_and_the_files_named_are_there():
-    for target in re.findall(r"`make ([a-z-]+)`", README):
+def test_make_knows_every_target_and_every_module_is_described():
+    for target in re.findall(r"`make ([a-z-]+)`", TEXT):
         assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False).returncode == 0
-    for name in re.findall(r"\]\(([\w/.-]+)\)", README):
-        assert (ROOT / name).exists()
     package = {path.name for path in (ROOT / "shortcut").rglob("*.py")} - {"__init__.py", "__main__.py"}
-    assert package <= set(re.findall(r"`(?:shortcut/)?(\w+\.py)`", README))
+    assert package <= set(re.findall(r"`(?:shortcut/)?(\w+\.py)`", TEXT))
 
 
-def test_tests_named_in_the_readme_exist():
-    named = re.findall(r"`(test_\w+)::(test_\w+)`", README)
+def test_tests_named_in_the_promises_exist():
+    named = re.findall(r"`(test_\w+)::(test_\w+)`", TEXT)
     assert named
     for module, function in named:
-        assert f"def {function}(" in (ROOT / "tests" / f"{module}.py").read_text(), function
+        assert f"def {function}(" in (ROOT / "tests" / f"{module}.py").read_text(encoding="utf-8"), function

@@ -8,7 +8,9 @@ from shortcut import LEAST_SQUARES
 
 MODEL_FILES = ("weights", "tokenizer")  # settings that must be equal in all files read together
 MAPS_OF = "_maps_of_"  # in file names, between the evaluation dataset and the dataset that the maps were fitted on
-PROJECT = Path(__file__).resolve().parent.parent.parent
+PROJECT = Path(__file__).resolve().parent.parent.parent  # where maps are looked for by default
+if not (PROJECT / "config.py").is_file():  # installed without the scripts
+    PROJECT = Path()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ the table names and extrapolated to the paper's setting, 9,000 + 3,000 sentences
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ import direct
 import in_memory
 import scipy.linalg
 import sklearn.metrics
+import tables
 import torch
 import transformers
 
@@ -105,21 +107,37 @@ class Bench:
         share = f"{flops / ours / product_speed(dtype, self.sizes.d):.0%}" if flops else "-"
         self.rows.append((stage, sizes, direct, ours, share, peak))
 
-    def show(self) -> None:
-        """Checks, then the table, in Markdown."""
-        print("both ways give the same numbers:", *self.checks, sep="\n  ")
-        speeds = " and ".join(
-            f"{product_speed(dtype, self.sizes.d) / 1e9:.0f} in {name}"
-            for name, dtype in (("float32", torch.float32), ("float64", torch.float64))
-        )
-        print(f"\n{date.today()}, {torch.get_num_threads()} cores; GFLOP/s of the matrix product: {speeds}\n")
-        print("| stage | measured on | direct, s | this code, s | ratio | share of product speed | peak, GB |")
-        print("|---|---|---|---|---|---|---|")
+    def table(self) -> dict:
+        """The table as docs/results/bench.json stores it."""
+        rows = []
         for stage, sizes, slow, fast, share, peak in self.rows:
             ratio = f"{slow / fast:,.1f}" if slow < 1000 * fast else "> 1,000"
-            print(f"| {stage} | {sizes} | {slow:,.0f} | {fast:,.1f} | {ratio} | {share} | {peak:.1f} |")
+            rows.append([stage, sizes, f"{slow:,.0f}", f"{fast:,.1f}", ratio, share, f"{peak:.1f}"])
         slow, fast = (sum(row[k] for row in self.rows) for k in (2, 3))
-        print(f"| all | | {slow:,.0f} | {fast:,.0f} | {slow / fast:,.1f} | | {max(row[-1] for row in self.rows):.1f} |")
+        peak = max(row[-1] for row in self.rows)
+        rows.append(["all", "", f"{slow:,.0f}", f"{fast:,.0f}", f"{slow / fast:,.1f}", "", f"{peak:.1f}"])
+        speeds = " and ".join(
+            f"{product_speed(dtype, self.sizes.d) / 1e9:.0f} GFLOP/s in {name}"
+            for name, dtype in (("float32", torch.float32), ("float64", torch.float64))
+        )
+        return {
+            "date": str(date.today()),
+            "cores": torch.get_num_threads(),
+            "measured": f"random weights of gpt2's true shape, extrapolated to {TRAIN:,} + {VAL:,} sentences; "
+            f"matrix product {speeds}",
+            "columns": [
+                "stage", "measured on", "direct, s", "this code, s", "ratio", "share of product speed", "peak, GB",
+            ],
+            "rows": rows,
+        }  # fmt: skip
+
+    def show(self, file: Path | None) -> None:
+        """Checks, then the table, in Markdown; the table also as JSON if there is a file for it."""
+        table = self.table()
+        print("both ways give the same numbers:", *self.checks, sep="\n  ")
+        print(f"\n{tables.markdown(table, table['columns'], table['rows'])}")
+        if file:
+            file.write_text(json.dumps(table, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def product_speed(dtype: torch.dtype, d: int) -> float:
@@ -301,7 +319,9 @@ def main() -> None:
     """Measure everything, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few sentences: seconds, not an hour")
-    sizes = TINY if parser.parse_args().tiny else Sizes()
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON, for the documentation")
+    args = parser.parse_args()
+    sizes = TINY if args.tiny else Sizes()
     bench, model = Bench(sizes), make_model(sizes)
     in_memory.layer_states(model, make_tokenized(50, sizes.v), 1024)  # the first run of anything is slower
     for part in (
@@ -311,7 +331,7 @@ def main() -> None:
         partial(exits, bench, model),
     ):
         part()
-    bench.show()
+    bench.show(args.json)
 
 
 if __name__ == "__main__":
