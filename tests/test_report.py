@@ -9,8 +9,10 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -578,6 +580,19 @@ def test_no_legend_covers_a_curve_or_leaves_the_figure(name):
     box = legend.get_window_extent()
     assert not [ax for ax in figure.axes if ax.get_window_extent().overlaps(box)]
     assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_the_legend_shows_the_line_of_early_exit():
+    """A line for all lambda and points for some, with one entry for both."""
+    r = results.summarize(make_records())
+    exits = SimpleNamespace(along=lambda: (torch.zeros(2), [1.0, float(L)], [0.2, 1.0]))
+    early = {mode: replace(curve, exits=exits) for mode, curve in r.early.items()}
+    (row,) = [row for row in figures.FIGURES if row.early]
+    (legend,) = plots._draw_curves(row, "t", {"id": r.fixed["id"]}, early, {}, "least-squares").legends
+    entries = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert [*entries] == ["id, early exit", "mat (least squares), early exit", "id, fixed exit"]
+    assert [entries[name].get_linestyle() for name in entries] == ["--", "-", "--"]
+    assert [entries[name].get_marker() for name in entries] == [".", ".", "None"]
 
 
 def test_mat_is_called_by_its_map_kind():
