@@ -30,8 +30,7 @@ def main(work: Work) -> None:
     r = showing.load(work, work.files)
     c, loaded = showing.compare(work, r)
     showing.show_results(work, r, c, loaded)
-    shown = tables.of_results(r, c, ("precision@1", "surprisal", "kl"))
-    work.say("\n".join([text(shown), *showing.warnings(work, loaded)]))
+    work.say("\n".join([text(tables.headlines(r, c)), *showing.warnings(work, loaded)]))
     evaluation.show_change(work)
     work.say(f"All figures and tables are on one page: {work.files.relative(work.files.report)}")
 

@@ -17,6 +17,7 @@ from shortcut import Problem, results
 from shortcut.files import formats, result_formats, store
 from shortcut.files.names import Names
 from shortcut.pipeline import manifest, stages, status
+from shortcut.show import maps
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
 
@@ -167,11 +168,12 @@ def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, be
         store.dump(file, *formats.state_batches(tokenized, h))
     run("bert_add_plot_r2", "--out", tmp_path, "--model", bert_folder, "--dataset", "words")
     told, r2 = capsys.readouterr().out, result_formats.load_r2(files.r2_scores)
+    assert "mat next  mat last  id next  id last" in told
     assert told.count("r2 misleads in 6 of 6 jumps: coordinates that hardly vary count as much") == 1
     assert (r2["score_id"][0, 1] < -1e40) == (dead == 1e-30)
     sse, sst = (h[1] - h[0]).double().square().sum(0), (h[1].double() - h[1].double().mean(0)).square().sum(0)
     assert r2["score_id_weighted"][0, 1] == pytest.approx(1 - (sse[sst > 0].sum() / sst.sum()).item())
-    assert "weighted by variance, so that" in told
+    assert [each.name for each in maps.r2_tables(r2)] == ["r2_by_layer", "r2_weighted_by_layer"]
 
 
 def test_two_runs_with_one_seed_give_the_same_states(made, tmp_path, bert_folder):

@@ -109,21 +109,24 @@ def costs_of(names):
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)
 def test_what_is_shown_does_not_depend_on_the_clock(made, tmp_path):
-    """Shown anew from files that took other times on another day: page, summary and figures are the same."""
+    """Shown anew from files that took other times on another day: the same files, but for the day on the page."""
     folder, names = made
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
     there = replace(names, root=tmp_path)
     for path in there.root.rglob("manifest.json"):
         content = json.loads(path.read_bytes())
         for entry in content["files"].values():
-            entry |= {"seconds": 123456, "made": "2030-12-31T23:59:59+00:00"}
+            day, entry["made"], entry["seconds"] = entry["made"][:10], "2030-12-31T23:59:59+00:00", 123456
         path.write_text(json.dumps(content), encoding="utf-8")
     run("plot_results", "--model", folder, "--dataset", "words", "--out", there.root, "--force")
     drawn = [path for path in there.experiment.glob("plots/words/*.*") if path.name != "manifest.json"]
     shown = [there.summary, there.report, *drawn]
     assert len(shown) > 20
     for path in shown:
-        assert path.read_bytes() == (names.root / path.relative_to(tmp_path)).read_bytes()
+        before = (names.root / path.relative_to(tmp_path)).read_bytes()
+        dated = f"Results of {day},".encode(), b"Results of 2030-12-31,"
+        assert before.count(dated[0]) == (path == there.report)
+        assert path.read_bytes() == before.replace(*dated)
 
 
 @pytest.mark.parametrize("made", ["bert"], indirect=True)

@@ -56,7 +56,7 @@ def test_the_warning_of_a_fit_stands_in_the_manifest_and_under_the_tables_of_r2(
     assert EXACT in printed["add_linreg"]
     assert all(entry["warning"].startswith(EXACT) for entry in entries(names))
     assert not any("warning" in entry for entry in entries(names, "ridge"))
-    shown = printed["add_plot_r2"].split("Quality of the maps")[1]
+    shown = printed["add_plot_r2"].split("r2 from each layer")[1]
     assert shown.count(f"least-squares maps: {EXACT}") == 1
     assert "the loss of two jumps has no meaning" in shown
 

@@ -192,6 +192,13 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
     assert len(tables.grids(grid)) == 4
 
 
+@pytest.mark.parametrize(("tokens", "stacked"), [(12, False), (13, True)])
+def test_the_grids_of_a_long_sentence_are_stacked(tokens, stacked):
+    first, second = plots.sentence_grid(grid_of("s", ["a"] * tokens, ["b"] * tokens), "t").draw().axes[:2]
+    assert [ax.get_title() for ax in (first, second)] == ["id", "mat (least squares)"]
+    assert (first.get_subplotspec().colspan == second.get_subplotspec().colspan) == stacked
+
+
 @pytest.mark.parametrize("words", [0, 5, 20, 30])
 def test_a_long_sentence_keeps_its_mask_in_sight(words, bert, bert_folder):
     tokenizer = pretrained.load_tokenizer(bert_folder, masked=True)

@@ -90,5 +90,18 @@ def test_what_is_the_same_for_any_sentences_at_the_last_layer_has_no_interval():
         assert None not in (*apart.over_layers[metric], *below[0])
     rows = table.cells(tables.lenses(made, "20 sentences", ["kl"])[0])
     assert ["±" in row[1] for row in rows] == [True, True, False, True]
-    drawn = plots.lens_figures(made, 2, "t")["lenses_kl_2"].draw().axes[0]
+    figure = plots.lens_figures(made, 2, "t")["lenses_kl_2"].draw()
+    drawn = figure.axes[0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["id", "ridge", "mat (least squares)"]
     assert {x for band in drawn.collections for x, _ in band.get_paths()[0].vertices} == {0, 1}
+
+
+@pytest.mark.parametrize(("first", "marked"), [(16.83, "↑ id at layer 0: 16.8"), (2.0, "")])
+def test_a_value_beyond_the_axis_is_marked_with_its_number(first, marked):
+    kl = torch.tensor([[2.1], [1.0], [0.0]]).expand(3, 20)
+    made = a_comparison({"id": kl, "least-squares": kl})
+    made.curves["id"].values["kl"] = torch.tensor([[first], [1.0], [0.0]]).expand(3, 20)
+    made.curves["least-squares"].values["kl"] = kl
+    ax = plots.lens_figures(made, 2, "t")["lenses_kl_2"].draw().axes[0]
+    assert ax.get_title(loc="left") == marked
+    assert (first > ax.get_ylim()[1]) == bool(marked)

@@ -9,8 +9,10 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -18,12 +20,14 @@ import pytest
 import torch
 
 import plot_results
-from shortcut import results
+from shortcut import linear, results
 from shortcut.approximation import MODES, Mode
 from shortcut.files import result_formats, store
 from shortcut.files.names import Names
+from shortcut.pipeline import manifest
 from shortcut.pipeline.outputs import Outputs
-from shortcut.show import canvas, claims, maps, plots, table, tables
+from shortcut.show import canvas, claims, figures, maps, plots, report, table, tables
+from shortcut.show.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 L, N = 4, 50
@@ -90,6 +94,7 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.open, self.images, self.links, self.ids, self.data, self.cells = [], [], [], [], "", []
+        self.captions = []
         self.feed(html)
         self.close()
         assert not self.open
@@ -102,6 +107,8 @@ class Page(HTMLParser):
             self.images.append(attrs)
         if tag in ("td", "th"):
             self.cells.append("")
+        if tag == "figcaption":
+            self.captions.append("")
         self.links += [attrs[name] for name in ("src", "href") if name in attrs]
         self.ids += [attrs["id"]] if "id" in attrs else []
 
@@ -113,6 +120,8 @@ class Page(HTMLParser):
             self.data += data
         elif self.open and self.open[-1] in ("td", "th"):
             self.cells[-1] += data
+        elif self.open and self.open[-1] == "figcaption":
+            self.captions[-1] += data
 
 
 def test_page_is_whole_and_holds_the_summary(made):
@@ -121,7 +130,8 @@ def test_page_is_whole_and_holds_the_summary(made):
     assert html.startswith("<!doctype html>\n<html lang=")
     assert json.loads(page.data) == json.loads(made.summary.read_text())
     assert len(set(page.ids)) == len(page.ids)
-    assert all(link.startswith("data:") for link in page.links)
+    links = [link for link in page.links if not link.startswith("data:")]
+    assert links == [f"plots/words/{path.name}" for path in linked(made)]
     assert "url(" not in html
     assert len(page.images) == 8
     for image in page.images:
@@ -130,6 +140,63 @@ def test_page_is_whole_and_holds_the_summary(made):
         assert (int(image["height"]), int(image["width"])) == shape[:2]
         assert len(image["alt"]) > 40
     assert len(html) < 1_500_000
+
+
+def linked(files):
+    """PDF and CSV of every figure of the results, in the order of the page."""
+    names = plots.all_figures(results.summarize(result_formats.load_results(files.results)), "")
+    return [files.plot(name, ending) for name in names for ending in ("pdf", "csv")]
+
+
+def test_page_links_the_files_of_the_maps_if_they_are_drawn(made, tmp_path):
+    files = make(tmp_path)
+    path = files.plot(f"r2_scores_{L}")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    show(files)
+    links = Page(files.report.read_text(encoding="utf-8")).links
+    assert {*links} - {*Page(made.report.read_text(encoding="utf-8")).links} >= {
+        f"plots/words/r2_scores_{L}.{ending}" for ending in ("pdf", "csv")
+    }
+
+
+def test_captions_say_what_to_see_and_define_the_curves(made):
+    page = Page(made.report.read_text(encoding="utf-8"))
+    titles = [plot.data.title for plot in plots.all_figures(results.summarize(make_records()), made.title).values()]
+    assert len(page.captions) == len(page.images) == len({*page.captions})
+    assert not [caption for caption in page.captions if any(title in caption for title in titles)]
+    first = next(caption for caption in page.captions if "mat_ln1_ln2" in caption)
+    assert "mat_ln1_ln2 both layer norms" in first
+    assert "best constant, the score of always guessing" in first
+
+
+@pytest.mark.parametrize("map_kind", linear.KINDS)
+def test_every_figure_has_a_caption(map_kind):
+    """All rows of the table of figures, and the three figures that are drawn by functions of their own."""
+    names = [*figures.names(L, parts=True, alternation=True, lenses=True), f"r2_scores_{L}", f"maps_{L}"]
+    plot = canvas.Plot(None, Table("", "t", [], []), "alt")
+    origin = {"mat": figures.label("mat", map_kind), "train": None, "date": "", "settings": {}, "versions": {}}
+    summary = {"layers": L, "sample": "50 sentences", "sentences": 50, "dataset": "words", "matrices_from": "words"}
+    png, r = bytes(24), results.summarize(make_records())
+    shown = [(name, plot, png, "") for name in names]
+    page = Page(report.page(summary | {"paper": [], "warnings": []}, "t", r, shown, [], origin))
+    assert len(page.captions) == len(names)
+    assert all(len(caption) > 30 for caption in page.captions)
+
+
+def test_page_says_how_the_results_were_made(made, tmp_path):
+    """Date, versions and settings from the manifest of the results, or that there is no entry."""
+    assert "date, versions and settings are not known" in made.report.read_text(encoding="utf-8")
+    files = make(tmp_path)
+    entry = {"script": "add_results.py", "made": "2031-02-03T04:05:06+00:00", "sha256": manifest.sha256(files.results),
+             "key": "k", "settings": {"train": 17, "tau": 4.0, "weights": 64 * "a"}, "reads": {},
+             "versions": {"torch": manifest.version("torch")}}  # fmt: skip
+    manifest.save(files.experiment, {files.results.name: entry})
+    show(files)
+    html = files.report.read_text(encoding="utf-8")
+    assert "Results of 2031-02-03, made with torch" in html
+    assert "04:05" not in html
+    assert {"tau", "4.0", "version of torch", 12 * "a"} <= {*Page(html).cells}
 
 
 def test_page_shows_the_numbers_of_the_summary(made):
@@ -325,7 +392,7 @@ def test_the_originals_results_reach_what_a_person_reads(written, tmp_path, caps
             assert summary["tables"]["precision@1"][layer][mode]["mean"] == pytest.approx(share)
             assert at[str(layer)][1 + names.index(mode)] == f"{100 * share:.1f}"
         assert [row["lambda"] for row in summary["tables"][f"early_exit_{mode}"]] == [0, 0.5, 1]
-        assert f"Early exit with {mode}" in told
+        assert f"Early exit with {mode}" in files.report.read_text(encoding="utf-8")
     assert r2_of(summary, "id")[0, 4] == -0.5
     assert len(Page(files.report.read_text(encoding="utf-8")).images) == (4 if "not shown" not in told else 8)
 
@@ -437,7 +504,12 @@ def test_curves_have_the_papers_colours_and_bands(made):
     ax = figures[f"parts_pre1_{L}"].draw().axes[0]
     *lines, floor = ax.lines
     colours = {line.get_label(): line.get_color() for line in lines}
-    assert colours == {"mat": "blue", "mat_attn": "green", "mat_ffn": "magenta", "mat_ln1_ln2": "orange"}
+    assert colours == {
+        "mat (least squares)": "blue",
+        "mat_attn": "green",
+        "mat_ffn": "magenta",
+        "mat_ln1_ln2": "orange",
+    }
     assert len({str(line._dash_pattern) for line in lines}) == len(lines) == len(ax.collections)
     assert floor.get_label() == "best constant"
     assert {*floor.get_ydata()} == {r.floor["precision@1"].mean}
@@ -446,6 +518,89 @@ def test_curves_have_the_papers_colours_and_bands(made):
     assert low == pytest.approx(min(p.low for p in below))
     assert at_last == (1, None, None)
     assert ax.collections[0].get_paths()[0].vertices[:, 0].max() == L - 1  # the band ends before it
+
+
+def test_the_terminal_shows_precision_of_id_and_mat_and_the_layers_saved(made, capsys):
+    show(made, "--force")
+    told = capsys.readouterr().out.split("\n\n")[1:]
+    assert [part.splitlines()[1].split() for part in told] == [
+        ["layer", "id", "mat"],
+        ["Precision@1", "mode", "needs", "saves", "share"],
+    ]
+
+
+def quality(**found):
+    """Numbers of three maps of a model of width 2; composition_loss as given."""
+    layers = range(3)
+    jumps = [(i, j) for i in layers for j in range(i + 1, 4)]
+    return {"composition_loss": {}, "gain": dict.fromkeys(jumps, 0.0), "split_half_r2": dict.fromkeys(layers, 0.9),
+            "effective_rank": dict.fromkeys(layers, 1.5), "spectrum": {l: [2.0, 1.0] for l in layers},
+            "r2_by_rank": {}} | found  # fmt: skip
+
+
+def titles(plot):
+    return " ".join(ax.get_title() for ax in plot.draw().axes)
+
+
+def test_the_figure_of_the_maps_says_where_a_loss_has_no_meaning_and_marks_what_is_beyond_an_axis():
+    lost = maps.quality_figure(quality(composition_loss={(0, 1): 0.02, (0, 2): -0.01, (1, 2): 0.0}), "t")
+    gained = maps.quality_figure(quality(composition_loss={(0, 1): -0.02, (0, 2): -0.01, (1, 2): 0.0}), "t")
+    exact = maps.quality_figure(quality(), "t")
+    last_only = maps.quality_figure(quality(gain=dict.fromkeys([(0, 3), (1, 3), (2, 3)], 0.0)), "t")
+    assert ["nothing is lost" in titles(plot) for plot in (lost, gained, exact, last_only)] == [0, 1, 0, 0]
+    assert ["no more training states than d" in titles(plot) for plot in (lost, gained, exact, last_only)] == [
+        0,
+        0,
+        1,
+        0,
+    ]
+    assert "lose up to 0.02 of" in lost.alt
+    assert "lose nothing" in gained.alt
+    assert maps.EXACT in exact.alt
+    image = gained.draw().axes[1].images[0]
+    assert image.norm.vmin == -0.02
+    (legend,) = maps.quality_figure(quality(split_half_r2={0: -35.2, 1: 0.5, 2: 0.9}), "t").draw().legends
+    assert "halves agree, $r^2$ (lowest: -35)" in [text.get_text() for text in legend.get_texts()]
+
+
+LOST, BY_RANK = {"composition_loss": {(0, 1): 0.1}}, {"r2_by_rank": {l: [[1, 0.5], [2, 0.6]] for l in range(3)}}
+
+
+@pytest.mark.parametrize("name", ["lost", "by rank", f"parts_pre1_{L}", f"ee_pre1_{L}", f"pre_{L}"])
+def test_no_legend_covers_a_curve_or_leaves_the_figure(name):
+    of_maps = {
+        "lost": maps.quality_figure(quality(**LOST), "t"),
+        "by rank": maps.quality_figure(quality(**BY_RANK), "t"),
+    }
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **canvas.STYLE}):
+        figure = (of_maps | plots.all_figures(results.summarize(make_records()), "t"))[name].draw()
+        figure.savefig(io.BytesIO(), format="png", dpi=100)
+    (legend,) = figure.legends
+    assert not [ax for ax in figure.axes if ax.get_legend()]
+    box = legend.get_window_extent()
+    assert not [ax for ax in figure.axes if ax.get_window_extent().overlaps(box)]
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
+def test_the_legend_shows_the_line_of_early_exit():
+    """A line for all lambda and points for some, with one entry for both."""
+    r = results.summarize(make_records())
+    exits = SimpleNamespace(along=lambda: (torch.zeros(2), [1.0, float(L)], [0.2, 1.0]))
+    early = {mode: replace(curve, exits=exits) for mode, curve in r.early.items()}
+    (row,) = [row for row in figures.FIGURES if row.early]
+    (legend,) = plots._draw_curves(row, "t", {"id": r.fixed["id"]}, early, {}, "least-squares").legends
+    entries = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert [*entries] == ["id, early exit", "mat (least squares), early exit", "id, fixed exit"]
+    assert [entries[name].get_linestyle() for name in entries] == ["--", "-", "--"]
+    assert [entries[name].get_marker() for name in entries] == [".", ".", "None"]
+
+
+def test_mat_is_called_by_its_map_kind():
+    r = results.summarize(make_records())
+    for map_kind, expected in (("least-squares", "mat (least squares)"), ("low-rank", "mat (low rank)")):
+        (legend,) = plots.all_figures(r, "t", map_kind)[f"pre_{L}"].draw().legends
+        assert [text.get_text() for text in legend.get_texts()] == [expected, "id", "best constant"]
+        assert maps.r2_heat_maps(scores(), "t", map_kind).draw().axes[0].get_title() == expected
 
 
 def test_a_mode_without_a_look_of_its_own_gets_a_free_one(made, monkeypatch):

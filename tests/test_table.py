@@ -27,6 +27,12 @@ def test_text_is_aligned_cells():
     assert [line.split("  ")[-1].strip() for line in lines] == ["r2", "-", "-1e+60"]
 
 
+def test_selected_columns_keep_their_order_and_rows():
+    chosen = table.select(TABLE, "d", "layer")
+    assert [column.name for column in chosen.columns] == ["layer", "d"]
+    assert table.cells(chosen) == [["0", "-1.00 [-2.00, 0.50]"], ["mean", "-"]]
+
+
 def test_csv_has_both_ends_of_an_interval_in_columns_of_their_own():
     header, *rows = csv.reader(io.StringIO(table.to_csv(TABLE)))
     assert header == ["layer", "hits", "low", "high", "d", "low", "high", "r2"]

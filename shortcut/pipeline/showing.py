@@ -3,11 +3,12 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from shortcut import Problem, results
 from shortcut.approximation import mode_of
 from shortcut.files import result_formats, store
-from shortcut.files.names import Names
+from shortcut.files.names import MODEL_FILES, Names
 from shortcut.linear import KINDS, LEAST_SQUARES
 from shortcut.pipeline import evaluation
 from shortcut.pipeline.outputs import Outputs
@@ -15,7 +16,8 @@ from shortcut.pipeline.script import Work
 from shortcut.results import Comparison, Results
 from shortcut.show import claims, maps, plots, report, tables
 from shortcut.show.canvas import Plot
-from shortcut.show.table import text, to_json
+from shortcut.show.figures import label
+from shortcut.show.table import select, text, to_json
 
 
 def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
@@ -27,12 +29,19 @@ def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
-    """Draw r2 and the quality of the maps where figures are missing, and print both as tables."""
+    """Draw r2 and the quality of the maps where figures are missing; print r2 to the next and to the last layer."""
     files = work.files
     r2, quality = result_formats.load_r2(files.r2_scores), result_formats.load_quality(files.quality)
-    heat_maps, quality_figure = maps.r2_heat_maps(r2, files.title), maps.quality_figure(quality, files.title)
-    draw(outputs, {f"r2_scores_{work.L}": heat_maps, f"maps_{work.L}": quality_figure})
-    work.say("\n".join([text([*maps.r2_tables(r2), maps.quality_table(quality)]), *warnings(work, [files])]))
+    draw(outputs, of_maps(files, work.L, r2, quality))
+    short = select(maps.r2_tables(r2)[0], "layer", "mat next", "mat last", "id next", "id last")
+    more = f"All jumps: {files.relative(files.plot(f'r2_scores_{work.L}'))}; quality: maps_{work.L}.pdf beside it"
+    work.say("\n".join([text([short]), *warnings(work, [files]), more]))
+
+
+def of_maps(files: Names, L: int, r2: maps.R2 | None, quality: maps.Quality | None) -> dict[str, Plot]:
+    """The figures of r2 and of the quality of the maps, by name."""
+    found = {f"r2_scores_{L}": maps.r2_heat_maps(r2, files.title, files.map_kind)} if r2 else {}
+    return found | ({f"maps_{L}": maps.quality_figure(quality, files.title)} if quality else {})
 
 
 def load(work: Work, files: Names) -> Results:
@@ -98,6 +107,16 @@ def _cost(work: Work, files: Names) -> str:
     return f"{passes} per sentence for {len(entries)} maps"
 
 
+def origin(work: Work, L: int) -> dict[str, Any]:
+    """How results and maps were made, as far as the manifests say (see `report.page`)."""
+    files, entry = work.files, work.provenance.entry(work.files.results) or {}
+    settings = work.provenance.settings(files.results)
+    settings |= {name: settings[name][:12] for name in MODEL_FILES if name in settings}
+    train = work.provenance.settings(files.matrix(0, L)).get("train")  # may be of another dataset
+    more = {"date": entry.get("made", "")[:10], "settings": settings, "versions": entry.get("versions", {})}
+    return {"mat": label("mat", files.map_kind), "train": train, **more}
+
+
 def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names]) -> None:
     """Draw the figures and write summary and page if they are missing; all again if a result is new or has changed.
 
@@ -105,7 +124,8 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
     first table if results with these maps exist.
     """
     files, listed = work.files, evaluation.change(work)
-    figures = plots.all_figures(r, files.title) | (plots.lens_figures(c, r.n_layers, files.title) if c else {})
+    figures = plots.all_figures(r, files.title, files.map_kind)
+    figures |= plots.lens_figures(c, r.n_layers, files.title) if c else {}
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     reads = [path for names in shown for path in inputs(work, names)]
     reads += [*scores, *([files.own.results] if listed else [])]
@@ -115,9 +135,9 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
             return
         r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
         quality = result_formats.load_quality(files.quality) if files.quality in scores else None
-        of_maps = [maps.r2_heat_maps(r2, files.title)] if r2 else []
-        data = [*(plot.data for plot in of_maps), *([tables.schedules(r, "")] if r.alternation else [])]
-        of_maps += [maps.quality_figure(quality, files.title)] if quality else []
+        drawn = of_maps(files, r.n_layers, r2, quality)
+        data = [drawn[f"r2_scores_{r.n_layers}"].data] if r2 else []
+        data += [tables.schedules(r, "")] if r.alternation else []
         listed += [*tables.of_results(r, c), *(maps.r2_tables(r2) if r2 else [])]
         listed += [maps.quality_table(quality)] if quality else []
         numbers = {
@@ -128,11 +148,13 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
             "paper": claims.claims(files.model_name, r, r2),
             "warnings": warnings(work, shown),
         }  # fmt: skip
-        pictures = [(plot, files.plot(name, "png").read_bytes()) for name, plot in figures.items()]
-        for place, plot in enumerate(of_maps):
+        pngs = {name: files.plot(name, "png").read_bytes() for name in figures}
+        for name, plot in drawn.items():  # their files may be missing, or show older scores
             plot.write(file := io.BytesIO(), "png")
-            pictures.insert(place, (plot, file.getvalue()))
-        page = report.page(numbers, files.title, r, pictures, listed)
+            pngs[name] = file.getvalue()
+        links = {name: f"plots/{files.judged}/{name}" if files.plot(name).exists() else "" for name in pngs}
+        pictures = [(name, plot, pngs[name], links[name]) for name, plot in (drawn | figures).items()]
+        page = report.page(numbers, files.title, r, pictures, listed, origin(work, r.n_layers))
         for path, content in {files.summary: store.dump_json(numbers), files.report: page.encode()}.items():
             if path in outputs.todo:
                 with outputs.writing(path) as file:

@@ -56,11 +56,19 @@ def ends(points: Sequence[Estimate]) -> list[list[float]]:
     return [[math.nan if x is None else x for x in end] for end in ([p.low for p in points], [p.high for p in points])]
 
 
-def count_in_integers(axis: Any) -> None:
-    """Give an axis at most eight ticks, all at integers."""
+def legend(figure: Any, columns: int) -> None:
+    """Add one legend for all axes, below them; a label that several axes share is listed once."""
+    shown = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes)
+    known = {label: handle for pairs in shown for handle, label in pairs}
+    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=columns)
+
+
+def count_in_integers(*axes: Any) -> None:
+    """Give each axis at most eight ticks, all at integers."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
 def drawable(text: str, longest: int = 9) -> str:

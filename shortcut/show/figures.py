@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from itertools import product
 
+from shortcut import LEAST_SQUARES
+
 # The names in `metrics.METRICS` and `metrics.LENS`, repeated here because importing them would import torch, and
 # `python config.py` reads this file to answer at once.
 ALL_MODES = ("precision@1", "precision@5", "precision@10", "surprisal")  # metrics computed for all modes
@@ -50,6 +52,11 @@ FIGURES = (
     Figure("ee_pre1", ("precision@1",), early=True),
     *(Figure(f"lenses_{metric.replace('@', '')}", (metric,), lenses=True) for metric in ALL_MODES + LENS),
 )
+
+
+def label(name: str, map_kind: str = LEAST_SQUARES) -> str:
+    """A curve's name in figures: mat with its map kind. Among map kinds, least-squares is the same curve."""
+    return f"mat ({map_kind.replace('-', ' ')})" if name in ("mat", LEAST_SQUARES) else name
 
 
 def names(L: int, *, parts: bool, alternation: bool, lenses: bool) -> list[str]:

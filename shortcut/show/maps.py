@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from shortcut.show.canvas import PAGE, Plot, count_in_integers, subplots
+from shortcut import LEAST_SQUARES
+from shortcut.show.canvas import PAGE, Plot, count_in_integers, legend, subplots
+from shortcut.show.figures import label
 from shortcut.show.table import Column, Table
 from shortcut.show.tables import Scores
 
+R2 = Mapping[str, Scores]  # see `result_formats.load_r2`
 Quality = Mapping[str, Mapping[Any, Any]]  # see `result_formats.load_quality`
+EXACT = "no more training states than d, so all fits are exact"
 
 
-def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
+def r2_heat_maps(r2: R2, title: str, map_kind: str = LEAST_SQUARES) -> Plot:
     """Heat maps of r2 for all jumps, mat and id side by side. Jumps without a score are empty."""
     mat, identity = r2["score_mat"], r2["score_id"]
     L = max(j for _, j in mat)
@@ -26,7 +30,7 @@ def r2_heat_maps(r2: Mapping[str, Scores], title: str) -> Plot:
     means = [sum(max(0.0, score) for score in scores.values()) / len(scores) for scores in (mat, identity)]
     mean = f"Mean over {len(mat)} jumps, values below 0 counted as 0: mat {means[0]:.2f}, id {means[1]:.2f}."
     alt = f"Two heat maps of r² by source layer (rows) and target layer (columns), {L} layers. {mean}"
-    return Plot(partial(_heat_maps, {"mat": mat, "id": identity}, L, title), data, alt)
+    return Plot(partial(_heat_maps, {label("mat", map_kind): mat, "id": identity}, L, title), data, alt)
 
 
 def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
@@ -47,13 +51,13 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     return drawn
 
 
-def r2_tables(r2: Mapping[str, Scores]) -> list[Table]:
+def r2_tables(r2: R2) -> list[Table]:
     """r2 of mat and id from each layer to the next layer, to the last, and as a mean over all later layers.
 
     A second table has the scores weighted by the variances of the coordinates, if there are any.
     """
     titles = {
-        "": "r2 from each layer to the next layer, to the last, and over all later layers",
+        "": "r2 from each layer to later layers",
         "_weighted": "r2 weighted by variance, so that coordinates that hardly vary count for little",
     }
     columns = [*map(Column, ("layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"))]
@@ -81,12 +85,8 @@ def quality_table(quality: Quality) -> Table:
         rows.append([l, quality["split_half_r2"].get(l), quality["effective_rank"].get(l), *worst, gain])
     columns = [*map(Column, ("layer", "halves agree, r2")), Column("effective rank", ".1f")]
     columns += [*map(Column, ("r2 lost by two jumps", "via layer")), Column("gain, flat directions", ".3g")]
-    d = max(map(len, quality["spectrum"].values()), default=0)
-    ranks = f"; effective rank: of {d}" if d else ""
-    halves = "halves agree: r2 between two maps of n/2 training sentences each, on the training states"
-    gains = "gain: largest where the states hardly vary, any target"
-    title = f"Quality of the maps into the last layer ({halves}{ranks}; {gains})"
-    return Table("quality_of_maps", title, columns, rows)
+    of = f" (effective rank: of {d})" if (d := max(map(len, quality["spectrum"].values()), default=0)) else ""
+    return Table("quality_of_maps", f"Quality of the maps into the last layer{of}", columns, rows)
 
 
 def quality_figure(quality: Quality, title: str) -> Plot:
@@ -104,37 +104,45 @@ def quality_figure(quality: Quality, title: str) -> Plot:
     if halves:
         findings.append(f"The maps of two halves of the sentences agree, r² {min(halves):.2f} to {max(halves):.2f}")
     if lost:
-        findings.append(f"two jumps to the last layer lose up to {max(lost.values()):.2f} of the r² of one jump")
+        most = f"up to {worst:.2f} of the r² of one jump" if (worst := max(lost.values())) > 0 else "nothing"
+        findings.append(f"two jumps to the last layer lose {most}")
+    findings += [EXACT] if _is_exact(quality) else []
     if ranks := quality["effective_rank"].values():
         findings.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
     findings = "; ".join(findings) or "There is no record of how these maps were fitted"
     return Plot(partial(_draw_quality, quality, title), data, f"{data.title}. {findings}.")
 
 
+def _is_exact(quality: Quality) -> bool:
+    """True if the loss of two jumps was left out because every fit is exact (see `linear.Kind.is_exact`)."""
+    return not quality["composition_loss"] and any(j <= max(quality["gain"])[0] for _, j in quality["gain"])
+
+
 def _draw_quality(quality: Quality, title: str) -> Any:
     lost, ranks, halves = quality["composition_loss"], quality["effective_rank"], quality["split_half_r2"]
     by_rank, spectra, L = quality["r2_by_rank"], quality["spectrum"], max(i for i, _ in quality["gain"]) + 1
     width, panels = PAGE * (4 / 3 if by_rank else 1), 1 + bool(ranks) + bool(lost) + bool(by_rank)
-    drawn, ((first, *axes),) = subplots(width, 2.7, title, 1, panels, squeeze=False)
+    drawn, ((first, *axes),) = subplots(width, 3.1, title, 1, panels, squeeze=False)
     if ranks:
         shares = [rank / len(spectra[l]) for l, rank in ranks.items()]
         first.plot(ranks.keys(), shares, "--", color="gray", label="effective rank / d")
     if halves:
-        first.plot(halves.keys(), halves.values(), color="blue", label="halves agree, $r^2$")
+        beyond = f" (lowest: {min(halves.values()):.2g})" if min(halves.values()) < -1 else ""
+        first.plot(halves.keys(), halves.values(), color="blue", label=f"halves agree, $r^2${beyond}")
     lowest = max(-1.0, min([0.0, *halves.values()])) - 0.02
-    first.set(title="maps into the last layer", xlabel="source layer", xlim=(0, L), ylim=(lowest, 1.02))
-    first.legend(handles=[*first.lines], loc="lower right", title="" if first.lines else "not fitted here")
+    note = ("" if first.lines else "\n(not fitted here)") + (f"\n({EXACT})" if _is_exact(quality) else "")
+    first.set(title=f"maps into the last layer{note}", xlabel="source layer", xlim=(0, L), ylim=(lowest, 1.02))
     count_in_integers(first.xaxis)
     if lost:
         ax, grid = axes.pop(0), np.full((L, L), np.nan)
         for (i, k), x in lost.items():
             grid[i, k] = x
-        highest = max(1e-3, *lost.values())
-        image = ax.imshow(grid, vmin=0, vmax=highest, cmap="magma_r", interpolation="nearest")
-        ax.set(title="$r^2$ lost by two jumps", xlabel="via layer", ylabel="source layer")
+        scale = {"vmin": min(0.0, *lost.values()), "vmax": max(1e-3, *lost.values())}
+        image = ax.imshow(grid, cmap="magma_r", interpolation="nearest", **scale)
+        note = "" if max(lost.values()) > 0 else "\n(none above 0: nothing is lost)"
+        ax.set(title=f"$r^2$ lost by two jumps{note}", xlabel="via layer", ylabel="source layer")
         ax.grid(False)
-        count_in_integers(ax.xaxis)
-        count_in_integers(ax.yaxis)
+        count_in_integers(ax.xaxis, ax.yaxis)
         drawn.colorbar(image, ax=ax, shrink=0.8)
     chosen = {l: (l / L, 0.2, 1 - l / L) for l in range(0, L, max(1, -(-L // 6)))}  # layers and their colours
     if by_rank:
@@ -150,5 +158,5 @@ def _draw_quality(quality: Quality, title: str) -> Any:
         every = [x for spectrum in spectra.values() for x in spectrum if x > 0] or [1.0]
         lowest, highest = max(min(every), 1e-7 * max(every)), max(every)
         ax.set(title="singular values of $A C^{1/2}$", xlabel="number", yscale="log", ylim=(lowest / 2, 2 * highest))
-        ax.legend(loc="lower left", fontsize=6)
+    legend(drawn, 5)
     return drawn

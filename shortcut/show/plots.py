@@ -10,6 +10,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from shortcut import LEAST_SQUARES
 from shortcut.approximation import MODES
 from shortcut.intervals import Estimate
 from shortcut.linear import KINDS
@@ -18,20 +19,23 @@ from shortcut.results import Comparison, Curve, Results
 from shortcut.sentence_grid import Grid
 from shortcut.show import canvas, table, tables
 from shortcut.show.canvas import COLUMN, PAGE, Plot, count_in_integers, drawable
-from shortcut.show.figures import FIGURES, FREE, LOOKS, SCHEDULED, Figure
+from shortcut.show.figures import FIGURES, FREE, LOOKS, SCHEDULED, Figure, label
 from shortcut.show.tables import Curves
 
+Floor = Mapping[str, Estimate]  # see `Results.floor`
+SIDE_BY_SIDE = 12  # tokens; the grids of a longer sentence are stacked
 
-def all_figures(r: Results, title: str) -> dict[str, Plot]:
-    """All figures of the results, by name."""
+
+def all_figures(r: Results, title: str, map_kind: str = LEAST_SQUARES) -> dict[str, Plot]:
+    """All figures of the results with maps of this kind, by name."""
     drawn = {}
     for figure in (figure for figure in FIGURES if not figure.lenses):
         modes = [mode for mode in {**LOOKS, **MODES} if mode != "id"] if figure.parts else ["mat", "id"]
         known = [mode for mode in modes if mode in r.fixed and {*figure.metrics} <= r.fixed[mode].values.keys()]
         early = {mode: r.early[mode] for mode in modes if mode in r.early} if figure.early else {}
         if len(known) > figure.parts and bool(early) == figure.early:
-            fixed = {mode: r.fixed[mode] for mode in known}
-            drawn[f"{figure.name}_{r.n_layers}"] = _curves(figure, title, fixed, early, {} if early else r.floor)
+            fixed, floor = {mode: r.fixed[mode] for mode in known}, {} if early else r.floor
+            drawn[f"{figure.name}_{r.n_layers}"] = _curves(figure, title, fixed, early, floor, map_kind)
     return drawn | ({f"alternation_{r.n_layers}": _alternation(r, title)} if r.alternation else {})
 
 
@@ -44,9 +48,10 @@ def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
         if curves and (len(c.curves) > 2 or metric in LENS):
             data = tables.lens_points(c, metric, title)
             column = tables.of_metric(metric, "")
-            means = "; ".join(f"{name} {table.cell(x.over_layers[metric], column)}" for name, x in curves.items())
-            alt = f"{data.title}. Mean over layers: {means}."
-            drawn[f"{figure.name}_{L}"] = Plot(partial(_draw_curves, figure, title, curves, {}, {}), data, alt)
+            means = (f"{label(name)} {table.cell(x.over_layers[metric], column)}" for name, x in curves.items())
+            alt = f"{data.title}. Mean over layers: {'; '.join(means)}."
+            draw = partial(_draw_curves, figure, title, curves, {}, {}, LEAST_SQUARES)
+            drawn[f"{figure.name}_{L}"] = Plot(draw, data, alt)
     return drawn
 
 
@@ -63,35 +68,33 @@ def _alternation(r: Results, title: str) -> Plot:
 def _draw_alternation(r: Results, title: str) -> Any:
     """Precision@1 by blocks executed (upper panel), and the difference of each schedule to the direct jump (lower)."""
     figure, (above, below) = canvas.subplots(COLUMN * 1.4, 4.4, title, 2, 1, sharex=True, height_ratios=(3, 2))
-    _line(above, "mat", r.fixed["mat"], "precision@1", label="direct jump")
+    _line(above, "mat", r.fixed["mat"], "precision@1", label=f"{label('mat')}, one jump")
     below.axhline(0, color=LOOKS["mat"][0], linewidth=1)
-    for first, (colour, marker, label) in SCHEDULED.items():
+    for first, (colour, marker, family) in SCHEDULED.items():
         found = sorted((judged for judged in r.alternation if judged.first == first), key=lambda judged: judged.k)
         x, line = [judged.k for judged in found], "-" if first == "r2" else ""
         for ax, points in ((above, [j.precision for j in found]), (below, [j.difference for j in found])):
             if ax is above and first == "chosen":  # on half of the sentences, so not comparable with the others
                 continue
             y = [point.mean for point in points]
-            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=label)
+            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=family)
             if ax is below or first == "r2":
                 ax.vlines(x, *canvas.ends(points), color=colour, linewidth=0.7)
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, r.n_layers))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
-    shown = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in (above, below))
-    known = {label: handle for pairs in shown for handle, label in pairs}
-    figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=2)
+    canvas.legend(figure, 2)
     return figure
 
 
-def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, Estimate]) -> Plot:
+def _curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Floor, map_kind: str) -> Plot:
     exits = {"fixed": fixed, "early": early} if early else {"fixed": fixed}
     parts = [(metric, *shown) for metric in figure.metrics for shown in exits.items()]
     by = "blocks run, early and fixed exit" if early else "layer"
     replaced = "" if fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
     name = f"{', '.join(METRICS[metric].title for metric in figure.metrics)} by {by}{replaced}: {title}"
     alt = f"{name}. {' '.join(_in_words(*part) for part in parts)}"
-    return Plot(partial(_draw_curves, figure, title, fixed, early, floor), tables.points(name, parts), alt)
+    return Plot(partial(_draw_curves, figure, title, fixed, early, floor, map_kind), tables.points(name, parts), alt)
 
 
 def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
@@ -104,26 +107,28 @@ def _in_words(metric: str, exit_type: str, curves: Curves) -> str:
     return f"{METRICS[metric].title} ({METRICS[metric].unit}), {exit_type} exit: {'; '.join(lines)}."
 
 
-def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Mapping[str, Estimate]) -> Any:
+def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor: Floor, map_kind: str) -> Any:
     L, single = next(iter(fixed.values())).n_layers, len(figure.metrics) == 1
-    width, height = (COLUMN * 1.3, 3.0) if figure.lenses else (COLUMN if single else PAGE, 2.6)
+    width, height = (COLUMN * 1.3, 3.0) if figure.lenses else (COLUMN if single else PAGE, 3.0 if early else 2.6)
     drawn, (axes,) = canvas.subplots(width, height, title, 1, len(figure.metrics), sharey=True, squeeze=False)
     for ax, metric in zip(axes, figure.metrics, strict=True):
         for mode, curve in early.items():
-            _line(ax, mode, curve, metric, label=f"{mode}, early exit", marker=".", markersize=4)
+            _line(ax, mode, curve, metric, label=f"{label(mode, map_kind)}, early exit", marker=".", markersize=4)
         for mode, curve in fixed.items():
-            thin = {"label": f"{mode}, fixed exit", "linewidth": 0.8, "alpha": 0.6} if early else {"label": mode}
-            _line(ax, mode, curve, metric, **thin)
+            thin = {"linewidth": 0.8, "alpha": 0.6} if early else {}
+            _line(ax, mode, curve, metric, label=label(mode, map_kind) + ", fixed exit" * bool(early), **thin)
         if metric in floor:
             ax.axhline(floor[metric].mean, color="gray", linestyle=":", linewidth=1, label="best constant")
         count_in_integers(ax.xaxis)
         ylim, unit = ((-0.02, 1.02), "") if METRICS[metric].k else ((0, None), " (nats)")
         if figure.lenses and unit:
             points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]
-            ylim = 0, 1.05 * max(x.high or x.mean for x in points)  # id at layer 0 is far above
+            ylim = 0, 1.05 * max(x.high or x.mean for x in points)
+            if (beyond := fixed["id"].estimates[metric][0].mean) > ylim[1]:  # may be far above all other values
+                ax.set_title(f"↑ id at layer 0: {beyond:.3g}", loc="left", color=LOOKS["id"][0])
         ax.set(xlabel="layers processed" if early else "layer", xlim=(0, L), ylim=ylim)
         ax.set(**{"ylabel" if single else "title": METRICS[metric].title.replace(" that is", "\nthat is") + unit})
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if figure.lenses else 2)
+    canvas.legend(drawn, 1 if early else 3 if figure.lenses else 2)
     return drawn
 
 
@@ -131,9 +136,9 @@ def _line(ax: Any, name: str, curve: Curve, metric: str, **style: Any) -> None:
     others = [other for other in (*MODES, *KINDS) if other not in LOOKS]
     line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
     points = curve.estimates[metric]
-    if curve.exits:  # a line for all lambda, points for the lambdas in config.py
-        ax.plot(*curve.exits.along()[1:3], color=colour, linestyle=line, linewidth=1)
-        line = ""
+    if curve.exits:  # a line for all lambda, points for the lambdas in config.py; the legend shows both
+        ax.plot(*curve.exits.along()[1:3], color=colour, linestyle=line, linewidth=1, markevery=[], **style)
+        line, style["label"] = "", None
     ax.fill_between(curve.layers, *canvas.ends(points), color=colour, alpha=0.25, linewidth=0)
     ax.plot(curve.layers, [point.mean for point in points], color=colour, linestyle=line, **style)
 
@@ -147,9 +152,10 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
 def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
     bold = "the model's best" if grid.masked else "as at the last layer"
-    title = f"{grid.heading()}\n{title} (bold: {bold})"
-    width, modes = max(PAGE, len(grid.predicted) * 0.56 * columns + 1), len(grid.predicted)
-    figure, axes = canvas.subplots(width, 0.17 * rows + 1.1, title, 1, modes, sharey=True)
+    title, modes = f"{grid.heading()}\n{title} (bold: {bold})", len(grid.predicted)
+    down, across = (modes, 1) if columns > SIDE_BY_SIDE else (1, modes)
+    width, height = max(PAGE, across * 0.56 * columns + 1), down * (0.17 * rows + 0.6) + 0.5
+    figure, axes = canvas.subplots(width, height, title, down, across, sharey=True)
     highest = math.ceil(10 * max(p.max().item() for p in grid.probabilities.values())) / 10
     for ax, (mode, predicted) in zip(axes, grid.predicted.items(), strict=True):
         p = grid.probabilities[mode]
@@ -161,9 +167,8 @@ def _draw_grid(grid: Grid, title: str) -> Any:
                 weight="bold" if grid.is_final(mode, l, k) else "normal",
             )  # fmt: skip
         ax.set_xticks(range(columns), [drawable(text) for text in grid.columns], fontsize=7, parse_math=False)
-        ax.set(title=mode, xlabel=grid.column, yticks=range(0, rows, max(1, -(-rows // 25))))
+        ax.set(title=label(mode), xlabel=grid.column, ylabel="layer", yticks=range(0, rows, max(1, -(-rows // 25))))
         ax.tick_params(length=0)
         ax.grid(False)
-    axes[0].set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="probability", shrink=0.9, pad=0.01, aspect=30)
     return figure

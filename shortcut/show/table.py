@@ -47,6 +47,13 @@ def cells(table: Table) -> list[list[str]]:
     return [[cell(value, column) for value, column in zip(row, table.columns, strict=True)] for row in table.rows]
 
 
+def select(table: Table, *names: str) -> Table:
+    """The table with the columns of these names alone."""
+    places = [k for k, column in enumerate(table.columns) if column.name in names]
+    rows = [[row[k] for k in places] for row in table.rows]
+    return table._replace(columns=[table.columns[k] for k in places], rows=rows)
+
+
 def text(tables: Iterable[Table]) -> str:
     """Tables as text, one below the other: a blank line, the title, then columns aligned to the right."""
     lines = []

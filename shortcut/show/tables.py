@@ -9,7 +9,7 @@ from shortcut import Problem
 from shortcut.metrics import METRICS
 from shortcut.results import SHARES, Comparison, Curve, Estimate, Results
 from shortcut.sentence_grid import Grid, shown
-from shortcut.show.table import Column, Table
+from shortcut.show.table import Column, Table, select
 
 Scores = Mapping[tuple[int, int], float]
 Curves = Mapping[str, Curve]
@@ -68,16 +68,23 @@ def lenses(c: Comparison, sample: str, metrics: Iterable[str]) -> list[Table]:
     return tables
 
 
-def of_results(r: Results, c: Comparison | None, metrics: Iterable[str] = tuple(METRICS)) -> list[Table]:
-    """All tables of the results and of the comparison of map kinds, for the given metrics.
+def of_results(r: Results, c: Comparison | None) -> list[Table]:
+    """All tables of the results and of the comparison of map kinds.
 
     First a table for each metric: every mode at every layer, the best constant token, and mat - id.
     """
     tables = []
-    for metric in metrics:
+    for metric in METRICS:
         tables += _by_layer(metric, metric, r.sample, r.fixed, r.floor.get(metric), r.apart)
-    compared = [*lenses(c, r.sample, metrics), *fits(c)] if c else []
+    compared = [*lenses(c, r.sample, METRICS), *fits(c)] if c else []
     return [*tables, *early_exit(r), *alternation(r), *compared]
+
+
+def headlines(r: Results, c: Comparison | None) -> list[Table]:
+    """Tables for the terminal: Precision@1 of id and mat or all map kinds, and the layers that early exit saves."""
+    curves = c.curves if c and len(c.curves) > 2 else {mode: r.fixed[mode] for mode in ("id", "mat") if mode in r.fixed}
+    saved = [select(_saved(r)[0], "Precision@1", "mode", "needs", "saves", "share")] if r.early else []
+    return [*_by_layer("precision@1", "precision@1", r.sample, curves), *saved]
 
 
 def fits(c: Comparison) -> list[Table]:
