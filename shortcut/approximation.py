@@ -6,8 +6,6 @@
     mat_attn      ... with attention linear                        the same
     mat_ffn       ... with the feed-forward linear                 the same
 
-Shapes: for a batch of b sentences the approximations from layers 0 ... L - 1 are [L, b, d].
-
 Linear sub-modules replace the originals in every block from l on, at every token position of the prefix where maps
 were fitted; the residual sums are kept. Tokens that the tokenizer adds at the head (<s>) are never chosen, and their
 states are outliers. They are the same in every sentence and see no other token, so each sub-module has a constant
@@ -23,6 +21,7 @@ from typing import Any
 
 import torch
 
+from shortcut.alternation import Schedule
 from shortcut.blocks import Swap, swapped
 from shortcut.linear import Map
 from shortcut.models import Model
@@ -31,8 +30,6 @@ from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM
 
 Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
 Matrices = Mapping[tuple[int, int], torch.Tensor]  # A [d, d] of the part that outputs state a of block i, by (i, a)
-
-Schedule = tuple[tuple[int, int], ...]  # jumps, see `alternation`
 
 
 @dataclass(frozen=True)

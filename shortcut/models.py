@@ -1,9 +1,8 @@
 """Any language model of the library: hidden states, read-out, resuming from a layer, and linear sub-modules.
 
-Most architectures need no names of modules. The blocks are found by structure (`blocks`). The read-out is the library's
-own forward pass with all blocks skipped: every block's `forward` is replaced by a stub that returns h. So the library
-itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for each model. Facts
-that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
+The blocks are found by structure (`blocks`). The read-out is the library's own forward pass with all blocks skipped:
+every block's `forward` is replaced by a stub that returns h, so that the library itself applies final norms,
+projections, scalings and heads. `loading` checks that all this holds for each model.
 
 Layers are numbered as in the paper: h_0 is the input of the first block, h_l the input of block l (0-based; some
 models compute something between blocks), h_L the output of the last block, before any final norm.
@@ -29,16 +28,12 @@ class Row:
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
     followers: Mapping[int, str] = field(default_factory=dict)  # by a: the Conv1D that is the only reader of state a
-    sums: bool = False  # True if residual sums have maps too, from the state before; no mode uses them
+    sums: bool = False  # True if residual sums have maps too, from the state before: the original has them, unused
 
 
-ROWS = {
-    "gpt2": Row(
-        pointwise=("attn.c_proj", "mlp"),
-        followers={1: "attn.c_attn", 4: "mlp.c_fc"},
-        sums=True,  # the original's files have them
-    ),
-    "bert": Row(pointwise=("attention.output.dense", "intermediate", "output.dense")),
+ROWS = {  # by Hugging Face's `config.model_type`
+    "gpt2": Row(("attn.c_proj", "mlp"), {1: "attn.c_attn", 4: "mlp.c_fc"}, sums=True),
+    "bert": Row(("attention.output.dense", "intermediate", "output.dense")),
 }
 
 Point = tuple[nn.Module | Part, str]  # a module or a part of a block, and "in" or "out"
@@ -83,7 +78,7 @@ class Model:
         return next((device for device in devices if device.type != "meta"), devices[0])
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Run the library's own forward pass without the head, which is expensive and not needed."""
+        """Run the forward pass without the head, which is expensive."""
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
@@ -143,10 +138,7 @@ class Model:
 
     @cached_property
     def parts(self) -> dict[tuple[int, int], tuple[str, int]]:
-        """Maps for the sub-modules of all blocks: {(i, a): (part_kind, s)}.
-
-        In block i (0-based) a part of this kind outputs state a from state s; states are numbered as in `submodules`.
-        """
+        """Sub-modules of all blocks, {(i, a): (part_kind, s)}: state a of block i (0-based) is made from state s."""
         found = {}
         for i, numbering in enumerate(self._numbered[0]):
             made = {a: (part.part_kind, s) for a, (part, s) in numbering.made.items()}
@@ -187,8 +179,8 @@ class Model:
     def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
         """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
 
-        If a linear layer is the only reader of state a, and is not replaced itself, its weights W become W A, which
-        saves a product. With `act` the part is x -> act((i, a), A, x) instead, and no weights change.
+        If one linear layer with weights W reads state a, and nothing else, it gets W A instead, which saves a product.
+        With `act` the part is x -> act((i, a), A, x), and no weights change.
         """
         swaps = []
         for (i, a), A in maps.items():

@@ -4,8 +4,7 @@
     feed-forward   its input -> the output of its last linear layer, before residual sum and norm
     norm           its input -> its output, unless the norm is inside one of the two above
 
-The states of a block are numbered in the order of computation: the block's input, the input and output of each part if
-they differ from all tensors before, the block's output. In GPT-2 they are 0 block input, 1 after ln_1, 2 after
+The states of a block are numbered in the order of computation; in GPT-2 they are 0 block input, 1 after ln_1, 2 after
 attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part is identified by its
 output state. Its input need not be the previous state: some blocks run attention and feed-forward in parallel.
 
@@ -146,7 +145,7 @@ def number(call: Call) -> Numbering:
         enters[part] = state((part, "in"), entering(*given))
 
     def leave(part: Part, module: nn.Module, args: tuple, named: dict[str, Any], out: Any) -> None:
-        part.forms[module] = Form.of(out)
+        part.forms[module] = Form(out)
         if module is part.last:
             made[state((part, "out"), part.made(args, named, out), new=True)] = part, enters[part]
 

@@ -48,13 +48,11 @@ class Drawing:
 def tokenize(
     sentences: list[str], sizes: dict[str, int], tokenizer, drawing: Drawing, notice: Callable[[str], None]
 ) -> dict[str, Tokenized]:
-    """Tokenize the sentences of each split, and sample positions in each sentence.
+    """Tokenize the sentences of each split, and sample positions in each sentence, uniform over its tokens.
 
-    Positions are uniform over the tokens, first and last included (for BERT [CLS] and [SEP] too), from one seeded
-    generator for all splits. A sentence with several positions is repeated, once for each. For causal models, tokens
-    that the tokenizer adds are never chosen: the token at the head is an attention sink, whose state would dominate
-    the fit. Tokens at the head of all sentences are kept as `added` (see `approximation`). Longer sentences than the
-    context are truncated and sentences without a token are left out, each with one notice.
+    A sentence with several positions is repeated, once for each. For causal models, tokens that the tokenizer adds are
+    never chosen: the token at the head is an attention sink, whose state would dominate the fit. Longer sentences than
+    the context are truncated and sentences without a token are left out, each with one notice.
     Departure: the original's GPT-2 tokenizer uses '.' for padding, so it splits at every period and drops the white
     space next to it. This is the stock tokenizer. It would make a token of the newline, so trailing white space is
     stripped first.
@@ -89,9 +87,8 @@ def tokenize(
 def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
     """The `input_ids` of texts, and the `special_tokens_mask` of tokens that the tokenizer adds.
 
-    A notice gives the share of unknown tokens, and the share of characters that the tokenizer drops, above 1%.
-
-    Raises Problem: one of the two shares is above one half, or the tokenizer cannot encode a text.
+    A notice gives the share of unknown tokens, and of characters that the tokenizer drops, if it is above 1%. Raises
+    Problem: such a share is above one half, or the tokenizer cannot encode a text.
     """
     counts = Counter(character for text in texts for character in text if not character.isspace())
     try:
@@ -107,14 +104,9 @@ def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mappin
     rows = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
     ids = [i for row, special in rows for i, added in zip(row, special, strict=True) if not added]
     dropped = sum(n for n, tokens in zip(counts.values(), alone, strict=True) if not tokens)
-    for n, total, what in (
-        (
-            ids.count(unknown),
-            len(ids),
-            f"tokens are {token}, the token for characters that the tokenizer does not know",
-        ),
-        (dropped, counts.total(), "characters are dropped by the tokenizer, which does not know them"),
-    ):
+    unknown_are = f"tokens are {token}, the token for characters that the tokenizer does not know"
+    dropped_are = "characters are dropped by the tokenizer, which does not know them"
+    for n, total, what in ((ids.count(unknown), len(ids), unknown_are), (dropped, counts.total(), dropped_are)):
         if ids and 100 * n > total:
             warning = f"{n / total:.1%} of the {what}"
             if 2 * n > total:

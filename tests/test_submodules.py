@@ -103,7 +103,7 @@ class Leaky(torch.nn.Module):
 def test_each_proof_sees_what_it_is_for(leak, why):
     torch.manual_seed(0)
     module, h = Leaky(leak), torch.randn(2, 4, D)
-    form = blocks.Form.of(module(h))
+    form = blocks.Form(module(h))
     assert submodules.numbered([submodules.Call(module, form, ((h,), {}))])[1] == why
 
 

@@ -1,7 +1,6 @@
 """Model kind, config and fingerprints of a checkpoint, found by its name on the Hugging Face hub or its folder.
 
-No weights are loaded. Each function imports the libraries that it needs, so that the Makefile can ask for the model
-kind (True: masked, False: causal) before any is installed.
+Each function imports the libraries that it needs, so that the Makefile can ask for the model kind before installing.
 """
 
 import hashlib
