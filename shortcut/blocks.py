@@ -110,10 +110,8 @@ def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleLis
     """The first list of L modules that all run once and in order, and the form of each module's output."""
     lists = [m for m in net.modules() if isinstance(m, nn.ModuleList) and len({*m}) == len(m) == L]
     ran: list[tuple[nn.Module, Any]] = []
-    hooks = [
-        (module, "out", lambda args, named, out, module=module: ran.append((module, out)))
-        for module in {module for modules in lists for module in modules}
-    ]
+    listed = {module for modules in lists for module in modules}
+    hooks = ((module, "out", lambda args, named, out, module=module: ran.append((module, out))) for module in listed)
     with hooked(hooks), torch.no_grad():
         net(input_ids=ids)
     for modules in lists:

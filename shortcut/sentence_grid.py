@@ -99,10 +99,11 @@ def look(
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = finite.tolist().index(False)
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    column, columns, mask = "token", [text_of(tokenizer, token) for token in ids.tolist()], ""
     if model.masked:
-        column, columns, mask = "rank", [str(k + 1) for k in range(best)], tokenizer.mask_token
-    return Grid(sentence, column, columns, best_ids, predicted, probabilities, mask)
+        ranks = [str(k + 1) for k in range(best)]
+        return Grid(sentence, "rank", ranks, best_ids, predicted, probabilities, tokenizer.mask_token)
+    columns = [text_of(tokenizer, token) for token in ids.tolist()]
+    return Grid(sentence, "token", columns, best_ids, predicted, probabilities)
 
 
 def text_of(tokenizer, token: int) -> str:

@@ -6,7 +6,6 @@ The paper samples one token of each sentence uniformly. Where it is silent, this
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -27,14 +26,6 @@ class Tokenized:
         return len(self.sentences)
 
 
-def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]:
-    """The first sentences, to fit the maps on, and the next ones, to validate them, as "train" and "val"."""
-    if len(sentences) < train + val:
-        few = f"too few sentences: got {len(sentences)}, expected {train} to train and {val} to validate"
-        raise Problem(f"{few}; take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py")
-    return {"train": sentences[:train], "val": sentences[train : train + val]}
-
-
 @dataclass(frozen=True)
 class Drawing:
     """Settings for sampling token positions."""
@@ -48,7 +39,7 @@ class Drawing:
 def tokenize(
     sentences: list[str], sizes: dict[str, int], tokenizer, drawing: Drawing, notice: Callable[[str], None]
 ) -> dict[str, Tokenized]:
-    """Tokenize the sentences of each split, and sample positions in each sentence, uniform over its tokens.
+    """Tokenize the first sentences as "train", the next as "val", and sample positions uniform over their tokens.
 
     A sentence with several positions is repeated, once for each. For causal models, tokens that the tokenizer adds are
     never chosen: the token at the head is an attention sink, whose state would dominate the fit. Longer sentences than
@@ -67,8 +58,12 @@ def tokenize(
         notice(f"{len(sentences) - len(whole)} of {len(sentences)} sentences hold no token: left out")
     heads = [cut["input_ids"][k][: cut["special_tokens_mask"][k].index(0)] for k in whole]
     head = () if drawing.added else tuple(min(heads, key=len, default=()))
+    train, val = sizes["train"], sizes["val"]
+    if len(whole) < train + val:
+        few = f"too few sentences: got {len(whole)}, expected {train} to train and {val} to validate"
+        raise Problem(f"{few}; take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py")
     generator, result = torch.Generator().manual_seed(drawing.seed), {}
-    for name, rows in split(whole, **sizes).items():
+    for name, rows in (("train", whole[:train]), ("val", whole[train : train + val])):
         ids, special = ([cut[key][k] for k in rows] for key in ("input_ids", "special_tokens_mask"))
         if long := sum(lengths[k] > context for k in rows):
             notice(f"{long} of {len(ids)} sentences are longer than {context} tokens: truncated")

@@ -31,7 +31,6 @@ from shortcut import Problem
 from shortcut.files import store
 from shortcut.representations import Batch
 
-TIMEOUT = timedelta(days=7)  # the other processes wait while the leader checks
 SECONDS = 5.0  # largest amount of work that a killed run loses
 
 Tensors = dict[str, torch.Tensor]  # by name, [K, b, ...] for a batch of b sentences
@@ -43,7 +42,8 @@ def join() -> None:
     """Join the other processes, if a launcher started several. Raises Problem if the launcher gave no address."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         try:
-            distributed.init_process_group("gloo", timeout=TIMEOUT)  # what is shared is on the CPU
+            # gloo, since all shared objects are on the CPU; the other processes wait while the leader checks
+            distributed.init_process_group("gloo", timeout=timedelta(days=7))
         except ValueError as error:
             raise Problem(f"WORLD_SIZE is set, but {error}: start the script with torchrun, or unset it") from error
 
