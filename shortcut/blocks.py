@@ -5,6 +5,7 @@ Two context managers observe and change a model: `hooked` and `swapped`. Both un
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -104,6 +105,20 @@ def hooked(hooks: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterat
             register = module.register_forward_pre_hook if side == "in" else module.register_forward_hook
             undo.callback(register(lambda _, *passed, act=act: act(*passed), with_kwargs=True).remove)
         yield
+
+
+@dataclass
+class Call:
+    """A block, the form of its output, and its arguments, args and named, in a forward pass over a batch."""
+
+    block: nn.Module
+    form: Form
+    given: tuple[tuple, dict[str, Any]]
+
+    def __call__(self, h: torch.Tensor, swaps: Iterable[Swap] = ()) -> torch.Tensor:
+        """Output of the block with h as its input."""
+        with swapped(swaps):
+            return tensor_of(self.form.entered(self.block.forward, h)(*self.given[0], **self.given[1]))
 
 
 def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleList, list[Form]]:

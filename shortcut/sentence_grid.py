@@ -67,8 +67,7 @@ def look(
 ) -> Grid:
     """Run one forward pass over the sentence and read out every layer, without maps (id) and after the jumps in `maps`.
 
-    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` is called with a warning about tokens
-    that the tokenizer does not know.
+    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). notice: called with a line on unknown tokens.
 
     Raises Problem: the sentence has no token, a token outside the model's vocabulary, or more tokens than can be run or
         shown; a masked model's sentence does not have exactly one [MASK]; or logits are not finite.

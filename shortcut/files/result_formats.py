@@ -18,10 +18,8 @@ from shortcut.predictions import Costs, Evaluation
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original code writes the first two
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")
 
-Scores = dict[tuple[int, int], float]
 
-
-def load_r2(path: Path) -> dict[str, Scores]:
+def load_r2(path: Path) -> dict[str, dict[tuple[int, int], float]]:
     """Read the r2 scores of add_plot_r2.py: all of `SCORES` or the first two, each {(i, j): r2} for layers i < j."""
     value, scores = load(path), {}
     with inside(path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from shortcut import Problem, alternation, approximation, predictions, results, tokens
+from shortcut import Problem, alternation, approximation, predictions, results, submodules, tokens
 from shortcut.alternation import Schedules
 from shortcut.approximation import MODES, Maps
 from shortcut.files import formats, result_formats
@@ -43,7 +43,7 @@ def matrices(work: Work) -> list[Path]:
 def maps(work: Work, model: Model) -> Maps:
     """The maps that the modes need. Raises Problem if they were fitted for sub-modules that the model does not have."""
     jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
-    if parts and work.files.parts != model.parts:
+    if parts and work.files.parts != submodules.find(model).parts:
         others = f"{work.files.submodules} lists other sub-modules than this model has"
         raise Problem(f"{others}: run add_linreg_submodules.py --force")
     return Maps(
