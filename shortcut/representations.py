@@ -1,9 +1,9 @@
 """Hidden states at the chosen token of every sentence: [k, n, d], float32, for n sentences and k points of the model.
 
-The points are layers 0 ... L, or the states inside every block (`models.Model.part_points`). A causal model runs only
-the prefix that ends in the chosen token. Sentences of similar length share a batch, padded on the right. Neither the
-batch size nor the padding changes a state beyond rounding. Some rotary embeddings change their frequencies when the
-longest sequence of a batch exceeds a limit ("longrope": Phi-3), and no batch has sentences on both sides of it.
+The points are layers 0 ... L, or the states inside every block (`SubModules.points`). A causal model runs only the
+prefix that ends in the chosen token. Sentences of similar length share a batch, padded on the right. Neither the batch
+size nor the padding changes a state beyond rounding. Some rotary embeddings change their frequencies when the longest
+sequence of a batch exceeds a limit ("longrope": Phi-3), and no batch has sentences on both sides of it.
 """
 
 from dataclasses import dataclass
