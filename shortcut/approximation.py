@@ -89,7 +89,7 @@ def _go_on(model: Model, maps: Matrices, swaps: list[Swap], seen: Pass) -> torch
     batch = seen.batch
     if batch.head:
         swaps = _swaps_after_head(model, maps, batch)
-    with swapped(swaps), model.narrowed(batch.last):
+    with swapped(swaps), model.narrowed(batch.chosen):
         finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
         return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
 
@@ -182,7 +182,7 @@ def alternate(model: Model, seen: Pass, schedules: list[Schedule], maps: Mapping
                 following = seen.entering[reached]
             else:
                 ends = reached == L or all(jumps == ((reached, L),) for jumps in after.values())
-                with model.narrowed(batch.last, layer) if ends else nullcontext():
+                with model.narrowed(batch.chosen, layer) if ends else nullcontext():
                     following = calls[layer](h.clone())
             if reached == L:
                 for s in after:

@@ -136,14 +136,13 @@ class Model:
             hooks.append((module, side, lambda *passed, k=k, states=states: keep(k, states(*passed))))
         return hooked(hooks)
 
-    def narrowed(self, last: torch.Tensor, block: int = -1) -> AbstractContextManager[None]:
-        """Within this context, the position-wise parts of a block run only at the chosen positions, `last` [b].
+    def narrowed(self, chosen: tuple[torch.Tensor, torch.Tensor], block: int = -1) -> AbstractContextManager[None]:
+        """Within this context, the position-wise parts of a block run only at the `chosen` (sequence, position) pairs.
 
         The block's output is wrong at all other positions, which nothing reads from h_L.
         """
 
         def narrow(forward: Callable, x: torch.Tensor) -> torch.Tensor:
-            chosen = torch.arange(len(x)), last
             out = forward(x[chosen])
             return out.new_zeros(*x.shape[:2], out.shape[-1]).index_put(chosen, out)
 

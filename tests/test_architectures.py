@@ -110,7 +110,7 @@ def test_blocks_run_one_by_one_and_gradients_reach_every_layer(any_model):
     step, moved = size * torch.randn(6, D, generator=torch.Generator().manual_seed(1)), []
     for sign in (1, -1):
         h = seen.entering[1].clone().reshape(*batch.ids.shape, D)
-        h[torch.arange(6), batch.last] += sign * step
+        h[batch.chosen] += sign * step
         with torch.no_grad():
             moved.append(batch.at_chosen(model.go_on(1, h.reshape(seen.entering[1].shape), batch.ids, batch.mask)))
     change = ((moved[0] - moved[1]) / (2 * size) * V[0]).sum(1).float()

@@ -121,7 +121,7 @@ def test_what_nobody_reads_is_spared_without_a_trace(model, tokenized):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if narrowed:
-                stack.enter_context(model.narrowed(batch.last))
+                stack.enter_context(model.narrowed(batch.chosen))
             stack.enter_context(model.watch([(model.blocks[-1], "out")], lambda _, h: finals.append(h)))
             model.run(batch.ids, batch.mask)
     whole, spared = finals
