@@ -13,6 +13,7 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle: float32 tensor [d, d], applied as 
 """
 
 import config
+from shortcut import submodules
 from shortcut.pipeline.fitting import fits
 from shortcut.pipeline.manifest import parts_dict
 from shortcut.pipeline.script import Work, script, shell
@@ -22,16 +23,17 @@ from shortcut.pipeline.states import load_model, load_split, states
 @script(config, "model", "device", "batch-size", "seed")
 def main(work: Work) -> None:
     tokenized, model = load_split(work, "train"), load_model(work, head=False)
-    work.add_parts(model.parts)
-    if model.why_no_parts:
-        work.say(f"the sub-modules of {work.args.model} are not mapped: {model.why_no_parts}")
-    points, place = model.part_points()
+    found = submodules.find(model)
+    work.add_parts(found.parts)
+    if found.why_none:
+        work.say(f"the sub-modules of {work.args.model} are not mapped: {found.why_none}")
+    points, place = found.points()
     h = states(work, model, tokenized, points, "train") if points else []
-    missing = work.missing(work.files.part, model.parts)
-    todo = {(place[i, model.parts[i, a][1]], place[i, a]): (i, a) for i, a in missing}
+    missing = work.missing(work.files.part, found.parts)
+    todo = {(place[i, found.parts[i, a][1]], place[i, a]): (i, a) for i, a in missing}
     for A, numbers in fits(work, h, sorted(todo)):
         i, a = todo[A.source, A.target]
-        part_kind, state = model.parts[i, a]
+        part_kind, state = found.parts[i, a]
         work.save(work.files.part(i, a), A.A, kind=part_kind, state=state, **numbers)
     work.save(work.files.submodules, parts_dict(work.files.parts))
 

@@ -31,7 +31,7 @@ from shortcut.representations import Batch
     reads=evaluation.matrices, then=evaluation.show_change,
 )  # fmt: skip
 def main(work: Work) -> None:
-    model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"), least=2)
+    model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"))
     maps, (schedules, jumps) = evaluation.maps(work, model), evaluation.schedules(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
 

@@ -21,6 +21,7 @@ from shortcut import metrics
 from shortcut.intervals import Estimate, average, estimate, proportion
 
 Schedule = tuple[tuple[int, int], ...]
+Schedules = Mapping[tuple[str, int, int], Schedule]  # by (first, a, b), first "blocks" or "jumps", or ("r2", k, L - k)
 ALL = 24  # a model with at most this many layers runs every period a + b that divides L
 FEW = (2, 3, 4)  # a deeper model runs only these periods, and L
 
@@ -30,8 +31,8 @@ def executed(schedule: Schedule, L: int) -> int:
     return L - sum(j - i for i, j in schedule)
 
 
-def round_robin(L: int) -> dict[tuple[str, int, int], Schedule]:
-    """Round-robin schedules by (first, a, b); first is "blocks" or "jumps". For deep models see `ALL` and `FEW`."""
+def round_robin(L: int) -> Schedules:
+    """Round-robin schedules. For deep models see `ALL` and `FEW`."""
     found = {}
     for period in (p for p in range(2, L + 1) if L % p == 0 and (L <= ALL or p in (*FEW, L))):
         for a in range(1, period):
@@ -56,12 +57,12 @@ def r2_informed(r2: Mapping[tuple[int, int], float], L: int) -> dict[int, Schedu
     return {k: max(best[L, k] for best in (ran, jumped) if (L, k) in best)[1] for k in range(L + 1)}
 
 
-def schedules(r2: Mapping[tuple[int, int], float], L: int) -> dict[tuple[str, int, int], Schedule]:
-    """All schedules that are run: `round_robin` by (first, a, b), and `r2_informed` by ("r2", k, L - k)."""
+def schedules(r2: Mapping[tuple[int, int], float], L: int) -> Schedules:
+    """All schedules that are run: `round_robin` and `r2_informed`."""
     return {**round_robin(L), **{("r2", k, L - k): schedule for k, schedule in r2_informed(r2, L).items()}}
 
 
-def distinct(schedules: Mapping[tuple[str, int, int], Schedule]) -> list[Schedule]:
+def distinct(schedules: Schedules) -> list[Schedule]:
     """The distinct schedules, each once; some have two names."""
     return [*dict.fromkeys(schedules.values())]
 
@@ -79,11 +80,7 @@ class Judged:
 
 
 def judge(
-    schedules: Mapping[tuple[str, int, int], Schedule],
-    topk: torch.Tensor,
-    full: torch.Tensor,
-    direct: torch.Tensor,
-    groups: torch.Tensor | None,
+    schedules: Schedules, topk: torch.Tensor, full: torch.Tensor, direct: torch.Tensor, groups: torch.Tensor | None
 ) -> list[Judged]:
     """Judge every schedule, and for each k a round-robin schedule that is chosen on half of the sentences.
 

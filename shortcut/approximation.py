@@ -6,8 +6,6 @@
     mat_attn      ... with attention linear                        the same
     mat_ffn       ... with the feed-forward linear                 the same
 
-Shapes: for a batch of b sentences the approximations from layers 0 ... L - 1 are [L, b, d].
-
 Linear sub-modules replace the originals in every block from l on, at every token position of the prefix where maps
 were fitted; the residual sums are kept. Tokens that the tokenizer adds at the head (<s>) are never chosen, and their
 states are outliers. They are the same in every sentence and see no other token, so each sub-module has a constant
@@ -22,17 +20,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
+from shortcut.alternation import Schedule
 from shortcut.blocks import Swap, swapped
 from shortcut.linear import Map
 from shortcut.models import Model
 from shortcut.representations import Batch, Pass
-from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM
+from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, find
 
-Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `Model.parts`
+Parts = Mapping[tuple[int, int], tuple[str, int]]  # as `SubModules.parts`
 Matrices = Mapping[tuple[int, int], torch.Tensor]  # A [d, d] of the part that outputs state a of block i, by (i, a)
-
-Schedule = tuple[tuple[int, int], ...]  # jumps, see `alternation`
 
 
 @dataclass(frozen=True)
@@ -63,20 +61,15 @@ def _stay(model: Model, maps: Maps) -> GoOn:
 
 
 def _jump(model: Model, maps: Maps) -> GoOn:
-    L = model.n_layers
-    A = [maps.jumps[l, L].to(model.device) for l in range(L)]
-    return lambda seen: torch.stack([A[l](seen.h[l]) for l in range(L)])
+    jumps = [maps.jumps[l, model.n_layers].to(model.device) for l in range(model.n_layers)]
+    return lambda seen: torch.stack([A(h) for A, h in zip(jumps, seen.h, strict=False)])
 
 
 def _replace(part_kind: str, model: Model, maps: Maps) -> GoOn:
-    """Go on with all sub-modules of a kind linear.
-
-    With linear attention no position sees another, so only the chosen position goes on, unless the model computes
-    something between its blocks.
-    """
-    replaced = {part: A for part, A in maps.parts.items() if model.parts[part][0] == part_kind}
-    swaps = model.swaps(replaced)
-    if part_kind == ATTENTION and model.is_chain:
+    """Go on with all sub-modules of a kind linear."""
+    replaced = {part: A for part, A in maps.parts.items() if find(model).parts[part][0] == part_kind}
+    swaps = replacing(model, replaced)
+    if part_kind == ATTENTION and model.is_chain:  # no position sees another: the chosen one goes on by itself
         return partial(_go_on_isolated, model, swaps)
     return partial(_go_on, model, replaced, swaps)
 
@@ -96,14 +89,14 @@ def _go_on(model: Model, maps: Matrices, swaps: list[Swap], seen: Pass) -> torch
     batch = seen.batch
     if batch.head:
         swaps = _swaps_after_head(model, maps, batch)
-    with swapped(swaps), model.narrowed(batch.last):
+    with swapped(swaps), model.narrowed(batch.chosen):
         finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
         return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
 
 
 def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
     """Swaps that make sub-modules linear except at the tokens that the tokenizer adds at the head of sentences."""
-    points, place = model.part_points()
+    points, place = find(model).points()
     own: dict[int, torch.Tensor] = {}
     with model.watch(points, lambda k, x: own.update({k: x.reshape(-1, model.d).clone()})):
         model.run(batch.ids[:1, : batch.head], None)
@@ -114,7 +107,27 @@ def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
             y.view(*batch.ids.shape, -1)[:, : batch.head] = own[place[part]].to(y)
         return y
 
-    return model.swaps(maps, act)
+    return replacing(model, maps, act)
+
+
+def replacing(model: Model, maps: Matrices, act: Callable | None = None) -> list[Swap]:
+    """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
+
+    If one linear layer with weights W reads state a, and nothing else, it gets W A instead, which saves a product.
+    With `act` the part is x -> act((i, a), A, x), and no weights change.
+    """
+    swaps, followers = [], model.row.followers
+    for (i, a), A in maps.items():
+        part = find(model).numberings[i].made[a][0]
+        A = A.to(part.forms[part.last].device)  # noqa: PLW2901
+        if not act and (i, a + 1) not in maps and a in followers:
+            reader = model.blocks[i].get_submodule(followers[a])
+            if (reader.weight.dtype, reader.weight.device) == (A.dtype, A.device):  # not half, and not on disk
+                weight = (A.T.double() @ reader.weight.double()).float().T
+                swaps += [*part.acting(lambda x: x), (reader, partial(linear, weight=weight, bias=reader.bias))]
+                continue
+        swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
+    return swaps
 
 
 MODES = {mode.name: mode for mode in (
@@ -169,7 +182,7 @@ def alternate(model: Model, seen: Pass, schedules: list[Schedule], maps: Mapping
                 following = seen.entering[reached]
             else:
                 ends = reached == L or all(jumps == ((reached, L),) for jumps in after.values())
-                with model.narrowed(batch.last, layer) if ends else nullcontext():
+                with model.narrowed(batch.chosen, layer) if ends else nullcontext():
                     following = calls[layer](h.clone())
             if reached == L:
                 for s in after:

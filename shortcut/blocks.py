@@ -48,36 +48,26 @@ def context(config) -> int:
 
 
 def rotary_limits(config) -> set[int]:
-    """Lengths, in tokens, above which a whole batch has other rotary frequencies ("longrope"); most models have none.
+    """Lengths, in tokens: a batch whose longest sequence is above one has other rotary frequencies ("longrope").
 
-    The longest sequence in a batch decides. "dynamic" frequencies change only above the context length, where nothing
-    runs.
+    "dynamic" frequencies change only above the context length, where nothing runs.
     """
     whole = getattr(config, "rope_parameters", None) or {}
     rows = [row for row in (whole, *whole.values()) if isinstance(row, dict)]  # some configs have a row per block type
     return {row["original_max_position_embeddings"] for row in rows if row.get("rope_type") == "longrope"}
 
 
-@dataclass
 class Form:
-    """The form of a module's output: states only, or a tuple or list that begins with the states."""
+    """The form of a module's output: states [..., d] only, or a tuple or list that begins with the states."""
 
-    width: int  # d
-    dtype: torch.dtype  # of the states
-    device: torch.device  # of the states
-    made: Any = None  # type of the output, if it is a tuple or list
-    others: int = 0  # number of its items that are not the states
-
-    @classmethod
-    def of(cls, out: Any) -> "Form":
-        """The form of a module's output."""
+    def __init__(self, out: Any):
         h = tensor_of(out)
-        more = () if h is out else (type(out), len(out) - 1)
-        return cls(h.shape[-1], h.dtype, h.device, *more)
+        self.width, self.dtype, self.device = h.shape[-1], h.dtype, h.device
+        self._type, self._others = (None, []) if h is out else (type(out), [None] * (len(out) - 1))
 
     def returned(self, h: torch.Tensor) -> Any:
         """h as the module would return it."""
-        return self.made((h, *[None] * self.others)) if self.made else h
+        return self._type([h, *self._others]) if self._type else h
 
     def stub(self, h: torch.Tensor) -> Callable[..., Any]:
         """A `forward` that returns h."""
@@ -117,21 +107,31 @@ def hooked(hooks: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterat
         yield
 
 
+@dataclass
+class Call:
+    """A block, the form of its output, and its arguments, args and named, in a forward pass over a batch."""
+
+    block: nn.Module
+    form: Form
+    given: tuple[tuple, dict[str, Any]]
+
+    def __call__(self, h: torch.Tensor, swaps: Iterable[Swap] = ()) -> torch.Tensor:
+        """Output of the block with h as its input."""
+        with swapped(swaps):
+            return tensor_of(self.form.entered(self.block.forward, h)(*self.given[0], **self.given[1]))
+
+
 def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleList, list[Form]]:
     """The first list of L modules that all run once and in order, and the form of each module's output."""
     lists = [m for m in net.modules() if isinstance(m, nn.ModuleList) and len({*m}) == len(m) == L]
     ran: list[tuple[nn.Module, Any]] = []
-    hooks = [
-        (module, "out", lambda args, named, out, module=module: ran.append((module, out)))
-        for module in {module for modules in lists for module in modules}
-    ]
+    listed = {module for modules in lists for module in modules}
+    hooks = ((module, "out", lambda args, named, out, module=module: ran.append((module, out))) for module in listed)
     with hooked(hooks), torch.no_grad():
         net(input_ids=ids)
     for modules in lists:
         own = [(module, out) for module, out in ran if module in modules]
         if [module for module, _ in own] == [*modules] and all(torch.is_tensor(tensor_of(out)) for _, out in own):
-            return modules, [Form.of(out) for _, out in own]
-    model_type = net.config.model_type
-    raise Problem(
-        f"{net.config.name_or_path}: this {model_type} model has no list of {L} modules that run once and in order"
-    )
+            return modules, [Form(out) for _, out in own]
+    what = f"this {net.config.model_type} model has no list of {L} modules that run once and in order"
+    raise Problem(f"{net.config.name_or_path}: {what}")

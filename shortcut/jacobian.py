@@ -37,7 +37,7 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     def keep(k: int, states: torch.Tensor) -> None:
         passing.append(states if k else states.requires_grad_())
 
-    with model.narrowed(batch.last), model.watch(model.layer_points(), keep):
+    with model.narrowed(batch.chosen), model.watch(model.layer_points(), keep):
         model.run(batch.ids, batch.mask)
     found = [batch.at_chosen(states) for states in passing]
     for k, v in enumerate(V.to(found[L])):

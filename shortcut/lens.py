@@ -1,6 +1,6 @@
 """Python interface to the maps that the scripts have fitted: `shortcut.Lens`."""
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -26,8 +26,8 @@ class Lens:
     def __init__(self, model: Model, tokenizer, files: Names):
         self.model, self.tokenizer, self.files = model, tokenizer, files
         self.map_kind = files.map_kind
-        self._fingerprints = cache(partial(checkpoint.fingerprints, model.name))  # reading the weights can take seconds
-        self._provenance = Provenance(files, lambda script, path: self._fingerprints())
+        fingerprints = cache(lambda: checkpoint.fingerprints(model.name))  # reading the weights can take seconds
+        self._provenance = Provenance(files, lambda *_: fingerprints())
         self._maps: dict[tuple[int, int], Map] = {}
 
     @classmethod

@@ -1,9 +1,8 @@
-"""Any language model of the library: hidden states, read-out, resuming from a layer, and linear sub-modules.
+"""Any language model of the library: hidden states, read-out, and resuming from a layer.
 
-Most architectures need no names of modules. The blocks are found by structure (`blocks`). The read-out is the library's
-own forward pass with all blocks skipped: every block's `forward` is replaced by a stub that returns h. So the library
-itself applies final norms, projections, scalings and heads. `loading` checks that all this holds for each model. Facts
-that the structure does not show are in `ROWS`, by Hugging Face's `config.model_type`.
+The blocks are found by structure (`blocks`). The read-out is the library's own forward pass with all blocks skipped:
+every block's `forward` is replaced by a stub that returns h, so that the library itself applies final norms,
+projections, scalings and heads. `loading` checks that all this holds for each model.
 
 Layers are numbered as in the paper: h_0 is the input of the first block, h_l the input of block l (0-based; some
 models compute something between blocks), h_L the output of the last block, before any final norm.
@@ -17,10 +16,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
-from shortcut.blocks import Swap, context, depth, entering, find_blocks, hooked, rotary_limits, swapped
-from shortcut.submodules import SUM, Call, Numbering, Part, numbered
+from shortcut.blocks import Call, context, depth, entering, find_blocks, hooked, rotary_limits, swapped, tensor_of
 
 
 @dataclass(frozen=True)
@@ -29,19 +26,15 @@ class Row:
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
     followers: Mapping[int, str] = field(default_factory=dict)  # by a: the Conv1D that is the only reader of state a
-    sums: bool = False  # True if residual sums have maps too, from the state before; no mode uses them
+    sums: bool = False  # True if residual sums have maps too, from the state before: the original has them, unused
 
 
-ROWS = {
-    "gpt2": Row(
-        pointwise=("attn.c_proj", "mlp"),
-        followers={1: "attn.c_attn", 4: "mlp.c_fc"},
-        sums=True,  # the original's files have them
-    ),
-    "bert": Row(pointwise=("attention.output.dense", "intermediate", "output.dense")),
+ROWS = {  # by Hugging Face's `config.model_type`
+    "gpt2": Row(("attn.c_proj", "mlp"), {1: "attn.c_attn", 4: "mlp.c_fc"}, sums=True),
+    "bert": Row(("attention.output.dense", "intermediate", "output.dense")),
 }
 
-Point = tuple[nn.Module | Part, str]  # a module or a part of a block, and "in" or "out"
+Point = tuple[Any, str]  # a module, or a part of a block (`submodules.Part`), and "in" or "out"
 
 
 class Model:
@@ -83,7 +76,7 @@ class Model:
         return next((device for device in devices if device.type != "meta"), devices[0])
 
     def run(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Run the library's own forward pass without the head, which is expensive and not needed."""
+        """Run the forward pass without the head, which is expensive."""
         self.net.base_model(input_ids=ids, attention_mask=mask)
 
     def read_out(self, h: torch.Tensor) -> torch.Tensor:
@@ -132,73 +125,26 @@ class Model:
         pairs = [(call(h.clone()), after) for call, h, after in zip(self.calls, inputs, inputs[1:], strict=False)]
         return all(torch.allclose(made.to(after), after, atol=1e-3, rtol=1e-3) for made, after in pairs)
 
-    @cached_property
-    def _numbered(self) -> tuple[list[Numbering], str | None]:
-        return numbered(self.calls)
-
-    @property
-    def why_no_parts(self) -> str | None:
-        """The reason why sub-modules have no maps; None if they have maps."""
-        return self._numbered[1]
-
-    @cached_property
-    def parts(self) -> dict[tuple[int, int], tuple[str, int]]:
-        """Maps for the sub-modules of all blocks: {(i, a): (part_kind, s)}.
-
-        In block i (0-based) a part of this kind outputs state a from state s; states are numbered as in `submodules`.
-        """
-        found = {}
-        for i, numbering in enumerate(self._numbered[0]):
-            made = {a: (part.part_kind, s) for a, (part, s) in numbering.made.items()}
-            sums = {a: (SUM, a - 1) for a in range(1, len(numbering.points)) if a not in made and self.row.sums}
-            found |= {(i, a): part for a, part in sorted((made | sums).items())}
-        return found
-
-    def part_points(self) -> tuple[list[Point], dict[tuple[int, int], int]]:
-        """Points at which sources and targets of all `parts` are recorded, and the index of the point by (i, a)."""
-        wanted = {(i, state) for (i, a), (_, s) in self.parts.items() for state in (s, a)}
-        places = {(i, a): self._numbered[0][i].points[a] for i, a in sorted(wanted)}
-        points = [*dict.fromkeys(places.values())]
-        return points, {state: points.index(place) for state, place in places.items()}
-
     def watch(self, points: list[Point], keep: Callable[[int, torch.Tensor], None]) -> AbstractContextManager[None]:
         """Within this context, `keep(k, h)` is called with states h [b, T, d] at point k whenever the model runs."""
         hooks = []
         for k, (place, side) in enumerate(points):
-            part = place if isinstance(place, Part) else Part("", place, place)
-            module, states = (part.first, entering) if side == "in" else (part.last, part.made)
+            first, last, made = place, place, lambda args, named, out: tensor_of(out)
+            if not isinstance(place, nn.Module):
+                first, last, made = place.first, place.last, place.made
+            module, states = (first, entering) if side == "in" else (last, made)
             hooks.append((module, side, lambda *passed, k=k, states=states: keep(k, states(*passed))))
         return hooked(hooks)
 
-    def narrowed(self, last: torch.Tensor, block: int = -1) -> AbstractContextManager[None]:
-        """Within this context, the position-wise parts of a block run only at the chosen positions, `last` [b].
+    def narrowed(self, chosen: tuple[torch.Tensor, torch.Tensor], block: int = -1) -> AbstractContextManager[None]:
+        """Within this context, the position-wise parts of a block run only at the `chosen` (sequence, position) pairs.
 
         The block's output is wrong at all other positions, which nothing reads from h_L.
         """
 
         def narrow(forward: Callable, x: torch.Tensor) -> torch.Tensor:
-            chosen = torch.arange(len(x)), last
             out = forward(x[chosen])
             return out.new_zeros(*x.shape[:2], out.shape[-1]).index_put(chosen, out)
 
         modules = [self.blocks[block].get_submodule(name) for name in self.row.pointwise]
         return swapped((module, partial(narrow, module.forward)) for module in modules)
-
-    def swaps(self, maps: Mapping[tuple[int, int], torch.Tensor], act: Callable | None = None) -> list[Swap]:
-        """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
-
-        If a linear layer is the only reader of state a, and is not replaced itself, its weights W become W A, which
-        saves a product. With `act` the part is x -> act((i, a), A, x) instead, and no weights change.
-        """
-        swaps = []
-        for (i, a), A in maps.items():
-            part = self._numbered[0][i].made[a][0]
-            A = A.to(part.forms[part.last].device)  # noqa: PLW2901
-            if not act and (i, a + 1) not in maps and a in self.row.followers:
-                reader = self.blocks[i].get_submodule(self.row.followers[a])
-                if (reader.weight.dtype, reader.weight.device) == (A.dtype, A.device):  # not half, and not on disk
-                    weight = (A.T.double() @ reader.weight.double()).float().T
-                    swaps += [*part.acting(lambda x: x), (reader, partial(linear, weight=weight, bias=reader.bias))]
-                    continue
-            swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
-        return swaps

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from shortcut import Problem, early_exit, metrics
+from shortcut.alternation import Schedules
 from shortcut.approximation import MODES
 from shortcut.early_exit import Costs
 from shortcut.metrics import LENS, METRICS, TOP
@@ -40,7 +41,7 @@ class Evaluation:
     costs: Costs  # of early exit
     actual: torch.Tensor  # int64 [n], the actual token (see `tokens.actual`); -1: none
     modes: dict[str, dict[str, torch.Tensor]]  # by mode: "gap" and each of `LENS`, float32 [L + 1, n]
-    schedules: dict[tuple[str, int, int], tuple[tuple[int, int], ...]]  # from `alternation.schedules`; may be empty
+    schedules: Schedules  # from `alternation.schedules`; may be empty
     topk: torch.Tensor  # int64 [S, n, TOP], the best tokens by schedule, in the order of `alternation.distinct`
     surprisal: torch.Tensor  # float32 [S, n], nats
 

@@ -67,8 +67,7 @@ def look(
 ) -> Grid:
     """Run one forward pass over the sentence and read out every layer, without maps (id) and after the jumps in `maps`.
 
-    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). `notice` is called with a warning about tokens
-    that the tokenizer does not know.
+    maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). notice: called with a line on unknown tokens.
 
     Raises Problem: the sentence has no token, a token outside the model's vocabulary, or more tokens than can be run or
         shown; a masked model's sentence does not have exactly one [MASK]; or logits are not finite.
@@ -99,10 +98,11 @@ def look(
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = finite.tolist().index(False)
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    column, columns, mask = "token", [text_of(tokenizer, token) for token in ids.tolist()], ""
     if model.masked:
-        column, columns, mask = "rank", [str(k + 1) for k in range(best)], tokenizer.mask_token
-    return Grid(sentence, column, columns, best_ids, predicted, probabilities, mask)
+        ranks = [str(k + 1) for k in range(best)]
+        return Grid(sentence, "rank", ranks, best_ids, predicted, probabilities, tokenizer.mask_token)
+    columns = [text_of(tokenizer, token) for token in ids.tolist()]
+    return Grid(sentence, "token", columns, best_ids, predicted, probabilities)
 
 
 def text_of(tokenizer, token: int) -> str:

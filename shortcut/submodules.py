@@ -4,8 +4,7 @@
     feed-forward   its input -> the output of its last linear layer, before residual sum and norm
     norm           its input -> its output, unless the norm is inside one of the two above
 
-The states of a block are numbered in the order of computation: the block's input, the input and output of each part if
-they differ from all tensors before, the block's output. In GPT-2 they are 0 block input, 1 after ln_1, 2 after
+The states of a block are numbered in the order of computation; in GPT-2 they are 0 block input, 1 after ln_1, 2 after
 attention, 3 first residual sum, 4 after ln_2, 5 after the feed-forward, 6 block output. A part is identified by its
 output state. Its input need not be the previous state: some blocks run attention and feed-forward in parallel.
 
@@ -15,7 +14,7 @@ output state. Its input need not be the previous state: some blocks run attentio
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -24,7 +23,8 @@ import torch
 from torch import nn
 
 from shortcut import Problem, one_line
-from shortcut.blocks import Form, Swap, entering, hooked, swapped, tensor_of
+from shortcut.blocks import Call, Form, Swap, entering, hooked, tensor_of
+from shortcut.models import Model, Point
 
 ATTENTION, FEED_FORWARD, NORM, SUM = "attention", "feed-forward", "norm", "sum"
 CALLED = {ATTENTION: re.compile("attention|attn"), FEED_FORWARD: re.compile("mlp|ffn|feed_?forward|experts|moe")}
@@ -104,24 +104,10 @@ def _holds_attention(module: nn.Module) -> bool:
 
 
 @dataclass
-class Call:
-    """A block, the form of its output, and its arguments, args and named, in a forward pass over a batch."""
-
-    block: nn.Module
-    form: Form
-    given: tuple[tuple, dict[str, Any]]
-
-    def __call__(self, h: torch.Tensor, swaps: list[Swap] | None = None) -> torch.Tensor:
-        """Output of the block with h as its input."""
-        with swapped(swaps or []):
-            return tensor_of(self.form.entered(self.block.forward, h)(*self.given[0], **self.given[1]))
-
-
-@dataclass
 class Numbering:
     """The states of one block: the point where each is recorded, and the part and state it is computed from."""
 
-    points: list[tuple[Any, str]]  # by state a: a module or a part, and "in" or "out"
+    points: list[Point]  # by state a
     made: dict[int, tuple[Part, int]]  # by the output state a of a part: the part, and its input state
 
 
@@ -131,7 +117,7 @@ def number(call: Call) -> Numbering:
     passed, values, points = [], [], []  # by state: the tensor, a copy (some tensors change in place), the point
     enters, made = {}, {}
 
-    def state(point: tuple[Any, str], x: torch.Tensor, *, new: bool = False) -> int:
+    def state(point: Point, x: torch.Tensor, *, new: bool = False) -> int:
         if x.numel() != h.numel():
             raise Problem(f"the states of its {point[0].part_kind} have another width")
         same = [] if new else [a for a, value in enumerate(values) if value.equal(x.reshape(h.shape))]
@@ -146,7 +132,7 @@ def number(call: Call) -> Numbering:
         enters[part] = state((part, "in"), entering(*given))
 
     def leave(part: Part, module: nn.Module, args: tuple, named: dict[str, Any], out: Any) -> None:
-        part.forms[module] = Form.of(out)
+        part.forms[module] = Form(out)
         if module is part.last:
             made[state((part, "out"), part.made(args, named, out), new=True)] = part, enters[part]
 
@@ -211,3 +197,31 @@ def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
         if numbering.points[-1] == (call.block, "out"):
             numbering.points[-1] = (after.block, "in")
     return found, None
+
+
+class SubModules:
+    """The sub-modules of all blocks of a model; none if those of some block cannot be replaced one by one.
+
+    parts: {(i, a): (part_kind, s)}, for the part that outputs state a of block i (0-based) from state s.
+    """
+
+    def __init__(self, model: Model):
+        self.numberings, self.why_none = numbered(model.calls)  # the reason, if there are none
+        self.parts: dict[tuple[int, int], tuple[str, int]] = {}
+        for i, numbering in enumerate(self.numberings):
+            made = {a: (part.part_kind, s) for a, (part, s) in numbering.made.items()}
+            sums = {a: (SUM, a - 1) for a in range(1, len(numbering.points)) if a not in made and model.row.sums}
+            self.parts |= {(i, a): part for a, part in sorted((made | sums).items())}
+
+    def points(self) -> tuple[list[Point], dict[tuple[int, int], int]]:
+        """Points at which sources and targets of all `parts` are recorded, and the index of the point by (i, a)."""
+        wanted = {(i, state) for (i, a), (_, s) in self.parts.items() for state in (s, a)}
+        places = {(i, a): self.numberings[i].points[a] for i, a in sorted(wanted)}
+        points = [*dict.fromkeys(places.values())]
+        return points, {state: points.index(place) for state, place in places.items()}
+
+
+@lru_cache(maxsize=1)
+def find(model: Model) -> SubModules:
+    """The sub-modules of a model; the last result is kept, since the checks of all blocks take seconds."""
+    return SubModules(model)

@@ -6,7 +6,6 @@ The paper samples one token of each sentence uniformly. Where it is silent, this
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -27,14 +26,6 @@ class Tokenized:
         return len(self.sentences)
 
 
-def split(sentences: list[Any], *, train: int, val: int) -> dict[str, list[Any]]:
-    """The first sentences, to fit the maps on, and the next ones, to validate them, as "train" and "val"."""
-    if len(sentences) < train + val:
-        few = f"too few sentences: got {len(sentences)}, expected {train} to train and {val} to validate"
-        raise Problem(f"{few}; take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py")
-    return {"train": sentences[:train], "val": sentences[train : train + val]}
-
-
 @dataclass(frozen=True)
 class Drawing:
     """Settings for sampling token positions."""
@@ -48,13 +39,11 @@ class Drawing:
 def tokenize(
     sentences: list[str], sizes: dict[str, int], tokenizer, drawing: Drawing, notice: Callable[[str], None]
 ) -> dict[str, Tokenized]:
-    """Tokenize the sentences of each split, and sample positions in each sentence.
+    """Tokenize the first sentences as "train", the next as "val", and sample positions uniform over their tokens.
 
-    Positions are uniform over the tokens, first and last included (for BERT [CLS] and [SEP] too), from one seeded
-    generator for all splits. A sentence with several positions is repeated, once for each. For causal models, tokens
-    that the tokenizer adds are never chosen: the token at the head is an attention sink, whose state would dominate
-    the fit. Tokens at the head of all sentences are kept as `added` (see `approximation`). Longer sentences than the
-    context are truncated and sentences without a token are left out, each with one notice.
+    A sentence with several positions is repeated, once for each. For causal models, tokens that the tokenizer adds are
+    never chosen: the token at the head is an attention sink, whose state would dominate the fit. Longer sentences than
+    the context are truncated and sentences without a token are left out, each with one notice.
     Departure: the original's GPT-2 tokenizer uses '.' for padding, so it splits at every period and drops the white
     space next to it. This is the stock tokenizer. It would make a token of the newline, so trailing white space is
     stripped first.
@@ -69,8 +58,12 @@ def tokenize(
         notice(f"{len(sentences) - len(whole)} of {len(sentences)} sentences hold no token: left out")
     heads = [cut["input_ids"][k][: cut["special_tokens_mask"][k].index(0)] for k in whole]
     head = () if drawing.added else tuple(min(heads, key=len, default=()))
+    train, val = sizes["train"], sizes["val"]
+    if len(whole) < train + val:
+        few = f"too few sentences: got {len(whole)}, expected {train} to train and {val} to validate"
+        raise Problem(f"{few}; take a larger source, or lower TRAIN and VAL (or its SPLITS) in config.py")
     generator, result = torch.Generator().manual_seed(drawing.seed), {}
-    for name, rows in split(whole, **sizes).items():
+    for name, rows in (("train", whole[:train]), ("val", whole[train : train + val])):
         ids, special = ([cut[key][k] for k in rows] for key in ("input_ids", "special_tokens_mask"))
         if long := sum(lengths[k] > context for k in rows):
             notice(f"{long} of {len(ids)} sentences are longer than {context} tokens: truncated")
@@ -89,9 +82,8 @@ def tokenize(
 def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mapping[str, list[list[int]]]:
     """The `input_ids` of texts, and the `special_tokens_mask` of tokens that the tokenizer adds.
 
-    A notice gives the share of unknown tokens, and the share of characters that the tokenizer drops, above 1%.
-
-    Raises Problem: one of the two shares is above one half, or the tokenizer cannot encode a text.
+    A notice gives the share of unknown tokens, and of characters that the tokenizer drops, if it is above 1%. Raises
+    Problem: such a share is above one half, or the tokenizer cannot encode a text.
     """
     counts = Counter(character for text in texts for character in text if not character.isspace())
     try:
@@ -107,14 +99,9 @@ def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mappin
     rows = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
     ids = [i for row, special in rows for i, added in zip(row, special, strict=True) if not added]
     dropped = sum(n for n, tokens in zip(counts.values(), alone, strict=True) if not tokens)
-    for n, total, what in (
-        (
-            ids.count(unknown),
-            len(ids),
-            f"tokens are {token}, the token for characters that the tokenizer does not know",
-        ),
-        (dropped, counts.total(), "characters are dropped by the tokenizer, which does not know them"),
-    ):
+    unknown_are = f"tokens are {token}, the token for characters that the tokenizer does not know"
+    dropped_are = "characters are dropped by the tokenizer, which does not know them"
+    for n, total, what in ((ids.count(unknown), len(ids), unknown_are), (dropped, counts.total(), dropped_are)):
         if ids and 100 * n > total:
             warning = f"{n / total:.1%} of the {what}"
             if 2 * n > total:

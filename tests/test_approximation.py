@@ -9,7 +9,7 @@ import torch
 from conftest import LAYERS, D, as_maps, make_tokenized
 from test_architectures import make
 
-from shortcut import approximation, predictions, representations
+from shortcut import approximation, predictions, representations, submodules
 from shortcut.approximation import MODES, Maps
 from shortcut.loading import pretrained
 from shortcut.submodules import FEED_FORWARD, NORM
@@ -36,7 +36,7 @@ def approximate(mode, setting, batch_tokens=100):
 @pytest.mark.parametrize("mode", ["mat_ln1_ln2", "mat_attn", "mat_ffn"])
 def test_parts_equal_one_sentence_and_one_block_at_a_time(setting, mode):
     model, tokenized, _, maps = setting
-    replaced = {key: A for key, A in maps.parts.items() if model.parts[key][0] == MODES[mode].replaces}
+    replaced = {key: A for key, A in maps.parts.items() if submodules.find(model).parts[key][0] == MODES[mode].replaces}
     finals = approximate(mode, setting)
     for s in range(0, len(tokenized), 7):
         ids, t = tokenized.sentences[s], int(tokenized.positions[s])
@@ -179,7 +179,11 @@ def test_added_tokens_at_the_head_keep_the_models_own_sub_modules(with_head, kin
     """Against one sentence at a time whose own modules run everywhere, their outputs exchanged behind the head."""
     model, tokenized = with_head
     k, g = len(tokenized.added), torch.Generator().manual_seed(4)
-    of_kind = {key: model._numbered[0][key[0]].made[key[1]][0] for key, (of, _) in model.parts.items() if of == kind}
+    of_kind = {
+        key: submodules.find(model).numberings[key[0]].made[key[1]][0]
+        for key, (of, _) in submodules.find(model).parts.items()
+        if of == kind
+    }
     maps = {key: torch.randn(D, D, generator=g) / 4 for key in of_kind}
     mode = next(mode for mode in MODES.values() if mode.replaces == kind)
     go_on, found = mode.start(model, Maps({}, maps)), torch.empty(LAYERS, len(tokenized), D)
@@ -205,7 +209,7 @@ def test_without_added_tokens_the_maps_act_at_every_position(with_head):
     """The same sentences from a file that does not name them: other numbers."""
     model, tokenized = with_head
     unnamed = Tokenized(tokenized.sentences, tokenized.positions)
-    maps = {key: torch.eye(D) / 2 for key, (of, _) in model.parts.items() if of == NORM}
+    maps = {key: torch.eye(D) / 2 for key, (of, _) in submodules.find(model).parts.items() if of == NORM}
     go_on = MODES["mat_ln1_ln2"].start(model, Maps({}, maps))
     (a,), (b,) = (representations.batches(model, found, 10_000) for found in (tokenized, unnamed))
     assert (go_on(representations.run(model, a)) - go_on(representations.run(model, b))).abs().max() > 1e-3

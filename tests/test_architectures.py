@@ -17,7 +17,7 @@ from pipeline import problem, run
 from tokenizers.processors import TemplateProcessing
 
 import config
-from shortcut import Problem, approximation, blocks, jacobian, representations, results, tokens
+from shortcut import Problem, approximation, blocks, jacobian, representations, results, submodules, tokens
 from shortcut.approximation import MODES
 from shortcut.files import formats, result_formats
 from shortcut.files.names import Names
@@ -110,7 +110,7 @@ def test_blocks_run_one_by_one_and_gradients_reach_every_layer(any_model):
     step, moved = size * torch.randn(6, D, generator=torch.Generator().manual_seed(1)), []
     for sign in (1, -1):
         h = seen.entering[1].clone().reshape(*batch.ids.shape, D)
-        h[torch.arange(6), batch.last] += sign * step
+        h[batch.chosen] += sign * step
         with torch.no_grad():
             moved.append(batch.at_chosen(model.go_on(1, h.reshape(seen.entering[1].shape), batch.ids, batch.mask)))
     change = ((moved[0] - moved[1]) / (2 * size) * V[0]).sum(1).float()
@@ -151,7 +151,7 @@ def test_a_checkpoint_in_half_precision_runs_as_it_is(kind, tmp_path):
     folder, masked = half(kind, tmp_path / kind), kind in MASKED
     model, full = (pretrained.load(folder, masked=masked, dtype=dtype) for dtype in ("auto", "float32"))
     assert {w.dtype for w in model.net.parameters()} == {torch.bfloat16}
-    assert model.parts == full.parts
+    assert submodules.find(model).parts == submodules.find(full).parts
     tokenized, best, expected = make_tokenized(200, 320, longest=9), [], []
     for batch in representations.batches(model, tokenized, 500):
         h = representations.run(model, batch).h

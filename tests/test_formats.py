@@ -390,7 +390,7 @@ def test_matrices_that_do_not_fit_are_named(tmp_path, value, message):
         ([torch.arange(3.0)], torch.tensor([0]), r"sentence 0 is float32 \[3\], expected int64"),
         ([torch.arange(0)], torch.tensor([0]), "sentence 0 has 0 tokens"),
         ([torch.arange(3)], torch.tensor([0, 1]), r"token_positions is int64 \[2\], expected int64 \[1\]"),
-        ([], torch.tensor([], dtype=torch.int64), "holds 0 sentence, expected at least 1"),
+        ([], torch.tensor([], dtype=torch.int64), "is damaged or has another layout"),
         ([torch.arange(3)], torch.tensor([1.5]), r"token_positions is float32 \[1\], expected int64 \[1\]"),
         ([torch.arange(3)], "0", r"token_positions is str, expected int64 \[1\]"),
         ([torch.arange(3)], [[0]], r"token_positions is int64 \[1, 1\], expected int64 \[1\]"),

@@ -4,16 +4,11 @@ import os
 import shutil
 
 import pytest
-import torch
-from conftest import LAYERS, D
-from pipeline import problem
 from stages import make, make_upstream, outputs, run, save
 
-from shortcut import Problem, metrics, predictions, representations
-from shortcut.files import formats, store
+from shortcut import Problem
 from shortcut.files.names import Names
 from shortcut.pipeline import manifest
-from shortcut.tokens import Tokenized
 
 
 @pytest.fixture
@@ -205,27 +200,3 @@ def test_an_input_of_another_model_is_refused(layout, said):
     assert run(layout, said, reads=[path], expects={"weights": "a"})
     with pytest.raises(Problem, match=r"0_1.pickle was made with another model's weights: run add_linreg.py --force"):
         run(layout, said, reads=[path], expects={"weights": "b"}, force=True)
-
-
-@pytest.mark.parametrize("script", ["add_plot_r2", "add_results", "bert_add_plot_r2", "bert_add_results"])
-def test_a_single_sentence_is_refused_before_it_runs(script, request, tmp_path, monkeypatch, capsys):
-    """Nothing can be said of its variance; as files of other code may have it, beside maps of other code."""
-    masked = script.startswith("bert_")
-    folder = request.getfixturevalue("bert_folder" if masked else "gpt2_folder")
-    files = Names(tmp_path, "tiny-bert_mask" if masked else "tiny-gpt2", "words", masked=masked)
-    one = Tokenized([torch.tensor([5, 6, 7])], torch.tensor([1]))
-    states = [*formats.state_batches(one, torch.ones(LAYERS + 1, 1, D))] if masked else [formats.tokenized_dict(one)]
-    pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
-    content = {files.states("val") if masked else files.tokenized("val"): states[0]}
-    content |= {files.matrix(*pair): torch.eye(D) for pair in pairs}
-    content |= {files.r2_scores: {f"score_{mode}": dict.fromkeys(pairs, 0.5) for mode in ("mat", "id")}}
-    for path, value in content.items():
-        if path != files.r2_scores or script == "add_results":
-            with store.replacing(path) as file:
-                store.dump(file, value)
-    files.submodules.write_text("{}", encoding="utf-8")
-    monkeypatch.setattr(representations, "run", None)
-    monkeypatch.setattr(metrics, "r2_score", None)
-    monkeypatch.setattr(predictions, "judge", None)
-    told = problem(capsys, script, "--model", folder, "--dataset", "words", "--out", tmp_path)
-    assert told.endswith("val.pickle: holds 1 sentence, expected at least 2: raise VAL in config.py")

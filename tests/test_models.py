@@ -7,7 +7,7 @@ import torch
 import transformers
 from conftest import LAYERS, D
 
-from shortcut import representations
+from shortcut import approximation, representations, submodules
 from shortcut.blocks import swapped
 from shortcut.models import Model, Row
 
@@ -57,7 +57,7 @@ def test_gpt2_gelu_is_fused_without_changing_the_function(gpt2, gpt2_folder):
 
 
 def test_states_inside_a_block_are_those_of_a_block_written_by_hand(gpt2):
-    points, place = gpt2.part_points()
+    points, place = submodules.find(gpt2).points()
     assert place == {(i, a): 6 * i + a for i in range(LAYERS) for a in range(6 + (i == LAYERS - 1))} | {
         (i, 6): 6 * (i + 1) for i in range(LAYERS)
     }
@@ -94,7 +94,7 @@ def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states, folded):
 
         middle = h + part(2, part(1, h))
         expected = middle + part(5, part(4, middle))
-        with swapped(model.swaps(maps)):
+        with swapped(approximation.replacing(model, maps)):
             replaced = gpt2.blocks[i](h)
         torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-4)
 
@@ -103,7 +103,10 @@ def test_replaced_parts_are_put_back_even_after_an_error(gpt2):
     def forwards():
         return {name: module.__dict__.get("forward") for name, module in gpt2.net.named_modules()}
 
-    before, swaps = forwards(), gpt2.swaps({(0, 1): torch.eye(D), (0, 2): torch.eye(D), (1, 4): torch.eye(D)})
+    before, swaps = (
+        forwards(),
+        approximation.replacing(gpt2, {(0, 1): torch.eye(D), (0, 2): torch.eye(D), (1, 4): torch.eye(D)}),
+    )
     with pytest.raises(RuntimeError, match="stop"), swapped(swaps):
         assert forwards() != before
         raise RuntimeError("stop")
@@ -118,7 +121,7 @@ def test_what_nobody_reads_is_spared_without_a_trace(model, tokenized):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if narrowed:
-                stack.enter_context(model.narrowed(batch.last))
+                stack.enter_context(model.narrowed(batch.chosen))
             stack.enter_context(model.watch([(model.blocks[-1], "out")], lambda _, h: finals.append(h)))
             model.run(batch.ids, batch.mask)
     whole, spared = finals

@@ -23,7 +23,7 @@ def _flush_after_every_batch(monkeypatch):
     monkeypatch.setattr(partial, "SECONDS", 0)
 
 
-def gather(folder, stop=None, key="k", notice=pytest.fail, advance=lambda n: None, begin=lambda: None):
+def gather(folder, stop=None, key="k", advance=lambda n: None, begin=lambda: None):
     """The results, and how many batches were computed; interrupted before batch number `stop`."""
     computed = []
 
@@ -33,7 +33,7 @@ def gather(folder, stop=None, key="k", notice=pytest.fail, advance=lambda n: Non
         computed.append(batch)
         return {"states": H[:, batch.rows], "numbers": batch.rows.expand(2, -1)}
 
-    found = PartialResults(folder / "s", key, notice, begin).gather(BATCHES, compute, advance)
+    found = PartialResults(folder / "s", key, begin).gather(BATCHES, compute, advance)
     assert found.keys() == {"states", "numbers"}
     assert found["numbers"].tensor().equal(torch.arange(N).expand(2, -1))
     assert found["states"].tensor().equal(H)
@@ -116,17 +116,26 @@ def test_results_of_another_key_are_discarded(tmp_path):
     assert gather(tmp_path, key="a")[1] == len(BATCHES)
 
 
-@pytest.mark.parametrize("name", ["states.0.npy", "done.0.npy"])
-@pytest.mark.parametrize("size", [None, 0, -4, 4])
-def test_a_damaged_file_is_made_anew_with_one_notice(tmp_path, name, size):
+def test_a_run_that_is_killed_while_it_discards_starts_anew(tmp_path, monkeypatch):
     gather(tmp_path)
-    path, said = tmp_path / "s" / name, []
-    if size is None:
-        path.unlink()
-    else:
-        os.truncate(path, size and path.stat().st_size + size)
-    assert gather(tmp_path, notice=said.append)[1] == len(BATCHES)
-    assert said == [f"partial results are damaged and will be computed again: {tmp_path / 's'}"]
+
+    def killed(folder, **_):
+        (folder / "states.0.npy").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partial.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            PartialResults(tmp_path / "s", "k", pytest.fail).discard()
+    assert gather(tmp_path)[1] == len(BATCHES)
+
+
+@pytest.mark.parametrize("name", ["states.0.npy", "done.0.npy"])
+def test_a_damaged_file_is_one_line(tmp_path, name):
+    gather(tmp_path)
+    os.truncate(tmp_path / "s" / name, 100)
+    with pytest.raises(Problem, match="/s: is damaged or has another layout .*: remove it, and use --force$"):
+        gather(tmp_path)
 
 
 @pytest.mark.parametrize("can_allocate", [True, False])
@@ -134,7 +143,7 @@ def test_there_is_room_for_all_before_anything_is_removed(tmp_path, monkeypatch,
     if not can_allocate:
         monkeypatch.delattr(os, "posix_fallocate")
     wide, begun = torch.ones(1, N, 2**17), []
-    results = PartialResults(tmp_path / "s", "k", pytest.fail, lambda: begun.append(room(tmp_path)))
+    results = PartialResults(tmp_path / "s", "k", lambda: begun.append(room(tmp_path)))
     results.gather(BATCHES, lambda b: {"wide": wide[:, b.rows]}, lambda n: None)
     assert begun[0] >= wide.nbytes
 

@@ -545,13 +545,11 @@ def test_net_saving_is_for_one_token_and_for_all(made):
 
 @pytest.mark.parametrize(
     ("field", "value", "told"),
-    [("costs", {"block": 0.0}, "numbers that are not above 0"), ("tau", float("nan"), "expected masked"),
-     ("costs", {"tokens": torch.zeros(40, dtype=torch.int64)}, "tokens of costs is .* none below 1"),
+    [("costs", {"tokens": torch.zeros(39, dtype=torch.int64)}, r"tokens of costs is int64 \[39\]"),
      ("positions", torch.zeros(39, dtype=torch.int64), r"positions is int64 \[39\], expected int64 \[40\]"),
      ("actual", torch.full((40,), -2), "actual is .* none below -1"),
-     ("modes", {"id": {}}, "expected for each mode gap, kl, entropy, cross-entropy"),
-     ("schedules", {("r2", 1, 1): ((1, 0),)}, "not a sequence of jumps among 3 layers"),
-     ("schedules", {("best", 1, 1): ()}, "an unknown key"),
+     ("modes", {"id": {}}, "another layout .*KeyError: 'gap'"),
+     ("modes", {"id": dict.fromkeys(("gap", "kl", "entropy", "cross-entropy"), torch.zeros(3, 40))}, "gap of id is"),
      ("topk", torch.zeros(1, 40, 10, dtype=torch.int64), "topk is"), ("more", 1, "another layout .*TypeError")],
 )  # fmt: skip
 def test_predictions_that_do_not_fit_are_refused_in_one_line(made, tmp_path, field, value, told):

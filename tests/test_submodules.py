@@ -44,16 +44,16 @@ def load(kind, folder):
 
 
 def block(model, i):
-    return {a: of for (j, a), of in model.parts.items() if j == i}
+    return {a: of for (j, a), of in submodules.find(model).parts.items() if j == i}
 
 
 @pytest.mark.parametrize("kind", FOUND)
 def test_parts_are_found_in_every_order_of_states(kind, tmp_path):
     model = load(kind, tmp_path / kind)
-    assert model.why_no_parts is None
+    assert submodules.find(model).why_none is None
     assert block(model, 1) == FOUND[kind]
     assert model.is_chain
-    assert {i for i, _ in model.parts} == {*range(L)}
+    assert {i for i, _ in submodules.find(model).parts} == {*range(L)}
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_parts_are_found_in_every_order_of_states(kind, tmp_path):
 )  # fmt: skip
 def test_where_parts_do_not_stand_alone_there_are_none(kind, masked, why, changes, tmp_path):
     model = pretrained.load(make(kind, masked, tmp_path / kind, **changes), masked=masked)
-    assert model.why_no_parts.startswith(why)
-    assert not model.parts
-    assert model.part_points() == ([], {})
-    assert approximation.modes_of(model.parts) == ["id", "mat"]
+    assert submodules.find(model).why_none.startswith(why)
+    assert not submodules.find(model).parts
+    assert submodules.find(model).points() == ([], {})
+    assert approximation.modes_of(submodules.find(model).parts) == ["id", "mat"]
 
 
 class Leaky(torch.nn.Module):
@@ -103,7 +103,7 @@ class Leaky(torch.nn.Module):
 def test_each_proof_sees_what_it_is_for(leak, why):
     torch.manual_seed(0)
     module, h = Leaky(leak), torch.randn(2, 4, D)
-    form = blocks.Form.of(module(h))
+    form = blocks.Form(module(h))
     assert submodules.numbered([submodules.Call(module, form, ((h,), {}))])[1] == why
 
 
@@ -125,7 +125,7 @@ def setting(request, tmp_path_factory):
         if "norm" in name.lower():
             weights.data = torch.rand(weights.shape, generator=g, dtype=torch.float64)
     model = Model(net, kind in MASKED)
-    maps = {key: torch.randn(D, D, generator=g, dtype=torch.float64) / 4 for key in model.parts}
+    maps = {key: torch.randn(D, D, generator=g, dtype=torch.float64) / 4 for key in submodules.find(model).parts}
     sentences = [torch.randint(5, 320, (length,), generator=g) for length in (6, 4)]
     return model, maps, Tokenized(sentences, torch.tensor([4, 1]))
 
@@ -134,7 +134,7 @@ def by_hand(model, i, maps, kind, x):
     """Block i of one sentence, x [1, T, d] to [1, T, d], with x -> A x for the parts of a kind."""
     b, T = model.blocks[i], x.shape[1]
     positions = torch.arange(T)[None]
-    found = iter(sorted(a for (j, a), (of, _) in model.parts.items() if j == i and of == kind))
+    found = iter(sorted(a for (j, a), (of, _) in submodules.find(model).parts.items() if j == i and of == kind))
 
     def part(of, module, h):
         if of == kind:
@@ -192,15 +192,15 @@ def test_modes_are_blocks_written_by_hand(setting, mode):
 @torch.no_grad()
 def test_states_seen_are_what_enters_and_leaves_each_part(setting):
     model, _, tokenized = setting
-    points, place = model.part_points()
+    points, place = submodules.find(model).points()
     for batch in representations.batches(model, tokenized, 500):
         h = representations.run(model, batch, points).h.double()
         layers = representations.run(model, batch).h.double()
         for i, b in enumerate(model.blocks):
             torch.testing.assert_close(h[place[i, 0]], layers[i])
-            for (j, a), (kind, s) in model.parts.items():
+            for (j, a), (kind, s) in submodules.find(model).parts.items():
                 if j == i and kind == NORM:
-                    norm = model._numbered[0][i].made[a][0].last
+                    norm = submodules.find(model).numberings[i].made[a][0].last
                     torch.testing.assert_close(h[place[i, a]], norm(h[place[i, s]]), rtol=1e-5, atol=1e-5)
             assert b is model.blocks[i]
 

@@ -112,10 +112,18 @@ def test_a_tokenizer_that_loses_the_text_is_refused(words, text, message):
         tokens.encode(tokenizer, [text], lambda _: None)
 
 
-def test_too_few_sentences_say_how_many_are_wanted():
+def test_the_first_sentences_train_the_next_validate_and_too_few_are_refused(tokenizer):
+    sentences = make_sentences(7)
+
+    def split(n):
+        drawing = tokens.Drawing(48, 0, added=True)
+        return tokens.tokenize(sentences[:n], {"train": 4, "val": 2}, tokenizer, drawing, pytest.fail)
+
+    ids = [tokenizer(sentence.rstrip())["input_ids"] for sentence in sentences]
+    found = {name: [row.tolist() for row in tokenized.sentences] for name, tokenized in split(7).items()}
+    assert found == {"train": ids[:4], "val": ids[4:6]}
     with pytest.raises(Problem, match="got 5, expected 4 to train and 2 to validate"):
-        tokens.split(make_sentences(5), train=4, val=2)
-    assert tokens.split(list("abcdefg"), train=4, val=2) == {"train": list("abcd"), "val": list("ef")}
+        split(5)
 
 
 @pytest.mark.parametrize(("first", "last"), [("[CLS]", "[SEP]"), ("<s>", "</s>")])

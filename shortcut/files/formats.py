@@ -1,7 +1,7 @@
 """Readers and writers for sentences, tokens, hidden states and matrices.
 
-Files are read by `unpickle`, which never runs code. A reader converts files of this project and of the original code to
-the same types, or raises Problem: one line with the file's name, the value got and the value expected.
+A reader takes files of this project and of the original code, and never runs code (see `unpickle`). It raises Problem
+if a file is damaged or has another layout: one line with the file's name, the value got and the value expected.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,6 @@ from shortcut.files.unpickle import load_all
 from shortcut.linear import KINDS, LEAST_SQUARES, Map
 from shortcut.tokens import Tokenized
 
-TOO_FEW = "holds {} sentence, expected at least {}: raise VAL in config.py"
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
 
 # Keys that the original code does not have.
@@ -40,7 +39,7 @@ def got(value: Any) -> str:
 
 def fitting(value: Any, name: str, dtype: torch.dtype, *shape: int, least: int | None = None) -> torch.Tensor:
     """The value. Raises Problem unless it is a finite tensor of this dtype and shape, without numbers below `least`."""
-    fits = isinstance(value, torch.Tensor) and value.dtype == dtype and value.shape == shape
+    fits = isinstance(value, torch.Tensor) and (value.dtype, value.shape) == (dtype, shape)
     fits = fits and bool(value.isfinite().all()) and (least is None or int(value.min()) >= least)
     limit = "all of it finite" if least is None else f"none below {least}"
     expect(fits, f"{name} is {got(value)}, expected {str(dtype)[6:]} {[*shape]}, {limit}")
@@ -48,7 +47,7 @@ def fitting(value: Any, name: str, dtype: torch.dtype, *shape: int, least: int |
 
 
 def load(path: Path) -> Any:
-    """The single value in `path`. Raises Problem as `load_all` does, or if the file holds no value or several."""
+    """The single value in `path`."""
     values = [*islice(load_all(path), 2)]
     if len(values) != 1:
         raise Problem(f"{path} holds {'more than one value' if values else 'no value'}, expected one")
@@ -75,19 +74,17 @@ def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     return found | {name: x for name, x in more.items() if x is not None}
 
 
-def load_tokenized(path: Path, least: int = 1) -> Tokenized:
-    """Read a file that holds a `tokenized_dict`. Raises Problem if it has fewer than `least` sentences."""
+def load_tokenized(path: Path) -> Tokenized:
+    """Read a file that holds a `tokenized_dict`."""
     value = load(path)
     with inside(path):
-        return _tokenized(value, least)
+        return _tokenized(value)
 
 
-def _tokenized(value: Any, least: int = 1) -> Tokenized:
+def _tokenized(value: Any) -> Tokenized:
     sentences, positions = value["tokenized_sentences"], value["token_positions"]
     positions = torch.tensor(positions) if isinstance(positions, list) else positions
-    positions = positions.long() if getattr(positions, "dtype", None) == torch.int32 else positions
     n, added = len(sentences), [*map(int, value.get(ADDED, ()))]
-    expect(n >= least, TOO_FEW.format(n, least))
     fitting(positions, "token_positions", torch.int64, n, least=0)
     for k, (ids, position) in enumerate(zip(sentences, positions.tolist(), strict=True)):
         expect(position < len(ids), f"sentence {k} has {len(ids)} tokens, its token position is {position}")
@@ -112,8 +109,8 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
         yield {key: column[start : start + STATES_BATCH] for key, column in columns.items()}
 
 
-def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, torch.Tensor]:
-    """Read a file of `state_batches`: at least `least` sentences, and their hidden states [L + 1, n, d]."""
+def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
+    """Read a file of `state_batches`: the sentences, and their hidden states [L + 1, n, d]."""
     batches: list[Tokenized] = []
     states: list[torch.Tensor] = []  # [L + 1, b, d] for each batch
     for k, value in enumerate(load_all(path)):
@@ -125,11 +122,9 @@ def load_states(path: Path, n_layers: int, least: int = 1) -> tuple[Tokenized, t
             h = [fitting(value.get(l), f"layer {l}", torch.float32, *shape) for l in range(n_layers + 1)]
             states.append(torch.stack(h))
     with inside(path):
-        sentences = [ids for batch in batches for ids in batch.sentences]
-        expect(len(sentences) >= least, TOO_FEW.format(len(sentences), least))
         columns = {field: [getattr(batch, field) for batch in batches] for field in ("positions", *MORE.values())}
-        known = {field: x for field, x in columns.items() if any(part is not None for part in x)}
-        return Tokenized(sentences, **{field: torch.cat(x) for field, x in known.items()}), torch.cat(states, 1)
+        known = {field: torch.cat(x) for field, x in columns.items() if any(part is not None for part in x)}
+        return Tokenized([ids for batch in batches for ids in batch.sentences], **known), torch.cat(states, 1)
 
 
 def load_map(files: Names, i: int, j: int, d: int) -> Map:
@@ -143,7 +138,7 @@ def load_matrix(path: Path, d: int | None, map_kind: str = LEAST_SQUARES) -> tor
     with inside(path):
         rows = d or len(value)
         shape, model = (rows, KINDS[map_kind].columns(rows)), " for this model: was it fitted for another one?"
-        fits = isinstance(value, torch.Tensor) and value.dtype == torch.float32 and value.shape == shape
+        fits = isinstance(value, torch.Tensor) and (value.dtype, value.shape) == (torch.float32, shape)
         expect(fits, f"holds {got(value)}, expected a float32 matrix {[*shape]}{model if d else ''}")
         expect(bool(value.isfinite().all()), "holds values that are not finite: fit it again with --force")
     return value

@@ -1,8 +1,7 @@
-"""Atomic writes: to a temporary name in the same folder, flushed to the disk, then renamed. Errors in reading.
+"""Atomic writes, so that a killed run leaves the old file or none; errors in reading.
 
-A killed run leaves the old file or none. Equal values give equal bytes: a view is pickled without the rest of its
-storage, and a storage is pickled in the zip format of `torch.save`, which holds no memory address. Plain `pickle.load`
-reads such files.
+Equal values give equal bytes: a view is pickled without the rest of its storage, and a storage in the zip format of
+`torch.save`, which holds no memory address. Plain `pickle.load` reads such files.
 """
 
 import glob
@@ -40,7 +39,7 @@ class _Pickler(pickle.Pickler):
 def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> Iterator[BinaryIO]:
     """Temporary file that is renamed to `path` if the `with` block ends without an error, and removed otherwise.
 
-    `record` is called with the path of the complete temporary file just before it is renamed.
+    `record` is called with its path once it is complete, before it is renamed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +54,6 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno is None:
-            raise
         raise Problem(f"cannot write {path}: {error.strerror}; nothing was left half-written") from error
 
 

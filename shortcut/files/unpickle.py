@@ -1,8 +1,8 @@
 """Read pickles without running code from them: tensors, numpy arrays (as tensors) and scalars, and plain containers.
 
-The reader is Python's unpickler with a `find_class` that returns functions of this module for a short list of names
-and refuses all others. Tensors and arrays stay wrapped while a file is read, so that no pickle instruction can change
-one after its size has been checked. There is no defence against files made to waste time or memory.
+The reader is Python's unpickler with a `find_class` that returns functions of this module for a short list of names.
+Tensors and arrays stay wrapped while a file is read, so that no pickle instruction can change one after its size has
+been checked. There is no defence against files made to waste time or memory.
 """
 
 import io

@@ -1,7 +1,6 @@
 """Model kind, config and fingerprints of a checkpoint, found by its name on the Hugging Face hub or its folder.
 
-No weights are loaded. Each function imports the libraries that it needs, so that the Makefile can ask for the model
-kind (True: masked, False: causal) before any is installed.
+Each function imports the libraries that it needs, so that the Makefile can ask for the model kind before installing.
 """
 
 import hashlib
@@ -18,9 +17,7 @@ from shortcut import LEAST_SQUARES, Problem, one_line
 from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
-WEIGHTS = (
-    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
-)  # fmt: skip
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # keys of config.json that do not change the forward pass
 NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 TOKENIZER = (
@@ -37,7 +34,6 @@ MASKED_TYPES = (  # model types that are masked unless the config names a causal
     "mra", "nomic_bert", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
     "squeezebert", "xlm-roberta", "xlm-roberta-xl", "xmod", "yoso",
 )  # fmt: skip
-POINTER = b"version https://git-lfs"  # first bytes of a Git LFS pointer
 
 
 class NotFound(Problem):
@@ -207,7 +203,11 @@ def readable(name: str) -> Iterator[bool]:
         if isinstance(error, ImportError):
             hint = "it needs a package that is not installed: install it into .venv, or use a checkpoint that does not"
         for file in sorted(Path(name).glob("*")):
-            if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(POINTER):
+            if (
+                file.is_file()
+                and file.stat().st_size < 1024
+                and file.read_bytes().startswith(b"version https://git-lfs")
+            ):
                 hint = f"{file.name} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
         raise NotFound(f"cannot load {name!r} ({hint}): {one_line(error)}") from error
 

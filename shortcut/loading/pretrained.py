@@ -15,8 +15,7 @@ PLAIN = {  # settings that change only the chunks or the extra outputs of a forw
     "chunk_size_feed_forward": 0, "use_cache": False, "return_dict": True, "output_attentions": False,
     "output_hidden_states": False,
 }  # fmt: skip
-# Weights that change no prediction: poolers, next-sentence heads, and constant tables that older versions of
-# transformers saved.
+# Weights that change no prediction: poolers, next-sentence heads, constant tables that older transformers saved.
 SPARE = re.compile(
     r"\b(pooler|seq_relationship|masked_bias|(attn|attention)\.bias|position_ids|token_type_ids|inv_freq|version)\b"
 )
@@ -28,9 +27,8 @@ def load(
 ) -> Model:  # fmt: skip
     """Load a pretrained model by name on the hub or by folder, and check that it runs as it was saved.
 
-    The device "spread" spreads the blocks over all devices; the dtype "auto" is the dtype of the checkpoint.
-    `safetensors_only` refuses checkpoints in pickle format, which can run code. `notice` is called with one line for
-    each part of the checkpoint that is not run.
+    device: "spread" spreads the blocks over all devices. dtype: "auto" is the dtype of the checkpoint. Pickles can run
+    code, and `safetensors_only` refuses them. `notice` is called with a line for each part that is not run.
 
     Raises Problem: the model was not found, is no language model or of the other model kind; weights are missing,
     unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
@@ -143,9 +141,8 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
 def _prove(model: Model) -> None:
     """Check on a dummy batch what the method assumes about a model. Raises Problem.
 
-    Reading out h_L, and resuming the forward pass from any h_l, must give the model's logits at all token positions.
-    Padding must change nothing. Hidden states must not depend on following tokens in a causal model, and must depend
-    on them in a masked model: the two sentences of the batch differ in their last token.
+    Reading out h_L, and resuming the forward pass from any h_l, must give the model's logits. Padding must change
+    nothing. Hidden states depend on following tokens in a masked model only: the sentences differ in the last token.
     """
     ids = model.sample()
     T = ids.shape[1]

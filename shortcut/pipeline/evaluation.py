@@ -1,12 +1,12 @@
 """Evaluate a model for add_results.py and bert_add_results.py; write its results and predictions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from shortcut import Problem, alternation, approximation, predictions, results, tokens
-from shortcut.alternation import Schedule
+from shortcut import Problem, alternation, approximation, predictions, results, submodules, tokens
+from shortcut.alternation import Schedules
 from shortcut.approximation import MODES, Maps
 from shortcut.files import formats, result_formats
 from shortcut.linear import Map
@@ -24,7 +24,6 @@ from shortcut.show.table import Table, text
 from shortcut.tokens import Tokenized
 
 GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L: [b, d]; approximation by mode: [k, b, d]
-Schedules = Mapping[tuple[str, int, int], Schedule]  # see `alternation.schedules`
 SCHEDULES = "schedules"  # used like a mode: approximations by all distinct schedules
 TIES = 0.005  # largest share of sentences with equal logits for the best two tokens that is not reported
 
@@ -44,7 +43,7 @@ def matrices(work: Work) -> list[Path]:
 def maps(work: Work, model: Model) -> Maps:
     """The maps that the modes need. Raises Problem if they were fitted for sub-modules that the model does not have."""
     jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
-    if parts and work.files.parts != model.parts:
+    if parts and work.files.parts != submodules.find(model).parts:
         others = f"{work.files.submodules} lists other sub-modules than this model has"
         raise Problem(f"{others}: run add_linreg_submodules.py --force")
     return Maps(

@@ -32,7 +32,6 @@ MATRIX = re.compile(r"(\d+_\d+|p\d+_\d+_\d+)\.pickle")
 SAFETENSORS = "matrices.safetensors"
 UNFINISHED = "fetch.unfinished"  # folder of downloads that are incomplete or were refused
 OFFLINE = "If the hub cannot be reached: unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or run add_linreg.py"
-CARD = Path(__file__).with_name("card.md")  # template of the model card
 
 
 @contextmanager
@@ -60,9 +59,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
         how = {"revision": revision, "local_dir": folder / UNFINISHED, "force_download": True}
         for name in progress("matrices", missing, len(missing), "matrices"):
             remote = f"{files.model}/{files.dataset}/{name}"
-            with _hub_errors(
-                f"fetch {remote} from {repository}", "run the command again to fetch the missing matrices"
-            ):
+            with _hub_errors(f"fetch {remote} from {repository}", "run the command again for the missing matrices"):
                 path = Path(huggingface_hub.hf_hub_download(repository, remote, **how))
             with inside(f"{remote} from {repository} was not stored"):
                 d = len(formats.load_matrix(path, d))
@@ -139,7 +136,7 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     scores = lenses.judge(loaded, h, maps)
     lenses.check(scores, lenses.judge(loaded, h, rounded), groups, format_name)
     entry = provenance.entry(reads[0]) or {"versions": {}}
-    card = CARD.read_text(encoding="utf-8").format(
+    card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
         model=files.model_name if Path(model).is_dir() else model, format_name=format_name, map_kind=files.map_kind,
         dataset=files.dataset, n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",

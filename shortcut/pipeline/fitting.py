@@ -56,7 +56,9 @@ def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple
     def compute(batch: Batch) -> Tensors:
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
 
-    found = gather(work, model, tokenized, compute, f"probe gradients, seed {work.args.seed}")["found"]
+    name = f"probe gradients, seed {work.args.seed}"
+    # in one pass, a gradient at a position would also come from the later positions of its sentence
+    found = gather(work, model, tokenized, compute, name, together=False)["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         h = found[l]
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])

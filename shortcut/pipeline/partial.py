@@ -1,12 +1,11 @@
 """A loop over batches of sentences that survives a stop and that several processes can share.
 
-Partial results are memory-mapped arrays, one folder a stage; a stopped run resumes from the stored rows. They need not
-fit into memory: hidden states inside all blocks of gpt2-xl for 9,000 sentences are 16.6 GB, and a fit reads two points
-at a time. Disk space is reserved first, since a full disk under a memory-mapped file kills the process.
+A stage has a folder of memory-mapped arrays, which need not fit into memory: hidden states inside all blocks of gpt2-xl
+for 9,000 sentences are 16.6 GB. Disk space is reserved first, since a full disk under a mapped file kills the process.
 
     <name>.<r>.npy   results of process r, [K, rows, ...], batch after batch
     done.<r>.npy     int64 [1], number of rows that are on the disk
-    files.json       the key, a hash of everything that the results depend on, and the size of each .npy file
+    key              hash of everything that the results depend on; written last, once all arrays exist
 
 `torchrun` and `accelerate launch` start W processes, which see the same folders. Process 0 is the leader: it checks,
 fits and writes. Process r takes batches r, r + W, r + 2 W, ... and has its own files, since two machines that write to
@@ -32,7 +31,6 @@ from shortcut import Problem
 from shortcut.files import store
 from shortcut.representations import Batch
 
-TIMEOUT = timedelta(days=7)  # the other processes wait while the leader checks
 SECONDS = 5.0  # largest amount of work that a killed run loses
 
 Tensors = dict[str, torch.Tensor]  # by name, [K, b, ...] for a batch of b sentences
@@ -44,7 +42,8 @@ def join() -> None:
     """Join the other processes, if a launcher started several. Raises Problem if the launcher gave no address."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         try:
-            distributed.init_process_group("gloo", timeout=TIMEOUT)  # what is shared is on the CPU
+            # gloo, since all shared objects are on the CPU; the other processes wait while the leader checks
+            distributed.init_process_group("gloo", timeout=timedelta(days=7))
         except ValueError as error:
             raise Problem(f"WORLD_SIZE is set, but {error}: start the script with torchrun, or unset it") from error
 
@@ -81,14 +80,13 @@ class Done(Exception):  # noqa: N818  (no error)
 
 
 class Points:
-    """Results [K, n, ...] on the disk; `points[k]`: [n, ...] is read into memory, in the order of the sentences."""
+    """Results [K, n, ...] on the disk: arrays [K, rows, ...] of each process, and the sentence in each of the rows."""
 
     def __init__(self, arrays: list[np.memmap], order: torch.Tensor):
-        """Args: arrays: [K, rows, ...] for each process; order: int64 [n], the sentence in each row of all arrays."""
         self._arrays, self._places = [*map(torch.from_numpy, arrays)], order.argsort()
 
     def __getitem__(self, k: int) -> torch.Tensor:
-        """Copy point k, since BLAS rounds differently on memory-mapped pages."""
+        """Point k, [n, ...], in the order of the sentences; a copy, since BLAS rounds differently on mapped pages."""
         return torch.cat([array[k] for array in self._arrays])[self._places]
 
     def tensor(self) -> torch.Tensor:
@@ -102,11 +100,11 @@ class PartialResults:
 
     folder: Path
     key: str  # hash of everything that the results depend on
-    notice: Callable[[str], None]  # called with one line if a file is damaged
     begin: Callable[[], None]  # called in the leader once disk space for all results is reserved
 
     def discard(self) -> None:
-        """Remove all partial results."""
+        """Remove all partial results; the key first, since a run can be killed here."""
+        (self.folder / "key").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def gather(self, batches: Sequence[Batch], compute: Compute, advance: Advance) -> dict[str, Points]:
@@ -116,7 +114,8 @@ class PartialResults:
         """
         rank, count = place()
         if rank == 0:
-            if not self._exist():
+            key = self.folder / "key"
+            if not key.exists() or key.read_text(encoding="utf-8") != self.key:
                 self._create(batches, compute, min(count, len(batches)))
             self.begin()
         agree()  # the leader has created all files
@@ -130,15 +129,6 @@ class PartialResults:
         arrays, order = self._open(), torch.cat([batch.rows for share in shares for batch in share])
         advance(sum(len(batch.rows) for r, share in enumerate(shares) if r % count for batch in share))  # the others'
         return {name: Points([array[name] for array in arrays], order) for name in arrays[0].keys() - {"done"}}
-
-    def _exist(self) -> bool:
-        """True if an earlier run created the files with this key, and no file size has changed since."""
-        path = self.folder / "files.json"
-        found = store.load_json(path) if path.exists() else {}
-        is_whole = found.get("sizes") == self._sizes()
-        if found.get("key") == self.key and not is_whole:
-            self.notice(f"partial results are damaged and will be computed again: {self.folder}")
-        return found.get("key") == self.key and is_whole
 
     def _create(self, batches: Sequence[Batch], compute: Compute, count: int) -> None:
         """Compute the first batch, which gives the shapes, and reserve disk space in files for `count` processes."""
@@ -156,18 +146,16 @@ class PartialResults:
             n = sum(len(batch.rows) for batch in batches)
             size = f"{sum(x.nbytes for x in first.values()) / len(batches[0].rows) * n / 1e6:,.1f} MB"
             raise Problem(f"cannot reserve {size} for partial results in {self.folder}: {error.strerror}") from error
-        with store.replacing(self.folder / "files.json") as file:
-            file.write(store.dump_json({"key": self.key, "sizes": self._sizes()}))
+        with store.replacing(self.folder / "key") as file:
+            file.write(self.key.encode())
         _fill(self._open()[0], batches[:1], lambda _: first, lambda _: None)
-
-    def _sizes(self) -> dict[str, int]:
-        return {path.name: path.stat().st_size for path in self.folder.glob("*.npy")}
 
     def _open(self) -> list[dict[str, np.memmap]]:
         """Memory-mapped arrays of each process, by name."""
-        names, found = store.load_json(self.folder / "files.json")["sizes"], []
-        while own := [name for name in names if name.endswith(f".{len(found)}.npy")]:
-            found.append({name.split(".")[0]: np.lib.format.open_memmap(self.folder / name, "r+") for name in own})
+        found: list[dict[str, np.memmap]] = []
+        with store.inside(self.folder):
+            while paths := [*self.folder.glob(f"*.{len(found)}.npy")]:
+                found.append({path.name.split(".")[0]: np.lib.format.open_memmap(path, "r+") for path in paths})
         return found
 
 

@@ -114,7 +114,7 @@ class Work:
             found = (self.files, self._out.key, self._out.todo) if self._out else None
             self.files, key, self.todo = partial.agree(found) if self.stage.shared else found
             folder, begin = self.files.partial(self.stage.script), self._out.begin if self._out else None
-            self.partial = partial.PartialResults(folder, key, self.say, begin)
+            self.partial = partial.PartialResults(folder, key, begin)
             if self._out and (self.args.force or not self.todo):
                 self.partial.discard()
             if any(path.suffix in (".pickle", ".json") for path in self.todo):

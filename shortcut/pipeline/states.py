@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from zlib import crc32
 
 import torch
 
@@ -64,10 +65,15 @@ def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) 
 
 
 def gather(
-    work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], Tensors], name: str
+    work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], Tensors], name: str, **how: bool
 ) -> dict[str, Points]:
-    """Compute tensors for all sentences, batch by batch, and store them as partial results called `name`."""
-    batches = representations.batches(model, tokenized, work.args.batch_size)
-    results = replace(work.partial, key=f"{work.partial.key} {name} {work.args.batch_size} {model.device.type}")
+    """Compute tensors for all sentences, batch by batch, and store them as partial results called `name`.
+
+    `how` is for `representations.batches`.
+    """
+    batches = representations.batches(model, tokenized, work.args.batch_size, **how)
+    order = crc32(torch.cat([batch.rows for batch in batches]).numpy().tobytes())
+    key = f"{work.partial.key} {name} {work.args.batch_size} {order} {model.device.type}"
+    results = replace(work.partial, key=key)
     with work.bar(f"sentences ({name})", len(tokenized)) as advance:
         return results.gather(batches, compute, advance)

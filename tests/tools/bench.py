@@ -30,7 +30,7 @@ import torch
 import transformers
 
 import config
-from shortcut import early_exit, linear, metrics, models, predictions, representations
+from shortcut import early_exit, linear, metrics, models, predictions, representations, submodules
 from shortcut.approximation import MODES, Maps, needed
 from shortcut.linear import Map
 from shortcut.loading import pretrained
@@ -188,7 +188,7 @@ def states(bench: Bench, model: models.Model) -> None:
     flops = (prefix_tokens(tokenized) * (sizes.L - 0.75) + len(tokenized) * 0.75) * sizes.block
     for name, points, n in (
         ("states of the layers", model.layer_points(), TRAIN + 2 * VAL),
-        ("states inside the blocks", model.part_points()[0], TRAIN),
+        ("states inside the blocks", submodules.find(model).points()[0], TRAIN),
     ):
         expected, seconds, _ = bench.time(lambda points=points: one_at_a_time(model, few, points))
         ours, own, peak = bench.time(lambda points=points: in_memory.collect(model, tokenized, points, 1024))
@@ -237,7 +237,7 @@ def exits(bench: Bench, model: models.Model) -> None:
     L, d, count = sizes.L, sizes.d, sizes.exits_directly
     tokenized = make_tokenized(sizes.exits, sizes.v, seed=1)
     jumps = [torch.eye(d) + 0.01 * torch.randn(d, d, generator=g) for _ in range(L)]
-    parts = {key: torch.randn(d, d, generator=g) / d**0.5 for key in needed(model.parts, L)[1]}
+    parts = {key: torch.randn(d, d, generator=g) / d**0.5 for key in needed(submodules.find(model).parts, L)[1]}
 
     def all_modes() -> dict[str, Predictions]:
         maps = Maps({(l, L): Map(A, "least-squares", l, L) for l, A in enumerate(jumps)}, parts)
@@ -258,7 +258,7 @@ def exits(bench: Bench, model: models.Model) -> None:
         """Best tokens [L + 1, count]: the model run for every sentence, layer and mode."""
         found = {}
         for mode in MODES:
-            maps = {key: A for key, A in parts.items() if model.parts[key][0] == MODES[mode].replaces}
+            maps = {key: A for key, A in parts.items() if submodules.find(model).parts[key][0] == MODES[mode].replaces}
             found[mode] = torch.empty(L + 1, count, dtype=torch.int64)
             for s, (ids, t) in enumerate(zip(tokenized.sentences[:count], tokenized.positions.tolist(), strict=False)):
                 for layer in range(L + 1):

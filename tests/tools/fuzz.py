@@ -65,13 +65,9 @@ def predictions_fit(e):
     shapes = shapes and e.topk.shape[1:] == (3, 10) and e.surprisal.shape == e.topk.shape[:2]
     modes = [(n, x) for found in e.modes.values() for n, x in found.items()]
     shapes = shapes and all(x.shape == (L + 1, 3) and x.dtype == torch.float32 for _, x in modes)
-    numbers = e.positions.amin() >= 0 and e.costs.tokens.amin() > 0 and np.isfinite(e.tau) and type(e.masked) is bool
-    numbers = numbers and all(0 < x < np.inf for x in (e.costs.block, e.costs.read_out, e.costs.matrix))
-    numbers = numbers and finite(e.surprisal, torch.float32)
+    numbers = finite(e.surprisal, torch.float32)
     numbers = numbers and all(x.isfinite().all() for name, x in modes if name != "cross-entropy")
-    jumps = all(0 <= i < j <= L for schedule in e.schedules.values() for i, j in schedule)
-    first = all(key[0] in ("blocks", "jumps", "r2") for key in e.schedules)
-    return shapes and numbers and jumps and first and len(e.topk) == len({*e.schedules.values()})
+    return shapes and numbers and len(e.topk) == len({*e.schedules.values()})
 
 
 def a_record_fits(r):

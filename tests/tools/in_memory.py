@@ -2,7 +2,7 @@
 
 import torch
 
-from shortcut import representations
+from shortcut import representations, submodules
 
 
 def collect(model, tokenized, points, batch_tokens):
@@ -18,4 +18,4 @@ def layer_states(model, tokenized, batch_tokens):
 
 
 def part_states(model, tokenized, batch_tokens):
-    return collect(model, tokenized, model.part_points()[0], batch_tokens)
+    return collect(model, tokenized, submodules.find(model).points()[0], batch_tokens)
