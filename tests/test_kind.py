@@ -68,7 +68,10 @@ def test_results_tell_by_their_manifest_else_by_their_name(tmp_path):
         manifest.parent.mkdir(parents=True)
         files = {"d_results.pickle": {**entry, "script": script}} if script else {}
         manifest.write_text(json.dumps({"files": files}), encoding="utf-8")
-    found = {name: results_of(name, tmp_path) for name in ("a_mask", "b", "c", "c_mask", "d", "none", "none_mask")}
+    found = {
+        name: results_of(name, tmp_path, config)[:2]
+        for name in ("a_mask", "b", "c", "c_mask", "d", "none", "none_mask")
+    }
     assert found == {
         "a_mask": ("a_mask", False), "b": ("b", True), "c": ("c_mask", True), "c_mask": ("c_mask", True),
         "d": ("d", False), "none": ("none", False), "none_mask": ("none_mask", True),

@@ -145,7 +145,7 @@ def test_records_of_the_results(made):
     ]
     assert MODES["mat_ln1_ln2"].key == ("blk_mat", {"what_to_mat": {1, 4}})
     early = [r for r in records if r["info"]["type"] == "early_exit"]
-    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS_MAT)
+    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS["mat"])
     assert len([r for r in early if r["info"]["mode"] == "idln"]) == 22
     for record in records:
         assert record["topk"].shape == (40, 10)
@@ -154,7 +154,7 @@ def test_records_of_the_results(made):
         assert type(record["layers_processed"]) is float
     last = [r for r in fixed if r["info"]["layer"] == LAYERS]
     assert all(r["topk"].equal(last[0]["topk"]) for r in last)
-    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS_MAT)]
+    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS["mat"])]
     assert all(r["topk"].equal(last[0]["topk"]) and r["layers_processed"] == LAYERS for r in never)
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
-from shortcut.files.names import Names
+from shortcut.files.names import Names, find_model, similar_model
 from shortcut.pipeline import manifest, options
 
 
@@ -90,18 +90,22 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
     except checkpoint.NotFound as problem:
         if known or Path(name).is_dir():
             raise
-        names = ", ".join(name for name in config.LAYERS if masked == (name in config.MASKED))
-        raise Problem(f"{problem}; known names: {names}") from problem
+        names = [name for name in config.LAYERS if masked == (name in config.MASKED)]
+        hint = similar_model(name, names) or f"; known names: {', '.join(names)}"
+        raise Problem(f"{problem}{hint}") from problem
 
 
-def results_of(name: str, root: Path) -> tuple[str, bool]:
-    """Folder under experiment/ for a name of results, and True if the model is masked.
+def results_of(name: str, root: Path, config: ModuleType) -> tuple[str, bool, str]:
+    """Folder under experiment/ for a name of results, True if the model is masked, and its name, as far as known.
 
     The manifest decides; without a manifest, the model is masked if the name ends in _mask.
     """
     folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
     made = [of_script(entry["script"]).masked for entry in manifest.load(root / "experiment" / folder).values()]
-    return folder, next((masked for masked in made if masked is not None), folder.endswith("_mask"))
+    masked = next((masked for masked in made if masked is not None), folder.endswith("_mask"))
+    model = folder.removesuffix("_mask") if masked else folder
+    known = (known for known in config.LAYERS if known.rpartition("/")[2] == model)
+    return folder, masked, next(known, find_model(model))
 
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
@@ -134,11 +138,9 @@ def pipeline(*, masked: bool) -> list[Stage]:
 
 def maker(path: Path, files: Names, L: int, config: ModuleType) -> str:
     """Command that makes a file."""
-    if files.map_kind == "tuned" and path.parent == files.matrices:
-        return files.fitted_by(path)
     makers = [stage for stage in STAGES if stage in pipeline(masked=files.masked) or stage.either]
     made_by = next(stage.script for stage in makers if path in paths(stage.writes, files, L, config))
-    return made_by + files.options(path)
+    return files.command(made_by, path)
 
 
 if __name__ == "__main__":
