@@ -197,7 +197,8 @@ def test_options_are_answered_before_torch_is_imported(wrong):
     code = (
         "import runpy, sys\nsys.modules['torch'] = sys.modules['numpy'] = None  # importing one fails\n"
         f"for script in {[*ACTS_ON]}:\n sys.argv = [script, {wrong!r}]\n"
-        " try: runpy.run_path(f'{script}.py', run_name='__main__')\n except SystemExit as done: print('exit', done.code)\n"
+        " try: runpy.run_path(f'{script}.py', run_name='__main__')\n"
+        " except SystemExit as done: print('exit', done.code)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.count(f"exit {0 if wrong == '--help' else 2}\n") == len(ACTS_ON)

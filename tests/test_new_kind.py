@@ -1,4 +1,5 @@
-"""A map kind with a setting of its own is one row of `linear.KINDS`, its function and a line of config.py."""
+"""A map kind with a setting of its own is one row of `linear.KINDS`, its name among the options, its function and a line
+of config.py."""
 
 import json
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pipeline import SIZES, fit_kinds, problem, run
 import config
 from shortcut.files import formats
 from shortcut.linear import KINDS, Kind
-from shortcut.pipeline import manifest
+from shortcut.pipeline import manifest, options
 
 
 def shrunk(factors, X, Y, shrinkage):
@@ -23,6 +24,7 @@ def test_a_map_kind_with_a_setting_of_its_own_is_fitted_scored_judged_and_shown(
     for name, value in {**SIZES, "SCHEDULES": False}.items():
         monkeypatch.setattr(config, name, value)
     monkeypatch.setattr(config, "SHRINKAGE", 0.5, raising=False)
+    monkeypatch.setattr(options, "MAP_KINDS", [*options.MAP_KINDS, "shrunk"])
     monkeypatch.setitem(KINDS, "shrunk", Kind("shrunk", shrunk, settings=("shrinkage",)))
     folder, names = fit_kinds(request, "gpt2", tmp_path, ("least-squares", "shrunk"))
     files = replace(names, map_kind="shrunk")
