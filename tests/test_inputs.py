@@ -112,7 +112,9 @@ def test_matrices_of_two_settings_are_refused_together(layout, said):
     paths = [layout.matrix(0, 1), layout.matrix(0, 2)]
     for path, rcond in zip(paths, (1e-7, 1e-3), strict=True):
         make(layout, said, "add_linreg.py", path, rcond=rcond)
-    message = r"0_1.pickle was made with other settings \(rcond was 1e-07, is 0.001\): restore those settings, or run .* add_l"
+    message = (
+        r"0_1.pickle was made with other settings \(rcond was 1e-07, is 0.001\): restore those settings, or run .* add"
+    )
     with pytest.raises(Problem, match=message):
         run(layout, said, reads=paths, expects={"rcond": 1e-3})
 

@@ -45,7 +45,7 @@ def test_an_unknown_variable_is_refused(given):
 
 
 def test_a_run_ends_with_its_time_and_the_pages():
-    last = [line for line in make("-n", "run", "MODEL=gpt2", "DATASET=docstrings", "FORCE=1").stdout.splitlines()]
+    last = make("-n", "run", "MODEL=gpt2", "DATASET=docstrings", "FORCE=1").stdout.splitlines()
     assert last[0].split(".py")[1].split() == ["--dataset", "'docstrings'", "--force", "--source", "'docstrings'"]
     assert last[-2].startswith('echo "all stages finished in ')
     assert last[-1].split(".py ")[1] == "--page --model 'gpt2' --dataset 'docstrings';"
