@@ -1,7 +1,8 @@
+# make help                         show these lines
 # make run                          both pipelines on the embedded models; only pip needs the network
 # make run MODEL=gpt2               the paper's setting: Wikipedia, a model from the Hugging Face hub
 # make run MODEL=bert-base-uncased  the same for a masked model
-# make run MODEL=name FAMILY=bert   a masked model that is not downloaded yet and not listed in config.py
+# make run MODEL=name FAMILY=bert   a model that is not downloaded yet and not listed in config.py: gpt2 or bert
 # make run DATASET=news SOURCE=f    your own text: parquet, jsonl, or one sentence per line
 # make run ... FORCE=1              remake files that exist already
 # make test                         run the tests, offline, on two cores
@@ -13,6 +14,14 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
+
+# Refuse a variable that is not known on the command line, such as MODLE=gpt2.
+KNOWN := PYTHON MODEL FAMILY DATASET SOURCE FORCE
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+ifneq ($(filter-out $(KNOWN),$(given)),)
+$(error unknown $(filter-out $(KNOWN),$(given)): use $(KNOWN), in capitals; make help shows how)
+endif
+START := $(shell date +%s)
 MODEL ?=
 DATASET ?=
 SOURCE ?=
@@ -25,6 +34,9 @@ ifeq ($(MODEL)$(DATASET)$(SOURCE),)
 DATASET := docstrings
 SOURCE := docstrings
 endif
+ifeq ($(DATASET)$(SOURCE),docstrings)
+SOURCE := docstrings
+endif
 ifneq ($(SOURCE),)
 ifeq ($(DATASET),)
 $(error SOURCE=$(SOURCE) needs a name for its files: add DATASET=news or the like)
@@ -33,12 +45,19 @@ endif
 ifneq ($(MODEL),)
 FAMILY ?= $(shell $(PYTHON) config.py --family --model $(call quoted,$(MODEL)))
 FAMILY := $(FAMILY)
+ifeq ($(FAMILY),)
+$(error add FAMILY=gpt2 for a causal model, or FAMILY=bert for a masked model)
+endif
+endif
+ifneq ($(filter-out gpt2 bert,$(FAMILY)),)
+$(error FAMILY is $(FAMILY): use FAMILY=gpt2 for a causal model, or FAMILY=bert for a masked model)
 endif
 STAGES := $(or $(FAMILY),gpt2 bert)
-ON := $(if $(DATASET),--dataset $(call quoted,$(DATASET))) $(if $(FORCE),--force)
-GPT2 := --model $(call quoted,$(or $(MODEL),models/gpt2-docstrings)) $(ON)
-BERT := --model $(call quoted,$(or $(MODEL),models/bert-docstrings)) $(ON)
-SENTENCES := $(ON) $(if $(SOURCE),--source $(call quoted,$(SOURCE)))
+ON := $(if $(DATASET),--dataset $(call quoted,$(DATASET)))
+AGAIN := $(if $(FORCE),--force)
+gpt2_files := --model $(call quoted,$(or $(MODEL),models/gpt2-docstrings)) $(ON)
+bert_files := --model $(call quoted,$(or $(MODEL),models/bert-docstrings)) $(ON)
+SENTENCES := $(ON) $(AGAIN) $(if $(SOURCE),--source $(call quoted,$(SOURCE)))
 
 # The scripts for causal or masked models, in order, from the table of stages, without the one for the sentences.
 scripts_for = $(filter-out get_wikipedia_sentences.py,$(shell $(PYTHON) -m shortcut.pipeline.stages $(1)))
@@ -50,16 +69,22 @@ endef
 .PHONY: run sentences gpt2 bert test test-kill bench page-check tables lint
 .NOTPARALLEL:
 
+.PHONY: help
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
 run: $(STAGES)
+	@echo "all stages finished in $$(($$(date +%s) - $(START))) s"
+	@$(foreach family,$(STAGES),$(PY) config.py --page $($(family)_files);)
 
 sentences: .venv/installed
 	$(PY) get_wikipedia_sentences.py $(SENTENCES)
 
 gpt2: sentences
-	$(call scripts,causal,$(GPT2))
+	$(call scripts,causal,$(gpt2_files) $(AGAIN))
 
 bert: sentences
-	$(call scripts,masked,$(BERT))
+	$(call scripts,masked,$(bert_files) $(AGAIN))
 
 test: .venv/installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile

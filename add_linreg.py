@@ -10,6 +10,11 @@ Writes  linreg/<m>/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], ap
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.files import formats
 from shortcut.pipeline.fitting import fits, jacobians
 from shortcut.pipeline.script import Work, script, shell
@@ -17,7 +22,7 @@ from shortcut.pipeline.stages import pairs
 from shortcut.pipeline.states import load_model, states
 
 
-@script(config, "model", "map", "device", "batch-size", "seed")
+@script(config)
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("train")), load_model(work)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))

@@ -13,6 +13,11 @@ Writes  linreg/<m>/<d>/p{i}_{a}_{a+1}.pickle: float32 tensor [d, d], applied as 
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut import submodules
 from shortcut.pipeline.fitting import fits
 from shortcut.pipeline.manifest import parts_dict
@@ -20,7 +25,7 @@ from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.states import load_model, load_split, states
 
 
-@script(config, "model", "device", "batch-size", "seed")
+@script(config)
 def main(work: Work) -> None:
     tokenized, model = load_split(work, "train"), load_model(work, head=False)
     found = submodules.find(model)

@@ -12,6 +12,11 @@ Writes  experiment/<m>/<d>_r2_scores.pickle: dict of `score_mat`, `score_id`, `s
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.files import formats
 from shortcut.pipeline import showing
 from shortcut.pipeline.scoring import quality_of_maps, r2_scores
@@ -20,7 +25,7 @@ from shortcut.pipeline.stages import pairs
 from shortcut.pipeline.states import load_model, states
 
 
-@script(config, "model", "map", "matrices-from", "device", "batch-size", "seed", then=showing.show_r2)
+@script(config, then=showing.show_r2)
 def main(work: Work) -> None:
     tokenized, model = formats.load_tokenized(work.files.tokenized("val")), load_model(work)
     h = states(work, model, tokenized, model.layer_points(), "val").tensor()

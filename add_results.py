@@ -17,6 +17,11 @@ Writes  experiment/<m>/<d>_results.pickle: dicts, pickled one after another: `in
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut import alternation, representations
 from shortcut.approximation import MODES, alternate, modes_of
 from shortcut.files import formats
@@ -26,10 +31,7 @@ from shortcut.pipeline.states import load_model
 from shortcut.representations import Batch
 
 
-@script(
-    config, "model", "map", "matrices-from", "device", "batch-size", "seed",
-    reads=evaluation.matrices, then=evaluation.show_change,
-)  # fmt: skip
+@script(config, reads=evaluation.matrices, then=evaluation.show_change)
 def main(work: Work) -> None:
     model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"))
     maps, (schedules, jumps) = evaluation.maps(work, model), evaluation.schedules(work, model)

@@ -9,12 +9,17 @@ Writes  experiment/<m>/<d>_tokenized_train.pickle, ..._val.pickle: dict of `toke
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.files import formats
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.states import tokenize
 
 
-@script(config, "model", "seed")
+@script(config)
 def main(work: Work) -> None:
     tokenized = tokenize(work, formats.load_sentences(work.files.sentences))
     for (split,) in work.missing(work.files.tokenized, [("train",), ("val",)]):

@@ -11,6 +11,11 @@ Writes  linreg/<m>_mask/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.files import formats
 from shortcut.pipeline.fitting import fits, jacobians
 from shortcut.pipeline.script import Work, script, shell
@@ -18,7 +23,7 @@ from shortcut.pipeline.stages import pairs
 from shortcut.pipeline.states import load_model
 
 
-@script(config, "model", "map", "device", "batch-size", "seed")
+@script(config)
 def main(work: Work) -> None:
     tokenized, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))

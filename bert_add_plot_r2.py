@@ -12,6 +12,11 @@ Writes  experiment/<m>_mask/<d>_r2_scores.pickle: dict of `score_mat`, `score_id
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.files import formats
 from shortcut.pipeline import showing
 from shortcut.pipeline.scoring import quality_of_maps, r2_scores
@@ -19,7 +24,7 @@ from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.stages import pairs
 
 
-@script(config, "model", "map", "matrices-from", "device", "seed", then=showing.show_r2)
+@script(config, then=showing.show_r2)
 def main(work: Work) -> None:
     _, h = formats.load_states(work.files.states("val"), work.L)
     jumps = pairs(work.L, config, work.files.map_kind)

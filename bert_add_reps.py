@@ -10,12 +10,17 @@ Writes  experiment/<m>_mask/<d>_train.pickle, ..._val.pickle: batches of 16 sent
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.files import formats
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.states import load_model, states_of_splits, tokenize
 
 
-@script(config, "model", "device", "batch-size", "seed")
+@script(config)
 def main(work: Work) -> None:
     masked = tokenize(work, formats.load_sentences(work.files.sentences))
     model = load_model(work, head=False)

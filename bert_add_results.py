@@ -15,6 +15,11 @@ Writes  experiment/<m>_mask/<d>_results.pickle: dicts, pickled one after another
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut import representations
 from shortcut.approximation import MODES, modes_of
 from shortcut.files import formats
@@ -24,10 +29,7 @@ from shortcut.pipeline.states import load_model
 from shortcut.representations import Batch, Pass
 
 
-@script(
-    config, "model", "map", "matrices-from", "device", "batch-size", "seed",
-    reads=evaluation.matrices, then=evaluation.show_change,
-)  # fmt: skip
+@script(config, reads=evaluation.matrices, then=evaluation.show_change)
 def main(work: Work) -> None:
     model, (tokenized, h) = load_model(work), formats.load_states(work.files.states("val"), work.L)
     maps = evaluation.maps(work, model)

@@ -57,10 +57,10 @@ SCHEDULES: bool = True  # True: causal models alternate blocks and jumps; above 
 LAST_ONLY: bool = False  # True: only the jumps into the last layer, enough for add_results.py: 48 of gpt2-xl's 1,176
 RCOND: float = 1.19e-7  # smaller singular values, relative to the largest, are zero (scikit-learn 1.2.0 on float32)
 TAU: float = 4.0  # tau in the threshold of early exit
-LAMBDAS_MAT: tuple[float, ...] = (-1.112, *(k / 10 for k in range(11)), 1.112)  # from always exiting early to never
-LAMBDAS: dict[str, tuple[float, ...]] = {  # for early exit; id has nine more, since its curve is between the last two
-    "id": (*LAMBDAS_MAT[:-1], *(round(1 + 0.0112 * k, 4) for k in range(1, 10)), LAMBDAS_MAT[-1]),
-    "mat": LAMBDAS_MAT,
+LAMBDAS: dict[str, tuple[float, ...]] = {  # for early exit: from always exiting early to never
+    # id has nine more, since its curve is between the last two
+    "id": (-1.112, *(k / 10 for k in range(11)), *(round(1 + 0.0112 * k, 4) for k in range(1, 10)), 1.112),
+    "mat": (-1.112, *(k / 10 for k in range(11)), 1.112),
 }
 
 # Work

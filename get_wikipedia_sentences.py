@@ -11,6 +11,11 @@ Writes  experiment/sentences/<d>_20K-sentences.pickle: str, pickled one after an
 from typing import Any
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from models import docstrings
 from shortcut.corpus import articles
 from shortcut.corpus.sentences import Wanted, splitter
@@ -27,7 +32,7 @@ def source_settings(work: Work) -> dict[str, Any]:
     return articles.identity(work.args.source, config.READ_BYTES)
 
 
-@script(config, "source", "seed", settings=source_settings)
+@script(config, settings=source_settings)
 def main(work: Work) -> None:
     split, source = splitter(config.SPACY), None
     if work.args.source == "docstrings":

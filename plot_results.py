@@ -16,13 +16,18 @@ Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>; alternation_<
 """
 
 import config
+from shortcut.pipeline import stages
+
+if __name__ == "__main__":  # before torch is imported
+    stages.answer(config, __file__, __doc__)
+
 from shortcut.pipeline import evaluation, looking, showing
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.show import tables
 from shortcut.show.table import text
 
 
-@script(config, "model", "map", "matrices-from", "sentence", "words", "device")
+@script(config)
 def main(work: Work) -> None:
     if work.args.sentence is not None:
         return looking.look_inside(work)

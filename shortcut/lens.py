@@ -57,7 +57,7 @@ class Lens:
                 only = f"{self.map_kind} maps have the last layer as their only target"
                 raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
             if not path.exists():
-                raise Problem(f"{self.files.relative(path)} not found: run {self.files.fitted_by(path)} first")
+                raise self.files.not_found(path, self.files.fitted_by(path))
             self._provenance.check([path], lambda _: None)
             self._maps[key] = formats.load_map(self.files, *key, self.model.d).to(self.model.device)
         return self._maps[key]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -162,8 +163,9 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(replace(names, root=tmp_path, map_kind="ridge").matrices)
     missing = problem(capsys, f"{prefix}add_results", "--map", "ridge", *on[:-1], tmp_path)
-    assert f"words@ridge/0_{LAYERS}.pickle not found: run {prefix}add_linreg.py --map ridge first" in missing
-    assert "run python -m shortcut import" in problem(capsys, f"{prefix}add_results", "--map", "tuned", *on)
+    assert f"words@ridge/0_{LAYERS}.pickle not found: run .venv/bin/python {prefix}add_linreg.py" in missing
+    assert "--map ridge --out" in missing
+    assert "run .venv/bin/python -m shortcut import" in problem(capsys, f"{prefix}add_results", "--map", "tuned", *on)
     run(f"{prefix}add_linreg", "--map", "tuned", *on)
     assert "tuned maps are not fitted here: use python -m shortcut import" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -214,7 +216,7 @@ def test_stale_kinds_are_left_out_with_the_command_that_mends_them_and_later_one
     run("plot_results", *on)
     told = capsys.readouterr().out
     assert "left out of the comparison, experiment/" in told
-    assert "run bert_add_results.py --map low-rank --force" in told
+    assert re.search("run .* bert_add_results.py .* --map low-rank .* --force", told)
     assert [*costs_of(here)] == ["least-squares", "jacobian"]
     run("bert_add_results", "--map", "affine", *on)
     records = [  # as other code would have it: of other sentences, and without an entry

@@ -34,7 +34,7 @@ def test_look_up_equals_the_literal_loop(lam):
 
 def test_ends_of_the_grid_always_and_never_exit():
     gaps, positions = torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 30])
-    first, last = min(config.LAMBDAS_MAT), max(config.LAMBDAS_MAT)
+    first, last = min(config.LAMBDAS["mat"]), max(config.LAMBDAS["mat"])
     assert early_exit.exit_layers(gaps, early_exit.thresholds(first, positions, 4.0)).tolist() == [1, 1]
     assert early_exit.exit_layers(gaps, early_exit.thresholds(last, positions, 4.0)).tolist() == [3, 3]
 

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = " ".join(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)).split()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+def make(*words):
+    return subprocess.run(
+        ["make", "--no-print-directory", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "help"])
 def test_a_target_names_commands_and_files_that_are_there(target):
     done = subprocess.run(
         ["make", "-n", "--no-print-directory", target], cwd=ROOT, capture_output=True, text=True, check=False
@@ -23,6 +30,25 @@ def test_a_target_names_commands_and_files_that_are_there(target):
     files = [word for word in words if word.endswith(".py")]
     assert [file for file in files if not (ROOT / file).is_file()] == []
     assert files or "-m" in words
+
+
+def test_help_lists_the_targets():
+    shown = make("help").stdout
+    assert all(f"make {target}" in shown for target in TARGETS if target not in ("sentences", "gpt2", "bert"))
+
+
+@pytest.mark.parametrize("given", ["model=gpt2", "MODLE=gpt2"])
+def test_an_unknown_variable_is_refused(given):
+    done = make("-n", "run", given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"unknown {given[:5]}: use PYTHON MODEL FAMILY DATASET SOURCE FORCE" in done.stderr
+
+
+def test_a_run_ends_with_its_time_and_the_pages():
+    last = make("-n", "run", "MODEL=gpt2", "DATASET=docstrings", "FORCE=1").stdout.splitlines()
+    assert last[0].split(".py")[1].split() == ["--dataset", "'docstrings'", "--force", "--source", "'docstrings'"]
+    assert last[-2].startswith('echo "all stages finished in ')
+    assert last[-1].split(".py ")[1] == "--page --model 'gpt2' --dataset 'docstrings';"
 
 
 def test_every_rule_of_the_makefile_is_among_the_targets():

@@ -1,4 +1,4 @@
-"""A map kind with a setting of its own is one row of `linear.KINDS`, its function and a line of config.py."""
+"""A map kind with a setting of its own: a row of `linear.KINDS`, a name among the options, a function, a setting."""
 
 import json
 from dataclasses import replace

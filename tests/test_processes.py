@@ -97,5 +97,7 @@ def test_when_the_leader_stops_the_others_stop_without_a_traceback(tmp_path, gpt
     done = launch(tmp_path, (gpt2_folder, bert_folder), ("add_linreg",), 2)
     assert done.returncode != 0
     ours = [line for line in done.stderr.splitlines() if line.startswith("driver.py: ")]
-    assert any("words_tokenized_train.pickle not found: run add_tokenization.py first" in line for line in ours)
+    assert any(
+        "words_tokenized_train.pickle not found: run .venv/bin/python add_tokenization.py" in line for line in ours
+    )
     assert "add_linreg.py" not in "".join(line for line in done.stderr.splitlines() if line.startswith("  File"))

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from itertools import chain
@@ -97,7 +98,9 @@ def test_another_model_of_the_same_name_is_refused_until_it_has_an_out_of_its_ow
     assert "linreg/tiny-gpt2/words/0_1.pickle was made with another model's weights: use --force" in message
     assert "use another --out for another model of that name" in message
     message = problem(capsys, "add_plot_r2", *here)
-    assert "was made with another model's weights: run add_linreg.py --force, or use another --out" in message
+    assert re.search(
+        "made with another model's weights: run .* add_linreg.py .* --force, or use another --out", message
+    )
 
 
 def test_every_file_of_the_design_is_there(made):
@@ -145,7 +148,7 @@ def test_records_of_the_results(made):
     ]
     assert MODES["mat_ln1_ln2"].key == ("blk_mat", {"what_to_mat": {1, 4}})
     early = [r for r in records if r["info"]["type"] == "early_exit"]
-    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS_MAT)
+    assert [r["info"]["lambda"] for r in early if r["info"]["mode"] == "mat"] == list(config.LAMBDAS["mat"])
     assert len([r for r in early if r["info"]["mode"] == "idln"]) == 22
     for record in records:
         assert record["topk"].shape == (40, 10)
@@ -154,7 +157,7 @@ def test_records_of_the_results(made):
         assert type(record["layers_processed"]) is float
     last = [r for r in fixed if r["info"]["layer"] == LAYERS]
     assert all(r["topk"].equal(last[0]["topk"]) for r in last)
-    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS_MAT)]
+    never = [r for r in early if r["info"]["lambda"] == max(config.LAMBDAS["mat"])]
     assert all(r["topk"].equal(last[0]["topk"]) and r["layers_processed"] == LAYERS for r in never)
 
 
@@ -242,14 +245,14 @@ def test_what_is_read_must_be_of_the_seed_split_tokenizer_and_model_in_force(
     (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
     for script in SCRIPTS[2:6]:
         tokens = f"tokenized_{'train' if 'linreg' in script else 'val'}.pickle was made with"
-        assert (
-            f"{tokens} other settings (seed was 0, is 7): restore those settings, or run add_tokenization.py --force"
-            in message(script, gpt2_folder, "--seed", 7)
-        )
+        remake = f"run .venv/bin/python add_tokenization.py --model {gpt2_folder} --dataset words"
+        said = message(script, gpt2_folder, "--seed", 7)
+        assert f"{tokens} other settings (seed was 0, is 7): restore those settings, or {remake}" in said
+        assert said.endswith(" --force")
         with monkeypatch.context() as patch:
             patch.setattr(config, "TRAIN", 81)
             assert f"{tokens} other settings (train was 80, is 81)" in message(script, gpt2_folder)
-        assert f"{tokens} another model's tokenizer: run add_tokenization.py --force" in message(script, other)
+        assert f"{tokens} another model's tokenizer: run .venv/bin/python add_tokenization.py" in message(script, other)
     assert "words_tokenized_val.pickle was made with another model's tokenizer" in message("plot_results", other)
     shutil.copy(Path(gpt2_folder) / "tokenizer.json", other)
     settings = json.loads((other / "config.json").read_text())
@@ -432,7 +435,9 @@ def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source,
         assert of_pairs == {pair: all_scores[name][pair] for pair in ((i, LAYERS) for i in range(LAYERS))}
     monkeypatch.setattr(config, "LAST_ONLY", False)
     here = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
-    assert "0_1.pickle not found: run add_linreg.py first" in problem(capsys, "add_plot_r2", *here, "--force")
+    assert "0_1.pickle not found: run .venv/bin/python add_linreg.py" in problem(
+        capsys, "add_plot_r2", *here, "--force"
+    )
 
 
 def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
@@ -471,7 +476,10 @@ def test_maps_of_another_corpus(made, tmp_path, gpt2_folder, capsys):
     assert change == pytest.approx((other - own) / 100, abs=1e-5)
     assert "with the maps of each dataset" in there.report.read_text()
     message = problem(capsys, "add_results", *model, "--dataset", "words", "--matrices-from", "nowhere")
-    assert message == "linreg/tiny-gpt2/nowhere/0_3.pickle not found: run add_linreg.py --dataset nowhere first"
+    assert message.startswith(
+        "linreg/tiny-gpt2/nowhere/0_3.pickle not found: run .venv/bin/python add_linreg.py --model "
+    )
+    assert f" --dataset nowhere --map least-squares --out {there.root} first; datasets here: " in message
 
 
 def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_path, gpt2_folder, capsys):
@@ -482,7 +490,7 @@ def test_maps_of_another_corpus_say_what_they_are_to_be_held_against(made, tmp_p
     made_here = Names(tmp_path, "tiny-gpt2", "words")
     made_here.results.unlink()
     run("add_results", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words", "--matrices-from", "other")
-    assert "run add_results.py without --matrices-from" in capsys.readouterr().out
+    assert re.search("also run .* add_results.py .* --dataset words --map least-squares", capsys.readouterr().out)
 
 
 def test_predictions_of_another_run_than_the_results_are_not_shown(made, gpt2_folder, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """`python config.py`: settings, what is there, what comes next."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,12 +57,14 @@ def test_stage_by_stage(files, capsys, monkeypatch):
     files.matrix(3, 4).unlink()
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
     assert "settings" not in said
-    assert f"next: .venv/bin/python add_linreg.py --out {files.root}" in said
+    on = f"--model gpt2 --dataset wikipedia --out {files.root}"
+    linreg = f"add_linreg.py --model gpt2 --dataset wikipedia --map least-squares --out {files.root}"
+    assert f"next: .venv/bin/python {linreg}\n" in said
     assert "77 of 78 files" in said
     make(files, "get_wikipedia_sentences.py", b"y")
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
     assert "made with other settings (other inputs: experiment/sentences/wikipedia_20K-sentences.pickle)" in said
-    assert f"next: .venv/bin/python add_tokenization.py --out {files.root} --force" in said
+    assert f"next: .venv/bin/python add_tokenization.py {on} --force\n" in said
 
 
 def test_files_made_with_other_settings_than_those_in_force(files, capsys, monkeypatch):
@@ -71,7 +75,8 @@ def test_files_made_with_other_settings_than_those_in_force(files, capsys, monke
     monkeypatch.setattr(config, "TAU", 5.0)
     said = show(capsys, monkeypatch, "--model", "gpt2", "--out", files.root)
     assert "add_results.py              made with other settings (tau was 4.0, is 5.0)\n" in said
-    assert f"next: .venv/bin/python add_results.py --out {files.root} --force" in said
+    on = f"--model gpt2 --dataset wikipedia --map least-squares --out {files.root}"
+    assert f"next: .venv/bin/python add_results.py {on} --force\n" in said
 
 
 def test_unfinished_work_and_files_made_by_hand(files, capsys, monkeypatch):
@@ -95,14 +100,36 @@ def test_a_finished_pipeline(files, capsys, monkeypatch):
     said = show(capsys, monkeypatch, "--out", files.root, "--model", "bert-base-uncased_mask")
     assert "complete: open " in said
     said = show(capsys, monkeypatch, "--out", files.root, "--dataset", "news", "--model", "gpt2")
-    assert "next: .venv/bin/python get_wikipedia_sentences.py --source PATH --dataset news" in said
+    assert "next: .venv/bin/python get_wikipedia_sentences.py --dataset news --source PATH --out" in said
     masked.results.unlink()
     masked.report.unlink()
     said = show(capsys, monkeypatch, "--out", files.root)
-    assert f"next: .venv/bin/python bert_add_results.py --out {files.root}" in said
+    on = f"--model bert-base-uncased --dataset wikipedia --map least-squares --out {files.root}"
+    assert f"next: .venv/bin/python bert_add_results.py {on}\n" in said
     make(masked, "bert_add_results.py")
     said = show(capsys, monkeypatch, "--out", files.root)
-    assert f"next: .venv/bin/python plot_results.py --model bert-base-uncased --out {files.root}" in said
+    assert f"next: .venv/bin/python plot_results.py {on}\n" in said
+
+
+def test_all_that_is_under_experiment_is_shown_and_a_page_is_named(files, capsys, monkeypatch):
+    """Beside the models of config.py, with the names under which they are known; one alone if it is asked for."""
+    others = [
+        Names(files.root, "bert-docstrings_mask", "docstrings", masked=True), Names(files.root, "gpt2", "news"),
+        Names(files.root, "mine", "a_b"), Names(files.root, "pythia-160m", "news"),
+    ]  # fmt: skip
+    for there in (files, *others):
+        make(there, "bert_add_reps.py" if there.masked else "add_tokenization.py")
+    said = show(capsys, monkeypatch, "--out", files.root)
+    assert [line for line in said.splitlines() if " on " in line and not line.startswith(" ")] == [
+        "gpt2 on wikipedia", "bert-base-uncased on wikipedia", "models/bert-docstrings on docstrings", "gpt2 on news",
+        "mine on a_b", "EleutherAI/pythia-160m on news",
+    ]  # fmt: skip
+    said = show(capsys, monkeypatch, "--out", files.root, "--model", "gpt2")
+    assert re.findall("^(.*) on (.*)$", said, re.MULTILINE) == [("gpt2", "wikipedia"), ("gpt2", "news")]
+    said = show(capsys, monkeypatch, "--out", files.root, "--dataset", "news", "--model", "pythia-160m")
+    assert re.findall("^(.*) on (.*)$", said, re.MULTILINE) == [("EleutherAI/pythia-160m", "news")]
+    said = show(capsys, monkeypatch, "--out", files.root, "--dataset", "news", "--model", "gpt2", "--page")
+    assert said == f"open {os.path.relpath(files.root)}/experiment/gpt2/news_report.html\n"
 
 
 def test_a_folder_that_is_elsewhere_is_known_by_its_matrices(files, capsys, monkeypatch):
@@ -122,7 +149,9 @@ def test_a_masked_model_in_a_folder_tells_so(files, bert_folder, capsys, monkeyp
 
 def test_a_folder_tells_its_layers_and_a_wrong_one_is_a_line(files, gpt2_folder, capsys, monkeypatch):
     said = show(capsys, monkeypatch, "--model", gpt2_folder, "--out", files.root)
-    assert f"next: .venv/bin/python get_wikipedia_sentences.py --out {files.root}" in said
+    assert (
+        f"next: .venv/bin/python get_wikipedia_sentences.py --dataset wikipedia --source hub --out {files.root}" in said
+    )
     shutil.copytree(gpt2_folder, files.root / "broken")
     (files.root / "broken" / "config.json").write_text("{}")
     assert "\n  cannot load" in show(capsys, monkeypatch, "--model", files.root / "broken", "--out", files.root)

@@ -1,16 +1,20 @@
 """Paths of all files of the pipeline, named as in the original code."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
-from shortcut import LEAST_SQUARES
+from shortcut import LEAST_SQUARES, Problem
 
 MODEL_FILES = ("weights", "tokenizer")  # settings that must be equal in all files read together
 MAPS_OF = "_maps_of_"  # in file names, between the evaluation dataset and the dataset that the maps were fitted on
 PROJECT = Path(__file__).resolve().parent.parent.parent  # where maps are looked for by default
 if not (PROJECT / "config.py").is_file():  # installed without the scripts
     PROJECT = Path()
+SENTENCES = "_20K-sentences.pickle"  # end of the name of a sentence file
+SOURCES = {"wikipedia": "hub", "docstrings": "docstrings"}  # --source of a dataset; a file or folder for others
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Names:
     map_kind: str = LEAST_SQUARES  # row of `linear.KINDS`; names of files and folders omit "least-squares"
     masked: bool = False  # True for a masked model
     parts: Mapping[tuple[int, int], tuple[str, int]] | None = None  # content of `submodules`; None: not known yet
+    given: str = ""  # name or folder of the model, as given by the user
 
     def __post_init__(self):
         named = self.map_kind != LEAST_SQUARES
@@ -42,7 +47,7 @@ class Names:
             judged=judged,  # begins the names of results: evaluation dataset, dataset of the maps, map kind
             model_name=model_name,  # last part of the model's name or path
             title=f"{model_name} on {self.dataset}{maps}",  # of the figures
-            sentences=self.root / "experiment" / "sentences" / f"{self.dataset}_20K-sentences.pickle",
+            sentences=self.root / "experiment" / "sentences" / f"{self.dataset}{SENTENCES}",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
             quality=experiment / f"{judged}_maps.json",  # quality of the maps
             results=experiment / f"{judged}_results.pickle",  # predictions of every mode, layer and lambda
@@ -104,16 +109,34 @@ class Names:
         name = next((name for name in (path.name, path.parent.name) if "@" in name and name.startswith(datasets)), "")
         return name.partition("@")[2].split("_")[0] or LEAST_SQUARES
 
-    def options(self, path: Path) -> str:
-        """Command-line options that make a script write this file: another dataset or map kind."""
-        dataset = f" --dataset {self.matrices_from}" if self.is_foreign(path) else ""
-        return dataset + (f" --map {map_kind}" if (map_kind := self.map_kind_of(path)) != LEAST_SQUARES else "")
+    def command(self, script: str, path: Path, *more: str) -> str:
+        """Whole command line that makes a file with a script, to be pasted into a shell."""
+        dataset = self._dataset_of(path)
+        options = ["--model", self.given or self.model_name, "--dataset", dataset]
+        if script == "get_wikipedia_sentences.py":
+            options = ["--dataset", dataset, "--source", SOURCES.get(dataset, "PATH")]
+        elif script.endswith("add_linreg.py") and self.map_kind == "tuned":
+            script = "-m shortcut import LENS --from tuned-lens"
+        elif script.endswith(("add_linreg.py", "_r2.py", "_results.py")):
+            options += ["--map", self.map_kind_of(path)]
+        if self.matrices_from and path.name.startswith(self.judged):
+            options += ["--matrices-from", self.matrices_from]
+        out = ["--out", str(self.root)] if self.root != PROJECT else []
+        return shlex.join([".venv/bin/python", *script.split(), *options, *out, *more])
 
     def fitted_by(self, path: Path) -> str:
-        """Command that makes a matrix."""
-        if self.map_kind == "tuned":
-            return "python -m shortcut import"
-        return f"{'bert_' * self.masked}add_linreg.py{self.options(path)}"
+        """Command that makes a map, or the list of sub-modules."""
+        jump = path.name[0].isdigit()
+        return self.command(f"{'bert_' * self.masked}add_linreg.py" if jump else "add_linreg_submodules.py", path)
+
+    def not_found(self, path: Path, command: str) -> Problem:
+        """Error for a missing file; it names the datasets with sentences if the file's dataset is not among them."""
+        there = sorted(file.name.removesuffix(SENTENCES) for file in self.sentences.parent.glob(f"*{SENTENCES}"))
+        others = f"; datasets here: {', '.join(there)}" if there and self._dataset_of(path) not in there else ""
+        return Problem(f"{self.relative(path)} not found: run {command} first{others}")
+
+    def _dataset_of(self, path: Path) -> str:
+        return self.matrices_from if self.is_foreign(path) else self.dataset
 
     def relative(self, path: Path) -> str:
         """Path of a file relative to the root."""
@@ -133,6 +156,14 @@ def find_model(name: str) -> str:
             if (folder / "config.json").is_file():
                 return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     return name
+
+
+def similar_model(name: str, known: Iterable[str] = ()) -> str:
+    """Text that suggests a known name or the folder of a model that is spelled similarly, if there is one."""
+    embedded = [folder.parent.name for folder in (PROJECT / "models").glob("*/config.json")]
+    beside = [str(folder.parent) for folder in Path(name).parent.glob("*/config.json")]
+    close = get_close_matches(name, [*known, *beside, *embedded], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def model_folder(name: str, *, masked: bool) -> str:

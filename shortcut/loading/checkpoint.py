@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem, one_line
-from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder
+from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder, similar_model
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -68,8 +69,10 @@ def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES)
     """A model, found by name or folder, and the files of its maps. Raises Problem if neither is available."""
     found = find_model(model)
     if (masked := is_masked(found)) is None:
-        raise Problem(f"{model}: no folder here, and not downloaded: run the pipeline with it first")
-    return found, Names(out.resolve(), model_folder(found, masked=masked), dataset, map_kind=map_kind, masked=masked)
+        why = f"{model}: no folder here, and not downloaded"
+        raise Problem(f"{why}: run make run MODEL={quote(model)} first{similar_model(model)}")
+    folder = model_folder(found, masked=masked)
+    return found, Names(out.resolve(), folder, dataset, map_kind=map_kind, masked=masked, given=found)
 
 
 def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:

@@ -45,7 +45,8 @@ def maps(work: Work, model: Model) -> Maps:
     jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
     if parts and work.files.parts != submodules.find(model).parts:
         others = f"{work.files.submodules} lists other sub-modules than this model has"
-        raise Problem(f"{others}: run add_linreg_submodules.py --force")
+        remake = work.files.command("add_linreg_submodules.py", work.files.submodules, "--force")
+        raise Problem(f"{others}: run {remake}")
     return Maps(
         {key: formats.load_map(work.files, *key, model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
@@ -126,5 +127,5 @@ def show_change(work: Work, outputs: Outputs | None = None) -> None:
     if found := change(work):
         work.say(text(found))
     elif work.files.matrices_from:
-        maker = stages.maker(work.files.results, work.files, work.L, work.config)
-        work.say(f"to compare with the maps of {work.files.dataset}, also run {maker} without --matrices-from")
+        maker = stages.maker(work.files.own.results, work.files.own, work.L, work.config)
+        work.say(f"to compare with the maps of {work.files.dataset}, also run {maker}")

@@ -120,8 +120,8 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     L, d, val = loaded.n_layers, loaded.d, files.states("val") if files.masked else files.tokenized("val")
     reads = [*(files.matrix(l, L) for l in range(L)), val]
     if missing := next((path for path in reads if not path.exists()), None):
-        maker = "the scripts up to add_linreg.py" if missing == val else files.fitted_by(missing)
-        raise Problem(f"{files.relative(missing)} not found: run {maker} first")
+        script = "bert_add_reps.py" if files.masked else "add_tokenization.py"
+        raise files.not_found(missing, files.command(script, val) if missing == val else files.fitted_by(missing))
     fingerprints = checkpoint.fingerprints(model)
     provenance = Provenance(files, lambda *_: fingerprints)
     provenance.check(reads, say)

@@ -54,12 +54,10 @@ def look_inside(work: Work) -> None:
 
 def read_lines(text_or_file: str) -> dict[int, str]:
     """The lines that are not blank in a text, or in the file with that name, by their number from 1."""
-    is_file, place, found = os.path.isfile(text_or_file), f"--sentence {text_or_file!r}", {}
-    if not is_file and " " not in text_or_file and re.search(r"/|\.[a-z]{2,5}$", text_or_file):
-        raise Problem(f"--sentence {text_or_file}: no such file; expected a sentence, or a file with one per line")
+    place, found = f"--sentence {text_or_file!r}", {}
     try:
         # Python decoded the argument in the locale's encoding
-        content = Path(text_or_file).read_bytes() if is_file else os.fsencode(text_or_file)
+        content = Path(text_or_file).read_bytes() if os.path.isfile(text_or_file) else os.fsencode(text_or_file)
         for number, line in enumerate(LINE_END.split(content), 1):
             place = f"--sentence {text_or_file!r}: line {number}"
             if (decoded := text_of(line)).strip():

@@ -59,7 +59,7 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
     with suppress(AttributeError, KeyError, TypeError, ValueError):
         blocks = store.load_json(files.submodules).items()
         return {(int(i), int(a)): (part["kind"], part["from"]) for i, states in blocks for a, part in states.items()}
-    raise Problem(f"{files.submodules} is damaged: remove it, and run add_linreg_submodules.py again")
+    raise Problem(f"{files.submodules} is damaged: remove it, and run {files.fitted_by(files.submodules)}")
 
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
@@ -159,7 +159,7 @@ class Provenance:
         for name, read in [(name, self.files.root / name) for name in reads if not foreign]:
             if read.exists() and (self._hashing or self.entry(read)):
                 reads[name] = self.recorded(read)
-        remake = f"run {script}{self.files.options(path)} --force" if script.endswith(".py") else "import it again"
+        remake = f"run {self.files.command(script, path, '--force')}" if script.endswith(".py") else "import it again"
         return self.compare(path, entry, settings, reads, remake)
 
     def compare(

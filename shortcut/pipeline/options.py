@@ -4,15 +4,20 @@ No library is imported at the top, so that `python config.py` answers immediatel
 """
 
 import argparse
-from collections.abc import Callable, Iterable
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
-from shortcut import Problem
+from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import find_model
 
 DTYPES = ("float32", "auto")
+UNCHECKED = (  # settings in config.py of which only the type is checked
+    "GPT2 BERT LAYERS MASKED SAFETENSORS_ONLY DATASET HUB_DATASET HUB_CONFIG DOCSTRING_PACKAGES SPLITS LAST_ONLY OUT"
+)
 
 
 def dataset_name(text: str) -> str:
@@ -24,10 +29,20 @@ def dataset_name(text: str) -> str:
 
 def map_kind(text: str) -> str:
     """Parse a map kind."""
-    from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
+    if text != LEAST_SQUARES:
+        from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
 
-    if text not in KINDS:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(KINDS)}, got {text!r}")
+        if text not in KINDS:
+            raise argparse.ArgumentTypeError(f"expected {', '.join(KINDS)}, got {text!r}")
+    return text
+
+
+def sentence(text: str) -> str:
+    """Parse --sentence. A text that looks like the path of a file must be one."""
+    path = r"\.(txt|text|csv|tsv|md|jsonl?)$" if len(text.split()) > 1 else r"[/\\]|\.[a-z]{2,5}$"
+    is_path = re.search(path, text, re.IGNORECASE) or os.path.isdir(os.path.dirname(text))
+    if is_path and not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"{text}: no such file; expected a sentence, or a file with one per line")
     return text
 
 
@@ -72,16 +87,20 @@ OTHERS = {  # options without a setting
     "MATRICES_FROM": Setting("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
                              "DATASET", dataset_name),
     "WORDS": Setting("write the surprisal of every word of the text in --sentence, at every layer, as CSV", "FILE"),
-    "SENTENCE": Setting("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE"),
+    "SENTENCE": Setting("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE",
+                        sentence),
 }  # fmt: skip
 
 
 def check(config: ModuleType) -> None:
-    """Raise Problem if a setting is missing, is not of the annotated type, or is too small."""
-    for name, hint in get_type_hints(config).items():
+    """Raise Problem if a setting is missing, has no annotation or another type, or has a value that is not allowed."""
+    hints = get_type_hints(config)
+    for name in dict.fromkeys([*SETTINGS, *UNCHECKED.split(), *hints]):
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
-        value = getattr(config, name)
+        value, hint = getattr(config, name), hints.get(name)
+        if hint is None:
+            raise Problem(f"{name} in config.py has no type: write {name}: {type(value).__name__} = ...")
         allowed = hint if get_origin(hint) in (None, UnionType) else get_origin(hint)
         if not isinstance(value, (float, int) if allowed is float else allowed):
             expected = getattr(allowed, "__name__", allowed)
@@ -91,6 +110,11 @@ def check(config: ModuleType) -> None:
             raise Problem(f"{name} in config.py is {value}, expected at least {least}")
     if not config.MAP:
         raise Problem("MAP in config.py is empty, expected map kinds, such as ('least-squares',)")
+    for name, parse, values in (("MAP", map_kind, config.MAP), ("DATASET", dataset_name, [config.DATASET])):
+        try:
+            [parse(value) for value in values]  # argparse does not check a default
+        except argparse.ArgumentTypeError as error:
+            raise Problem(f"{name} in config.py: {error}") from None
     if config.DTYPE not in DTYPES:
         raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
     for dataset, (train, val) in config.SPLITS.items():
@@ -109,14 +133,13 @@ def recorded(config: ModuleType, dataset: str) -> dict[str, Any]:
     return found | sizes(config, dataset)
 
 
-def read(
-    argv: list[str] | None, config: ModuleType, takes: Iterable[str], *, script: str, doc: str, model: str
-) -> argparse.Namespace:
-    """Parse and check the options of a script: those that it `takes`, by name, and the options of all scripts."""
+def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, doc: str) -> argparse.Namespace:
+    """Parse and check the options that a script `takes`, and those of all scripts."""
     check(config)
+    model = config.BERT if script.startswith("bert_") else config.GPT2
     parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    for name in takes:
+    for name in takes.split():
         key = name.upper().replace("-", "_")
         setting, default = (SETTINGS | OTHERS)[key], getattr(config, key, model if name == "model" else None)
         several = isinstance(default, tuple)
@@ -134,10 +157,6 @@ def read(
         raise Problem(f"{why}: add --dataset {name}")
     if getattr(args, "words", None) and args.sentence is None:
         raise Problem("--words needs a text: add --sentence TEXT_OR_FILE")
-    try:
-        [map_kind(name) for name in getattr(args, "map", ())]  # argparse does not check a default
-    except argparse.ArgumentTypeError as error:
-        raise Problem(f"MAP in config.py: {error}") from None
     args.dataset = args.dataset or config.DATASET
     if "model" in args:
         args.model = find_model(args.model)

@@ -4,6 +4,7 @@ A script's body runs only if an output is missing. Skipping, locks, partial resu
 handled here.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -26,12 +27,12 @@ Main = Callable[..., None]
 
 def script(
     config: ModuleType,
-    *takes: str,
+    *,
     reads: Callable[["Work"], list[Path]] = lambda work: [],
     settings: Callable[["Work"], dict[str, Any]] = lambda work: {},
     then: Callable[["Work", Outputs], None] = lambda work, outputs: None,
 ) -> Callable[[Callable[["Work"], None]], Main]:
-    """Make a function the main function of a script that `takes` options.
+    """Make a function the main function of a script.
 
     `reads(work)` and `settings(work)` return inputs and settings that only the script knows; `then` shows the outputs,
     new or old.
@@ -42,8 +43,7 @@ def script(
         stage = stages.of_script(name)
 
         def main(argv: list[str] | None = None) -> None:
-            model = config.BERT if stage.masked else config.GPT2
-            args = options.read(argv, config, takes, script=name, doc=doc, model=model)
+            args = options.read(argv, config, name, stage.takes, doc)
             map_kinds = getattr(args, "map", (LEAST_SQUARES,))
             works = [Work(stage, config, args, map_kind) for map_kind in map_kinds]
             if stage.shared:
@@ -51,11 +51,15 @@ def script(
             elif not terminal.leads():
                 return
             for work in works[: 1 if getattr(args, "sentence", None) else None]:
-                work.introduce(doc)
+                if work.map_kind == "tuned" and "jumps" in stage.writes:
+                    why = f"tuned maps are not fitted here: run {work.files.fitted_by(work.files.matrix(0, 1))}"
+                    if len(works) == 1:
+                        raise Problem(why)
+                    work.say(f"{name}: {why}")
+                    continue
+                work.introduce()
                 if stage.shows:
                     body(work)
-                elif work.map_kind == "tuned" and "jumps" in stage.writes:
-                    work.say("  tuned maps are not fitted here: use python -m shortcut import")
                 else:
                     with suppress(partial.Done):
                         work.run(body, then, reads, settings)
@@ -81,15 +85,15 @@ class Work:
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, map_kind: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.map_kind = stage, config, args, map_kind
         self.device = terminal.device(args.device) if "device" in args else "cpu"
-        root, folder, masked = args.out.resolve(), "sentences", stage.masked
+        root, folder, masked, given = args.out.resolve(), "sentences", stage.masked, getattr(args, "model", "")
         if "model" in args:
             masked = checkpoint.is_masked(args.model, config) if stage.shows or stage.either else masked
             folder = model_folder(args.model, masked=bool(masked))
             if masked is None:
-                folder, masked = stages.results_of(folder, root)
+                folder, masked, given = stages.results_of(folder, root, config)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         other_corpus = "" if fitted_on == args.dataset else fitted_on
-        self.files = Names(root, folder, args.dataset, other_corpus, map_kind, bool(masked))
+        self.files = Names(root, folder, args.dataset, other_corpus, map_kind, bool(masked), given=given)
         self.masked = self.files.masked
         self.sizes = options.sizes(config, args.dataset)  # numbers of sentences
         self.provenance = Provenance(self.files, self._in_force)
@@ -100,13 +104,20 @@ class Work:
         """The same stage for another map kind."""
         return Work(self.stage, self.config, self.args, map_kind)
 
-    def introduce(self, doc: str) -> None:
-        """Print what the script does, and its settings."""
+    def introduce(self) -> None:
+        """Print what the script does in this run, and its settings."""
+        args, config, source = self.args, self.config, getattr(self.args, "source", "")
+        now = {"n": config.SENTENCES, "positions": config.POSITIONS, "map": self.map_kind, **self.sizes}
+        now["source"] = {"hub": config.HUB_DATASET, "docstrings": "docstrings of packages"}.get(source, source)
+        does = self.stage.does.format(**now)
+        if text := getattr(args, "sentence", None):
+            does = "write the surprisal of the words" if args.words else "show the predictions of every layer"
+            does += f" in {text}" if os.path.isfile(text) else f" in {text!r}, taken as text"
         used = {"device": self.device, "matrices_from": self.files.matrices_from, "map": self.map_kind}
         shown = {name: used.get(name, value) for name, value in vars(self.args).items()}
         names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
         parts = [f"{name.replace('_', ' ')} {shown[name]}" for name in names if shown.get(name, "") != ""]
-        self.say(f"{self.stage.script}: {doc.strip().splitlines()[0]}\n  {', '.join(parts)}")
+        self.say(f"{self.stage.script}: {does}\n  {', '.join(parts)}")
 
     def run(self, body: Callable, then: Callable, reads: Callable, settings: Callable) -> None:
         """Run the body if an output is missing; then show the outputs, in the leading process only (see `script`)."""
@@ -170,8 +181,7 @@ class Work:
         if not self.files.root.is_dir():
             raise Problem(f"no folder {self.files.root}: give an existing folder with --out, or leave --out away")
         if not path.exists():
-            made_by = stages.maker(path, self.files, self.L, self.config)
-            raise Problem(f"{self.files.relative(path)} not found: run {made_by} first")
+            raise self.files.not_found(path, stages.maker(path, self.files, self.L, self.config))
         return path
 
     def add_parts(self, parts: dict[tuple[int, int], tuple[str, int]]) -> None:

@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
-from shortcut.files.names import Names
-from shortcut.pipeline import manifest, options
+from shortcut.files.names import Names, find_model, similar_model
+from shortcut.pipeline import manifest, options, terminal
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Stage:
     either: bool = False  # True if the script also runs on the other model kind, outside the pipeline for it
     shows: bool = False  # True if the script shows results for either model kind
     layout: int = 1  # version of the outputs' layout, raised when their meaning changes
+    takes: str = ""  # its options, names in `options`, in addition to those of all scripts
+    does: str = ""  # what it does in a run, for its first line
 
 
 def pairs(L: int, config: ModuleType, map_kind: str) -> list[tuple[int, int]]:
@@ -60,19 +62,36 @@ FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a mo
 }
 DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
-    Stage("get_wikipedia_sentences.py", None, (), ("sentences",), ("seed", "sentences", "spacy"), (), False),
-    Stage("add_tokenization.py", False, ("sentences",), ("train", "val"), DRAWN, ("tokenizer",), shared=False),
-    Stage("add_linreg.py", False, ("train",), ("jumps",), ("rcond", "dtype")),
-    Stage("add_plot_r2.py", False, ("val", "jumps"), ("r2",), ("dtype",)),
-    Stage("bert_add_reps.py", True, ("sentences",), ("train", "val"), (*DRAWN, "dtype"), ("weights", "tokenizer")),
-    Stage("bert_add_linreg.py", True, ("train",), ("jumps",), ("rcond", "dtype"), shared=False),
-    Stage("bert_add_plot_r2.py", True, ("val", "jumps"), ("r2",), ("dtype",), shared=False),
-    Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True),
-    Stage("add_results.py", False, ("val",), ("results",), ("lambdas", "tau", "schedules", "dtype"), layout=2),
-    Stage("bert_add_results.py", True, ("val",), ("results",), ("lambdas", "tau", "dtype"), layout=2),
-    Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True),
-)
+    Stage("get_wikipedia_sentences.py", None, (), ("sentences",), ("seed", "sentences", "spacy"), (), False,
+          takes="source seed", does="draw up to {n:,} sentences from {source}"),
+    Stage("add_tokenization.py", False, ("sentences",), ("train", "val"), DRAWN, ("tokenizer",), shared=False,
+          takes="model seed", does="tokenize {train:,} + {val:,} sentences, choose {positions} token(s) each"),
+    Stage("add_linreg.py", False, ("train",), ("jumps",), ("rcond", "dtype"),
+          takes="model map device batch-size seed", does="fit {map} maps from layer to layer"),
+    Stage("add_plot_r2.py", False, ("val", "jumps"), ("r2",), ("dtype",),
+          takes="model map matrices-from device batch-size seed", does="score id and {map} maps by r2"),
+    Stage("bert_add_reps.py", True, ("sentences",), ("train", "val"), (*DRAWN, "dtype"), ("weights", "tokenizer"),
+          takes="model device batch-size seed", does="mask {positions} token(s) in {train:,} + {val:,} sentences"),
+    Stage("bert_add_linreg.py", True, ("train",), ("jumps",), ("rcond", "dtype"), shared=False,
+          takes="model map device batch-size seed", does="fit {map} maps from layer to layer"),
+    Stage("bert_add_plot_r2.py", True, ("val", "jumps"), ("r2",), ("dtype",), shared=False,
+          takes="model map matrices-from device seed", does="score id and {map} maps by r2"),
+    Stage("add_linreg_submodules.py", False, ("train",), ("parts",), ("rcond", "dtype"), either=True,
+          takes="model device batch-size seed", does="fit a map for every sub-module of every block"),
+    Stage("add_results.py", False, ("val",), ("results",), ("lambdas", "tau", "schedules", "dtype"), layout=2,
+          takes="model map matrices-from device batch-size seed", does="predict with id and {map} maps"),
+    Stage("bert_add_results.py", True, ("val",), ("results",), ("lambdas", "tau", "dtype"), layout=2,
+          takes="model map matrices-from device batch-size seed", does="predict with id and {map} maps"),
+    Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True,
+          takes="model map matrices-from sentence words device", does="show the results of id and {map} maps"),
+)  # fmt: skip
 IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))  # lenses from other tools
+
+
+def answer(config: ModuleType, file: str, doc: str) -> None:
+    """Answer --help and mistakes in options and config.py; the scripts call this before they import torch."""
+    stage = of_script(Path(file).name)
+    terminal.shell(lambda: options.read(None, config, stage.script, stage.takes, doc))
 
 
 def of_script(script: str) -> Stage:
@@ -90,18 +109,22 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
     except checkpoint.NotFound as problem:
         if known or Path(name).is_dir():
             raise
-        names = ", ".join(name for name in config.LAYERS if masked == (name in config.MASKED))
-        raise Problem(f"{problem}; known names: {names}") from problem
+        names = [name for name in config.LAYERS if masked == (name in config.MASKED)]
+        hint = similar_model(name, names) or f"; known names: {', '.join(names)}"
+        raise Problem(f"{problem}{hint}") from problem
 
 
-def results_of(name: str, root: Path) -> tuple[str, bool]:
-    """Folder under experiment/ for a name of results, and True if the model is masked.
+def results_of(name: str, root: Path, config: ModuleType) -> tuple[str, bool, str]:
+    """Folder under experiment/ for a name of results, True if the model is masked, and its name, as far as known.
 
     The manifest decides; without a manifest, the model is masked if the name ends in _mask.
     """
     folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
     made = [of_script(entry["script"]).masked for entry in manifest.load(root / "experiment" / folder).values()]
-    return folder, next((masked for masked in made if masked is not None), folder.endswith("_mask"))
+    masked = next((masked for masked in made if masked is not None), folder.endswith("_mask"))
+    model = folder.removesuffix("_mask") if masked else folder
+    known = (known for known in config.LAYERS if known.rpartition("/")[2] == model)
+    return folder, masked, next(known, find_model(model))
 
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
@@ -134,11 +157,9 @@ def pipeline(*, masked: bool) -> list[Stage]:
 
 def maker(path: Path, files: Names, L: int, config: ModuleType) -> str:
     """Command that makes a file."""
-    if files.map_kind == "tuned" and path.parent == files.matrices:
-        return files.fitted_by(path)
     makers = [stage for stage in STAGES if stage in pipeline(masked=files.masked) or stage.either]
     made_by = next(stage.script for stage in makers if path in paths(stage.writes, files, L, config))
-    return made_by + files.options(path)
+    return files.command(made_by, path)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """The state of a pipeline: the settings, the outputs of each stage, and the next command to run.
 
-    python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER] [--family]
+    python config.py [--model NAME_OR_FOLDER] [--dataset NAME] [--out FOLDER] [--family | --page]
 
-Only file names and manifests are read, no data, so the answer is immediate.
+Shown are the models in config.py and all models and datasets under experiment/. Only file names and manifests are
+read, no data, so the answer is immediate.
 """
 
 import argparse
 import os
-import shlex
-import sys
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
-from shortcut.files.names import Names, find_model, model_folder
+from shortcut.files.names import Names, find_model, model_folder, similar_model
 from shortcut.loading import checkpoint
 from shortcut.pipeline import manifest, options, stages, terminal
 from shortcut.pipeline.manifest import Provenance
@@ -32,12 +32,16 @@ def main(config: ModuleType) -> None:
         layout = argparse.RawDescriptionHelpFormatter
         parser = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
         parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="show only the pipeline of this model")
-        parser.add_argument("--dataset", metavar="NAME", default=config.DATASET, help=f"default: {config.DATASET}")
+        parser.add_argument("--dataset", metavar="NAME", help="show only this dataset")
         parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
         parser.add_argument("--family", action="store_true", help="print only the family of scripts: gpt2 or bert")
+        parser.add_argument("--page", action="store_true", help="print only the page with all figures")
         args = parser.parse_args()
         if args.family:
             return print(_family(config, args.model))
+        if args.page:
+            args.dataset = args.dataset or config.DATASET
+            return print(*(f"open {os.path.relpath(files.report)}" for files in _pipelines(config, args)), sep="\n")
         for line in _overview(config, args):
             terminal.say(line)
 
@@ -45,43 +49,57 @@ def main(config: ModuleType) -> None:
 
 
 def _family(config: ModuleType, model: str) -> str:
-    if (masked := checkpoint.is_masked(model, config)) is None:
-        why = "no folder here, not in config.py and not downloaded yet"
-        print(f"{model} is treated as a causal model ({why}): add FAMILY=bert if it is masked", file=sys.stderr)
+    if (masked := checkpoint.is_masked(find_model(model), config)) is None:
+        why = f"{model} is no folder here, not in config.py and not downloaded, so its kind is unknown"
+        hint = similar_model(model, config.LAYERS)
+        raise Problem(f"{why}: add FAMILY=gpt2 (causal) or FAMILY=bert (masked){hint}")
     return "bert" if masked else "gpt2"
 
 
 def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
-    root, wanted = args.out.resolve(), [(config.GPT2, False), (config.BERT, True)]
     if args.model is None:
         yield "settings in config.py"
         for name, value in vars(config).items():
             if name.isupper():
                 text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
                 yield f"  {name:18} {text if len(text) <= 96 else text[:92] + ' ...'}"
-    else:
-        name, masked = find_model(args.model), checkpoint.is_masked(find_model(args.model), config)
-        if masked is None:
-            folder, masked = stages.results_of(name, root)
-            name = folder.removesuffix("_mask") if masked else name
-        wanted = [(name, masked)]
-    given = ["--dataset", args.dataset] if args.dataset != config.DATASET else []
-    given += ["--out", str(args.out)] if args.out != config.OUT else []
-    for (name, masked), map_kind in product(wanted, config.MAP):
-        yield f"\n{name} on {args.dataset}" + (f", {map_kind} maps" if map_kind != LEAST_SQUARES else "")
+    for files, map_kind in product(_pipelines(config, args), config.MAP):
+        yield f"\n{files.given} on {files.dataset}" + (f", {map_kind} maps" if map_kind != LEAST_SQUARES else "")
         try:
-            files = Names(root, model_folder(name, masked=masked), args.dataset, map_kind=map_kind, masked=masked)
-            yield from _pipeline(config, files, name, given)
+            yield from _pipeline(config, replace(files, map_kind=map_kind))
         except Problem as problem:
             yield f"  {problem}"
 
 
-def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> Iterator[str]:
+def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
+    """Files of each pipeline to show: of the models in config.py and all under experiment/, or those asked for."""
+    root, dataset = args.out.resolve(), args.dataset or config.DATASET
+
+    def files_of(name: str, masked: bool, dataset: str) -> Names:
+        return Names(root, model_folder(name, masked=masked), dataset, masked=masked, given=name)
+
+    found = [files_of(config.GPT2, False, dataset), files_of(config.BERT, True, dataset)]
+    for path in sorted((root / "experiment").glob("*/*_val.pickle")):
+        _, masked, name = stages.results_of(path.parent.name, root, config)
+        found.append(files_of(name, masked, re.sub("(_tokenized)?_val.pickle$", "", path.name)))
+    found = [files for files in found if args.dataset in (None, files.dataset)]
+    if args.model is not None:
+        name = find_model(args.model)
+        if (masked := checkpoint.is_masked(name, config)) is None:
+            _, masked, name = stages.results_of(name, root, config)
+        asked = files_of(name, masked, dataset)
+        found = [replace(files, given=name) for files in found if files.model == asked.model] or [asked]
+    return [*dict.fromkeys(found)]
+
+
+def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
     def in_force(script: str, _: Path) -> dict[str, Any]:
         return stages.settings(stages.of_script(script), config, files)
 
-    fitted = [int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")]
-    known = None if Path(name).is_dir() else config.LAYERS.get(name, max(fitted, default=None))
+    name = files.given
+    last = max((int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")), default=0)
+    whole = last > 1 and files.matrix(last - 1, last).exists()  # the last one that is fitted
+    known = last * whole if Path(name).is_dir() else config.LAYERS.get(name, last)
     L, following = known or stages.n_layers(config, name, masked=files.masked), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(files, in_force, hashing=False)
@@ -92,9 +110,8 @@ def _pipeline(config: ModuleType, files: Names, name: str, given: list[str]) -> 
         yield f"  {stage.script:27} {state}"
         if not done and following is None:
             force = ["--force"] if state.startswith("made with other settings") else []
-            own = _options(stage, config, name, files.dataset)
-            following = [".venv/bin/python", stage.script, *own, *given, *force]
-    yield f"  next: {shlex.join(following)}" if following else f"  complete: open {os.path.relpath(files.report)}"
+            following = files.command(stage.script, writes[-1], *force)
+    yield f"  next: {following}" if following else f"  complete: open {os.path.relpath(files.report)}"
 
 
 def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> list[Path]:
@@ -104,15 +121,6 @@ def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> li
         there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
         drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there))
     return [*drawn, *stages.paths(stage.writes, files, L, config)]
-
-
-def _options(stage: stages.Stage, config: ModuleType, name: str, dataset: str) -> list[str]:
-    """Options for a stage's source or model, if they differ from config.py."""
-    if "sentences" in stage.writes:
-        known = {config.DATASET: [], "docstrings": ["--source", "docstrings"]}
-        return known.get(dataset, ["--source", "PATH"])
-    default = config.BERT if stage.masked else config.GPT2
-    return [] if name == default else ["--model", name]
 
 
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
