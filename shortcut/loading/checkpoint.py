@@ -206,11 +206,8 @@ def readable(name: str) -> Iterator[bool]:
         if isinstance(error, ImportError):
             hint = "it needs a package that is not installed: install it into .venv, or use a checkpoint that does not"
         for file in sorted(Path(name).glob("*")):
-            if (
-                file.is_file()
-                and file.stat().st_size < 1024
-                and file.read_bytes().startswith(b"version https://git-lfs")
-            ):
+            is_small = file.is_file() and file.stat().st_size < 1024
+            if is_small and file.read_bytes().startswith(b"version https://git-lfs"):
                 hint = f"{file.name} is a Git LFS pointer, not the file itself: run `git lfs pull` there"
         raise NotFound(f"cannot load {name!r} ({hint}): {one_line(error)}") from error
 
