@@ -146,10 +146,9 @@ def watch_the_writer(kill_at: int | None) -> list[None]:
         def __exit__(self, *error):
             return self.file.__exit__(*error)
 
-    fdopen = os.fdopen
     store.os = type(sys)("os")  # the writer's own view of the system
     store.os.__dict__.update(os.__dict__)
-    store.os.fdopen = lambda *args, **kwargs: Halting(fdopen(*args, **kwargs))
+    store.open = lambda path, mode: Halting(open(path, mode))  # noqa: SIM115
     store.os.fsync = around(os.fsync, before=False)
     store.os.replace = around(os.replace)
     partial_results.np.memmap.flush = around(partial_results.np.memmap.flush)
@@ -214,7 +213,7 @@ def kill_and_finish(script: str, folder: Path, undisturbed: dict, kills: Iterato
 
     while hits < n:
         status = next(kills)()
-        expect(status in (0, -signal.SIGKILL), f"{script} fails after a kill")
+        expect(status in (0, -signal.SIGKILL), f"{script} ends with {status} after a kill")
         if status:
             hits += 1
             look()
