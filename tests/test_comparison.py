@@ -14,7 +14,7 @@ from conftest import LAYERS, D
 from pipeline import OF_KINDS, SIZES, exported, fit_kinds, problem, run
 
 import config
-from shortcut import metrics
+from shortcut import Problem, metrics
 from shortcut.__main__ import main as command
 from shortcut.files import formats, result_formats, store
 from shortcut.linear import KINDS
@@ -166,8 +166,10 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     assert f"words@ridge/0_{LAYERS}.pickle not found: run .venv/bin/python {prefix}add_linreg.py" in missing
     assert "--map ridge --out" in missing
     assert "run .venv/bin/python -m shortcut import" in problem(capsys, f"{prefix}add_results", "--map", "tuned", *on)
-    run(f"{prefix}add_linreg", "--map", "tuned", *on)
-    assert "tuned maps are not fitted here: use python -m shortcut import" in capsys.readouterr().out
+    where = "tuned maps are not fitted here: run .venv/bin/python -m shortcut import LENS --from tuned-lens --model "
+    assert where in problem(capsys, f"{prefix}add_linreg", "--map", "tuned", *on)
+    run(f"{prefix}add_linreg", "--map", "least-squares", "tuned", *on)
+    assert where in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(f"{prefix}add_linreg", "--map", "best", *on)
     assert "expected least-squares, affine, ridge, low-rank, jacobian, tuned, got 'best'" in capsys.readouterr().err
@@ -197,7 +199,8 @@ def test_lenses_imported_in_both_formats_are_judged_and_shown_as_any_other_kind(
     assert costs_of(here)["tuned"] == costs_of(here)["jacobian"] == "not fitted here"
     rows = json.loads(here.summary.read_bytes())["tables"]["lenses_kl"]
     assert [row["tuned"]["mean"] for row in rows] == pytest.approx([row["affine"]["mean"] for row in rows], abs=1e-5)
-    run("add_linreg", "--map", "tuned", *on, "--force")
+    with pytest.raises(Problem, match="tuned maps are not fitted here"):
+        run("add_linreg", "--map", "tuned", *on, "--force")
     assert replace(here, map_kind="tuned").matrix(0, LAYERS).exists()
 
 

@@ -14,6 +14,7 @@ import config
 from shortcut import map_quality
 from shortcut.files import formats, result_formats
 from shortcut.pipeline import manifest
+from shortcut.show import maps, table
 
 KINDS = ["least-squares", "ridge", "jacobian"]
 FEW = {**SIZES, "TRAIN": 12, "PROBES": 4}  # of states of width 16, with one of 48 probes
@@ -79,14 +80,14 @@ def test_the_warning_of_a_fit_stands_under_the_results_in_the_summary_and_on_the
 
 
 def test_what_two_jumps_lose_is_left_out_where_every_fit_is_exact(made):
-    names, printed = made
+    names, _ = made
     found = {
         kind: result_formats.load_quality(replace(names, map_kind=kind).quality) for kind in ("least-squares", "ridge")
     }
     assert found["least-squares"]["composition_loss"] == {}
     assert found["ridge"]["composition_loss"].keys() == {(i, k) for k in range(LAYERS) for i in range(k)}
-    rows = printed["add_plot_r2"].split("gain, flat directions\n")[1].splitlines()[:LAYERS]
-    assert all(row.split()[-2] == "-" for row in rows)
+    rows = table.cells(maps.quality_table(found["least-squares"]))
+    assert all(row[3] == "-" for row in rows)
 
 
 @pytest.mark.parametrize("kind", ["least-squares", "jacobian"])

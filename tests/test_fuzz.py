@@ -81,7 +81,7 @@ def test_one_changed_bit_in_a_file_with_an_entry_is_seen_before_it_is_read(tmp_p
     for _ in range(20):
         at = rng.randrange(len(whole))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :])
-        message = rf"^{files.relative(path)} has changed since it was made: run \w+\.py --force$"
+        message = rf"^{files.relative(path)} has changed since it was made: run \S+python x\.py .* --force$"
         with pytest.raises(Problem, match=message), stages.outputs(files, [], "x.py", [files.plot("x")], [path]):
             pass
 

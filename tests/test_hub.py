@@ -98,11 +98,11 @@ class Project:
 
 
 def make_run():
-    """The scripts that `make run MODEL=tiny/gpt2` runs, with their options."""
+    """The scripts that `make run MODEL=tiny/gpt2 FAMILY=gpt2` runs, with their options."""
     told = subprocess.run(
-        ["make", "-n", "run", "MODEL=tiny/gpt2"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "run", "MODEL=tiny/gpt2", "FAMILY=gpt2"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    return re.findall(r"^\.venv/bin/python (\w+\.py.*)$", told, flags=re.MULTILINE)
+    return re.findall(r"^\.venv/bin/python (\w+_\w+\.py.*)$", told, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

@@ -47,9 +47,8 @@ def scripts_of(command):
     if words[1] in LONG:
         return []
     done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [
-        shlex.split(line) for line in done.stdout.splitlines() if line.startswith(f"{PYTHON} ") and "pip" not in line
-    ]
+    lines = [line for text in done.stdout.splitlines() for line in text.split("; ")]
+    return [shlex.split(line.strip(";")) for line in lines if line.startswith(f"{PYTHON} ") and "pip" not in line]
 
 
 def call(words):
