@@ -21,6 +21,10 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 
@@ -34,7 +38,7 @@ Lenses = Mapping[str, list[Map]]  # by name: the maps A_0L ... A_(L-1)L, or [] f
 Span = tuple[int, int]  # first character in the line, from 0, and the one after the last
 BATCH = 1_024  # tokens that run together
 LINES = 256  # that are sorted by length together
-ROWS = 256  # states read out together
+ROWS = 128  # states read out together: their logits stay in the cache
 WINDOW = 2_048  # tokens in a window without a limit: the cost of attention is quadratic in it
 
 
@@ -46,18 +50,17 @@ class Line:
     head: list[int]  # tokens in front of it
     ids: list[int]  # [T]
     spans: list[Span]  # [T]
-    owners: list[int | None]  # [T], the number of the word that a token belongs to, from 0
     words: list[Span]
+    owners: list[int | None]  # [T], the number of the word that a token belongs to, from 0
     groups: list[int | None]  # by word: the first word that it shares a token with, or itself; None without a token
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A part of a line that runs in one forward pass."""
 
     line: int
-    ids: torch.Tensor  # [T], the line's `head` and some of its tokens
-    rows: range  # of the line's tokens; row t is read from the state before token t
+    ids: torch.Tensor  # the line's `head` and some of its tokens
+    rows: range  # tokens of the line that are read; row t is read from the state before token t
     first: int  # position in `ids` of the state for the first row
 
 
@@ -93,10 +96,7 @@ def edges(tokenizer, vocabulary: int) -> torch.Tensor:
 
     Each is decoded after another token, because many tokenizers drop the white space at the head of a text.
     """
-
-    def decoded(rows: list[list[int]]) -> list[str]:
-        return tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
+    decoded = partial(tokenizer.batch_decode, clean_up_tokenization_spaces=False)
     found, special = torch.zeros(2, vocabulary, dtype=torch.bool), {*tokenizer.all_special_ids}
     known = [k for k in range(min(len(tokenizer), vocabulary)) if k not in special]
     alone = dict(zip(known, decoded([[k] for k in known]), strict=True))
@@ -140,16 +140,16 @@ class Reader:
     def encode(self, texts: list[str]) -> list[Line]:
         """The lines as tokens. White space at the end of a line is left out."""
         texts, lines = [text.rstrip() for text in texts], []
-        with_masks = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
-        found = self.tokenizer(texts, verbose=False, **with_masks)
+        how = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
+        found = self.tokenizer(texts, **how)
         keys = ("input_ids", "special_tokens_mask", "offset_mapping")
         for text, ids, added, spans in zip(texts, *(found[key] for key in keys), strict=True):
             own, bos = [k for k, is_added in enumerate(added) if not is_added], self.tokenizer.bos_token_id
             head = ids[: own[0]] if own else []
             head = (head or [bos] * (bos is not None)) if self.bos else []
             ids, spans = [ids[k] for k in own], [spans[k] for k in own]  # noqa: PLW2901
-            blank = [k < len(self.blank) and bool(self.blank[k]) for k in ids]
-            lines.append(Line(text, head, ids, spans, *_with_words(text, spans, blank)))
+            found, blank = words(text), [k < len(self.blank) and bool(self.blank[k]) for k in ids]
+            lines.append(Line(text, head, ids, spans, found, *assign(found, spans, blank)))
         return lines
 
     @torch.no_grad()
@@ -183,17 +183,13 @@ class Reader:
 
     def _values(self, ids: torch.Tensor, windows: list[Window]) -> torch.Tensor:
         """Values [n, F, C] for all rows of windows that run together, ids [b, T]."""
-        which = torch.tensor([k for k, window in enumerate(windows) for _ in window.rows])
-        at = torch.cat([torch.arange(len(window.rows)) + window.first for window in windows])
-        states: list[torch.Tensor] = []
-        points, shape = self.model.layer_points(), (*ids.shape, self.model.d)
-        with self.model.watch(points, lambda _, h: states.append(h.reshape(shape)[which, at].float())):
-            self.model.run(ids, None)
-        actual = torch.nn.functional.pad(ids, (0, 1))[which, at + 1, None]  # row T has none
+        parts = [torch.arange(len(window.rows)) + window.first + k * ids.shape[1] for k, window in enumerate(windows)]
+        at, states = torch.cat(parts), representations.whole(self.model, ids)
+        actual = ids.flatten().roll(-1)[at, None]  # row T, behind the last token, has none
         found = torch.empty(len(at), 1 + len(self._classes), len(self.columns))
         for chosen in torch.arange(len(at)).split(ROWS):
             for c, (l, jump) in enumerate(self._jumps):
-                h = states[l][chosen]
+                h = states[l][at[chosen]]
                 log_q = self.model.read_out(h if jump is None else jump.to(h.device)(h)).float().log_softmax(-1)
                 found[chosen, 0, c] = -log_q.gather(1, actual[chosen].to(log_q.device))[:, 0].cpu()
                 for f, tokens in enumerate(self._classes, 1):
@@ -205,19 +201,11 @@ class Reader:
     def by_word(self, line: Line, values: torch.Tensor) -> torch.Tensor:
         """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined."""
         found, values = torch.full((len(line.words), values.shape[-1]), torch.nan, dtype=torch.float64), values.double()
-        tokens: dict[int, list[int]] = {}
-        for k, word in enumerate(line.owners):
-            if word is not None:
-                tokens.setdefault(word, []).append(k)
-        for word, parts in tokens.items():
+        tokens = [(word, k) for k, word in enumerate(line.owners) if word is not None]
+        for word, group in groupby(tokens, key=itemgetter(0)):
+            parts = [k for _, k in group]
             found[word] = values[parts, 0].sum(0)
             if self.corrected:
-                inside = 1 if self.blank[line.ids[parts[0]]] else 2
-                found[word] += values[parts[0], inside] - values[parts[-1] + 1, 1]
+                its_class = 1 if self.blank[line.ids[parts[0]]] else 2
+                found[word] += values[parts[0], its_class] - values[parts[-1] + 1, 1]
         return found
-
-
-def _with_words(text: str, spans: list[Span], blank: list[bool]) -> tuple:
-    found = words(text)
-    owners, groups = assign(found, spans, blank)
-    return owners, found, groups

@@ -72,8 +72,8 @@ def write_words(args: argparse.Namespace) -> None:
     with store.replacing(args.table) as table, store.replacing(args.tokens) if args.tokens else nullcontext() as more:
         writers = [csv.writer(codecs.getwriter("utf-8")(file)) for file in (table, more) if file]
         writers[0].writerow([*FIRST, *["corrected"] * args.corrected, *reader.columns])
-        for writer in writers[1:]:
-            writer.writerow([*FIRST_OF_TOKENS, *reader.columns])
+        if more:
+            writers[1].writerow([*FIRST_OF_TOKENS, *reader.columns])
         found = terminal.progress("text", reader.along([*lines.values()]), len(lines), "lines")
         for number, (line, values) in zip(lines, found, strict=True):
             before = tokenizer.decode(line.head, clean_up_tokenization_spaces=False)
