@@ -11,7 +11,6 @@ Writes  experiment/<m>/plots/<d>/: pre_<L>, surp_<L>, ee_pre1_<L>; alternation_<
         sub-modules parts_pre1_<L>, parts_pre5_<L>, parts_pre10_<L>, parts_surp_<L>; lenses_<metric>_<L>: all
         evaluated map kinds side by side; each as .pdf, .png and .csv
         with --sentence: sentence_<its words> in the same formats
-        with --words FILE: the surprisal of every token and word of a text at each layer
         experiment/<m>/<d>_summary.json, <d>_report.html: the numbers, and a page with all figures
 """
 

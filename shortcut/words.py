@@ -1,90 +1,211 @@
-"""Surprisal of the words in a text, by layer: -ln q_l(token | preceding tokens), in nats.
+"""Surprisal of the words in a text, by layer: -ln q_l(w | preceding text), in nats.
 
 q_l is the distribution read out from the hidden state at the preceding token at layer l, without a map (id) or after a
-map to layer L. The surprisal of a word, between white space, is the sum over its tokens. The text is preceded by the
-tokens that the tokenizer adds there, or else by the beginning-of-sequence token; if there is neither, the first token
-has no surprisal.
+map to layer L. Words stand between white space; the surprisal of a word is the sum over its tokens. A line is a text of
+its own. It is preceded by the tokens that the tokenizer adds there, or else by its token for the beginning of a text.
 
-A text longer than the context length of the model or tokenizer runs in windows that overlap by half: after the first
-window, at least half a context precedes each token. Without a limit, a window has `WINDOW` tokens. Rotary embeddings
-that depend on the length ("longrope") use the length of the window.
+A line longer than the context length of the model or tokenizer runs in windows that overlap by half and all begin with
+these tokens. Without a limit, a window has `WINDOW` tokens. Rotary embeddings that depend on the length ("longrope")
+use the length of the batch.
+
+Correction for tokens that begin with white space (Pimentel and Meister 2024, Oh and Schuler 2024), for context c:
+
+    -ln p(w | c) = surprisal of its tokens - ln P(B | c w) + ln P(class of its first token | c)
+
+B are the tokens with which a new word begins, and the end of the text. The class is B if the first token begins with
+white space, and otherwise the tokens that do not, and the end of the text. Probabilities of all words and the end of
+the text then sum to 1.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 
-from shortcut import Problem, representations, tokens
+from shortcut import Problem, representations
 from shortcut.blocks import UNLIMITED
 from shortcut.linear import Map
 from shortcut.models import Model
+from shortcut.tokens import Tokenized
 
 Lenses = Mapping[str, list[Map]]  # by name: the maps A_0L ... A_(L-1)L, or [] for id
-ROWS = 256  # states read out together
+Span = tuple[int, int]  # first character in the line, from 0, and the one after the last
+BATCH = 1_024  # tokens that run together
+LINES = 256  # that are sorted by length together
+ROWS = 128  # states read out together: their logits stay in the cache
 WINDOW = 2_048  # tokens in a window without a limit: the cost of attention is quadratic in it
 
 
 @dataclass(frozen=True)
-class Token:
-    """A token in a text, and its surprisal by lens and layer."""
+class Line:
+    """A line as T tokens, and how they belong to its words."""
 
-    text: str  # its characters in the text
-    start: int  # index of its first character in the text, 0-based
-    end: int  # index after its last character
-    word: int  # number of its word, 0-based
-    surprisal: torch.Tensor  # float32 [K, L + 1] for K lenses, nats; nan if no token precedes it
+    text: str
+    head: list[int]  # tokens in front of it
+    ids: list[int]  # [T]
+    spans: list[Span]  # [T]
+    words: list[Span]
+    owners: list[int | None]  # [T], the number of the word that a token belongs to, from 0
+    groups: list[int | None]  # by word: the first word that it shares a token with, or itself; None without a token
 
 
-def words(text: str) -> list[tuple[int, int]]:
-    """The words of a text, as (start, end) character indices."""
+class Window(NamedTuple):
+    """A part of a line that runs in one forward pass."""
+
+    line: int
+    ids: torch.Tensor  # the line's `head` and some of its tokens
+    rows: range  # tokens of the line that are read; row t is read from the state before token t
+    first: int  # position in `ids` of the state for the first row
+
+
+def words(text: str) -> list[Span]:
+    """The words of a text, between white space."""
     return [found.span() for found in re.finditer(r"\S+", text)]
 
 
-def along(model: Model, tokenizer, text: str, lenses: Lenses) -> Iterator[Token]:
-    """The tokens of a text, with their surprisal by lens.
+def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[list[int | None], list[int | None]]:
+    """Assign tokens to words. Returns `owners` and `groups` (see `Line`); tokens `blank` begin with white space.
 
-    White space belongs to the next word, and at the end of the text to the last word.
-
-    Raises Problem: the tokenizer gives no character offsets, or a token is not in the model's vocabulary.
+    Words that share a token form a group, and its tokens belong to the first of them. A token of white space directly
+    before a word belongs to it if the word's first token is not blank; other white space belongs to no word.
     """
-    if not tokenizer.is_fast:
-        raise Problem(f"the tokenizer of {model.name} gives no character offsets: use one with tokenizer.json")
-    found = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    ids, own = found["input_ids"], [k for k, added in enumerate(found["special_tokens_mask"]) if not added]
-    ends = [end for _, end in words(text)]
-    if not own or not ends:
-        return
-    head = [] if own[0] or tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    sequence = torch.tensor([*head, *ids[: own[-1] + 1]])
-    tokens.check([sequence], model.vocabulary)
-    before, window = len(sequence) - len(own), min(model.context, tokenizer.model_max_length)
-    surprisals = _surprisals(model, sequence, lenses, WINDOW if window == UNLIMITED else window)
-    nothing = torch.full((len(lenses), model.n_layers + 1), torch.nan)
-    surprisals = chain([] if before else [nothing], islice(surprisals, max(0, before - 1), None))
-    for k, surprisal in zip(own, surprisals, strict=True):
-        start, end = found["offset_mapping"][k]
-        yield Token(text[start:end], start, end, min(bisect_right(ends, start), len(ends) - 1), surprisal)
+    starts, ends = [start for start, _ in words], [end for _, end in words]
+    owners: list[int | None] = []
+    groups: list[int | None] = [None] * len(words)
+    for k, (start, end) in enumerate(spans):
+        owners.append(None)
+        if covered := range(bisect_right(ends, start), bisect_left(starts, end)):
+            if groups[covered[0]] is None:
+                groups[covered[0]] = covered[0]
+                if k and owners[k - 1] is None and blank[k - 1] and not blank[k]:
+                    owners[k - 1] = covered[0]
+            owners[k] = groups[covered[0]]
+            for word in covered:
+                groups[word] = owners[k]
+    return owners, groups
 
 
-@torch.no_grad()
-def _surprisals(model: Model, ids: torch.Tensor, lenses: Lenses, window: int) -> Iterator[torch.Tensor]:
-    """Surprisals [K, L + 1] of every token but the first, in order; a `window` of tokens runs in one forward pass."""
-    T, start, done = len(ids), 0, 1
-    while done < T:
-        end = min(start + window, T)
-        states = representations.whole(model, ids[start:end])
-        for chosen in torch.arange(done, end).split(ROWS):
-            found = torch.empty(len(chosen), len(lenses), model.n_layers + 1)
-            for l, h in enumerate(states):
-                before, actual = h[chosen - 1 - start], ids[chosen, None].to(h.device)
-                for k, maps in enumerate(lenses.values()):
-                    state = maps[l].to(h.device)(before) if l < len(maps) else before
-                    found[:, k, l] = -model.read_out(state).float().log_softmax(-1).gather(1, actual)[:, 0].cpu()
-            if not found.isfinite().all():
-                raise Problem(f"{model.name}: the logits for a word of the text are not finite")
-            yield from found
-        start, done = end - max(1, window // 2), end
+def edges(tokenizer, vocabulary: int) -> torch.Tensor:
+    """Tokens that begin with white space, and words that end with it, bool [2, v]; special tokens are neither.
+
+    Each is decoded after another token, because many tokenizers drop the white space at the head of a text.
+    """
+    decoded = partial(tokenizer.batch_decode, clean_up_tokenization_spaces=False)
+    found, special = torch.zeros(2, vocabulary, dtype=torch.bool), {*tokenizer.all_special_ids}
+    known = [k for k in range(min(len(tokenizer), vocabulary)) if k not in special]
+    alone = dict(zip(known, decoded([[k] for k in known]), strict=True))
+    before = max(known, key=lambda k: (alone[k].isascii() and alone[k].isalpha(), -k))
+    for k, text in zip(known, decoded([[before, k] for k in known]), strict=True):
+        text = text[len(alone[before]) :]  # noqa: PLW2901
+        found[0, k], found[1, k] = text[:1].isspace(), text[-1:].isspace() and not text.isspace()
+    return found
+
+
+class Reader:
+    """A model, its tokenizer and lenses, to read lines with.
+
+    Values of a line are float32 [T + 1, F, C]: in row t, from the state before token t, the surprisal of token t and,
+    if `corrected`, ln P(B) and ln P(tokens that do not begin with white space, and the end); nan if no token precedes.
+    C is the number of `columns`: the model, and each layer before L by lens.
+
+    Raises Problem: the tokenizer gives no offsets of characters, or cannot be corrected.
+    """
+
+    def __init__(self, model: Model, tokenizer, lenses: Lenses, *, bos: bool = True, corrected: bool = False):
+        if not tokenizer.is_fast:
+            raise Problem(f"the tokenizer of {model.name} gives no character offsets: use one with tokenizer.json")
+        self.model, self.tokenizer, self.bos, self.corrected = model, tokenizer, bos, corrected
+        L = model.n_layers
+        self.columns = ["model", *(f"{name}_{l}" for name in lenses for l in range(L))]
+        jumps = [(l, maps[l].to(model.device) if maps else None) for maps in lenses.values() for l in range(L)]
+        self._jumps, self._classes = [(L, None), *jumps], []
+        self.blank, ending = edges(tokenizer, model.vocabulary)
+        limit = min(model.context, tokenizer.model_max_length)
+        self._window = WINDOW if limit == UNLIMITED else limit
+        if corrected:
+            which, backend = f"--corrected: the tokenizer of {model.name}", tokenizer.backend_tokenizer.model
+            if type(backend).__name__ == "WordPiece":
+                raise Problem(f"{which} is WordPiece, which drops white space: leave out --corrected")
+            if getattr(backend, "end_of_word_suffix", None) or self.blank.sum() <= ending.sum():
+                raise Problem(f"{which} marks where words end, which needs no correction: leave out --corrected")
+            end = torch.arange(model.vocabulary) == (-1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
+            self._classes = [(tokens | end).nonzero()[:, 0] for tokens in (self.blank, ~self.blank)]
+
+    def encode(self, texts: list[str]) -> list[Line]:
+        """The lines as tokens. White space at the end of a line is left out."""
+        texts, lines = [text.rstrip() for text in texts], []
+        how = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
+        found = self.tokenizer(texts, **how)
+        keys = ("input_ids", "special_tokens_mask", "offset_mapping")
+        for text, ids, added, spans in zip(texts, *(found[key] for key in keys), strict=True):
+            own, bos = [k for k, is_added in enumerate(added) if not is_added], self.tokenizer.bos_token_id
+            head = ids[: own[0]] if own else []
+            head = (head or [bos] * (bos is not None)) if self.bos else []
+            ids, spans = [ids[k] for k in own], [spans[k] for k in own]  # noqa: PLW2901
+            found, blank = words(text), [k < len(self.blank) and bool(self.blank[k]) for k in ids]
+            lines.append(Line(text, head, ids, spans, found, *assign(found, spans, blank)))
+        return lines
+
+    @torch.no_grad()
+    def along(self, texts: list[str]) -> Iterator[tuple[Line, torch.Tensor]]:
+        """Lines and their values, in order; lines of similar length run together.
+
+        Raises Problem: a token is not in the model's vocabulary, or logits are not finite.
+        """
+        for start in range(0, len(texts), LINES):
+            lines = self.encode(texts[start : start + LINES])
+            found = [torch.full((len(x.ids) + 1, 1 + len(self._classes), len(self.columns)), torch.nan) for x in lines]
+            windows = [window for k, line in enumerate(lines) for window in self._windows(k, line)]
+            if windows:
+                last = torch.tensor([len(window.ids) - 1 for window in windows])
+                tokenized = Tokenized([window.ids for window in windows], last)
+                for batch in representations.batches(self.model, tokenized, BATCH):
+                    together = [windows[k] for k in batch.rows.tolist()]
+                    parts = self._values(batch.ids, together).split([len(window.rows) for window in together])
+                    for window, values in zip(together, parts, strict=True):
+                        found[window.line][window.rows.start : window.rows.stop] = values
+            yield from zip(lines, found, strict=True)
+
+    def _windows(self, k: int, line: Line) -> Iterator[Window]:
+        H, T, start, done = len(line.head), len(line.ids), 0, 0 if line.head else 1
+        size = max(2, self._window - H)
+        while done < T:
+            end = min(start + size, T)
+            rows = range(done, T + self.corrected if end == T else end)
+            yield Window(k, torch.tensor(line.head + line.ids[start:end]), rows, H + done - 1 - start)
+            start, done = end - max(1, size // 2), end
+
+    def _values(self, ids: torch.Tensor, windows: list[Window]) -> torch.Tensor:
+        """Values [n, F, C] for all rows of windows that run together, ids [b, T]."""
+        parts = [torch.arange(len(window.rows)) + window.first + k * ids.shape[1] for k, window in enumerate(windows)]
+        at, states = torch.cat(parts), representations.whole(self.model, ids)
+        actual = ids.flatten().roll(-1)[at, None]  # row T, behind the last token, has none
+        found = torch.empty(len(at), 1 + len(self._classes), len(self.columns))
+        for chosen in torch.arange(len(at)).split(ROWS):
+            for c, (l, jump) in enumerate(self._jumps):
+                h = states[l][at[chosen]]
+                log_q = self.model.read_out(h if jump is None else jump.to(h.device)(h)).float().log_softmax(-1)
+                found[chosen, 0, c] = -log_q.gather(1, actual[chosen].to(log_q.device))[:, 0].cpu()
+                for f, tokens in enumerate(self._classes, 1):
+                    found[chosen, f, c] = log_q[:, tokens.to(log_q.device)].logsumexp(-1).cpu()
+        if not found.isfinite().all():
+            raise Problem(f"{self.model.name}: the logits for a word of the text are not finite")
+        return found
+
+    def by_word(self, line: Line, values: torch.Tensor) -> torch.Tensor:
+        """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined."""
+        found, values = torch.full((len(line.words), values.shape[-1]), torch.nan, dtype=torch.float64), values.double()
+        tokens = [(word, k) for k, word in enumerate(line.owners) if word is not None]
+        for word, group in groupby(tokens, key=itemgetter(0)):
+            parts = [k for _, k in group]
+            found[word] = values[parts, 0].sum(0)
+            if self.corrected:
+                its_class = 1 if self.blank[line.ids[parts[0]]] else 2
+                found[word] += values[parts[0], its_class] - values[parts[-1] + 1, 1]
+        return found

@@ -14,7 +14,8 @@ import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
-from shortcut.files import formats, result_formats
+from shortcut.files import formats, result_formats, store
+from shortcut.files.names import Names
 from shortcut.linear import Map
 from shortcut.loading import pretrained
 from shortcut.show import canvas
@@ -43,6 +44,11 @@ def make_tokenized(n, vocabulary, seed=0, longest=20):
     sentences = [torch.randint(5, vocabulary, (length,), generator=g) for length in lengths]
     positions = torch.tensor([int(torch.randint(length, (1,), generator=g)) for length in lengths])
     return Tokenized(sentences, positions)
+
+
+def matrix(k):
+    """A matrix near the identity."""
+    return torch.eye(D) + 0.3 * torch.randn(D, D, generator=torch.Generator().manual_seed(k))
 
 
 def as_map(A, source=0, target=1):
@@ -146,3 +152,15 @@ def model(request):
 @pytest.fixture(scope="session")
 def tokenized():
     return make_tokenized(40, 320)
+
+
+@pytest.fixture
+def fitted(tmp_path, gpt2_folder):
+    """A folder of maps, of two kinds."""
+    for kind in ("least-squares", "ridge"):
+        names = Names(tmp_path, "tiny-gpt2", "words", map_kind=kind)
+        for i in range(LAYERS):
+            for j in range(i + 1, LAYERS + 1):
+                with store.replacing(names.matrix(i, j)) as file:
+                    store.dump(file, matrix(10 * i + j + 100 * (kind == "ridge")))
+    return ("--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)

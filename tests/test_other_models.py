@@ -44,7 +44,8 @@ def on(names, model):
 
 
 def words(names, model):
-    run("plot_results", "--sentence", "the model", "--words", names.root / "w.csv", *on(names, model))
+    (names.root / "text.txt").write_text("the model")
+    command(["words", str(names.root / "text.txt"), str(names.root / "w.csv"), *on(names, model)])
 
 
 def sentence(names, model):

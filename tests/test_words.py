@@ -1,33 +1,22 @@
-"""The surprisal of words against the model's own loss, and `shortcut.Lens` against the states it is made of."""
+"""Surprisal of words against the library's own forward pass and literal loops."""
 
-import csv
-import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
-from conftest import LAYERS, D, as_map
-from pipeline import SIZES, problem, run
+import transformers
+from conftest import CONTEXT, LAYERS, as_map, make_gpt2, matrix
 from tokenizers.processors import TemplateProcessing
 
-import config
-import shortcut
 from shortcut import Problem, blocks, words
-from shortcut.files import store
-from shortcut.files.names import Names
 from shortcut.loading import pretrained
 
-ROOT = Path(__file__).resolve().parent.parent
 TEXT = "the model  reads\tlayers, and writes n1 tokens. "
-
-
-def matrix(k):
-    return torch.eye(D) + 0.3 * torch.randn(D, D, generator=torch.Generator().manual_seed(k))
-
-
 MAPS = [as_map(matrix(l), l, LAYERS) for l in range(LAYERS)]
+BLANK = (*range(9, 14), *range(28, 33))  # bytes of white space
+STORIES = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "stories260K"
 
 
 @pytest.fixture
@@ -35,269 +24,210 @@ def tokenizer(gpt2_folder):
     return pretrained.load_tokenizer(gpt2_folder, masked=False)
 
 
-def own_surprisal(model, ids):
-    """-ln p of every token but the first, by the library's own forward pass."""
+def log_q(model, ids):
+    """ln q of every token after each token, by the library's own forward pass."""
     with torch.no_grad():
-        logits = model.net(input_ids=ids[None]).logits[0, :-1]
-    return torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none")
+        return model.net(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
 
 
-def test_at_the_last_layer_it_is_the_models_own(gpt2, tokenizer):
-    found = [*words.along(gpt2, tokenizer, TEXT, {"id": [], "mat": MAPS})]
-    ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(TEXT)["input_ids"]])
-    surprisal = torch.stack([token.surprisal for token in found])  # [T, K, L + 1]
-    assert surprisal.shape == (len(ids) - 1, 2, LAYERS + 1)
-    for k in range(2):
-        torch.testing.assert_close(surprisal[:, k, LAYERS], own_surprisal(gpt2, ids), rtol=0, atol=1e-5)
+def own_surprisal(model, ids):
+    """-ln p of every token but the first."""
+    found = log_q(model, ids)
+    return torch.tensor([-found[t, token] for t, token in enumerate(ids[1:])])
+
+
+def read(model, tokenizer, texts, lenses=None, **how):
+    reader = words.Reader(model, tokenizer, lenses or {"id": []}, **how)
+    return reader, [*reader.along([texts] if isinstance(texts, str) else texts)]
+
+
+def test_the_model_is_its_own_and_layers_are_read_out_with_and_without_maps(gpt2, tokenizer):
+    reader, [(_, values)] = read(gpt2, tokenizer, TEXT, {"id": [], "mat": MAPS})
+    layers = range(LAYERS)
+    assert reader.columns == ["model", *(f"id_{l}" for l in layers), *(f"mat_{l}" for l in layers)]
+    ids = [tokenizer.bos_token_id, *tokenizer(TEXT.rstrip())["input_ids"]]
+    assert values.shape == (len(ids), 1, len(reader.columns))  # the last row is read for the correction alone
+    torch.testing.assert_close(values[:-1, 0, 0], own_surprisal(gpt2, ids), rtol=0, atol=1e-5)
     with torch.no_grad():
         states = []
         with gpt2.watch(gpt2.layer_points(), lambda _, h: states.append(h[0])):
-            gpt2.run(ids[None], None)
-        log_q = gpt2.read_out(states[1][:-1] @ matrix(1).T).log_softmax(-1)
-    torch.testing.assert_close(surprisal[:, 1, 1], -log_q[torch.arange(len(ids) - 1), ids[1:]], rtol=1e-4, atol=1e-4)
+            gpt2.run(torch.tensor([ids]), None)
+        for name, state in (("id_1", states[1]), ("mat_1", states[1] @ matrix(1).T)):
+            found = -gpt2.read_out(state[:-1]).log_softmax(-1)[torch.arange(len(ids) - 1), ids[1:]]
+            torch.testing.assert_close(values[:-1, 0, reader.columns.index(name)], found, rtol=1e-4, atol=1e-4)
 
 
-def test_tokens_tile_the_text_and_belong_to_the_word_that_they_are_in(gpt2, tokenizer):
-    found = [*words.along(gpt2, tokenizer, TEXT, {"id": []})]
-    assert "".join(token.text for token in found) == TEXT
-    spans = words.words(TEXT)
-    assert [TEXT[start:end] for start, end in spans] == TEXT.split()
-    for token in found:
-        if token.text.strip():
-            start, end = spans[token.word]
-            assert start <= token.end - len(token.text.lstrip())
-            assert token.end <= end
-    assert [token.word for token in found] == sorted(token.word for token in found)
-    assert {token.word for token in found} == {*range(len(spans))}
+def test_lines_together_are_lines_alone(gpt2, tokenizer, monkeypatch):
+    texts = [" ".join(["the model reads layers"] * n) + "  " * n for n in (1, 9, 3, 30, 2, 1)]
+    for name, few in (("LINES", 4), ("BATCH", 64), ("ROWS", 7)):
+        monkeypatch.setattr(words, name, few)
+    _, together = read(gpt2, tokenizer, texts, corrected=True)
+    for text, (line, values) in zip(texts, together, strict=True):
+        assert line.text == text.rstrip()
+        torch.testing.assert_close(values, read(gpt2, tokenizer, text, corrected=True)[1][0][1], rtol=1e-4, atol=1e-4)
 
 
-def test_a_long_text_runs_in_windows_that_overlap_by_half(gpt2, tokenizer):
-    text = "the model reads layers " * 40
-    found = [*words.along(gpt2, tokenizer, text, {"id": []})]
-    ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text, verbose=False)["input_ids"]])
-    C = gpt2.context
-    assert len(ids) > 3 * C
-    expected, done, start = [], 1, 0
+def test_blanks_at_the_end_of_a_line_change_nothing(gpt2, tokenizer):
+    (short, a), (long, b) = (read(gpt2, tokenizer, f"the model reads{end}")[1][0] for end in ("", " \t  "))
+    assert short == long
+    assert a[:-1].equal(b[:-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "blank", "owners", "groups"),
+    [
+        ("ab  cd", [(0, 2), (2, 3), (3, 6)], "011", [0, None, 1], [0, 1]),  # the word has white space of its own
+        ("ab 7", [(0, 2), (2, 3), (3, 4)], "010", [0, 1, 1], [0, 1]),  # it has none: the token before is its own
+        ("ab  7", [(0, 2), (2, 3), (3, 4), (4, 5)], "0110", [0, None, 1, 1], [0, 1]),
+        ("7", [(0, 0), (0, 1)], "10", [0, 0], [0]),  # white space that the tokenizer puts there
+        ("  ab", [(0, 1), (1, 4)], "11", [None, 0], [0]),
+        (" ab cd", [(0, 1), (1, 3), (4, 6)], "111", [None, 0, 1], [0, 1]),  # offsets without the blank, as RoBERTa's
+        ("a bc d", [(0, 3), (3, 4), (4, 6)], "001", [0, 0, 2], [0, 0, 2]),  # a token of two words
+        ("a b c", [(0, 5)], "0", [0], [0, 0, 0]),
+        ("a b c", [(0, 1), (3, 5)], "01", [0, 2], [0, None, 2]),  # dropped characters
+        ("\u00e9 \u00e8", [(0, 1), (0, 1), (1, 3), (2, 3)], "0010", [0, 0, 1, 1], [0, 1]),  # halves of a character
+    ],
+)  # fmt: skip
+def test_tokens_belong_to_words(text, spans, blank, owners, groups):
+    assert words.assign(words.words(text), spans, [c == "1" for c in blank]) == (owners, groups)
+
+
+def test_a_long_text_runs_in_windows_that_overlap_by_half_and_begin_alike(gpt2, tokenizer):
+    ids, bos = tokenizer("the model reads layers " * 40, verbose=False)["input_ids"][:-1], tokenizer.bos_token_id
+    _, [(line, values)] = read(gpt2, tokenizer, "the model reads layers " * 40)
+    assert line.ids == ids
+    assert len(ids) > 3 * CONTEXT
+    size, expected, done, start = CONTEXT - 1, [], 0, 0
     while done < len(ids):
-        end = min(start + C, len(ids))
-        expected.append(own_surprisal(gpt2, ids[start:end])[done - start - 1 :])
-        start, done = end - C // 2, end
-    surprisal = torch.stack([token.surprisal[0, LAYERS] for token in found])
-    torch.testing.assert_close(surprisal, torch.cat(expected), rtol=0, atol=1e-4)
+        end = min(start + size, len(ids))
+        expected.append(own_surprisal(gpt2, [bos, *ids[start:end]])[done - start :])
+        start, done = end - size // 2, end
+    torch.testing.assert_close(values[:-1, 0, 0], torch.cat(expected), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("context", "limit", "window"),
-    [
-        (10, 10**30, 10),
-        (48, 12, 12),
-        (blocks.UNLIMITED, 12, 12),
-        (blocks.UNLIMITED, 10**30, words.WINDOW),
-    ],
+    [(10, 10**30, 10), (48, 12, 12), (blocks.UNLIMITED, 12, 12), (blocks.UNLIMITED, 10**30, words.WINDOW)],
 )
-def test_windows_of_words_are_the_shorter_of_both_contexts_else_2_048_tokens(
+def test_windows_are_the_shorter_of_both_contexts_else_2_048_tokens(
     gpt2, tokenizer, monkeypatch, context, limit, window
 ):
     """Without a limit a line of 45,000 tokens would run at once, and attention takes the square of it."""
-    ran = []
+    ran, whole = [], words.representations.whole
 
-    def whole(model, ids):
-        ran.append(len(ids))
-        return [torch.zeros(len(ids), D)] * (LAYERS + 1)
+    def shorter(model, ids):
+        ran.append(ids.shape[1])
+        return [state.new_zeros(ids.numel(), model.d) for state in whole(model, ids[:, :2])]
 
     monkeypatch.setattr(gpt2, "context", context)
     monkeypatch.setattr(tokenizer, "model_max_length", limit)
-    monkeypatch.setattr(words.representations, "whole", whole)
-    text = "the model reads layers " * (40 if window < 100 else 600)
-    n = len(tokenizer(text, verbose=False)["input_ids"])
-    assert len([*words.along(gpt2, tokenizer, text, {"id": []})]) == n
-    assert max(ran) == window < n
+    monkeypatch.setattr(words.representations, "whole", shorter)
+    read(gpt2, tokenizer, "the model reads layers " * (40 if window < 100 else 600))
+    assert max(ran) == window
     assert words.WINDOW == 2_048
 
 
-def test_a_text_longer_than_the_tokenizer_allows_is_refused(fitted, tmp_path):
-    """By Lens and by the grid of a sentence, though the model would take it."""
-    lens = shortcut.Lens.load(fitted[1], "words", out=tmp_path)
-    lens.tokenizer.model_max_length = 3
-    with pytest.raises(Problem, match="tokens, expected 1 to 3"):
-        lens.states("the model reads layers")
-    with pytest.raises(Problem, match="tokens, expected at most 3"):
-        lens.predict("the model reads layers")
-    lens.tokenizer.model_max_length = 10**30
-    assert len(lens.states("the model reads layers")[0]) > 3
-
-
-def test_without_a_token_to_begin_with_the_first_has_no_surprisal(gpt2, tokenizer):
-    tokenizer.bos_token = None
-    found = [*words.along(gpt2, tokenizer, TEXT, {"id": []})]
-    assert found[0].surprisal.isnan().all()
-    ids = torch.tensor(tokenizer(TEXT)["input_ids"])
-    surprisal = torch.stack([token.surprisal[0, LAYERS] for token in found[1:]])
-    torch.testing.assert_close(surprisal, own_surprisal(gpt2, ids), rtol=0, atol=1e-5)
-    (alone,) = words.along(gpt2, tokenizer, "a", {"id": []})
-    assert alone.surprisal.isnan().all()
-    assert [*words.along(gpt2, tokenizer, "   ", {"id": []})] == []
+@pytest.mark.parametrize("none", ["bos=False", "no token"])
+def test_with_nothing_in_front_the_first_token_has_no_surprisal(gpt2, tokenizer, none):
+    tokenizer.bos_token = tokenizer.bos_token if none == "bos=False" else None
+    reader, found = read(gpt2, tokenizer, [TEXT, "a"], bos=none != "bos=False", corrected=True)
+    (line, values), (alone, nothing) = found
+    assert line.head == alone.head == []
+    torch.testing.assert_close(values[1:-1, 0, 0], own_surprisal(gpt2, line.ids), rtol=0, atol=1e-5)
+    assert reader.by_word(line, values)[0].isnan().all()
+    assert reader.by_word(line, values)[1:].isfinite().all()
+    assert reader.by_word(alone, nothing).isnan().all()
 
 
 @pytest.mark.parametrize("template", ["E $A", "E E $A", "$A E", "E $A E", "E E E $A E E"])
 def test_tokens_that_the_tokenizer_adds_are_context_in_front_and_left_out_behind(gpt2, tokenizer, template):
     """The tokenizer's own head replaces the token that begins a text; only tokens of the text have a surprisal."""
-    plain, end = tokenizer(TEXT)["input_ids"], tokenizer.eos_token
+    plain, end = tokenizer(TEXT.rstrip())["input_ids"], tokenizer.eos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         template.replace("E", end), None, [(end, tokenizer.eos_token_id)]
     )
-    head = template.split("$A")[0].count("E")
-    found = [*words.along(gpt2, tokenizer, TEXT, {"id": []})]
-    assert [token.text for token in found] == [tokenizer.decode([token]) for token in plain]
-    ids = torch.tensor([tokenizer.eos_token_id] * max(head, 1) + plain)  # GPT-2 has one token for both ends of a text
-    surprisal = torch.stack([token.surprisal[0, LAYERS] for token in found])
-    torch.testing.assert_close(surprisal, own_surprisal(gpt2, ids)[max(head, 1) - 1 :], rtol=0, atol=1e-5)
+    head = [tokenizer.eos_token_id] * max(template.split("$A")[0].count("E"), 1)
+    _, [(line, values)] = read(gpt2, tokenizer, TEXT)
+    assert (line.head, line.ids) == (head, plain)
+    torch.testing.assert_close(values[:-1, 0, 0], own_surprisal(gpt2, head + plain)[len(head) - 1 :], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("text", "spans", "expected"),
-    [
-        ("ab  cd", [(0, 2), (2, 4), (4, 6)], [0, 1, 1]),  # a token of blanks alone
-        ("ab  cd", [(0, 1), (1, 2), (2, 6)], [0, 0, 1]),
-        (" ab cd ", [(0, 1), (1, 3), (4, 6), (6, 7)], [0, 0, 1, 1]),  # offsets without the blank, as RoBERTa's
-        ("ab cd", [(0, 2), (2, 2), (3, 5)], [0, 1, 1]),  # a token of no character, behind a word
-        ("\u00e9 \u00e8", [(0, 1), (0, 1), (1, 3), (2, 3)], [0, 0, 1, 1]),  # halves of a character
-    ],
-)
-def test_white_space_goes_with_the_word_behind_it_whatever_the_tokens(gpt2, text, spans, expected):
-    class Stub:
-        is_fast, bos_token_id, model_max_length = True, 0, 48
-
-        def __call__(self, text, **_):
-            n = len(spans)
-            return {"input_ids": [5] * n, "special_tokens_mask": [0] * n, "offset_mapping": spans}
-
-    assert [token.word for token in words.along(gpt2, Stub(), text, {"id": []})] == expected
+def literal(model, tokenizer, text, starts):
+    """Surprisal of words, plain and corrected, token by token; words begin with tokens that start like this."""
+    names, end = tokenizer.convert_ids_to_tokens(range(len(tokenizer))), tokenizer.eos_token_id
+    begin = {k for k, name in enumerate(names) if name.startswith(starts)}
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    q, at, plain, corrected = log_q(model, [tokenizer.bos_token_id, *ids]).double().exp(), 0, [], []
+    inside = {*range(q.shape[1])} - begin
+    for word in text.split(" "):
+        first, made = at, ""
+        while made != word:
+            at += 1
+            made = tokenizer.decode(ids[first:at]).strip()
+        plain.append(-sum(math.log(q[t, ids[t]]) for t in range(first, at)))
+        of_class = begin if ids[first] in begin else inside
+        ends, divided = q[at, [*begin | {end}]].sum(), q[first, [*of_class | {end}]].sum()
+        corrected.append(plain[-1] - math.log(ends) + math.log(divided))
+    return torch.tensor([plain, corrected], dtype=torch.float64)
 
 
-@pytest.fixture
-def fitted(tmp_path, gpt2_folder):
-    """A folder of maps, of two kinds."""
-    for kind in ("least-squares", "ridge"):
-        names = Names(tmp_path, "tiny-gpt2", "words", map_kind=kind)
-        for i in range(LAYERS):
-            for j in range(i + 1, LAYERS + 1):
-                with store.replacing(names.matrix(i, j)) as file:
-                    store.dump(file, matrix(10 * i + j + 100 * (kind == "ridge")))
-    return ("--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)
+def check_against_literal(model, tokenizer, texts, starts):
+    for corrected in (False, True):
+        reader, found = read(model, tokenizer, texts, corrected=corrected)
+        for text, (line, values) in zip(texts, found, strict=True):
+            expected = literal(model, tokenizer, text, starts)[int(corrected)]
+            torch.testing.assert_close(reader.by_word(line, values)[:, 0], expected, rtol=1e-5, atol=1e-4)
 
 
-def test_the_words_of_a_file_as_csv(fitted, tmp_path, capsys):
-    lines = ["the model reads", "", "  early  layers\u2028and n\u00e4ive \u201ctokens\u201d.", "one"]
-    (tmp_path / "text.txt").write_bytes("\r\n".join(lines).encode() + b"\r\n")
-    out = tmp_path / "words.csv"
-    asked = ("--sentence", tmp_path / "text.txt", "--words", out, "--map", "least-squares", "ridge")
-    run("plot_results", *asked, *fitted)
-    with open(out, encoding="utf-8", newline="") as file:
-        rows = [*csv.DictReader(file)]
-    assert {row["line"] for row in rows} == {"1", "3", "4"}
-    assert {row["lens"] for row in rows} == {"model", "id", "least-squares", "ridge"}
-    for row in rows:
-        line = lines[int(row["line"]) - 1]
-        assert line[int(row["start"]) : int(row["end"])] == row["text"]
-        assert float(row["bits"]) == pytest.approx(float(row["nats"]) / math.log(2), rel=1e-5)
-    whole = [row for row in rows if not row["token"]]
-    by_line = {
-        n: [row["text"] for row in whole if row["line"] == n and row["lens"] == "model"] for n in ("1", "3", "4")
-    }
-    assert [by_line[str(n + 1)] for n in (0, 2, 3)] == [lines[n].split() for n in (0, 2, 3)]
-    for row in whole:
-        key = [row[name] for name in ("line", "word", "lens", "layer")]
-        parts = [r for r in rows if r["token"] and [r[name] for name in ("line", "word", "lens", "layer")] == key]
-        assert float(row["nats"]) == pytest.approx(sum(float(r["nats"]) for r in parts), rel=1e-5)
-    last = {(r["line"], r["word"], r["token"], r["lens"]): r["nats"] for r in rows if r["layer"] == str(LAYERS)}
-    assert all(nats == last[(*key, "model")] for (*key, _), nats in last.items())
-    assert "wrote the surprisal of 9 words" in capsys.readouterr().out
-    assert "exists already: give --words another name, or --force" in problem(capsys, "plot_results", *asked, *fitted)
+def test_words_are_a_literal_loop_plain_and_corrected(gpt2, tokenizer):
+    check_against_literal(
+        gpt2, tokenizer, ["the model reads n1 tokens.", "a", "early late"], tuple(chr(256 + b) for b in BLANK)
+    )
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [(b"\n  \n\t\n", "holds no word: give a sentence, or a file"), (b"", "holds no word"),
-     (b"a\n\xff\xff\xff", "line 2: expected UTF-8"),
-     ("words".encode("utf-16"), "line 1: expected UTF-8 text (with NULs, as UTF-16")],
-)  # fmt: skip
-def test_a_text_without_words_is_one_line(content, why, fitted, tmp_path, capsys):
-    (tmp_path / "text.txt").write_bytes(content)
-    asked = ("--sentence", tmp_path / "text.txt", "--words", tmp_path / "words.csv")
-    assert why in problem(capsys, "plot_results", *asked, *fitted)
-    assert not (tmp_path / "words.csv").exists()
+@pytest.mark.skipif(not STORIES.exists(), reason="needs stories260K")
+def test_words_of_a_trained_model_are_a_literal_loop():
+    model, own = pretrained.load(str(STORIES), masked=False), pretrained.load_tokenizer(str(STORIES), masked=False)
+    texts = ["Once upon a time there was 1 girl.", "the 7 boys don't stop"]
+    check_against_literal(model, own, texts, ("▁", *(f"<0x{b:02X}>" for b in BLANK)))
+    alone = own.batch_decode([[k] for k in range(model.vocabulary)])
+    assert (words.edges(own, model.vocabulary)[0].sum(), sum(text[:1].isspace() for text in alone)) == (103, 11)
 
 
-def test_words_need_a_text_and_a_causal_model(fitted, bert_folder, tmp_path, capsys):
-    words_to = ("--words", tmp_path / "words.csv")
-    assert "--words needs a text: add --sentence" in problem(capsys, "plot_results", *words_to, *fitted)
-    names = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
-    for l in range(LAYERS):
-        with store.replacing(names.matrix(l, LAYERS)) as file:
-            store.dump(file, matrix(l))
-    on = ("--model", bert_folder, *fitted[2:])
-    assert "needs a causal model" in problem(capsys, "plot_results", "--sentence", "a b", *words_to, *on)
+def make_closed(tmp_path):
+    """A model of ten tokens: the end, "x" inside a word, and eight beginnings of words."""
+    pieces = [("</s>", 0.0), ("x", -1.0), *((f"▁{letter}", -1.0) for letter in "abcdefgh")]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="never")
+    backend.decoder = tokenizers.decoders.Metaspace(prepend_scheme="never")
+    own = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="</s>", eos_token="</s>")
+    return pretrained.load(make_gpt2(tmp_path / "closed", vocab_size=10, n_positions=128), masked=False), own
 
 
-def test_a_lens_transports_and_reads_out(fitted, gpt2, tmp_path):
-    lens = shortcut.Lens.load(fitted[1], "words", out=tmp_path)
-    h = lens.states("the model reads")
-    assert h.shape == (LAYERS + 1, len(lens.tokenizer("the model reads")["input_ids"]), D)
+@pytest.mark.parametrize(("context", "firsts"), [(" a bxx d", [f" {x}" for x in "abcdefgh"]), ("", ["x"])])
+def test_corrected_probabilities_of_all_words_and_the_end_sum_to_1(tmp_path, context, firsts):
+    """At every layer; the last words have a probability below 1e-8."""
+    model, own = make_closed(tmp_path)
+    texts = [context + first + "x" * n for n in range(80) for first in firsts]
+    reader, found = read(model, own, texts, {"id": []}, corrected=True)
+    total = sum((-reader.by_word(line, values)[-1]).exp() for line, values in found)
+    assert (-reader.by_word(*found[-1])[-1]).exp().max() < 1e-8
+    ids = torch.tensor([0, *own(context)["input_ids"]])
     with torch.no_grad():
-        logits = gpt2.net(input_ids=lens.tokenizer("the model reads", return_tensors="pt")["input_ids"]).logits[0]
-    torch.testing.assert_close(lens.read_out(h[-1]), logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(lens.transport(h[1], 1, 2), h[1] @ matrix(12).T)
-    torch.testing.assert_close(lens.transport(h[1], 1), h[1] @ matrix(10 + LAYERS).T)
-    assert lens.transport(h[2], 2, 2).equal(h[2])
-    grid = lens.predict("the model reads")
-    best = lens.read_out(lens.transport(h[1], 1)).argmax(-1)
-    assert grid.predicted["mat"][1] == [lens.tokenizer.decode([token]) for token in best.tolist()]
-    other = shortcut.Lens.load(fitted[1], "words", "ridge", out=tmp_path)
-    assert [*other.predict("the model reads").predicted] == ["id", "ridge"]
-    torch.testing.assert_close(other.transport(h[1], 1, 2), h[1] @ matrix(112).T)
+        states = [h[-1:] for h in words.representations.whole(model, ids)]
+        q = [model.read_out(h)[0].double().softmax(-1) for h in (states[-1], *states[:-1])]
+    may_follow = [0, *range(2, 10)] if context else [0, 1]
+    end = torch.stack([each[0] / each[may_follow].sum() for each in q])
+    assert (total + end - 1).abs().max() < 1e-6
 
 
-def test_what_a_lens_lacks_is_said_in_one_line(fitted, bert_folder, tmp_path):
-    lens = shortcut.Lens.load(fitted[1], "words", "jacobian", out=tmp_path)
-    with pytest.raises(
-        Problem, match=r"words@jacobian/1_3.pickle not found: run .* add_linreg.py .* --map jacobian .* first"
-    ):
-        lens.transport(torch.ones(D), 1)
-    for kind in ("jacobian", "tuned"):  # no command would make a map of theirs into a layer before the last
-        with pytest.raises(
-            Problem, match=f"^{kind} maps have the last layer as their only target: take {LAYERS} as target, or"
-        ):
-            shortcut.Lens.load(fitted[1], "words", kind, out=tmp_path).transport(torch.ones(D), 0, 2)
-    with pytest.raises(Problem, match="not found: run .* bert_add_linreg.py .* first"):
-        shortcut.Lens.load(bert_folder, "words", out=tmp_path).transport(torch.ones(D), 0)
-    with pytest.raises(Problem, match="not found: run .* -m shortcut import .* first"):
-        shortcut.Lens.load(fitted[1], "words", "tuned", out=tmp_path).transport(torch.ones(D), 0)
-    with pytest.raises(Problem, match="no map kind is called best: expected least-squares"):
-        shortcut.Lens.load(fitted[1], "words", "best")
-    with pytest.raises(Problem, match="nothing/here: no folder here"):
-        shortcut.Lens.load("nothing/here", "words")
-    with pytest.raises(ValueError, match="from layer 2 to 1"):
-        lens.transport(torch.ones(D), 2, 1)
-    with pytest.raises(Problem, match="the text has 0 tokens"):
-        lens.states("")
-
-
-def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
-    """Its cells, in order, on the embedded model, with few sentences."""
-    for name, value in {**SIZES, "SENTENCES": 200, "TRAIN": 150, "PROBES": 1, "OUT": tmp_path}.items():
-        monkeypatch.setattr(config, name, value)
-    monkeypatch.chdir(ROOT / "examples")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    cells = json.loads((ROOT / "examples" / "lenses.ipynb").read_text(encoding="utf-8"))["cells"]
-    there: dict = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), cell["id"], "exec"), there)
-    told = capsys.readouterr().out
-    assert "After the last token, \u201celements\u201d, the model predicts" in told
-    curves = there["curves"]
-    assert [*curves] == ["id", "least-squares", "ridge", "jacobian"]
-    assert all(curve[-1] == 1 and len(curve) == 13 for curve in curves.values())
-    assert sum(curves["ridge"]) > sum(curves["id"])
-    assert len(there["ax"].get_lines()) == 4
+@pytest.mark.parametrize(("which", "why"), [("WordPiece", "is WordPiece"), ("suffix", "marks where words end")])
+def test_what_cannot_or_need_not_be_corrected_is_one_line(gpt2, which, why):
+    vocabulary = {"[UNK]": 0, "a": 1, "##b": 2, "a</w>": 3}
+    kind = tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]")
+    if which == "suffix":
+        kind = tokenizers.models.BPE(vocabulary, [], unk_token="[UNK]", end_of_word_suffix="</w>")
+    own = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(kind), unk_token="[UNK]")
+    with pytest.raises(Problem, match=f"^--corrected: the tokenizer of .* {why}.*: leave out --corrected$"):
+        words.Reader(gpt2, own, {"id": []}, corrected=True)
+    words.Reader(gpt2, own, {"id": []})

@@ -86,7 +86,7 @@ OTHERS = {  # options without a setting
     "MODEL": Setting("name or folder of the model", "NAME_OR_FOLDER"),
     "MATRICES_FROM": Setting("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
                              "DATASET", dataset_name),
-    "WORDS": Setting("write the surprisal of every word of the text in --sentence, at every layer, as CSV", "FILE"),
+    "WORDS": Setting("now a command: python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER", "FILE"),
     "SENTENCE": Setting("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE",
                         sentence),
 }  # fmt: skip
@@ -155,8 +155,8 @@ def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, do
         name = "docstrings" if source == "docstrings" else "NAME"
         why = f"--source {source} needs a dataset name, since {config.DATASET} has another source"
         raise Problem(f"{why}: add --dataset {name}")
-    if getattr(args, "words", None) and args.sentence is None:
-        raise Problem("--words needs a text: add --sentence TEXT_OR_FILE")
+    if getattr(args, "words", None):
+        raise Problem("--words is gone: run python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER")
     args.dataset = args.dataset or config.DATASET
     if "model" in args:
         args.model = find_model(args.model)

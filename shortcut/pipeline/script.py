@@ -111,8 +111,8 @@ class Work:
         now["source"] = {"hub": config.HUB_DATASET, "docstrings": "docstrings of packages"}.get(source, source)
         does = self.stage.does.format(**now)
         if text := getattr(args, "sentence", None):
-            does = "write the surprisal of the words" if args.words else "show the predictions of every layer"
-            does += f" in {text}" if os.path.isfile(text) else f" in {text!r}, taken as text"
+            does = "show the predictions of every layer in "
+            does += text if os.path.isfile(text) else f"{text!r}, taken as text"
         used = {"device": self.device, "matrices_from": self.files.matrices_from, "map": self.map_kind}
         shown = {name: used.get(name, value) for name, value in vars(self.args).items()}
         names = ("source", "model", "device", "dataset", "out", "seed", "matrices_from", "map")
