@@ -1,4 +1,4 @@
-"""Exchange matrices and lenses with other projects: `python -m shortcut fetch`, `import`, `export`."""
+"""Exchange matrices and lenses with other projects: `python -m shortcut fetch`, `import`, `export`. Shorten models."""
 
 import argparse
 from pathlib import Path
@@ -18,11 +18,17 @@ IMPORT = f"""Import a lens from another tool as maps into the last layer, to lin
 EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {published.SAFETENSORS} in the same folder, named as
  their files. With --to, write the maps into the last layer in another tool's format, with a model card. The export is
  loaded again, evaluated on the validation sentences, and refused if rounding lowers its scores."""
+SHORTEN = """Drop blocks of a model, fold a linear map in their place into the block before, and save an ordinary
+ checkpoint with a model card. Nothing is saved if the model does not allow it or does not load again as expected."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, then fetch, import or export."""
     args = _options().parse_args(argv)
+    if args.command == "shorten":
+        from shortcut.pipeline import shortening  # noqa: PLC0415  (loads models)
+
+        return shortening.run(args)
     exports, row = args.command == "export", FORMATS.get(args.format)
     exchanged_kind = args.map if exports else row.map_kind if row else LEAST_SQUARES
     if not row:
@@ -54,7 +60,16 @@ def _options() -> argparse.ArgumentParser:
         prog="python -m shortcut", description="Exchange matrices and lenses with other projects."
     )
     options.set_defaults(force=False)
-    commands = options.add_subparsers(dest="command", required=True, metavar="fetch|import|export")
+    commands = options.add_subparsers(dest="command", required=True, metavar="fetch|import|export|shorten")
+    shorten = commands.add_parser(
+        "shorten", help="drop blocks of a model, and fold a map for them", description=SHORTEN
+    )
+    which = shorten.add_mutually_exclusive_group(required=True)
+    which.add_argument("--drop", metavar="I:J", help="drop blocks I ... J - 1, counted from 0; I is at least 1")
+    which.add_argument(
+        "--blocks", type=int, metavar="K", help="drop the K blocks whose loss costs the least perplexity"
+    )
+    shorten.add_argument("--to", type=Path, metavar="FOLDER", required=True, help="new folder for the checkpoint")
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=FETCH)
     text = f"OWNER/NAME (default: {published.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=text)
@@ -64,9 +79,11 @@ def _options() -> argparse.ArgumentParser:
     )
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=EXPORT)
     export.add_argument("--map", type=map_kind, metavar="KIND", default=LEAST_SQUARES, help="map kind")
-    for command, word, default in ((fetch, "from", "gpt2-medium"), (take, "from", None), (export, "to", None)):
+    exchange = ((fetch, "from", "gpt2-medium"), (take, "from", None), (export, "to", None))
+    for command, word, default in (*exchange, (shorten, None, None)):
         text = f"format of the lens: {', '.join(FORMATS)}"
-        command.add_argument(f"--{word}", dest="format", choices=FORMATS, required=command is take, help=text)
+        if word:
+            command.add_argument(f"--{word}", dest="format", choices=FORMATS, required=command is take, help=text)
         text = "folder in linreg/; for a lens, name or folder of the model" + (
             f" (default: {default})" if default else ""
         )
@@ -74,7 +91,7 @@ def _options() -> argparse.ArgumentParser:
         more = {"default": "wikipedia", "help": "(default: wikipedia)"} if default else {"required": True}
         command.add_argument("--dataset", type=dataset_name, metavar="NAME", **more)
         command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help="folder that holds linreg/")
-        if command is not export:
+        if command in (fetch, take):
             command.add_argument("--force", action="store_true", help="replace existing files")
     return options
 

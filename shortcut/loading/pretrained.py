@@ -51,7 +51,7 @@ def load(
         if checkpoint.find(name, cached, "adapter_config.json"):
             adapter = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
             raise Problem(f"{adapter}: merge the two (peft: merge_and_unload), and save the result")
-        with _quiet_loading():
+        with quiet_loading():
             net, report = auto.from_pretrained(
                 name,
                 dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
@@ -103,7 +103,7 @@ def load_tokenizer(name: str, *, masked: bool):
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Hide the progress bar and the table of unused weights that transformers prints."""
     from transformers.utils import logging  # noqa: PLC0415
 
