@@ -9,6 +9,7 @@
     curves with confidence intervals                                                       results, intervals
     quality of the maps; map kinds side by side                                            map_quality, map_comparison
     one sentence, layer by layer; surprisal of words                                       sentence_grid, words
+    blocks dropped, and a map for them folded into the block before                        shorten
 
 `tokens` samples the token positions, `blocks` and `submodules` find the parts of a model by its structure. These
 modules open no file and read no setting. `lens` is the Python interface, `shortcut.Lens`. The folders hold the rest:

@@ -18,8 +18,7 @@ IMPORT = f"""Import a lens from another tool as maps into the last layer, to lin
 EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {published.SAFETENSORS} in the same folder, named as
  their files. With --to, write the maps into the last layer in another tool's format, with a model card. The export is
  loaded again, evaluated on the validation sentences, and refused if rounding lowers its scores."""
-SHORTEN = """Drop blocks of a model, fold a linear map in their place into the block before, and save an ordinary
- checkpoint with a model card. Nothing is saved if the model does not allow it or does not load again as expected."""
+SHORTEN = "Drop blocks of a model, fold a linear map in their place into the block before, and save a checkpoint."
 
 
 def main(argv: list[str] | None = None) -> None:

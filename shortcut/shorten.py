@@ -11,9 +11,7 @@ feed-forward; without a bias there is no c. Shapes: n token positions; m, h_I, h
 
 import copy
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -35,16 +33,17 @@ def last_layer(model: Model, drop: range) -> nn.Module:
     The proof: a random delta, added to the output of the layer, moves the output of block I - 1 by exactly delta.
     """
     weights = [id(weight) for block in model.blocks for weight in block.parameters()]
-    scaled = getattr(model.net.config, "scale_attn_by_inverse_layer_idx", False)
-    for reason, holds in (
-        (f"expected I:J with 1 <= I < J <= {model.n_layers}", not 1 <= drop.start < drop.stop <= model.n_layers),
-        ("it is a mixture of experts", any("expert" in name for name, _ in model.net.named_modules())),
-        ("its blocks share weights", len({*weights}) < len(weights)),
-        ("it has scale_attn_by_inverse_layer_idx, so that attention depends on the block's number", scaled),
-        ("it computes something between its blocks", not model.is_chain),
-    ):
-        if holds:
-            raise Problem(f"{model.name} cannot be shortened by blocks {drop.start}:{drop.stop}: {reason}")
+    reasons = {
+        f"expected I:J with 1 <= I < J <= {model.n_layers}": not 1 <= drop.start < drop.stop <= model.n_layers,
+        "it is a mixture of experts": any("expert" in name for name, _ in model.net.named_modules()),
+        "its blocks share weights": len({*weights}) < len(weights),
+        "it computes something between its blocks": not model.is_chain,
+        "it has scale_attn_by_inverse_layer_idx, so that attention depends on the number of the block": getattr(
+            model.net.config, "scale_attn_by_inverse_layer_idx", False
+        ),
+    }
+    if found := [reason for reason, holds in reasons.items() if holds]:
+        raise Problem(f"{model.name} cannot be shortened by blocks {drop.start}:{drop.stop}: {found[0]}")
     call = model.calls[drop.start - 1]
     h = entering(call.args, call.named)
     plain = call(h.clone())
@@ -92,20 +91,20 @@ class Shortened:
 
 
 @torch.no_grad()
-def shorten(model: Model, drops: list[range], batches: Iterable[Batch]) -> list[Shortened]:
+def shorten(model: Model, drops: list[range], batches: list[Batch]) -> list[Shortened]:
     """The model without each range of blocks, all fitted in one pass over batches of training sentences."""
     layers = [last_layer(model, drop) for drop in drops]
     points = [*model.layer_points(), *((layer, "out") for layer in layers)]
     found: list[list[torch.Tensor]] = [[] for _ in points]
     for batch in batches:
-        chosen = _positions(batch, batch.head, STRIDE).to(model.device)
+        chosen = _positions(batch, batch.head, STRIDE)
 
         def keep(k: int, h: torch.Tensor, chosen: torch.Tensor = chosen) -> None:
             found[k].append(h.reshape(*chosen.shape, -1)[chosen].float().cpu())
 
         with model.watch(points, keep):
             model.run(batch.ids, batch.mask)
-    h = [torch.cat(parts) for parts in found]
+    h = [torch.cat(states) for states in found]
     made = zip(drops, layers, h[model.n_layers + 1 :], strict=True)
     return [Shortened(drop, layer, fold(layer, m, h[drop.stop] - h[drop.start])) for drop, layer, m in made]
 
@@ -140,12 +139,10 @@ def passed_over(model: Model, drop: range, A: Map | None = None, added: tuple[in
 
 
 @torch.no_grad()
-def surprisals(
-    runs: Mapping[Any, tuple[Model, list[Swap]]], batches: Iterable[Batch]
-) -> tuple[dict, dict, torch.Tensor]:
-    """Surprisal in nats of all tokens but the added ones, by run [N]; seconds by run; the sentence of each token [N].
+def surprisals(runs: dict, batches: list[Batch]) -> tuple[dict, dict, torch.Tensor]:
+    """Surprisal in nats of all tokens but the added ones, [N], and seconds, by run; the sentence of each token, [N].
 
-    The runs take turns at each batch, so that a busy machine slows all of them.
+    A run is a model and swaps. The runs take turns at each batch, so that a busy machine slows all of them.
     """
     nats, seconds, sentences = {name: [] for name in runs}, dict.fromkeys(runs, 0.0), []
     for batch in batches:
@@ -156,6 +153,6 @@ def surprisals(
             with swapped(swaps):
                 logits = model.net(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
             seconds[name] += time.perf_counter() - start
-            found = nn.functional.cross_entropy(logits[predicted], batch.ids[:, 1:][predicted], reduction="none")
-            nats[name].append(found)
+            actual = batch.ids[:, 1:][predicted]
+            nats[name].append(nn.functional.cross_entropy(logits[predicted], actual, reduction="none"))
     return {name: torch.cat(x) for name, x in nats.items()}, seconds, torch.cat(sentences)

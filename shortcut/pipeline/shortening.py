@@ -39,15 +39,15 @@ def run(args: Namespace) -> None:
     """Shorten a model as the options say. Raises Problem if an input is missing or the model cannot be shortened."""
     name, files = model_kind.files_of(args.model, args.dataset, args.out)
     paths = [files.tokenized(split) for split in ("train", "val")]
-    missing = [files.relative(path) for path in paths if not path.exists()]
-    for wrong, why in (
-        (files.masked, f"{name} is a masked model: only causal models can be shortened"),
-        (args.to.exists(), f"{args.to} exists already: give --to another name, or remove it"),
-        (missing, f"{missing[:1]} not found: run add_tokenization.py first"),
-        (args.drop and not re.fullmatch(r"\d+:\d+", args.drop), f"--drop takes I:J, such as 4:5, got {args.drop!r}"),
-    ):
-        if wrong:
-            raise Problem(why)
+    missing = next((files.relative(path) for path in paths if not path.exists()), None)
+    reasons = {
+        f"{name} is a masked model: only causal models can be shortened": files.masked,
+        f"{args.to} exists already: give --to another name, or remove it": args.to.exists(),
+        f"{missing} not found: run add_tokenization.py first": missing,
+        f"--drop takes I:J, such as 4:5, got {args.drop!r}": args.drop and not re.fullmatch(r"\d+:\d+", args.drop),
+    }
+    if found := [reason for reason, holds in reasons.items() if holds]:
+        raise Problem(found[0])
     fingerprints = checkpoint.fingerprints(name)
     provenance = Provenance(files, lambda *_: fingerprints)
     provenance.check(paths, terminal.say)
@@ -63,6 +63,7 @@ def run(args: Namespace) -> None:
         provenance.check([path], terminal.say)
         A = formats.load_map(files, best.drop.start, best.drop.stop, model.d)
         runs["full map A"] = (model, shorten.passed_over(model, best.drop, A, val.added))
+    args.to.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{args.to.name}.", dir=args.to.resolve().parent) as folder:
         shorter = save(model, best, saved := Path(folder, "model"))
         nats, seconds, groups = shorten.surprisals(runs | {"folded": (shorter, [])}, batches(model, val, TOKENS))
@@ -70,9 +71,8 @@ def run(args: Namespace) -> None:
         for run_name, x in nats.items():
             (p, low, high), apart = map(exp, average(x, groups)), average(x - nats["folded"], groups)
             paired = f"{apart.mean:+.4f} ±{apart.mean - apart.low:.4f}"
-            rows.append(
-                f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {1e3 * seconds[run_name] / len(x):.3f} |"
-            )
+            milliseconds = f"{1000 * seconds[run_name] / len(x):.3f}"
+            rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
         gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
         card = CARD.read_text(encoding="utf-8").format(
             model=files.model_name if Path(name).is_dir() else name, dataset=files.dataset, drop=best.drop,
