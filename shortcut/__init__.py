@@ -9,6 +9,7 @@
     curves with confidence intervals; map kinds side by side                               results, intervals
     quality of the maps                                                                    map_quality
     one sentence, layer by layer; surprisal of words                                       sentence_grid, words
+    blocks dropped, and a map for them folded into the block before                        shorten
 
 `tokens` samples token positions, `blocks` and `submodules` find a model's parts. These modules open no file and read no
 setting. `lens` is the Python interface, `shortcut.Lens`. The folders: `pipeline` runs the stages, `loading` checks

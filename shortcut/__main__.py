@@ -1,4 +1,4 @@
-"""Commands: `python -m shortcut words` (surprisal of words); `fetch`, `import`, `export` (lenses of other projects)."""
+"""Commands: `python -m shortcut words`, `shorten`; `fetch`, `import` and `export` exchange maps with other projects."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from shortcut.exchange.lenses import FORMATS
 from shortcut.files.names import PROJECT, Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.loading import checkpoint
-from shortcut.pipeline import exchanging, terminal, wording
+from shortcut.pipeline import exchanging, shortening, terminal, wording
 from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.options import dataset_name, map_kind
 
@@ -18,13 +18,14 @@ IMPORT = f"""Import a lens from another tool as maps into the last layer, to lin
 EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {exchanging.SAFETENSORS} in the same folder, named as
  their files. With --to, write the maps into the last layer in another tool's format, with a model card. The export is
  loaded again, evaluated on the validation sentences, and refused if rounding lowers its scores."""
+RUNS = {"words": wording.write_words, "shorten": shortening.run}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, then run the command."""
     args = _parser().parse_args(argv)
-    if args.command == "words":
-        return wording.write_words(args)
+    if args.command in RUNS:
+        return RUNS[args.command](args)
     exports, row = args.command == "export", FORMATS.get(args.format)
     exchanged_kind = args.map if exports else row.map_kind if row else LEAST_SQUARES
     if not row:
@@ -46,11 +47,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = "Compute the surprisal of words; exchange matrices and lenses with other projects."
+    about = "Surprisal of words; shorter models; exchange of matrices and lenses with other projects."
     parser = argparse.ArgumentParser(prog="python -m shortcut", description=about)
     parser.set_defaults(force=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="words|fetch|import|export")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="words|shorten|fetch|import|export")
     wording.add_to(commands)
+    shortening.add_to(commands)
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=FETCH)
     text = f"OWNER/NAME (default: {exchanging.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=text)

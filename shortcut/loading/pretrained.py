@@ -1,7 +1,8 @@
 """Load models and tokenizers by name on the Hugging Face hub or by folder, and check them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,6 @@ def load(
     auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
     if device == "spread" and not transformers.utils.is_accelerate_available():
         raise Problem("--device spread needs accelerate: .venv/bin/pip install accelerate")
-    transformers.logging.set_verbosity_error()  # its table of unused weights: `_check_weights` reports them
-    transformers.logging.disable_progress_bar()
     with checkpoint.readable(name) as cached:
         files = checkpoint.weight_files(name, cached)
         if safetensors_only and ".bin" in files[0]:
@@ -49,18 +48,19 @@ def load(
         if any(checkpoint.find(name, cached, "adapter_config.json")):
             adapter = f"{name} holds an adapter (adapter_config.json), and its base model would run without it"
             raise Problem(f"{adapter}: merge the two (peft: merge_and_unload), and save the result")
-        net, report = auto.from_pretrained(
-            name,
-            dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
-            device_map="auto" if device == "spread" else None,
-            attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
-            use_safetensors=True if safetensors_only else None,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # `_check_weights` refuses them
-            trust_remote_code=False,
-            local_files_only=cached,
-            **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
-        )
+        with quiet_loading():
+            net, report = auto.from_pretrained(
+                name,
+                dtype=dtype,  # explicit, since transformers 5 keeps the dtype of the checkpoint by default
+                device_map="auto" if device == "spread" else None,
+                attn_implementation="sdpa" if auto._model_mapping[type(config)]._supports_sdpa else "eager",
+                use_safetensors=True if safetensors_only else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `_check_weights` refuses them
+                trust_remote_code=False,
+                local_files_only=cached,
+                **{key: value for key, value in PLAIN.items() if hasattr(config, key)},
+            )
         net = net.eval().requires_grad_(False)
         model = Model(net if device == "spread" else net.to(device), masked)
         _check_weights(model, report, files, notice)
@@ -97,6 +97,22 @@ def load_tokenizer(name: str, *, masked: bool):
     if masked and (tokenizer.mask_token_id is None or made_up):
         raise Problem(f"{name}: its tokenizer has no [MASK]; expected the tokenizer of a masked model")
     return tokenizer
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Hide transformers' progress bar and its table of unused weights, which `_check_weights` reports."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_weights(model: Model, report: dict[str, Any], files: list[str], notice: Callable[[str], None]) -> None:

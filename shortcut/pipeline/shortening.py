@@ -1,0 +1,161 @@
+"""`python -m shortcut shorten`: fold, save, load again, compare and report. The folder gets its name at the end."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from argparse import Namespace, _SubParsersAction
+from dataclasses import replace
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortcut import Problem, shorten
+from shortcut.blocks import swapped
+from shortcut.files import formats
+from shortcut.files.names import PROJECT
+from shortcut.intervals import average
+from shortcut.loading import checkpoint, pretrained
+from shortcut.models import Model
+from shortcut.pipeline import terminal
+from shortcut.pipeline.manifest import Provenance
+from shortcut.pipeline.options import dataset_name
+from shortcut.representations import batches
+from shortcut.shorten import Shortened
+from shortcut.tokens import Tokenized
+
+TOKENS = 2048  # in a batch
+PART = 500  # training sentences on which the ranges of --blocks are compared
+TOLERANCE = 1e-4  # of the largest logit, between the saved model and the model run here without the blocks
+CARD = Path(__file__).with_name("shortened.md")  # template of the model card
+FILES = (*checkpoint.TOKENIZER, *checkpoint.OTHER_TOKENIZER, "generation_config.json", "chat_template.jinja")
+# Lists in a config with an entry for each block, and lists of block numbers; others may have L entries by chance.
+BY_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
+NUMBERS = ("attn_layer_indices", "full_attn_idxs", "mlp_only_layers")
+
+
+ABOUT = "Drop blocks of a model, fold a linear map in their place into the block before, and save a checkpoint."
+
+
+def add_to(commands: _SubParsersAction) -> None:
+    """Add the sub-command and its options."""
+    parser = commands.add_parser("shorten", help="drop blocks of a model, and fold a map for them", description=ABOUT)
+    add, which = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--drop", metavar="I:J", help="drop blocks I ... J - 1, counted from 0; I is at least 1")
+    which.add_argument("--blocks", type=int, metavar="K", help="drop the K blocks whose loss costs least perplexity")
+    add("--to", type=Path, metavar="FOLDER", required=True, help="new folder for the checkpoint")
+    add("--model", metavar="NAME_OR_FOLDER", required=True, help="name or folder of a causal model")
+    add("--dataset", type=dataset_name, metavar="NAME", required=True, help="dataset with tokenized sentences")
+    add("--out", type=Path, metavar="FOLDER", default=PROJECT, help="folder that holds experiment/ and linreg/")
+
+
+def run(args: Namespace) -> None:
+    """Shorten a model as the options say. Raises Problem if an input is missing or the model cannot be shortened."""
+    name, files = checkpoint.files_of(args.model, args.dataset, args.out)
+    paths = [files.tokenized(split) for split in ("train", "val")]
+    reasons = {
+        f"{name} is a masked model: only causal models can be shortened": files.masked,
+        f"{args.to} exists already: give --to another name, or remove it": args.to.exists(),
+        f"--drop takes I:J, such as 4:5, got {args.drop!r}": args.drop and not re.fullmatch(r"\d+:\d+", args.drop),
+    }
+    if found := [reason for reason, holds in reasons.items() if holds]:
+        raise Problem(found[0])
+    for path in (path for path in paths if not path.exists()):
+        raise files.not_found(path, files.command("add_tokenization.py", path))
+    fingerprints = checkpoint.fingerprints(name)
+    provenance = Provenance(files, lambda *_: fingerprints)
+    provenance.check(paths, terminal.say)
+    model = pretrained.load(name, masked=False, notice=terminal.say)
+    train, val = (shorten.whole(formats.load_tokenized(path)) for path in paths)
+    if args.drop:
+        drops = [range(*map(int, args.drop.split(":")))]
+    else:
+        drops = [range(i, i + args.blocks) for i in range(1, max(2, model.n_layers - args.blocks + 1))]
+    best = search(model, drops, train)
+    runs = {"whole model": (model, []), "blocks dropped alone": (model, shorten.passed_over(model, best.drop))}
+    if (path := files.matrix(best.drop.start, best.drop.stop)).exists():
+        provenance.check([path], terminal.say)
+        A = formats.load_map(files, best.drop.start, best.drop.stop, model.d)
+        runs["full map A"] = (model, shorten.passed_over(model, best.drop, A, val.added))
+    args.to.resolve().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{args.to.name}.", dir=args.to.resolve().parent) as folder:
+        shorter = save(model, best, saved := Path(folder, "model"))
+        nats, seconds, groups = shorten.surprisals(runs | {"folded": (shorter, [])}, batches(model, val, TOKENS))
+        rows = []
+        for run_name, x in nats.items():
+            (p, low, high), apart = map(exp, average(x, groups)), average(x - nats["folded"], groups)
+            paired = f"{apart.mean:+.4f} ±{apart.mean - apart.low:.4f}"
+            milliseconds = f"{1000 * seconds[run_name] / len(x):.3f}"
+            rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
+        gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
+        card = CARD.read_text(encoding="utf-8").format(
+            model=files.model_name if Path(name).is_dir() else name, dataset=files.dataset, drop=best.drop,
+            verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",
+            before=model.net.num_parameters(), after=shorter.net.num_parameters(), rows="\n".join(rows),
+            n=len(groups), sentences=len(val),
+        )  # fmt: skip
+        (saved / "README.md").write_text(card, encoding="utf-8")
+        os.rename(saved, args.to)
+    terminal.say(f"{card}\nwrote {args.to}")
+
+
+def search(model: Model, drops: list[range], train: Tokenized) -> Shortened:
+    """The shortened model with the lowest perplexity on `PART` training sentences; there is one for each range."""
+    found = shorten.shorten(model, drops, batches(model, train, TOKENS))
+    if len(found) == 1:
+        return found[0]
+    part = replace(train, sentences=train.sentences[:PART], positions=train.positions[:PART])
+    nats, _, _ = shorten.surprisals({each: (model, each.swaps(model)) for each in found}, batches(model, part, TOKENS))
+    for each, x in nats.items():
+        terminal.say(f"  without {each.drop.start}:{each.drop.stop}: perplexity {exp(x.mean()):.2f} in training")
+    return min(found, key=lambda each: nats[each].mean())
+
+
+@torch.no_grad()
+def save(model: Model, shortened: Shortened, folder: Path) -> Model:
+    """Save the checkpoint in its own precision, to which the folded weights are rounded here, and load it again.
+
+    Raises Problem: it does not load, or its logits differ from those of the model run here without the blocks.
+    """
+    names, drop = {module: name for name, module in model.net.named_modules()}, shortened.drop
+    with checkpoint.readable(model.name) as cached, pretrained.quiet_loading():
+        net = type(model.net).from_pretrained(model.name, dtype="auto", local_files_only=cached)
+        own = json.loads(Path(next(checkpoint.find(model.name, cached, "config.json"))).read_bytes())
+        content = json.dumps(settings(own, net.config, [k for k in range(model.n_layers) if k not in drop]), indent=2)
+        layer = net.get_submodule(names[shortened.layer])
+        for weight, folded in zip(layer.parameters(), shortened.folded.parameters(), strict=True):
+            folded.copy_(weight.copy_(folded))
+        del net.get_submodule(names[model.blocks])[drop.start : drop.stop]
+        net.save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)  # transformers makes one
+        for file in checkpoint.find(model.name, cached, *FILES):
+            shutil.copyfile(file, folder / Path(file).name)
+    (folder / "config.json").write_text(f"{content}\n", encoding="utf-8")
+    shorter, ids = pretrained.load(str(folder), masked=False), model.sample()
+    with swapped(shortened.swaps(model)):
+        expected = model.net(input_ids=ids).logits
+    apart = ((shorter.net(input_ids=ids).logits - expected).abs().max() / expected.abs().max()).item()
+    if apart > TOLERANCE:
+        raise Problem(f"not saved: loaded again, the logits differ by {apart:.2g} of their scale from those expected")
+    return shorter
+
+
+def settings(own: dict[str, Any], known: Any, kept: list[int]) -> dict[str, Any]:
+    """A checkpoint's own config.json with only the kept blocks; `known` is the config as transformers loaded it.
+
+    Raises Problem: a list for the blocks is unknown, or the config is for images and text.
+    """
+    count = "decoder_layers" if "decoder_layers" in own else known.attribute_map.get(*["num_hidden_layers"] * 2)
+    own = {key: len(kept) if key == "num_hidden_layers" else x for key, x in own.items() if key != "auto_map"}
+    own[count] = len(kept)
+    for key, x in known.to_dict().items():  # as loaded: transformers derives some lists from other settings
+        if x and key in BY_BLOCK:
+            own[key] = [x[k] for k in kept]
+        elif x and key in NUMBERS:
+            own[key] = [kept.index(k) for k in x if k in kept]
+        elif key == "text_config" or (x and isinstance(x, list) and re.search("layer|block|idx|indices", key)):
+            raise Problem(f"cannot shorten a model with {key} in its config")
+    return own | ({"attention_types": [[own["attention_layers"], 1]]} if "attention_layers" in own else {})
