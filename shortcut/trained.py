@@ -11,8 +11,8 @@ is the ridge map in these units. The map with the least KL on the held-out tenth
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 
@@ -28,23 +28,8 @@ HELD_OUT = 10  # one sentence of so many is held out
 ReadOut = Callable[[torch.Tensor], torch.Tensor]  # logits [b, v] from states [b, d]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The map of one layer."""
-
-    source: int
-    A: torch.Tensor  # [d, d + 1], float64; the last column is the intercept
-    kls: list[float]  # mean KL on the held-out sentences, at the start and after each epoch, in nats
-    penalty: float  # of the ridge map at the start
-
-    @property
-    def epoch(self) -> int:
-        """The epoch after which the map was kept; 0 is the start."""
-        return self.kls.index(min(self.kls))
-
-
 class _Units:
-    """States x [n, d] as z = (x - mean) / rms, float32, with the mean and root mean square of some rows."""
+    """States x [n, d] as z = (x - mean) / rms, float32, with the mean and root mean square of the training rows."""
 
     def __init__(self, x: torch.Tensor, rows: torch.Tensor):
         self.mean = x[rows].double().mean(0)
@@ -54,38 +39,34 @@ class _Units:
 
 
 class _Layer:
-    """The training of the map from one layer."""
+    """The training of the map from one layer: z -> W z in the units of source and target, with an intercept."""
 
     def __init__(self, source: _Units, target: _Units, rows: torch.Tensor, rcond: float):
         X, Y = source.z[rows], target.z[rows]
-        start, found = ridge(factorize(X, rcond), X, Y)
-        self.source, self.target, self.penalty = source, target, found["penalty"]
-        self.W = torch.nn.functional.pad(start.float(), (0, 1)).requires_grad_()  # z -> W z, with an intercept
-        self.best, self.kls, self.adam = self.W.detach().clone(), [], torch.optim.Adam([self.W], RATE)
+        start, self.numbers = ridge(factorize(X, rcond), X, Y)
+        self.W = torch.nn.functional.pad(start.float(), (0, 1)).requires_grad_()  # [d, d + 1]
+        self.source, self.target, self.adam = source, target, torch.optim.Adam([self.W], RATE)
+        self.kls: list[float] = []  # on the held-out sentences, at the start and after each epoch
 
     def kl(self, read_out: ReadOut, log_p: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         z = self.source.z[rows] @ self.W[:, :-1].T + self.W[:, -1]
-        made = self.target.mean.float() + self.target.rms.float() * z
-        return kl(log_p, read_out(made).float().log_softmax(-1))
+        h = self.target.mean.float() + self.target.rms.float() * z
+        return kl(log_p, read_out(h).float().log_softmax(-1))
 
-    def step(self, read_out: ReadOut, log_p: torch.Tensor, rows: torch.Tensor) -> None:
-        with torch.enable_grad():
-            self.adam.zero_grad()
-            self.kl(read_out, log_p, rows).mean().backward(inputs=[self.W])
-        self.adam.step()
-
-    def measured(self, value: float) -> bool:
-        """Note the KL on the held-out sentences. True if the training stops."""
-        if value < min(self.kls, default=value + 1):
-            self.best.copy_(self.W.detach())
+    def stops(self, value: float) -> bool:
+        """True if the training stops with this KL on the held-out sentences."""
+        if not self.kls or value < min(self.kls):
+            self.best = self.W.detach().double()
         self.kls.append(value)
-        return len(self.kls) > EPOCHS or len(self.kls) - 1 - self.kls.index(min(self.kls)) >= PATIENCE
+        return len(self.kls) > EPOCHS or len(self.kls) > self.kls.index(min(self.kls)) + PATIENCE
 
-    def affine(self) -> torch.Tensor:
-        """[A, b] for states in their own units."""
-        A = self.best[:, :-1].double() * (self.target.rms / self.source.rms)
-        b = self.target.mean + self.target.rms * self.best[:, -1].double() - A @ self.source.mean
-        return torch.cat([A, b[:, None]], 1)
+    def made(self) -> tuple[torch.Tensor, dict[str, Any]]:
+        """[A, b] for states in their own units, and numbers of the training."""
+        A = self.best[:, :-1] * (self.target.rms / self.source.rms)
+        b = self.target.mean + self.target.rms * self.best[:, -1] - A @ self.source.mean
+        best = min(self.kls)
+        numbers = {"epochs": len(self.kls) - 1, "kept_epoch": self.kls.index(best), "kl_at_start": self.kls[0]}
+        return torch.cat([A, b[:, None]], 1), self.numbers | numbers | {"kl_held_out": best}
 
 
 def hold_out(sentences: torch.Tensor, seed: int) -> torch.Tensor:
@@ -104,34 +85,34 @@ def hold_out(sentences: torch.Tensor, seed: int) -> torch.Tensor:
 def train(
     read_out: ReadOut, h: Mapping[int, torch.Tensor], final: torch.Tensor, held_out: torch.Tensor,
     rcond: float, seed: int,
-) -> Iterator[Trained]:  # fmt: skip
-    """Train the maps from the states h[l] [n, d] of some layers to `final`, h_L [n, d]; yield each when it stops.
+) -> Iterator[tuple[int, torch.Tensor, dict[str, Any]]]:  # fmt: skip
+    """Train the maps from states h[l] [n, d] to `final`, h_L [n, d]; yield l, [A, b] and numbers when a layer stops.
 
     The order of the batches depends on the seed alone, so a map does not depend on which others are trained.
 
-    Raises Problem: the model's read-out of a map is not finite.
+    Raises Problem: the model's predictions from a map are not finite.
     """
     rows, held = (mask.nonzero()[:, 0] for mask in (~held_out, held_out))
     target, generator = _Units(final, rows), torch.Generator().manual_seed(seed)
     layers = {l: _Layer(_Units(x, rows), target, rows, rcond) for l, x in h.items()}
     size = min(max(len(rows) // BATCHES, BATCH[0]), BATCH[1])
-
-    def batches(these: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for some in these.split(size):
-            yield read_out(final[some]).float().log_softmax(-1), some
-
-    while layers:
+    while True:
         sums = dict.fromkeys(layers, 0.0)
-        for log_p, some in batches(held):
+        for some in held.split(size):
+            log_p = read_out(final[some]).float().log_softmax(-1)  # once for all layers
             for l, layer in layers.items():
                 sums[l] += layer.kl(read_out, log_p, some).sum().item()
         for l, total in sums.items():
             if not isfinite(total):
                 raise Problem(f"the predictions from layer {l} are not finite while its map is trained")
-            if layers[l].measured(total / len(held)):
-                layer = layers.pop(l)
-                yield Trained(l, layer.affine(), layer.kls, layer.penalty)
-        order = torch.randperm(len(rows), generator=generator)
-        for log_p, some in batches(rows[order]) if layers else ():
+            if layers[l].stops(total / len(held)):
+                yield l, *layers.pop(l).made()
+        if not layers:
+            return
+        for some in rows[torch.randperm(len(rows), generator=generator)].split(size):
+            log_p = read_out(final[some]).float().log_softmax(-1)
             for layer in layers.values():
-                layer.step(read_out, log_p, some)
+                with torch.enable_grad():
+                    layer.adam.zero_grad()
+                    layer.kl(read_out, log_p, some).mean().backward(inputs=[layer.W])
+                layer.adam.step()

@@ -52,28 +52,28 @@ def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple
     Raises Problem: the map kind is `jacobian-later`, and the model is masked.
     """
     L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.map_kind)["probes"]
-    has_constant, run, chosen = KINDS[work.map_kind].intercept, tokenized, None
-    if work.map_kind == "jacobian-later":
-        if model.masked:
-            raise Problem("jacobian-later maps are for causal models, where positions come one after another")
-        ends, chosen = torch.tensor([*map(len, tokenized.sentences)]) - 1, tokenized.positions
-        run = replace(tokenized, positions=ends)  # whole sentences, not prefixes
+    later, run = work.map_kind == "jacobian-later", tokenized
+    if later and model.masked:
+        raise Problem("jacobian-later maps are for causal models, where positions come one after another")
+    if later:  # whole sentences, not prefixes
+        run = replace(tokenized, positions=torch.tensor([*map(len, tokenized.sentences)]) - 1)
     V = jacobian.probes(model.d, n, P, work.args.seed)
     rough = f"{n * P} probes for states of width {model.d} give a rough estimate. Raise PROBES in config.py."
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
         work.say(f"  {rough}")
 
     def compute(batch: Batch) -> Tensors:
-        at = None if chosen is None else chosen[batch.rows]
-        return {"found": jacobian.gradients(model, batch, V[:, batch.rows], at)}
+        chosen = tokenized.positions[batch.rows] if later else None
+        return {"found": jacobian.gradients(model, batch, V[:, batch.rows], chosen)}
 
     found = gather(work, model, run, compute, f"probe gradients, seed {work.args.seed}")["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         h, final = found[l], found[L]
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        made = [(mean, slice(None)), *zip(halves or (), (slice(n // 2), slice(n // 2, None)), strict=False)]
-        matrices = [jacobian.tangent(A, h[rows], final[rows]) if has_constant else A for A, rows in made]
-        J, *halves = (Map(A, work.map_kind, l, j) for A in matrices)
+        made, rows = [mean, *(halves or ())], (slice(None), slice(n // 2), slice(n // 2, None))
+        if KINDS[work.map_kind].intercept:
+            made = [jacobian.tangent(A, h[some], final[some]) for A, some in zip(made, rows, strict=False)]
+        J, *halves = (Map(A, work.map_kind, l, j) for A in made)
         numbers = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
         numbers |= {"split_half_r2": map_quality.agreement(*halves, h)} if halves else {}
         numbers |= _spectrum(J, h) if n > 1 else {}
@@ -86,14 +86,11 @@ def trained_maps(
     """Yield the trained map from h[l] to h[L] and its numbers for each wanted (l, L) (see `trained`)."""
     n, L, device = len(tokenized), model.n_layers, model.device
     held_out = trained.hold_out(torch.arange(n) if tokenized.numbers is None else tokenized.numbers, work.args.seed)
-    sources, final = {l: h[l].to(device) for l, _ in wanted}, h[L].to(device)
-    how = (held_out.to(device), work.config.RCOND, work.args.seed)
-    maps = trained.train(model.read_out, sources, final, *how) if wanted else iter(())
-    for made in terminal.progress("trained", maps, len(wanted), "maps"):
-        first, best, epochs = made.kls[0], min(made.kls), len(made.kls) - 1
-        change = f"KL on held-out sentences {first:.4g} to {best:.4g} nats"
-        work.say(f"  layer {made.source}: {change}, at epoch {made.epoch} of {epochs}")
-        A = Map(made.A, work.map_kind, made.source, L)
-        numbers = {"states": n, "held_out": int(held_out.sum()), "epochs": epochs, "kept_epoch": made.epoch}
-        numbers |= {"kl_at_start": rounded(first), "kl_held_out": rounded(best), "penalty": made.penalty}
-        yield A.to("cpu", torch.float32), numbers | _spectrum(A, sources[made.source])
+    how, sources = (work.config.RCOND, work.args.seed), {l: h[l].to(device) for l, _ in wanted}
+    maps = trained.train(model.read_out, sources, h[L].to(device), held_out.to(device), *how) if wanted else iter(())
+    for l, A, found in terminal.progress("trained", maps, len(wanted), "maps"):
+        made = Map(A, work.map_kind, l, L)
+        numbers = {name: rounded(x) if isinstance(x, float) else x for name, x in found.items()}
+        change = "{kl_at_start:.4g} to {kl_held_out:.4g} nats, at epoch {kept_epoch} of {epochs}".format(**numbers)
+        work.say(f"  layer {l}: KL on held-out sentences {change}")
+        yield made.to("cpu", torch.float32), {"states": n, **numbers} | _spectrum(made, sources[l])

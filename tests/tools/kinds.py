@@ -117,7 +117,7 @@ class Run:
         elif row.fitted_from == "predictions":
             held_out, sources = trained.hold_out(torch.arange(h.shape[1]), config.SEED), {l: h[l] for l in self.layers}
             made = [*trained.train(self.model.read_out, sources, h[L], held_out, config.RCOND, config.SEED)]
-            maps, epochs = {x.source: x.A for x in made}, {"epochs": {str(x.source): len(x.kls) - 1 for x in made}}
+            maps, epochs = {l: A for l, A, _ in made}, {"epochs": {str(l): told["epochs"] for l, _, told in made}}
         else:
             settings = {name: getattr(config, name.upper()) for name in row.settings}
             jumps = [(l, L) for l in self.layers]
