@@ -10,6 +10,7 @@ one thread, which other work on the machine hardly changes: the passes for a map
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -212,6 +213,8 @@ def main() -> None:
         head = {"date": str(date.today()), "cores": os.cpu_count(), "measured": measured}
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(head | data, ensure_ascii=False, indent=1)
+        innermost = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # each on one line
+        text = innermost.sub(lambda found: re.sub(r"\s*\n\s*", " ", found[0]), text)
         RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
