@@ -7,7 +7,7 @@ most the number of distinct positions; the fit is the minimum-norm solution.
 
 Reads   experiment/<m>_mask/<d>_train.pickle
 Writes  linreg/<m>_mask/<d>/i_j.pickle for 0 <= i < j <= L: float32 tensor [d, d], applied as A @ h
-        linreg/<m>_mask/<d>@<kind>/i_j.pickle with --map affine, ridge, low-rank or jacobian (see `shortcut.linear`)
+        linreg/<m>_mask/<d>@<kind>/i_j.pickle with another --map (see `shortcut.linear`)
 """
 
 import config
@@ -17,7 +17,8 @@ if __name__ == "__main__":  # before torch is imported
     stages.answer(config, __file__, __doc__)
 
 from shortcut.files import formats
-from shortcut.pipeline.fitting import fits, jacobians
+from shortcut.linear import KINDS
+from shortcut.pipeline.fitting import fits, jacobians, trained_maps
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.stages import pairs
 from shortcut.pipeline.states import load_model
@@ -27,8 +28,11 @@ from shortcut.pipeline.states import load_model
 def main(work: Work) -> None:
     tokenized, h = formats.load_states(work.files.states("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
-    if work.map_kind == "jacobian":
+    fitted_from = KINDS[work.map_kind].fitted_from
+    if fitted_from == "gradients":
         fitted = jacobians(work, load_model(work, head=False), tokenized, jumps)
+    elif fitted_from == "predictions":
+        fitted = trained_maps(work, load_model(work), tokenized, h, jumps)
     else:
         fitted = fits(work, h, jumps, into=work.L)
     for A, numbers in fitted:

@@ -46,10 +46,11 @@ VAL: int = 3_000  # the next ones validate them
 POSITIONS: int = 1  # per sentence; 1 in the paper. For wide states use more: a fit needs n to be many times d
 SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # TRAIN and VAL of single datasets: the paper's news
 
-# Maps: least-squares as in the paper; for comparison affine, ridge, low-rank, jacobian, and tuned (imported)
+# Maps: least-squares as in the paper; for comparison affine, ridge, low-rank, jacobian, jacobian-later,
+# jacobian-affine, trained, and tuned (imported)
 MAP: tuple[str, ...] = ("least-squares",)  # --map; maps of other kinds are in linreg/<m>/<d>@<kind>/
 RANK: int = 16  # rank of B in low-rank maps I + B
-PROBES: int = 8  # backward passes per sentence, for jacobian maps
+PROBES: int = 8  # backward passes per sentence, for the jacobian map kinds
 
 # Numbers
 SEED: int = 0  # random seed for sampling sentences, token positions and Jacobian probes

@@ -14,7 +14,8 @@ from shortcut.pipeline.options import dataset_name, map_kind
 FETCH = """Download <model>/<dataset>/*.pickle from a repository on the Hugging Face hub (or its mirror HF_ENDPOINT) to
  linreg/<model>/<dataset>/. Each matrix is checked first; existing files are kept. With --from, import a lens."""
 IMPORT = f"""Import a lens from another tool as maps into the last layer, to linreg/<m>/<d>@<map kind>/
- ({", ".join(f"{name} as {row.map_kind}" for name, row in FORMATS.items())}), after checking shape, model and target."""
+ ({", ".join(f"{name} as {' or '.join(row.map_kinds)}" for name, row in FORMATS.items())}), after checking shape,
+ model, target layer and estimator."""
 EXPORT = f"""Write all matrices in linreg/<model>/<dataset>/ to {exchanging.SAFETENSORS} in the same folder, named as
  their files. With --to, write the maps into the last layer in another tool's format, with a model card. The export is
  loaded again, evaluated on the validation sentences, and refused if rounding lowers its scores."""
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.command in RUNS:
         return RUNS[args.command](args)
     exports, row = args.command == "export", FORMATS.get(args.format)
-    exchanged_kind = args.map if exports else row.map_kind if row else LEAST_SQUARES
+    exchanged_kind = args.map if exports else row.map_kinds[0] if row else LEAST_SQUARES
     if not row:
         files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=exchanged_kind)
         if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model

@@ -1,12 +1,19 @@
-"""The Jacobian lens: the Jacobian of h_L with respect to h_l at the chosen token position, averaged over sentences.
+"""Jacobian lenses: the mean derivative of h_L with respect to h_l at the chosen token position t, over sentences.
 
-    J_l = mean over sentences s of  d h_L,s / d h_l,s                       [d, d], both at the same position
+    jacobian         J_l = mean of  d h_L[t] / d h_l[t]                             [d, d], at the same position
+    jacobian-later   J_l = mean of  sum over t' >= t of  d h_L[t'] / d h_l[t]       in the whole sentence
+    jacobian-affine  h -> J_l h + mean h_L - J_l mean h_l                           the first J_l; [d, d + 1]
 
 For a probe v with E[v v^T] = I, the gradient g of v . h_L with respect to h_l has E[v g^T] = J_l. One backward pass
 gives g for every l. Probes are orthogonal in blocks of d: over a block, d / P sentences with all their P probes, the
-sum of v v^T is exactly d I, so a linear network has no sampling error. Blocks are independent. Other lenses called
-Jacobian also average over the effect of a position on later positions.
+sum of v v^T is exactly d I, so a linear network has no sampling error. Blocks are independent.
+
+`jacobian-later` is the published Jacobian lens (anthropics/jacobian-lens), with the same probe at every position t'.
+The published one averages over all positions t but the first 16; here t is the chosen position, which may be the first.
 """
+
+from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 
@@ -25,10 +32,12 @@ def probes(d: int, n: int, per_sentence: int, seed: int) -> torch.Tensor:
 
 
 @torch.enable_grad()
-def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
+def gradients(model: Model, batch: Batch, V: torch.Tensor, chosen: torch.Tensor | None = None) -> torch.Tensor:
     """h_0 ... h_L at the chosen tokens, then the gradients of v . h_L with respect to h_0 ... h_(L-1).
 
-    The result is [L + 1 + P L, b, d] for the probes V [P, b, d] of a batch of b sentences.
+    The result is [L + 1 + P L, b, d] for the probes V [P, b, d] of a batch of b sentences. For `jacobian-later`,
+    `chosen` [b] has the chosen positions, and `batch.chosen` has the last token of each whole sentence; h_L is then the
+    sum over all positions, without padding and tokens that the tokenizer adds: earlier ones have no derivative.
 
     Raises Problem: a value is not finite. The message names the model, the layer and the sentence.
     """
@@ -37,11 +46,19 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor) -> torch.Tensor:
     def keep(k: int, states: torch.Tensor) -> None:
         passing.append(states if k else states.requires_grad_())
 
-    with model.narrowed(batch.chosen), model.watch(model.layer_points(), keep):
+    narrowed = model.narrowed(batch.chosen) if chosen is None else nullcontext()
+    with narrowed, model.watch(model.layer_points(), keep):
         model.run(batch.ids, batch.mask)
+    if chosen is None:
+        final = batch.at_chosen(passing[L])
+    else:
+        t, (sequences, last) = torch.arange(batch.ids.shape[1]), batch.chosen
+        probed = ((t >= batch.head) & (t <= last[:, None])).to(passing[L])  # [b, T]
+        final = torch.einsum("bt,btd->bd", probed, passing[L].reshape(*batch.ids.shape, -1))
+        batch = replace(batch, chosen=(sequences, chosen))
     found = [batch.at_chosen(states) for states in passing]
-    for k, v in enumerate(V.to(found[L])):
-        gradients = torch.autograd.grad(found[L], passing[:L], v, retain_graph=k + 1 < len(V))
+    for k, v in enumerate(V.to(final)):
+        gradients = torch.autograd.grad(final, passing[:L], v, retain_graph=k + 1 < len(V))
         found += [batch.at_chosen(g) for g in gradients]
     made = torch.stack([x.detach().float().cpu() for x in found])
     if len(broken := made.isfinite().all(-1).logical_not().nonzero()):
@@ -76,3 +93,8 @@ def average(
         return J, None, None
     error = (max(0.0, squares / G - J.square().sum().item()) / (G - 1)) ** 0.5
     return J, error, (sums[0] / (G // 2), sums[1] / (G - G // 2))
+
+
+def tangent(J: torch.Tensor, h: torch.Tensor, final: torch.Tensor) -> torch.Tensor:
+    """[d, d + 1]: J [d, d] and the constant that takes the mean of h [n, d] to the mean of `final`, h_L [n, d]."""
+    return torch.cat([J, (final.double().mean(0) - J @ h.double().mean(0))[:, None]], 1)

@@ -70,6 +70,8 @@ def ridge(factors: Factorization, X: torch.Tensor, Y: torch.Tensor) -> Fit:
     the error with the best penalty.
     """
     residual, s2 = Y.double() - X.double(), factors.singular_values.square()
+    if not len(s2):  # sources without any variance, once they are centred
+        return torch.eye(X.shape[1], dtype=torch.float64).to(X.device), {"penalty": 0.0}
     projected = factors.project(residual)
     outside, inside = residual.square().sum() - projected.square().sum(), projected.square().sum(1)
     ends = s2[-1].log10() - 2, s2[0].log10() + 4
@@ -104,6 +106,7 @@ class Kind:
 
     name: str
     fit: Callable[..., Fit] | None = None  # called with factorized X, X, Y and settings; None: fitted elsewhere
+    fitted_from: str = "states"  # "gradients": see `jacobian`; "predictions": see `trained`; "": only imported
     settings: tuple[str, ...] = ()  # keyword arguments of `fit`; in config.py their names are in capitals
     intercept: bool = False  # True if A has one more column, which is added to A h
     last_only: bool = False  # True if all maps have the last layer as target
@@ -145,8 +148,12 @@ KINDS = {kind.name: kind for kind in (
     Kind("affine", least_squares, intercept=True, tolerated=0.25),
     Kind("ridge", ridge),
     Kind("low-rank", low_rank, settings=("rank",), tolerated=torch.finfo(torch.float64).max),  # any finite excess
-    Kind("jacobian", settings=("probes", "seed"), last_only=True),  # see `jacobian`
-    Kind("tuned", intercept=True, last_only=True),  # imported; trained elsewhere on the model's predictions
+    *(
+        Kind(name, fitted_from="gradients", settings=("probes", "seed"), intercept=intercept, last_only=True)
+        for name, intercept in (("jacobian", False), ("jacobian-later", False), ("jacobian-affine", True))
+    ),
+    Kind("trained", fitted_from="predictions", settings=("seed",), intercept=True, last_only=True),
+    Kind("tuned", fitted_from="", intercept=True, last_only=True),  # trained elsewhere on the model's predictions
 )}  # fmt: skip
 GRID = 121  # penalties that `ridge` tries
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import in_memory
 import pytest
@@ -17,11 +18,19 @@ import config
 from shortcut import Problem, metrics
 from shortcut.__main__ import main as command
 from shortcut.files import formats, result_formats, store
+from shortcut.files.names import Names
 from shortcut.linear import KINDS
 from shortcut.loading import pretrained
 from shortcut.pipeline import manifest
 
-FITTED = [kind for kind, row in KINDS.items() if kind != "tuned"]
+FITTED = [kind for kind, row in KINDS.items() if row.fitted_from]
+
+
+def fitted(names):
+    """The map kinds that can be fitted for a model."""
+    return [kind for kind in FITTED if not (names.masked and kind == "jacobian-later")]
+
+
 SCORED = ("least-squares", "low-rank", "jacobian")
 
 
@@ -37,19 +46,20 @@ def made(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SIZES, **OF_KINDS}.items():
             patch.setattr(config, name, value)
-        folder, names = fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), FITTED)
+        kinds = fitted(Names(Path(), "", "", masked=request.param == "bert"))
+        folder, names = fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), kinds)
         on, prefix = ("--model", folder, "--dataset", "words", "--out", names.root), "bert_" * names.masked
         run(f"{prefix}add_plot_r2", "--map", *SCORED, *on)
         if not names.masked:
             run("add_linreg_submodules", *on)
-        run(f"{prefix}add_results", "--map", *FITTED, *on)
+        run(f"{prefix}add_results", "--map", *kinds, *on)
         run("plot_results", *on)
     return folder, names
 
 
 def test_at_the_last_layer_every_lens_is_the_model(made):
     _, names = made
-    for kind in FITTED:
+    for kind in fitted(names):
         of = replace(names, map_kind=kind)
         found = result_formats.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
         judged, nothing = found.modes, (found.actual < 0).expand(LAYERS + 1, -1)
@@ -74,7 +84,7 @@ def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
         expected = torch.tensor([ids[t + 1] if t + 1 < len(ids) else -1 for ids, t in ends])
     with torch.no_grad():
         log_p = model.read_out(h[-1]).log_softmax(-1)
-        for kind in FITTED:
+        for kind in fitted(names):
             of = replace(names, map_kind=kind)
             found = result_formats.load_predictions(of.predictions, SIZES["VAL"], LAYERS)
             assert found.actual.equal(expected)
@@ -87,11 +97,12 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
     _, names = made
     page = names.report.read_text(encoding="utf-8")
     found, costs = json.loads(names.summary.read_bytes())["tables"], costs_of(names)
-    assert [*costs] == FITTED
+    assert [*costs] == fitted(names)
     assert "2 backward passes" in costs["jacobian"]
+    assert "epochs of training in all" in costs["trained"]
     assert [row["layer"] for row in found["halves"] if row["jacobian"] is not None] == [*range(LAYERS)]
     for metric in ("precision@1", "kl", "entropy", "cross-entropy"):
-        assert [*found[f"lenses_{metric}"][0]] == ["layer", "id", *FITTED]
+        assert [*found[f"lenses_{metric}"][0]] == ["layer", "id", *fitted(names)]
         (path,) = [p for p in names.plots(f"lenses_{metric.replace('@', '')}_{LAYERS}") if p.suffix == ".csv"]
         rows = [row for row in csv.reader(path.read_text().splitlines()) if row[1] == "ridge"]
         values = [row["ridge"]["mean"] for row in found[f"lenses_{metric}"]]
@@ -172,7 +183,7 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     assert where in capsys.readouterr().out
     with pytest.raises(SystemExit):
         run(f"{prefix}add_linreg", "--map", "best", *on)
-    assert "expected least-squares, affine, ridge, low-rank, jacobian, tuned, got 'best'" in capsys.readouterr().err
+    assert f"expected {', '.join(KINDS)}, got 'best'" in capsys.readouterr().err
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "MAP", ("best",))
         assert problem(capsys, f"{prefix}add_linreg", *on).startswith("MAP in config.py: expected least-squares")
@@ -220,7 +231,8 @@ def test_stale_kinds_are_left_out_with_the_command_that_mends_them_and_later_one
     told = capsys.readouterr().out
     assert "left out of the comparison, experiment/" in told
     assert re.search("run .* bert_add_results.py .* --map low-rank .* --force", told)
-    assert [*costs_of(here)] == ["least-squares", "jacobian"]
+    rest = ["jacobian", "jacobian-affine", "trained"]
+    assert [*costs_of(here)] == ["least-squares", *rest]
     run("bert_add_results", "--map", "affine", *on)
     records = [  # as other code would have it: of other sentences, and without an entry
         record | {name: record[name][1:] for name in ("topk", "surprisal")}
@@ -231,7 +243,7 @@ def test_stale_kinds_are_left_out_with_the_command_that_mends_them_and_later_one
     manifest.save(here.experiment, {k: v for k, v in manifest.load(here.experiment).items() if k != ridge.results.name})
     run("plot_results", *on)
     assert "words@ridge_results.pickle: evaluated on other sentences" in capsys.readouterr().out
-    assert [*costs_of(here)] == ["least-squares", "affine", "jacobian"]
+    assert [*costs_of(here)] == ["least-squares", "affine", *rest]
     behind = manifest.Provenance(names).settings(replace(names, map_kind="low-rank").results)
     assert (behind["map"], behind["rank"]) == ("low-rank", 3)
 
@@ -256,3 +268,24 @@ def test_jacobians_from_other_probes_are_refused(made, tmp_path, capsys):
     on = ("--model", folder, "--dataset", "words", "--out", tmp_path, "--map", "jacobian")
     run("add_linreg", *on, "--force")
     assert "seed was 0, is 1" in problem(capsys, "add_linreg", *on, "--seed", 1)
+
+
+@pytest.mark.parametrize("made", ["bert"], indirect=True)
+def test_a_masked_model_has_no_later_positions(made, capsys):
+    folder, names = made
+    on = ("--model", folder, "--dataset", "words", "--out", names.root)
+    assert "jacobian-later maps are for causal models" in problem(
+        capsys, "bert_add_linreg", "--map", "jacobian-later", *on
+    )
+
+
+def test_the_manifest_tells_of_the_training_and_the_affine_jacobian_is_the_other_with_a_constant(made, capsys):
+    _, names = made
+    for l in range(LAYERS):
+        trained, affine, same = (replace(names, map_kind=kind) for kind in ("trained", "jacobian-affine", "jacobian"))
+        entry = manifest.load(trained.matrices)[trained.matrix(l, LAYERS).name]
+        assert entry["kl_held_out"] <= entry["kl_at_start"]
+        assert entry["kept_epoch"] <= entry["epochs"] <= 100
+        A, J = (formats.load_map(files, l, LAYERS, D) for files in (affine, same))
+        assert A.matrix.equal(J.A)
+        assert A.A[:, -1].norm() > 0

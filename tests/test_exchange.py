@@ -95,7 +95,7 @@ def played(tmp_path_factory):
     publish(root / "published")
     lens = root / "lenses" / "of" / "tiny-gpt2"
     lens.mkdir(parents=True)
-    state, config_ = FORMATS["tuned-lens"].write([matrix(l) for l in range(LAYERS)], "tiny-gpt2", 0)
+    state, config_ = FORMATS["tuned-lens"].write([matrix(l) for l in range(LAYERS)], "tiny-gpt2", {})
     torch.save(state, lens / "params.pt")
     (lens / "config.json").write_bytes(store.dump_json(config_))
     for k, name in enumerate(("one/tiny_jacobian_lens.pt", "two/lens.pt", "two/other.pt")):
@@ -339,7 +339,9 @@ def test_every_matrix_is_exported_by_its_name_and_read_by_safetensors(files, cap
     main(["export", "--model", "models/tiny-gpt2", "--dataset", "words", "--out", str(files.root)])
     assert "wrote linreg/tiny-gpt2/words/matrices.safetensors" in capsys.readouterr().out
     with safetensors.safe_open(files.matrices / exchanging.SAFETENSORS, "pt") as exported:
-        assert exported.metadata() == {"format": "pt", "model": "tiny-gpt2", "dataset": "words"}
+        assert exported.metadata() == {
+            "format": "pt", "model": "tiny-gpt2", "dataset": "words", "estimator": "least-squares",
+        }  # fmt: skip
         names = [path.stem for path in files.matrices.glob("*.pickle")]
         assert sorted(exported.keys()) == sorted(names)
         for name in names:
@@ -407,7 +409,7 @@ def test_the_file_named_on_the_hub_is_the_file_fetched(child, gpt2_folder, tmp_p
     on = ("--from", to, "--model", gpt2_folder, "--dataset", "words", "--out", tmp_path)
     child.ask("fetch", f"some/lenses/of/{source}", *on)
     assert child.answer()[0] is None
-    kind = FORMATS[to].map_kind
+    kind = FORMATS[to].map_kinds[0]
     A = formats.load_map(Names(tmp_path, "tiny-gpt2", "words", map_kind=kind), 1, LAYERS, D)
     torch.testing.assert_close(A.matrix, matrix(first), rtol=1e-3, atol=1e-3)
 

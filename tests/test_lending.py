@@ -1,11 +1,14 @@
 """Lenses in the formats of other tools: there and back, and refused where they do not fit or lose by rounding."""
 
+import importlib.metadata
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sklearn.metrics
 import torch
+import transformers
 from conftest import LAYERS, D, as_map, changed, make_tokenized
 from pipeline import OF_KINDS, SIZES, exported, files, fit_kinds
 
@@ -14,6 +17,7 @@ from shortcut import Problem, representations
 from shortcut.__main__ import main as command
 from shortcut.exchange import lenses
 from shortcut.files import formats, store
+from shortcut.files.names import Names
 from shortcut.loading import pretrained
 from shortcut.pipeline import manifest
 
@@ -24,15 +28,18 @@ def made(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SIZES, **OF_KINDS}.items():
             patch.setattr(config, name, value)
-        kinds = ("least-squares", "affine", "jacobian")
+        kinds = ["least-squares", "affine", "jacobian", *["jacobian-later"] * (request.param == "gpt2")]
         return fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), kinds)
 
 
 @pytest.mark.parametrize(
-    ("kind", "to"), [("affine", "tuned-lens"), ("least-squares", "tuned-lens"), ("jacobian", "jlens")]
+    ("kind", "to"),
+    [("affine", "tuned-lens"), ("least-squares", "tuned-lens"), ("jacobian", "jlens"), ("jacobian-later", "jlens")],
 )
 def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     folder, names = made
+    if names.masked and kind == "jacobian-later":
+        return
     if names.masked and to == "tuned-lens":
         with pytest.raises(Problem, match="tuned-lens supports no masked models"):
             exported(made, kind, to)
@@ -40,7 +47,7 @@ def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     there = exported(made, kind, to)
     on = ["--from", to, "--model", folder, "--dataset", "words", "--out", str(tmp_path)]
     command(["import", str(there), *on])
-    taken = replace(names, root=tmp_path, map_kind="tuned" if to == "tuned-lens" else "jacobian")
+    taken = replace(names, root=tmp_path, map_kind="tuned" if to == "tuned-lens" else kind)
     own = replace(names, map_kind=kind)
     for l in range(to == "jlens", LAYERS):
         A, B = (formats.load_map(files, l, LAYERS, D) for files in (own, taken))
@@ -51,13 +58,24 @@ def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
         lens = torch.load(there / "lens.pt", weights_only=True)
         assert (lens["d_model"], lens["n_prompts"], lens["source_layers"]) == (D, 80, [*range(LAYERS - 1)])
         assert lens["J"][0].dtype == torch.float16
+        metadata, more = lens["metadata"], {"model_name": names.model_name, "target_layer": LAYERS - 1}
+    else:
+        metadata, more = store.load_json(there / "config.json")["metadata"], {}
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    of_fit = {"estimator": kind, "dataset": "words", "sentences": SIZES["TRAIN"], "positions": 1}
+    assert metadata == {**of_fit, **versions, **more}
     card = (there / "README.md").read_text()
     assert f"base_model: {names.model_name}" in card
     assert "Licence: not chosen yet" in card
     assert f"| {LAYERS - 1} | " in card
     (entry,) = [manifest.load(taken.matrices)[f"1_{LAYERS}.pickle"]]
     assert entry["script"] == "shortcut import"
-    capsys.readouterr()
+    assert entry["settings"]["map"] == taken.map_kind
+    told = capsys.readouterr().out
+    for key, value in (of_fit | versions).items():
+        assert f"the file has metadata.{key} {value}" in told
+        assert entry["settings"]["imported"][f"metadata.{key}"] == str(value)
+    assert "now named after" not in told
 
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model
@@ -173,6 +191,8 @@ def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, caps
             f"has target_layer 1, expected {LAYERS - 1}: a lens for another model or target layer",
         ),
         (lambda lens: lens | {"metadata": {"target_layer": 0}}, "has metadata.target_layer 0, expected"),
+        (lambda lens: lens | {"metadata": {"estimator": "ridge"}}, "holds ridge maps, which are no Jacobian lens"),
+        (lambda lens: lens | {"metadata": {"sentences": 0}}, "has metadata.sentences 0, expected a number of at least"),
         (lambda lens: lens | {"model_name": "a/b"}, "has model_name 'a/b', expected tiny-"),
         (lambda lens: lens | {"metadata": {"model_name": "gpt2"}}, "has metadata.model_name 'gpt2', expected tiny-"),
         (lambda lens: {"run": print}, "lens.pt as a file of tensors"),
@@ -217,7 +237,9 @@ def take(made, source, to, root):
     """Maps from a layer into the last, as they are imported from a lens; and the manifest's `imported`."""
     folder, names = made
     command(["import", str(source), "--from", to, "--model", folder, "--dataset", "words", "--out", str(root)])
-    taken = replace(names, root=root, map_kind="tuned" if to == "tuned-lens" else "jacobian")
+    (there,) = (root / "linreg" / names.model).glob("words@*")
+    taken = replace(names, root=root, map_kind=there.name.partition("@")[2])
+    assert taken.map_kind in lenses.FORMATS[to].map_kinds
     imported = manifest.load(taken.matrices)[f"0_{LAYERS}.pickle"]["settings"]["imported"]
     return [formats.load_map(taken, l, LAYERS, D).A for l in range(LAYERS)], imported
 
@@ -249,6 +271,7 @@ def test_estimator_and_revision_of_a_lens_are_told_and_recorded(made, place, tmp
     there = exported(made, "jacobian", "jlens")
     says = {"estimator": "relp_lens", "model_revision": "0a1b", "target_layer": LAYERS - 1, "model_name": "x/tiny-gpt2"}
     lens = torch.load(there / "lens.pt", weights_only=True)
+    del lens["metadata"]  # as a lens from another tool
     lens |= {"metadata": says} if place == "metadata" else says
     _, imported = take(made, put(tmp_path / "lens", "lens.pt", lens), "jlens", tmp_path)
     told = capsys.readouterr().out
@@ -256,6 +279,47 @@ def test_estimator_and_revision_of_a_lens_are_told_and_recorded(made, place, tmp
         (name,) = [name for name in imported if name.endswith(key)]
         assert imported[name] == says[key]
         assert f"the file has {name} {says[key]}" in told
+
+
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
+def test_a_lens_fitted_on_another_dataset_is_told(made, tmp_path, capsys):
+    folder, _ = made
+    on = ["--from", "jlens", "--model", folder, "--dataset", "others", "--out", str(tmp_path)]
+    command(["import", str(exported(made, "jacobian", "jlens")), *on])
+    assert "the lens was fitted on words, and its maps are now named after others" in capsys.readouterr().out
+
+
+def tiny_published(folder):
+    """A file of the layout of published Jacobian lenses, for a model of 3 layers and width 8."""
+    J = {l: torch.full((8, 8), l + 1.0).half() for l in range(2)}
+    return put(folder, "lens_100.pt", {"J": J, "n_prompts": 100, "source_layers": [*J], "d_model": 8})
+
+
+REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "jlens" / "lens_100.pt"
+
+
+@pytest.mark.parametrize("is_real", [False, True])
+def test_a_published_jacobian_lens_is_read_as_jacobian_later_with_its_layer_l_as_our_l_plus_1(
+    is_real, tmp_path, capsys
+):
+    if is_real and not REAL.exists():
+        pytest.skip("the published lens is not here")
+    source, L, d = (REAL, 6, 288) if is_real else (tiny_published(tmp_path), 3, 8)
+    torch.manual_seed(0)
+    config_ = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=d, intermediate_size=d, num_hidden_layers=L, num_attention_heads=4,
+        num_key_value_heads=4,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config_).save_pretrained(tmp_path / "llama")
+    on = ["--model", str(tmp_path / "llama"), "--dataset", "words", "--out", str(tmp_path)]
+    command(["import", str(source), "--from", "jlens", *on])
+    taken = Names(tmp_path, "llama", "words", map_kind="jacobian-later")
+    J = torch.load(source, weights_only=True)["J"]
+    assert [*J] == [*range(L - 1)]
+    assert formats.load_matrix(taken.matrix(0, L), d).equal(torch.eye(d))
+    for l in J:
+        assert formats.load_matrix(taken.matrix(l + 1, L), d).equal(J[l].float())
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)

@@ -1,11 +1,15 @@
 """The kinds of maps beside the paper's, each against what it is by definition."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import LAYERS, D, as_map, make_tokenized
+import transformers
+from conftest import CONTEXT, LAYERS, D, as_map, make_tokenized
 
 from shortcut import Problem, jacobian, linear, metrics, representations
 from shortcut.linear import KINDS
+from shortcut.loading import pretrained
 
 RCOND = 1.19e-7
 
@@ -240,3 +244,58 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sentence(gpt2):
     V[0, 2] = torch.inf
     with pytest.raises(Problem, match=r"a gradient at layer 0 for sentence \d \(counted from 0\) is not finite"):
         jacobian.gradients(gpt2, batch, V)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_jacobian_later_sums_the_derivatives_of_the_chosen_and_all_later_positions(name, request, tmp_path):
+    """Exactly: with all d unit vectors as probes, against autograd on each sentence alone, without padding."""
+    model, tokenized = request.getfixturevalue("gpt2"), make_tokenized(5, 320)
+    if name == "llama":  # whose tokenizer would add a token
+        model, sentences = tiny_llama(tmp_path), [torch.cat([torch.tensor([1]), ids]) for ids in tokenized.sentences]
+        tokenized = replace(tokenized, sentences=sentences, positions=tokenized.positions + 1, added=(1,))
+    ends = torch.tensor([*map(len, tokenized.sentences)]) - 1
+    assert len(set(ends.tolist())) > 1
+    (batch,) = representations.batches(model, replace(tokenized, positions=ends), 10_000)
+    chosen = tokenized.positions[batch.rows]
+    assert (chosen < batch.last).any()
+    found = jacobian.gradients(model, batch, torch.eye(D)[:, None].expand(D, 5, D), chosen)
+    for k, row in enumerate(batch.rows.tolist()):
+        ids, t = tokenized.sentences[row], int(chosen[k])
+        h = representations.whole(model, ids)
+        torch.testing.assert_close(found[: LAYERS + 1, k], torch.stack([x[t] for x in h]), rtol=1e-4, atol=1e-4)
+        for l in range(LAYERS):
+            start = h[l][None].clone().requires_grad_()
+            with torch.enable_grad():
+                end = model.go_on(l, start, ids[None], None)[0]
+                rows = [torch.autograd.grad(end[t:, c].sum(), start, retain_graph=True)[0][0, t] for c in range(D)]
+            of_layer = found[LAYERS + 1 + l :: LAYERS, k]
+            torch.testing.assert_close(of_layer, torch.stack(rows), rtol=1e-4, atol=1e-5)
+
+
+def tiny_llama(folder):
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=320, hidden_size=D, intermediate_size=2 * D, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, initializer_range=0.3,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    return pretrained.load(str(folder / "llama"), masked=False)
+
+
+def test_at_the_last_position_both_jacobians_are_the_same(gpt2):
+    tokenized = make_tokenized(6, 320)
+    ends = torch.tensor([*map(len, tokenized.sentences)]) - 1
+    (batch,) = representations.batches(gpt2, replace(tokenized, positions=ends), 10_000)
+    V = jacobian.probes(D, 6, 2, seed=0)[:, batch.rows]
+    same, later = (jacobian.gradients(gpt2, batch, V, at) for at in (None, batch.last))
+    torch.testing.assert_close(later, same, rtol=1e-4, atol=1e-5)
+
+
+def test_jacobian_affine_is_the_tangent_at_the_mean_state():
+    """It takes the mean of h_l to that of h_L and has the derivative J; of a linear network with a bias it is that."""
+    J, h, final = states(5, 5), states(30, 5, 1).float(), states(30, 5, 2).float()
+    A = as_map(jacobian.tangent(J, h, final))
+    torch.testing.assert_close(A(h.double().mean(0)), final.double().mean(0))
+    torch.testing.assert_close(torch.func.jacrev(A)(states(1, 5, 3)[0]), J)
+    exact = as_map(jacobian.tangent(J, h, h.double() @ J.T + 3))
+    torch.testing.assert_close(exact(h.double()), h.double() @ J.T + 3)

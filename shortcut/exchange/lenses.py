@@ -4,9 +4,11 @@
     jlens        lens.pt, {"J": {l: A_(l+1)L, float16}, "n_prompts", "source_layers", "d_model"}; its layer l is the
                  output of block l, counted from 0, so there is no map from h_0
 
-A reader refuses a lens that names another model or target layer. An exported lens is read again and compared, layer by
-layer, with the float32 maps on the validation sentences, since half precision ruins a map that amplifies a direction in
-which the hidden states hardly vary.
+Both hold `metadata`: the estimator (a row of `linear.KINDS`), the dataset, the numbers of sentences and of positions in
+each, and the versions of torch and transformers. A published Jacobian lens, without an estimator, is `jacobian-later`.
+A reader refuses a lens that names another model, target layer or sort of estimator. An exported lens is read again and
+compared, layer by layer, with the float32 maps on the validation sentences, since half precision ruins a map that
+amplifies a direction in which the hidden states hardly vary.
 """
 
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import torch
 from shortcut import Problem, one_line, predictions
 from shortcut.files.formats import expect, got
 from shortcut.intervals import average
-from shortcut.linear import Map
+from shortcut.linear import KINDS, Map
 from shortcut.models import Model
 
 # largest loss of r2 or Precision@1 at a layer that is accepted even if its confidence interval excludes zero
@@ -26,17 +28,19 @@ WORSE = 0.005
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
 Lens = tuple[Any, Any]  # contents of the .pt file and of config.json (None if the format has none)
-Origin = dict[str, str]  # estimator and revision named in a lens
+Metadata = dict[str, Any]  # see above
+Origin = dict[str, str]  # what a lens names of it, and its revision
+ORIGIN = ("estimator", "revision", "dataset", "sentences", "positions", "torch", "transformers")
 
 
-def _write_tuned(maps: Maps, model: str, n: int) -> Lens:
+def _write_tuned(maps: Maps, model: str, metadata: Metadata) -> Lens:
     state, d = {}, len(maps[0])
     for l, A in enumerate(maps):
         state[f"{l}.weight"] = A[:, :d] - torch.eye(d)
         state[f"{l}.bias"] = A[:, d].clone() if A.shape[1] > d else torch.zeros(d)
     return state, {
         "base_model_name_or_path": model, "d_model": d, "num_hidden_layers": len(maps), "bias": True,
-        "base_model_revision": None, "unembed_hash": None, "lens_type": "linear_tuned_lens",
+        "base_model_revision": None, "unembed_hash": None, "lens_type": "linear_tuned_lens", "metadata": metadata,
     }  # fmt: skip
 
 
@@ -53,22 +57,23 @@ def _read_tuned(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin]:
     return maps, origin
 
 
-def _write_jacobian(maps: Maps, model: str, n: int) -> Lens:
+def _write_jacobian(maps: Maps, model: str, metadata: Metadata) -> Lens:
     if maps[0].shape[1] > len(maps[0]):
         raise Problem("a Jacobian lens has no intercept: export another map kind, or use --to tuned-lens")
     J = {l: A.half() for l, A in enumerate(maps[1:])}
     if overflows := [l + 1 for l in J if not J[l].isfinite().all()]:
         raise Problem(f"not exported: the maps of layers {overflows} hold numbers too large for half precision")
-    return {"J": J, "n_prompts": n, "source_layers": [*J], "d_model": len(maps[0])}, None
+    metadata = metadata | {"model_name": model, "target_layer": len(J)}  # the tool counts blocks from 0
+    n = metadata.get("sentences", 0)
+    return {"J": J, "n_prompts": n, "source_layers": [*J], "d_model": len(maps[0]), "metadata": metadata}, None
 
 
 def _read_jacobian(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin]:
     found, _ = lens
     expect(isinstance(found, dict) and isinstance(found.get("J"), dict), f"holds {got(found)}, expected a dict with J")
-    J, more = found["J"], found.get("metadata")
-    fields = found | {f"metadata.{key}": x for key, x in (more.items() if isinstance(more, dict) else ())}
-    # the tool counts blocks from 0
-    origin = _origin(fields, {"d_model": d, "target_layer": L - 1, "model_name": model})
+    J, origin = found["J"], _origin(found, {"d_model": d, "target_layer": L - 1, "model_name": model})
+    if (estimator := origin.get("metadata.estimator")) in KINDS:
+        expect(estimator in FORMATS["jlens"].map_kinds, f"holds {estimator} maps, which are no Jacobian lens")
     what = f"has layers {str([*J])[:60]}, expected 0 to {L - 2}: a lens for another model, or only for some layers"
     expect({*range(L - 1)} <= J.keys() <= {*range(L)}, what)
     return [torch.eye(d), *(_tensor(J[l], (d, d)) for l in range(L - 1))], origin
@@ -77,21 +82,26 @@ def _read_jacobian(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin
 class Format(NamedTuple):
     """Lens format of another tool: map kind, files, writer and reader."""
 
-    map_kind: str  # map kind of an imported lens, a row of `linear.KINDS`
+    map_kinds: tuple[str, ...]  # of an imported lens, rows of `linear.KINDS`: the first, unless it names another
     files: tuple[str, ...]  # file names: first the tensors, then config.json if the format has it
-    write: Callable[[Maps, str, int], Lens]  # (maps, model name, number of sentences)
+    write: Callable[[Maps, str, Metadata], Lens]  # (maps, model name, metadata)
     read: Callable[[Lens, int, int, str], tuple[Maps, Origin]]  # (lens, d, L, model name)
     first: int = 0  # first layer with a map; for lower layers, the identity is read
     masked: bool = True  # True if the tool supports masked models
     published: str = ""  # folder on the hub with one folder for each model
 
+    def map_kind(self, origin: Origin) -> str:
+        """Map kind of an imported lens."""
+        estimator = origin.get("metadata.estimator", "")
+        return estimator if estimator in self.map_kinds else self.map_kinds[0]
+
 
 FORMATS = {
     "tuned-lens": Format(
-        "tuned", ("params.pt", "config.json"), _write_tuned, _read_tuned,
+        ("tuned",), ("params.pt", "config.json"), _write_tuned, _read_tuned,
         masked=False, published="spaces/AlignmentResearch/tuned-lens/lens",
     ),
-    "jlens": Format("jacobian", ("lens.pt",), _write_jacobian, _read_jacobian, first=1),
+    "jlens": Format(("jacobian-later", "jacobian"), ("lens.pt",), _write_jacobian, _read_jacobian, first=1),
 }  # fmt: skip
 
 
@@ -141,14 +151,21 @@ def check(exact: torch.Tensor, rounded: torch.Tensor, groups: torch.Tensor | Non
         raise Problem(f"not exported: rounding to {format_name} lowers the scores at layers {layers}")
 
 
-def _origin(fields: dict[Any, Any], named: dict[str, Any]) -> Origin:
-    """Estimator and revision named in a lens. Raises Problem if a field differs from its expected value in `named`."""
+def _origin(found: dict[Any, Any], named: dict[str, Any]) -> Origin:
+    """The fields in `ORIGIN` that a lens has, at the top or in its metadata.
+
+    Raises Problem: a field differs from its expected value in `named`, or a number of sentences is none.
+    """
+    more = found.get("metadata")
+    fields = found | {f"metadata.{key}": x for key, x in (more.items() if isinstance(more, dict) else ())}
     known = {str(key): x for key, x in fields.items() if x is not None}
     for key, x in known.items():
         for name, expected in named.items():
             same = not key.endswith(name) or Path(str(x)).name == str(expected)
             expect(same, f"has {key} {x!r}, expected {expected}: a lens for another model or target layer")
-    return {key: str(x) for key, x in known.items() if key.endswith(("estimator", "revision"))}
+        counts = key in ("metadata.sentences", "metadata.positions")
+        expect(not counts or (type(x) is int and x > 0), f"has {key} {x!r}, expected a number of at least 1")
+    return {key: str(x) for key, x in known.items() if key.endswith(ORIGIN)}
 
 
 def _tensor(value: Any, shape: tuple[int, ...]) -> torch.Tensor:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import huggingface_hub
@@ -22,7 +23,7 @@ from shortcut.files.store import inside
 from shortcut.intervals import proportion
 from shortcut.linear import Map
 from shortcut.loading import checkpoint, pretrained
-from shortcut.pipeline.manifest import Provenance, sha256
+from shortcut.pipeline.manifest import MAKERS, Provenance, sha256
 from shortcut.pipeline.options import SETTINGS
 from shortcut.pipeline.outputs import Outputs, forget, locked
 from shortcut.pipeline.terminal import progress, say
@@ -94,7 +95,8 @@ def export(files: Names) -> None:
     how = {"reads": paths, "writes": [folder / SAFETENSORS], "settings": {}, "notice": say, "force": True}
     with Outputs(Provenance(files), "shortcut export", **how) as outputs:
         # The library's writers hold all tensors in memory, tens of GB for a large model; here it is one.
-        header: dict[str, dict] = {"__metadata__": {"format": "pt", "model": files.model, "dataset": files.dataset}}
+        origin = {"model": files.model, "dataset": files.dataset, "estimator": files.map_kind}
+        header: dict[str, dict] = {"__metadata__": {"format": "pt", **origin}}
         for k, path in enumerate(paths):  # check all matrices before the old file is removed
             d, columns = formats.load_matrix(path, d, files.map_kind).shape
             at = [n * 4 * d * columns for n in (k, k + 1)]
@@ -131,11 +133,14 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     for batch in representations.batches(loaded, tokenized, 1024):
         h[:, batch.rows] = representations.run(loaded, batch).h
     maps, made = [formats.load_map(files, l, L, d) for l in range(L)], provenance.settings(reads[0])
-    lens = row.write([A.A for A in maps], files.model_name, made.get("train", 0))
-    rounded = [Map(A, row.map_kind, l, L) for l, A in enumerate(row.read(lens, d, L, files.model_name)[0])]
+    entry = provenance.entry(reads[0]) or {"versions": {}}
+    metadata = {"estimator": files.map_kind, "dataset": files.dataset, "sentences": made.get("train")}
+    metadata |= {"positions": made.get("positions")} | {name: entry["versions"].get(name) for name in MAKERS}
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    lens = row.write([A.A for A in maps], files.model_name, metadata)
+    rounded = [Map(A, files.map_kind, l, L) for l, A in enumerate(row.read(lens, d, L, files.model_name)[0])]
     scores = lenses.judge(loaded, h, maps)
     lenses.check(scores, lenses.judge(loaded, h, rounded), groups, format_name)
-    entry = provenance.entry(reads[0]) or {"versions": {}}
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
         model=files.model_name if Path(model).is_dir() else model, format_name=format_name, map_kind=files.map_kind,
         dataset=files.dataset, n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
@@ -171,10 +176,13 @@ def import_lens(source: Path, model: str, files: Names, format_name: str, *, for
         maps, origin = row.read(lens, loaded.d, L, files.model_name)
     for key, value in origin.items():
         say(f"  the file has {key} {value}")
+    if (fitted_on := origin.get("metadata.dataset", files.dataset)) != files.dataset:
+        say(f"  the lens was fitted on {fitted_on}, and its maps are now named after {files.dataset}")
+    files = replace(files, map_kind=row.map_kind(origin))
     if row.first:
         say(f"  {format_name} has no map from the embeddings: the state of layer 0 is used unchanged")
     writes, hashes = [files.matrix(l, L) for l in range(L)], {file.name: sha256(file) for file in (path, *more)}
-    settings = {"map": row.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
+    settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
     how = {"settings": settings, "notice": say, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=writes, **how) as outputs:
         for path in outputs.todo:

@@ -1,11 +1,12 @@
 """Fit the maps of a stage, with the numbers that the manifest records for each map."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from shortcut import jacobian, linear, map_quality
+from shortcut import Problem, jacobian, linear, map_quality, trained
 from shortcut.files.store import rounded
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
@@ -46,24 +47,52 @@ def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
 
 
 def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]) -> Fits:
-    """Yield the mean derivative of h_L by h_l and its numbers for each wanted (l, L) (see `jacobian`)."""
+    """Yield the mean derivative of h_L by h_l and its numbers for each wanted (l, L) (see `jacobian`).
+
+    Raises Problem: the map kind is `jacobian-later`, and the model is masked.
+    """
     L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.map_kind)["probes"]
+    later, run = work.map_kind == "jacobian-later", tokenized
+    if later and model.masked:
+        raise Problem("jacobian-later maps are for causal models, where positions come one after another")
+    if later:  # whole sentences, not prefixes
+        run = replace(tokenized, positions=torch.tensor([*map(len, tokenized.sentences)]) - 1)
     V = jacobian.probes(model.d, n, P, work.args.seed)
     rough = f"{n * P} probes for states of width {model.d} give a rough estimate. Raise PROBES in config.py."
     if warning := {"warning": rough} if n * P < FEW_PROBES * model.d else {}:
         work.say(f"  {rough}")
 
     def compute(batch: Batch) -> Tensors:
-        return {"found": jacobian.gradients(model, batch, V[:, batch.rows])}
+        chosen = tokenized.positions[batch.rows] if later else None
+        return {"found": jacobian.gradients(model, batch, V[:, batch.rows], chosen)}
 
     name = f"probe gradients, seed {work.args.seed}"
     # in one pass, a gradient at a position would also come from the later positions of its sentence
-    found = gather(work, model, tokenized, compute, name, together=False)["found"]
+    found = gather(work, model, run, compute, name, together=False)["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
-        h = found[l]
+        h, final = found[l], found[L]
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        J, *halves = (Map(A, work.map_kind, l, j) for A in (mean, *(halves or ())))
+        made, rows = [mean, *(halves or ())], (slice(None), slice(n // 2), slice(n // 2, None))
+        if KINDS[work.map_kind].intercept:
+            made = [jacobian.tangent(A, h[some], final[some]) for A, some in zip(made, rows, strict=False)]
+        J, *halves = (Map(A, work.map_kind, l, j) for A in made)
         numbers = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
         numbers |= {"split_half_r2": map_quality.agreement(*halves, h)} if halves else {}
         numbers |= _spectrum(J, h) if n > 1 else {}
         yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in numbers.items()}
+
+
+def trained_maps(
+    work: Work, model: Model, tokenized: Tokenized, h: linear.States, wanted: list[tuple[int, int]]
+) -> Fits:
+    """Yield the trained map from h[l] to h[L] and its numbers for each wanted (l, L) (see `trained`)."""
+    n, L, device = len(tokenized), model.n_layers, model.device
+    held_out = trained.hold_out(torch.arange(n) if tokenized.numbers is None else tokenized.numbers, work.args.seed)
+    how, sources = (work.config.RCOND, work.args.seed), {l: h[l].to(device) for l, _ in wanted}
+    maps = trained.train(model.read_out, sources, h[L].to(device), held_out.to(device), *how) if wanted else iter(())
+    for l, A, found in terminal.progress("trained", maps, len(wanted), "maps"):
+        made = Map(A, work.map_kind, l, L)
+        numbers = {name: rounded(x) if isinstance(x, float) else x for name, x in found.items()}
+        change = "{kl_at_start:.4g} to {kl_held_out:.4g} nats, at epoch {kept_epoch} of {epochs}".format(**numbers)
+        work.say(f"  layer {l}: KL on held-out sentences {change}")
+        yield made.to("cpu", torch.float32), {"states": n, **numbers} | _spectrum(made, sources[l])

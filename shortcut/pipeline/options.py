@@ -71,7 +71,8 @@ SETTINGS = {
     "VAL": Setting(least=2, recorded=True),  # a confidence interval needs two
     "POSITIONS": Setting(least=1, recorded=True),
     "SEED": Setting("random seed for sampling sentences, token positions and Jacobian probes", "N", int, recorded=True),
-    "MAP": Setting("map kinds: least-squares, affine, ridge, low-rank, jacobian, tuned", "KIND", map_kind),
+    "MAP": Setting("map kinds: least-squares, affine, ridge, low-rank, jacobian, jacobian-later, jacobian-affine, "
+                   "trained, tuned", "KIND", map_kind),
     "RANK": Setting(least=1, recorded=True),
     "PROBES": Setting(least=1, recorded=True),
     "SCHEDULES": Setting(recorded=True),
@@ -81,7 +82,7 @@ SETTINGS = {
     "DTYPE": Setting(recorded=True),
     "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
     "BATCH_SIZE": Setting("number of tokens in a batch", "TOKENS", _positive, least=1),
-}
+}  # fmt: skip
 OTHERS = {  # options without a setting
     "MODEL": Setting("name or folder of the model", "NAME_OR_FOLDER"),
     "MATRICES_FROM": Setting("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",

@@ -102,9 +102,10 @@ def _cost(work: Work, files: Names) -> str:
     entries = {name: entry for name, entry in work.provenance.entries(files.matrices).items() if name[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
-    probes = {entry["probes"] for entry in entries.values() if "probes" in entry}
+    probes, epochs = ([entry[name] for entry in entries.values() if name in entry] for name in ("probes", "epochs"))
     passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
-    return f"{passes} per sentence for {len(entries)} maps"
+    training = f", {sum(epochs)} epochs of training in all" if epochs else ""
+    return f"{passes} per sentence for {len(entries)} maps{training}"
 
 
 def origin(work: Work, L: int) -> dict[str, Any]:

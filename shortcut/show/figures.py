@@ -20,6 +20,9 @@ LOOKS = {  # mode or map kind: colour, line style
     "ridge": ("orange", ":"),
     "low-rank": ("magenta", (0, (5, 1))),
     "jacobian": ("black", "-"),
+    "jacobian-later": ("black", ":"),
+    "jacobian-affine": ("black", "-."),
+    "trained": ("brown", "-"),
     "tuned": ("teal", "-"),
 }
 FREE = tuple(product(((0, (1, 2)), (0, (8, 2)), (0, (4, 1, 1, 1))), ("black", "brown", "teal")))  # for other modes

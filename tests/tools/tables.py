@@ -18,9 +18,21 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "docs" / "results"
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 EMBEDDED = {"GPT-2": "gpt2-docstrings", "BERT": "bert-docstrings_mask"}
-KINDS = ("id", "least-squares", "affine", "ridge", "low-rank", "jacobian")
+KINDS = ("id", "least-squares")  # of which `results` shows
 LAYERS = (0, 3, 6, 9, 11)
-DETAILS = {"low-rank": ", rank 16 of 128", "jacobian": ", 8 probes"}
+STORIES = "stories260K"  # a trained Llama of five layers
+NAMES = {"precision@1": "Precision@1, %", "kl": "KL, nats"}
+WHAT = {  # map kinds in a few words
+    "id": "none (logit lens)",
+    "least-squares": "the paper's",
+    "affine": "least squares with an intercept",
+    "ridge": "identity and a penalized matrix",
+    "low-rank": "identity and a matrix of rank 16",
+    "jacobian": "mean derivative at the same position",
+    "jacobian-later": "mean derivative of all later positions (published Jacobian lens)",
+    "jacobian-affine": "`jacobian` with the means of both layers",
+    "trained": "affine map of least KL (as the tuned lens)",
+}
 STAGES = (  # script, what it reads, what it writes
     ("get_wikipedia_sentences.py", "the hub, or `--source`", "sentences"),
     ("add_tokenization.py", "sentences", "tokens and a random token position for each sentence"),
@@ -92,33 +104,43 @@ def results() -> str:
     return markdown(data, ["Precision@1, %", *map("layer {}".format, LAYERS), "blocks saved at 95%"], rows)
 
 
-def kinds_precision() -> str:
-    """Precision@1 of all map kinds, their difference from least squares, and the agreement of halves."""
-    data, rows = load("embedded"), []
-    for model in EMBEDDED:
-        of = data[model]["precision@1"]
-        for map_kind in KINDS:
-            found = [percent(of[map_kind][str(l)]) for l in (*LAYERS, "mean")]
-            apart = data[model]["precision@1 - least squares"].get(map_kind)
-            halves = data[model]["halves"].get(map_kind)
-            rows.append([
-                f"{model}, `{map_kind}`{DETAILS.get(map_kind, '')}", *found, percent(apart, "+") if apart else "-",
-                f"{halves[0]:.2f} to {halves[1]:.2f}" if halves else "-",
-            ])  # fmt: skip
-    columns = ["Precision@1, %", *map("layer {}".format, LAYERS), "mean", "mean - least squares", "halves agree, r2"]
-    return markdown(with_details(data), columns, rows)
+def kinds(metric: str, models: Sequence[str]) -> str:
+    """A metric of all map kinds at the stored layers, and the paired difference of the means from least squares."""
+    data, rows = load("kinds"), []
+    shown = percent if metric == "precision@1" else plus_minus
+    for model in models:
+        of, layers = data[model], data[model]["layers"]
+        for map_kind, points in of[metric].items():
+            found = [shown(points[str(place)]) for place in (*layers, "mean")]
+            apart = of[f"{metric} - least squares"].get(map_kind)
+            scale, digits = (100, "+.1f") if metric == "precision@1" else (1, "+.2f")
+            difference = plus_minus(apart["mean"], scale, digits) if apart else "-"
+            rows.append([f"{model}, `{map_kind}`", *found, difference])
+    columns = [NAMES[metric], *map("layer {}".format, layers), "mean of these", "mean - least squares"]
+    return markdown(data, columns, rows)
 
 
-def kinds_kl() -> str:
-    """KL(model || lens) of all map kinds."""
-    data, rows = load("embedded"), []
-    for model in EMBEDDED:
-        for map_kind in KINDS:
-            found = [plus_minus(data[model]["kl"][map_kind][str(l)]) for l in (*LAYERS, "mean")]
-            apart = data[model]["kl - least squares"].get(map_kind)
-            rows.append([f"{model}, `{map_kind}`", *found, plus_minus(apart, 1, "+.2f") if apart else "-"])
-    columns = ["KL, nats", *map("layer {}".format, LAYERS), "mean", "mean - least squares"]
-    return markdown(with_details(data), columns, rows)
+def kinds_cost() -> str:
+    """Passes for each map kind, and processor time of passes and fits."""
+    data, rows = load("kinds"), []
+    for map_kind, cost in data["GPT-2"]["cost"].items():
+        seconds = [data[model]["cost"].get(map_kind, {}).get("seconds", "-") for model in ("GPT-2", "BERT", STORIES)]
+        rows.append([f"`{map_kind}`", cost["forward"], cost["backward"], *seconds])
+    columns = ["map kind", "forward", "backward passes per sentence", *(f"{x}, s" for x in ("GPT-2", "BERT", STORIES))]
+    return markdown(data, columns, rows)
+
+
+def kinds_in_short() -> str:
+    """Means of all map kinds on the embedded GPT-2, and their cost."""
+    data, rows = load("kinds"), []
+    of = data["GPT-2"]
+    for map_kind in of["kl"]:
+        means = percent(of["precision@1"][map_kind]["mean"]), plus_minus(of["kl"][map_kind]["mean"])
+        rows.append([f"`{map_kind}`", WHAT[map_kind], *means, of["cost"].get(map_kind, {}).get("seconds", "-")])
+    columns = ["map kind", "map into the last layer", "Precision@1, %", "KL, nats", "s"]
+    return markdown(
+        {**data, "measured": f"embedded GPT-2, means of layers 0, 3, 6, 9, 11; {data['measured']}"}, columns, rows
+    )
 
 
 def alternation() -> str:
@@ -152,8 +174,12 @@ def gain() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "stages": stages,
     "results": results,
-    "kinds_precision": kinds_precision,
-    "kinds_kl": kinds_kl,
+    "kinds_precision": lambda: kinds("precision@1", [*EMBEDDED]),
+    "kinds_kl": lambda: kinds("kl", [*EMBEDDED]),
+    "kinds_stories_precision": lambda: kinds("precision@1", [STORIES]),
+    "kinds_stories_kl": lambda: kinds("kl", [STORIES]),
+    "kinds_cost": kinds_cost,
+    "kinds_in_short": kinds_in_short,
     "alternation": alternation,
     "early_exit": early_exit,
     "gain": gain,
