@@ -27,7 +27,7 @@ MAY_IMPORT = {  # what the modules of a folder, and the modules of the paper bes
 INTERFACE = "lens.py"  # shortcut.Lens, the Python interface: the only module beside the folders that may import them
 NOT_FOR = {"show": {"shortcut.models", "shortcut.representations"}}  # it shows numbers, and runs no model
 READER = {  # what a reader meets behind a script, imports inside functions included: files and lines
-    "add_linreg": (28, 3_500),
+    "add_linreg": (28, 3_700),
     "add_results": (38, 5_200),
 }
 
@@ -230,7 +230,7 @@ def test_the_package_is_small_and_so_are_its_files_and_functions():
     """Lines are a cost: at most 250 a file, at most six parameters a function, `self` and options by name apart."""
     lines = {path: len(path.read_text().splitlines()) for path in PACKAGE}
     assert {path.name: n for path, n in lines.items() if n > 250} == {}
-    assert sum(lines.values()) <= 8_300
+    assert sum(lines.values()) <= 7_950
     for path in PACKAGE:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

@@ -82,7 +82,7 @@ STAGES = (
           takes="model map matrices-from device batch-size seed", does="predict with id and {map} maps"),
     Stage("bert_add_results.py", True, ("val",), ("results",), ("lambdas", "tau", "dtype"), layout=2,
           takes="model map matrices-from device batch-size seed", does="predict with id and {map} maps"),
-    Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True,
+    Stage("plot_results.py", None, ("results",), ("shown",), (), (), shared=False, shows=True, layout=2,
           takes="model map matrices-from sentence words device", does="show the results of id and {map} maps"),
 )  # fmt: skip
 IMPORT = Stage("shortcut import", None, (), ("jumps",), (), ("weights", "tokenizer"))  # lenses from other tools
