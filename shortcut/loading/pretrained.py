@@ -1,7 +1,9 @@
 """Load models and tokenizers by name on the Hugging Face hub or by folder, and check them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,31 @@ def load(
                 module.forward = transformers.activations.GELUTanh().forward
         _prove(model)
         return model
+
+
+def share(net: Any) -> Model:
+    """Check a transformers model in memory, as `load` does. The result has the same weights, and `net` is unchanged."""
+    if net.get_output_embeddings() is None:
+        raise Problem(f"{type(net).__name__} has no head: load it with AutoModelForCausalLM or AutoModelForMaskedLM")
+    own = deepcopy(net, {id(weights): weights for weights in (*net.parameters(), *net.buffers())}).eval()
+    own.config.update({key: value for key, value in PLAIN.items() if hasattr(own.config, key)})
+    model = Model(own, masked="MaskedLM" in type(net).__name__)
+    _prove(model)
+    return model
+
+
+@contextmanager
+def messages_restored() -> Iterator[None]:
+    """`load` silences transformers; after this context its log level and progress bars are as they were before."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(name: str, *, masked: bool):
