@@ -1,5 +1,6 @@
 """Python interface to the maps that the scripts have fitted: `shortcut.Lens`."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -21,14 +22,32 @@ class Lens:
     >>> lens = shortcut.Lens.load("models/gpt2-docstrings", "docstrings")
     >>> h = lens.states("Return the sum of array elements")      # [L + 1, T, d]
     >>> logits = lens.read_out(lens.transport(h[3], 3, 12))      # [T, v], as if blocks 3 to 11 had run
+
+    `states` and `predict` return a list for a list of texts.
     """
 
-    def __init__(self, model: Model, tokenizer, files: Names):
-        self.model, self.tokenizer, self.files = model, tokenizer, files
-        self.map_kind = files.map_kind
-        fingerprints = cache(lambda: checkpoint.fingerprints(model.name))  # reading the weights can take seconds
-        self._provenance = Provenance(files, lambda *_: fingerprints())
+    def __init__(self, model, tokenizer, maps: str | Path | Mapping[tuple[int, int], torch.Tensor]):
+        """Use a transformers model in memory, which is left as it is; raises Problem if it fails a check of `load`.
+
+        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j). No
+        fingerprints are compared, unlike in `load`: the caller knows that the maps are for this model and tokenizer.
+        """
+        self.model = model if isinstance(model, Model) else pretrained.share(model)
+        self.tokenizer, self.map_kind, self.files = tokenizer, "given", None
         self._maps: dict[tuple[int, int], Map] = {}
+        if isinstance(maps, Mapping):
+            for pair, A in maps.items():
+                self._maps[pair] = Map(torch.as_tensor(A).to(self.model.device, torch.float32), self.map_kind, *pair)
+            return
+        folder, options = Path(maps).resolve(), {"masked": self.model.masked, "given": self.model.name}
+        dataset, _, named = folder.name.partition("@")
+        self.map_kind = named or LEAST_SQUARES
+        self.files = Names(folder.parents[2], folder.parent.name, dataset, map_kind=self.map_kind, **options)
+        self._provenance = Provenance(self.files)
+
+    def __repr__(self):
+        maps = f"maps of {self.files.dataset}" if self.files else f"{len(self._maps)} maps"
+        return f"Lens({self.model.name}, {maps}, map kind {self.map_kind}, layers 0 to {self.model.n_layers})"
 
     @classmethod
     def load(
@@ -37,21 +56,33 @@ class Lens:
     ) -> "Lens":  # fmt: skip
         """Load a model, by name or folder, with maps fitted on one dataset; `out` is the folder that holds linreg/.
 
-        Raises Problem: there is no such map kind or model, or the model is neither a folder nor downloaded.
+        Raises Problem: there is no such map kind, model or map, or the model is neither a folder nor downloaded.
         """
         if map_kind not in KINDS:
             raise Problem(f"no map kind is called {map_kind}: expected {', '.join(KINDS)}")
         found, files = checkpoint.files_of(model, dataset, Path(out), map_kind)
+        if not any(files.matrices.glob("[0-9]*_*.pickle")):
+            path = files.matrix(0, checkpoint.n_layers(found, masked=files.masked))
+            raise files.not_found(path, files.fitted_by(path))
         loaded = pretrained.load(found, masked=files.masked, device=device)
-        return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
+        return cls.of_files(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
+
+    @classmethod
+    def of_files(cls, model: Model, tokenizer, files: Names) -> "Lens":
+        """Use the maps in `files`, after comparing the fingerprints of the model that they were fitted for."""
+        lens = cls(model, tokenizer, files.matrices)
+        fingerprints = cache(lambda: checkpoint.fingerprints(model.name))  # reading the weights can take seconds
+        lens.files, lens._provenance = files, Provenance(files, lambda *_: fingerprints())
+        return lens
 
     def map(self, source: int, target: int) -> Map:
         """The map from layer `source` to layer `target`, float32.
 
-        Raises Problem: the map was not fitted, or was fitted for another model (the message has the command to run), or
-            its map kind has no maps to this target.
+        Raises Problem: the map was not fitted or given, is for another model, or its map kind has none to this target.
         """
         if (key := (source, target)) not in self._maps:
+            if not self.files:
+                raise Problem(f"no map from layer {source} to {target} is among the maps given")
             path, L = self.files.matrix(*key), self.model.n_layers
             if KINDS[self.map_kind].last_only and target < L:
                 only = f"{self.map_kind} maps have the last layer as their only target"
@@ -78,11 +109,13 @@ class Lens:
         """Logits [..., v] from states [..., d], read out as the model reads out h_L."""
         return self.model.read_out(h.to(self.model.device))
 
-    def states(self, text: str) -> torch.Tensor:
+    def states(self, text: str | list[str]) -> torch.Tensor | list[torch.Tensor]:
         """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; "longrope" embeddings depend on T.
 
         Raises Problem: the text has no token, or more than the model or its tokenizer allows.
         """
+        if not isinstance(text, str):
+            return [self.states(one) for one in text]
         longest = min(self.model.context, self.tokenizer.model_max_length)
         ids = torch.tensor(self.tokenizer(text, verbose=False)["input_ids"], dtype=torch.int64)
         if not 0 < len(ids) <= longest:
@@ -90,13 +123,15 @@ class Lens:
         tokens.check([ids], self.model.vocabulary)
         return torch.stack([h.to(self.model.device) for h in representations.whole(self.model, ids)])
 
-    def predict(self, text: str) -> Grid:
+    def predict(self, text: str | list[str]) -> Grid | list[Grid]:
         """Predictions in a text from every layer, without a map ("id") and with its map (see `sentence_grid.look`).
 
         A causal model predicts the token after each token, a masked model the token at the one [MASK].
 
         Raises Problem as `sentence_grid.look` does, or if a map is missing.
         """
+        if not isinstance(text, str):
+            return [self.predict(one) for one in text]
         mode = "mat" if self.map_kind == LEAST_SQUARES else self.map_kind
         maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
         return sentence_grid.look(self.model, self.tokenizer, text, {mode: maps})

@@ -185,7 +185,7 @@ class Reader:
         """Values [n, F, C] for all rows of windows that run together, ids [b, T]."""
         parts = [torch.arange(len(window.rows)) + window.first + k * ids.shape[1] for k, window in enumerate(windows)]
         at, states = torch.cat(parts), representations.whole(self.model, ids)
-        actual = ids.flatten().roll(-1)[at, None]  # row T, behind the last token, has none
+        actual = ids.flatten().roll(-1)[at, None]  # row T, after the last token, has none
         found = torch.empty(len(at), 1 + len(self._classes), len(self.columns))
         for chosen in torch.arange(len(at)).split(ROWS):
             for c, (l, jump) in enumerate(self._jumps):

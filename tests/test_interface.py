@@ -47,20 +47,23 @@ def test_a_lens_transports_and_reads_out(fitted, gpt2, tmp_path):
 
 
 def test_what_a_lens_lacks_is_said_in_one_line(fitted, bert_folder, tmp_path):
+    with pytest.raises(Problem, match="tuned/0_3.pickle not found: run .* -m shortcut import .* first"):
+        shortcut.Lens.load(fitted[1], "words", "tuned", out=tmp_path)
+    for kind in ("jacobian", "tuned"):  # no command would make a map of theirs into a layer before the last
+        folder = tmp_path / "linreg" / "tiny-gpt2" / f"words@{kind}"
+        folder.mkdir()
+        (folder / f"0_{LAYERS}.pickle").touch()
+        with pytest.raises(
+            Problem, match=f"^{kind} maps have the last layer as their only target: take {LAYERS} as target, or"
+        ):
+            shortcut.Lens.load(fitted[1], "words", kind, out=tmp_path).transport(torch.ones(D), 0, 2)
     lens = shortcut.Lens.load(fitted[1], "words", "jacobian", out=tmp_path)
     with pytest.raises(
         Problem, match=r"words@jacobian/1_3.pickle not found: run .* add_linreg.py .* --map jacobian .* first"
     ):
         lens.transport(torch.ones(D), 1)
-    for kind in ("jacobian", "tuned"):  # no command would make a map of theirs into a layer before the last
-        with pytest.raises(
-            Problem, match=f"^{kind} maps have the last layer as their only target: take {LAYERS} as target, or"
-        ):
-            shortcut.Lens.load(fitted[1], "words", kind, out=tmp_path).transport(torch.ones(D), 0, 2)
     with pytest.raises(Problem, match="not found: run .* bert_add_linreg.py .* first"):
-        shortcut.Lens.load(bert_folder, "words", out=tmp_path).transport(torch.ones(D), 0)
-    with pytest.raises(Problem, match="not found: run .* -m shortcut import .* first"):
-        shortcut.Lens.load(fitted[1], "words", "tuned", out=tmp_path).transport(torch.ones(D), 0)
+        shortcut.Lens.load(bert_folder, "words", out=tmp_path)
     with pytest.raises(Problem, match="no map kind is called best: expected least-squares"):
         shortcut.Lens.load(fitted[1], "words", "best")
     with pytest.raises(Problem, match="nothing/here: no folder here"):

@@ -257,7 +257,7 @@ def test_jacobian_later_sums_the_derivatives_of_the_chosen_and_all_later_positio
     assert len(set(ends.tolist())) > 1
     (batch,) = representations.batches(model, replace(tokenized, positions=ends), 10_000)
     chosen = tokenized.positions[batch.rows]
-    assert (chosen < batch.last).any()
+    assert (chosen < batch.chosen[1]).any()
     found = jacobian.gradients(model, batch, torch.eye(D)[:, None].expand(D, 5, D), chosen)
     for k, row in enumerate(batch.rows.tolist()):
         ids, t = tokenized.sentences[row], int(chosen[k])
@@ -287,7 +287,7 @@ def test_at_the_last_position_both_jacobians_are_the_same(gpt2):
     ends = torch.tensor([*map(len, tokenized.sentences)]) - 1
     (batch,) = representations.batches(gpt2, replace(tokenized, positions=ends), 10_000)
     V = jacobian.probes(D, 6, 2, seed=0)[:, batch.rows]
-    same, later = (jacobian.gradients(gpt2, batch, V, at) for at in (None, batch.last))
+    same, later = (jacobian.gradients(gpt2, batch, V, at) for at in (None, batch.chosen[1]))
     torch.testing.assert_close(later, same, rtol=1e-4, atol=1e-5)
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def load(
                 module.forward = transformers.activations.GELUTanh().forward
         _prove(model)
         return model
+
+
+def share(net: Any) -> Model:
+    """Check a transformers model in memory, as `load` does. The result has the same weights, and `net` is unchanged."""
+    if net.get_output_embeddings() is None:
+        raise Problem(f"{type(net).__name__} has no head: load it with AutoModelForCausalLM or AutoModelForMaskedLM")
+    own = deepcopy(net, {id(weights): weights for weights in (*net.parameters(), *net.buffers())}).eval()
+    own.config.update({key: value for key, value in PLAIN.items() if hasattr(own.config, key)})
+    model = Model(own, masked="MaskedLM" in type(net).__name__)
+    _prove(model)
+    return model
 
 
 def load_tokenizer(name: str, *, masked: bool):

@@ -109,7 +109,7 @@ def _cost(work: Work, files: Names) -> str:
 
 
 def origin(work: Work, L: int) -> dict[str, Any]:
-    """How results and maps were made, as far as the manifests say (see `report.page`)."""
+    """Provenance of results and maps, from the manifests (see `report.page`)."""
     files, entry = work.files, work.provenance.entry(work.files.results) or {}
     settings = work.provenance.settings(files.results)
     settings |= {name: settings[name][:12] for name in MODEL_FILES if name in settings}

@@ -124,7 +124,7 @@ def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> li
 
 
 def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tuple[str, bool]:
-    """What a line says about a stage, and True if all of its outputs are made."""
+    """Text for the line of a stage, and True if all of its outputs are made."""
     files = provenance.files
     if not (existing := [path for path in paths if path.exists()]):
         of_stage = replace(files, model="sentences") if "sentences" in stage.writes else files

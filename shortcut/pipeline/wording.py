@@ -65,7 +65,7 @@ def write_words(args: argparse.Namespace) -> None:
     tokenizer, lenses = pretrained.load_tokenizer(model, masked=False), {"id": []}
     for kind in args.map or [LEAST_SQUARES] * bool(args.dataset):
         files = Names(args.out.resolve(), model_folder(model, masked=False), args.dataset, map_kind=kind)
-        fitted = Lens(loaded, tokenizer, files)
+        fitted = Lens.of_files(loaded, tokenizer, files)
         lenses[kind] = [fitted.map(l, loaded.n_layers) for l in range(loaded.n_layers)]
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
     counts = Counter()

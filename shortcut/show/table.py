@@ -48,7 +48,7 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def select(table: Table, *names: str) -> Table:
-    """The table with the columns of these names alone."""
+    """The table with only the columns of these names."""
     places = [k for k, column in enumerate(table.columns) if column.name in names]
     rows = [[row[k] for k in places] for row in table.rows]
     return table._replace(columns=[table.columns[k] for k in places], rows=rows)
