@@ -1,6 +1,7 @@
 """`shortcut.Lens` against the states that it is made of, and the notebook that uses it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -92,3 +93,11 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert all(curve[-1] == 1 and len(curve) == 13 for curve in curves.values())
     assert sum(curves["ridge"]) > sum(curves["id"])
     assert len(there["ax"].get_lines()) == 4
+
+
+def test_the_notebook_is_stored_with_its_outputs():
+    cells = json.loads((ROOT / "examples" / "lenses.ipynb").read_text(encoding="utf-8"))["cells"]
+    stored = [output for cell in cells for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in stored)
+    assert "the model predicts" in json.dumps(stored)
+    assert not re.search(r"out /", json.dumps(stored))
