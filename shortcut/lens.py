@@ -41,7 +41,7 @@ class Lens:
             return
         folder, options = Path(maps).resolve(), {"masked": self.model.masked, "given": self.model.name}
         dataset, _, named = folder.name.partition("@")
-        self.map_kind = named or LEAST_SQUARES
+        self.map_kind = _known(named or LEAST_SQUARES)
         self.files = Names(folder.parents[2], folder.parent.name, dataset, map_kind=self.map_kind, **options)
         self._provenance = Provenance(self.files)
 
@@ -58,9 +58,7 @@ class Lens:
 
         Raises Problem: there is no such map kind, model or map, or the model is neither a folder nor downloaded.
         """
-        if map_kind not in KINDS:
-            raise Problem(f"no map kind is called {map_kind}: expected {', '.join(KINDS)}")
-        found, files = checkpoint.files_of(model, dataset, Path(out), map_kind)
+        found, files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
         if not any(files.matrices.glob("[0-9]*_*.pickle")):
             path = files.matrix(0, checkpoint.n_layers(found, masked=files.masked))
             raise files.not_found(path, files.fitted_by(path))
@@ -135,3 +133,9 @@ class Lens:
         mode = "mat" if self.map_kind == LEAST_SQUARES else self.map_kind
         maps = [self.map(l, self.model.n_layers) for l in range(self.model.n_layers)]
         return sentence_grid.look(self.model, self.tokenizer, text, {mode: maps})
+
+
+def _known(map_kind: str) -> str:
+    if map_kind not in KINDS:
+        raise Problem(f"no map kind is called {map_kind}: expected {', '.join(KINDS)}")
+    return map_kind

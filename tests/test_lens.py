@@ -359,6 +359,8 @@ def test_a_folder_without_maps_is_one_line(gpt2_folder, tokenizer, names):
     assert repr(lens) == f"Lens({gpt2_folder}, maps of words, map kind ridge, layers 0 to {LAYERS})"
     with pytest.raises(Problem, match=rf"words@ridge/0_3.pickle not found: run .* --model {gpt2_folder} .*--map ridge"):
         lens.predict(SENTENCE)
+    with pytest.raises(Problem, match="^no map kind is called best: expected least-squares"):
+        shortcut.Lens(in_training(gpt2_folder), tokenizer, f"{names.matrices}@best")
 
 
 def test_a_map_is_looked_for_before_the_model_is_loaded(gpt2_folder, tmp_path, monkeypatch):
