@@ -147,6 +147,9 @@ def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, capsys):
         ("TRAIN", 0, "TRAIN in config.py is 0, expected at least 1"),
         ("SENTENCES", 0, "SENTENCES in config.py is 0, expected at least 1"),
         ("SPLITS", {"d": (5, 1)}, "SPLITS in config.py has (5, 1) for d, expected at least 1 and 2 sentences"),
+        ("SPLITS", {"d": 9000}, "SPLITS in config.py has 9000 for d, expected at least 1 and 2 sentences"),
+        ("SPLITS", {"d": (10,)}, "SPLITS in config.py has (10,) for d, expected at least 1 and 2 sentences"),
+        ("LAMBDAS", {"id": (0.5,), "mat": 3}, "LAMBDAS in config.py has 3 for mat, expected a tuple of numbers"),
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypatch, name, value, message):
@@ -168,7 +171,7 @@ def broken(name, line):
 def test_a_line_of_config_that_is_renamed_or_not_annotated_is_one_line(name):
     for line, message in (
         (rf"{name}_: \1 =", f"config.py has no {name}: restore the line, or correct its name"),
-        (f"{name} =", f"{name} in config.py has no type: write {name}: {type(getattr(config, name)).__name__} = ..."),
+        (f"{name} =", f"{name} in config.py has no type annotation: restore the line"),
     ):
         changed = types.ModuleType("config")
         changed.__file__ = str(ROOT / "config.py")

@@ -101,7 +101,7 @@ def check(config: ModuleType) -> None:
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
         value, hint = getattr(config, name), hints.get(name)
         if hint is None:
-            raise Problem(f"{name} in config.py has no type: write {name}: {type(value).__name__} = ...")
+            raise Problem(f"{name} in config.py has no type annotation: restore the line")
         allowed = hint if get_origin(hint) in (None, UnionType) else get_origin(hint)
         if not isinstance(value, (float, int) if allowed is float else allowed):
             expected = getattr(allowed, "__name__", allowed)
@@ -109,6 +109,10 @@ def check(config: ModuleType) -> None:
         least = SETTINGS.get(name, Setting()).least
         if None not in (value, least) and value < least:
             raise Problem(f"{name} in config.py is {value}, expected at least {least}")
+    _check_contents(config)
+
+
+def _check_contents(config: ModuleType) -> None:
     if not config.MAP:
         raise Problem("MAP in config.py is empty, expected map kinds, such as ('least-squares',)")
     for name, parse, values in (("MAP", map_kind, config.MAP), ("DATASET", dataset_name, [config.DATASET])):
@@ -118,9 +122,13 @@ def check(config: ModuleType) -> None:
             raise Problem(f"{name} in config.py: {error}") from None
     if config.DTYPE not in DTYPES:
         raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
-    for dataset, (train, val) in config.SPLITS.items():
-        if train < SETTINGS["TRAIN"].least or val < SETTINGS["VAL"].least:
-            raise Problem(f"SPLITS in config.py has {train, val} for {dataset}, expected at least 1 and 2 sentences")
+    for mode, grid in config.LAMBDAS.items():
+        if not isinstance(grid, tuple):
+            raise Problem(f"LAMBDAS in config.py has {grid!r} for {mode}, expected a tuple of numbers")
+    for dataset, split in config.SPLITS.items():
+        whole = isinstance(split, tuple) and [*map(type, split)] == [int, int]
+        if not whole or split[0] < SETTINGS["TRAIN"].least or split[1] < SETTINGS["VAL"].least:
+            raise Problem(f"SPLITS in config.py has {split} for {dataset}, expected at least 1 and 2 sentences")
 
 
 def sizes(config: ModuleType, dataset: str) -> dict[str, int]:

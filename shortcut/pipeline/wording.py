@@ -64,7 +64,8 @@ def write_words(args: argparse.Namespace) -> None:
     loaded = pretrained.load(model, masked=False, device=device, notice=terminal.say)
     tokenizer, lenses = pretrained.load_tokenizer(model, masked=False), {"id": []}
     for kind in args.map or [LEAST_SQUARES] * bool(args.dataset):
-        files = Names(args.out.resolve(), model_folder(model, masked=False), args.dataset, map_kind=kind)
+        folder = model_folder(model, masked=False)
+        files = Names(args.out.resolve(), folder, args.dataset, map_kind=kind, given=model)
         fitted = Lens.of_files(loaded, tokenizer, files)
         lenses[kind] = [fitted.map(l, loaded.n_layers) for l in range(loaded.n_layers)]
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
