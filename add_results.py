@@ -22,13 +22,12 @@ from shortcut.pipeline import stages
 if __name__ == "__main__":  # before torch is imported
     stages.answer(config, __file__, __doc__)
 
-from shortcut import alternation, representations
+from shortcut import alternation
 from shortcut.approximation import MODES, alternate, modes_of
 from shortcut.files import formats
 from shortcut.pipeline import evaluation
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.states import load_model
-from shortcut.representations import Batch
 
 
 @script(config, reads=evaluation.matrices, then=evaluation.show_change)
@@ -36,16 +35,10 @@ def main(work: Work) -> None:
     model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"))
     maps, (schedules, jumps) = evaluation.maps(work, model), evaluation.schedules(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
-
-    def go_on(batch: Batch):
-        """Return h_L and its approximations from every layer, in every mode and by every schedule."""
-        forward = representations.run(model, batch)
-        ends = {mode: approximate(forward) for mode, approximate in modes.items()}
-        if schedules:
-            ends[evaluation.SCHEDULES] = alternate(model, forward, alternation.distinct(schedules), jumps)
-        return forward.h[-1], ends
-
-    evaluation.evaluate(work, model, tokenized, go_on, schedules)
+    if schedules:
+        distinct = alternation.distinct(schedules)
+        modes[evaluation.SCHEDULES] = lambda forward: alternate(model, forward, distinct, jumps)
+    evaluation.evaluate(work, model, tokenized, modes, schedules)
 
 
 if __name__ == "__main__":

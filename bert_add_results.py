@@ -20,13 +20,11 @@ from shortcut.pipeline import stages
 if __name__ == "__main__":  # before torch is imported
     stages.answer(config, __file__, __doc__)
 
-from shortcut import representations
 from shortcut.approximation import MODES, modes_of
 from shortcut.files import formats
 from shortcut.pipeline import evaluation
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.pipeline.states import load_model
-from shortcut.representations import Batch, Pass
 
 
 @script(config, reads=evaluation.matrices, then=evaluation.show_change)
@@ -35,14 +33,7 @@ def main(work: Work) -> None:
     maps = evaluation.maps(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  blocks and jumps are not alternated: maps fitted only at [MASK] would spoil all other tokens")
-
-    def go_on(batch: Batch):
-        """Return h_L and its approximations from every layer in every mode."""
-        entering = representations.run(model, batch).entering if work.files.parts else []
-        forward = Pass(batch, h[:, batch.rows].to(model.device), entering)
-        return forward.h[-1], {mode: approximate(forward) for mode, approximate in modes.items()}
-
-    evaluation.evaluate(work, model, tokenized, go_on, {})
+    evaluation.evaluate(work, model, tokenized, modes, {}, h)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_a_run_that_is_killed_while_it_discards_starts_anew(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(partial.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            PartialResults(tmp_path / "s", "k", pytest.fail).discard()
+            partial.discard(tmp_path / "s")
     assert gather(tmp_path)[1] == len(BATCHES)
 
 

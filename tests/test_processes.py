@@ -16,6 +16,7 @@ from shortcut.files.names import Names
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("add_tokenization", "add_linreg", "add_plot_r2", "add_linreg_submodules", "add_results",
+           "add_linreg --map affine ridge", "add_results --map affine ridge",
            "bert_add_reps", "bert_add_linreg", "bert_add_results")  # fmt: skip
 DRIVER = """
 import importlib, sys
@@ -26,9 +27,10 @@ from shortcut.pipeline.script import shell
 config.TRAIN, config.VAL = 80, 40
 out, gpt2, bert, *scripts = sys.argv[1:]
 def main():
-    for script in scripts:
+    for line in scripts:
+        script, *more = line.split()
         model = bert if script.startswith("bert_") else gpt2
-        importlib.import_module(script).main(["--out", out, "--model", model, "--dataset", "words"])
+        importlib.import_module(script).main(["--out", out, "--model", model, "--dataset", "words", *more])
 shell(main)
 """
 
@@ -57,9 +59,10 @@ def outs(tmp_path_factory, gpt2_folder, bert_folder):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(config, "TRAIN", 80)
         patch.setattr(config, "VAL", 40)
-        for script in SCRIPTS:
+        for line in SCRIPTS:
+            script, *more = line.split()
             options = ["--out", str(found[0]), "--model", models[script.startswith("bert_")], "--dataset", "words"]
-            importlib.import_module(script).main(options)
+            importlib.import_module(script).main([*options, *more])
     done = launch(found[1], models, SCRIPTS, 2)
     assert done.returncode == 0, done.stderr
     return [(found[0], said.getvalue()), (found[1], done.stdout)]
@@ -90,7 +93,7 @@ def test_what_is_lost_is_made_again_by_two_processes(outs, gpt2_folder, bert_fol
 def test_one_process_speaks_for_all(outs):
     said = [sorted(line.split(" in ")[0] for line in told.splitlines() if "wrote" in line) for _, told in outs]
     assert said[0] == said[1]
-    assert len(said[0]) == len(SCRIPTS)
+    assert len(said[0]) == len(SCRIPTS) + 2  # a line for each map kind
 
 
 def test_when_the_leader_stops_the_others_stop_without_a_traceback(tmp_path, gpt2_folder, bert_folder):

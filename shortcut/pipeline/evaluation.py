@@ -1,29 +1,30 @@
 """Evaluate a model for add_results.py and bert_add_results.py; write its results and predictions."""
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from shortcut import Problem, alternation, approximation, predictions, results, submodules, tokens
+from shortcut import Problem, alternation, approximation, predictions, representations, results, submodules, tokens
 from shortcut.alternation import Schedules
-from shortcut.approximation import MODES, Maps
+from shortcut.approximation import MODES, GoOn, Maps
 from shortcut.files import formats, result_formats
 from shortcut.linear import Map
 from shortcut.metrics import LENS, TOP
 from shortcut.models import Model
 from shortcut.pipeline import stages
 from shortcut.pipeline.outputs import Outputs
-from shortcut.pipeline.partial import Tensors
+from shortcut.pipeline.partial import Points, Tensors
 from shortcut.pipeline.script import Work
 from shortcut.pipeline.states import gather
 from shortcut.predictions import Evaluation, Predictions
-from shortcut.representations import Batch
+from shortcut.representations import Batch, Pass
 from shortcut.show import tables
 from shortcut.show.table import Table, text
 from shortcut.tokens import Tokenized
 
-GoOn = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # h_L: [b, d]; approximation by mode: [k, b, d]
+Modes = dict[str, GoOn]  # by name: from a forward pass to the approximations of h_L, [k, b, d]
 SCHEDULES = "schedules"  # used like a mode: approximations by all distinct schedules
 TIES = 0.005  # largest share of sentences with equal logits for the best two tokens that is not reported
 
@@ -67,22 +68,32 @@ def schedules(work: Work, model: Model) -> tuple[Schedules, dict[tuple[int, int]
     return found, {jump: formats.load_map(work.files, *jump, model.d) for jump in jumps}
 
 
-def evaluate(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, schedules: Schedules) -> None:
-    """Read out the approximations of h_L from `go_on`, compare them with the full model, and write the results."""
+def evaluate(
+    work: Work,
+    model: Model,
+    tokenized: Tokenized,
+    modes: Modes,
+    schedules: Schedules,
+    h: torch.Tensor | None = None,
+) -> None:
+    """Read out the approximations of h_L by the modes, compare them with the full model, and write the results.
+
+    h: [L + 1, n, d], the states at the chosen positions, if they are known.
+    """
     actual = tokens.actual(tokenized, masked=work.masked)
-    judged = _judge(work, model, tokenized, go_on, actual)
-    by_schedule, config, modes = judged.pop(SCHEDULES, None), work.config, {}
+    judged = _judge(work, model, tokenized, modes, actual, h)
+    by_schedule, config, lenses = judged.pop(SCHEDULES, None), work.config, {}
     work.save(work.files.results, *predictions.records(judged, tokenized, config.LAMBDAS, config.TAU))
     for mode, found in judged.items():
         if found.lens is not None:
-            modes[mode] = {"gap": found.gap, **dict(zip(LENS, found.lens.unbind(-1), strict=True))}
+            lenses[mode] = {"gap": found.gap, **dict(zip(LENS, found.lens.unbind(-1), strict=True))}
     evaluation = Evaluation(
         masked=work.masked,
         tau=config.TAU,
         positions=tokenized.positions,
         costs=predictions.costs(model, tokenized),
         actual=actual,
-        modes=modes,
+        modes=lenses,
         schedules=dict(schedules),
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
@@ -90,21 +101,34 @@ def evaluate(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, schedu
     work.save(work.files.predictions, result_formats.predictions_dict(evaluation))
 
 
-def _judge(work: Work, model: Model, tokenized: Tokenized, go_on: GoOn, actual: torch.Tensor) -> dict[str, Predictions]:
-    """Predictions for all sentences by mode, computed batch by batch."""
+def _judge(
+    work: Work, model: Model, tokenized: Tokenized, modes: Modes, actual: torch.Tensor, h: torch.Tensor | None
+) -> dict[str, Predictions]:
+    """Predictions for all sentences by mode, batch by batch. In a run for several map kinds, `id` is read out once."""
+    lenses = {mode for mode in modes if mode in MODES and MODES[mode].maps is not None}  # they go through no block
 
-    def compute(batch: Batch) -> Tensors:
-        (final, ends), made = go_on(batch), {}
-        for mode, h in ends.items():
-            is_lens = mode in MODES and MODES[mode].maps is not None
-            judged = predictions.judge(model, h, final, batch.rows, actual[batch.rows] if is_lens else None)
-            made |= {f"{mode} {name}": x for name, x in vars(judged).items() if x is not None}
+    def judged(modes: Modes, batch: Batch) -> Tensors:
+        """The predictions of some modes; with them the states, where the next map kinds need them."""
+        seen = representations.run(model, batch) if h is None or modes.keys() - lenses else Pass(batch, h, [])
+        if h is not None:
+            seen = replace(seen, h=h[:, batch.rows].to(model.device))
+        made = {"h": seen.h.cpu()} if h is None and work.shared else {}
+        for mode, approximate in modes.items():
+            known = actual[batch.rows] if mode in lenses else None
+            found = predictions.judge(model, approximate(seen), seen.h[-1], batch.rows, known)
+            made |= {f"{mode} {name}": x for name, x in vars(found).items() if x is not None}
         return made
 
+    points: dict[str, Points] = {}
+    if work.shared:
+        first = partial(judged, {"id": modes["id"]})
+        points = gather(work, model, tokenized, first, "id", shared=True, everyone=True)
+        h, modes = points.pop("h").tensor() if h is None else h, {mode: modes[mode] for mode in modes if mode != "id"}
+    points |= gather(work, model, tokenized, partial(judged, modes), "predictions")
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for key, points in gather(work, model, tokenized, compute, "predictions").items():
+    for key, values in points.items():
         mode, _, name = key.partition(" ")
-        found.setdefault(mode, {})[name] = points.tensor()
+        found.setdefault(mode, {})[name] = values.tensor()
     share = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in found.values())
     if share > TIES:
         tie = f"the best two tokens tie in up to {share:.1%} of the sentences"

@@ -66,9 +66,9 @@ def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple
         chosen = tokenized.positions[batch.rows] if later else None
         return {"found": jacobian.gradients(model, batch, V[:, batch.rows], chosen)}
 
-    name = f"probe gradients, seed {work.args.seed}"
+    name = f"{'later ' * later}gradients of {P} probes, seed {work.args.seed}"
     # in one pass, a gradient at a position would also come from the later positions of its sentence
-    found = gather(work, model, run, compute, name, together=False)["found"]
+    found = gather(work, model, run, compute, name, shared=True, together=False)["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         h, final = found[l], found[L]
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])

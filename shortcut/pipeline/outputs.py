@@ -32,7 +32,8 @@ PACKAGES = ("torch", "transformers", "scikit-learn", "datasets", "spacy", "matpl
 class Outputs:
     """Outputs of one run of a script; their folders are locked within the `with` block.
 
-    `todo` lists the missing outputs; `key` is a hash of everything that they depend on (see `manifest`).
+    `todo` lists the missing outputs; `key` is a hash of everything that they depend on (see `manifest`), and
+    `states_key` a hash of what the hidden states depend on: the model, DTYPE, and the first input, the sentences.
     """
 
     provenance: Provenance
@@ -58,6 +59,8 @@ class Outputs:
             self.provenance.check(self.reads, self.notice)
             self._reads = {self._files.relative(path): self.provenance.recorded(path) for path in self.reads}
             self.key = manifest.key(self.script, self.settings, self._reads)
+            of_states = {name: self.settings.get(name) for name in ("model", "weights", "dtype")}
+            self.states_key = manifest.key(self.script, of_states, dict([*self._reads.items()][:1]))
             self.add(writes)
             self._locks = locks.pop_all()
         if writes and not self.todo:

@@ -102,15 +102,13 @@ class PartialResults:
     key: str  # hash of everything that the results depend on
     begin: Callable[[], None]  # called in the leader once disk space for all results is reserved
 
-    def discard(self) -> None:
-        """Remove all partial results; the key first, since a run can be killed here."""
-        (self.folder / "key").unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def gather(self, batches: Sequence[Batch], compute: Compute, advance: Advance) -> dict[str, Points]:
+    def gather(
+        self, batches: Sequence[Batch], compute: Compute, advance: Advance, *, everyone: bool = False
+    ) -> dict[str, Points]:
         """Compute the batches that no earlier run computed; the leader returns the results of all batches by name.
 
-        Raises Done if this process is not the leader. Raises Problem if disk space is missing, and empties the folder.
+        Raises Done if this process is not the leader, unless `everyone` continues. Raises Problem if disk space is
+        missing, and empties the folder.
         """
         rank, count = place()
         if rank == 0:
@@ -124,7 +122,7 @@ class PartialResults:
         for r in range(rank, len(arrays), count):
             _fill(arrays[r], shares[r], compute, advance)
         agree()  # all processes have finished their shares
-        if rank > 0:
+        if rank > 0 and not everyone:
             raise Done
         arrays, order = self._open(), torch.cat([batch.rows for share in shares for batch in share])
         advance(sum(len(batch.rows) for r, share in enumerate(shares) if r % count for batch in share))  # the others'
@@ -132,7 +130,7 @@ class PartialResults:
 
     def _create(self, batches: Sequence[Batch], compute: Compute, count: int) -> None:
         """Compute the first batch, which gives the shapes, and reserve disk space in files for `count` processes."""
-        self.discard()
+        discard(self.folder)
         first = compute(batches[0])
         try:
             self.folder.mkdir(parents=True)
@@ -142,7 +140,7 @@ class PartialResults:
                 for name, x in first.items():
                     _reserve(self.folder / f"{name}.{r}.npy", x.numpy().dtype, (len(x), rows, *x.shape[2:]))
         except OSError as error:
-            self.discard()
+            discard(self.folder)
             n = sum(len(batch.rows) for batch in batches)
             size = f"{sum(x.nbytes for x in first.values()) / len(batches[0].rows) * n / 1e6:,.1f} MB"
             raise Problem(f"cannot reserve {size} for partial results in {self.folder}: {error.strerror}") from error
@@ -157,6 +155,13 @@ class PartialResults:
             while paths := [*self.folder.glob(f"*.{len(found)}.npy")]:
                 found.append({path.name.split(".")[0]: np.lib.format.open_memmap(path, "r+") for path in paths})
         return found
+
+
+def discard(folder: Path) -> None:
+    """Remove all partial results in a folder; the keys first, since a run can be killed here."""
+    for key in folder.rglob("key"):
+        key.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:

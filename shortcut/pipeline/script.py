@@ -45,11 +45,14 @@ def script(
         def main(argv: list[str] | None = None) -> None:
             args = options.read(argv, config, name, stage.takes, doc)
             map_kinds = getattr(args, "map", (LEAST_SQUARES,))
-            works = [Work(stage, config, args, map_kind) for map_kind in map_kinds]
+            first = Work(stage, config, args, map_kinds[0])
+            works = [first, *(first.of_kind(map_kind) for map_kind in map_kinds[1:])]
             if stage.shared:
                 partial.join()
             elif not terminal.leads():
                 return
+            if args.force:
+                first.discard_shared()
             for work in works[: 1 if getattr(args, "sentence", None) else None]:
                 if work.map_kind == "tuned" and "jumps" in stage.writes:
                     why = f"tuned maps are not fitted here: run {work.files.fitted_by(work.files.matrix(0, 1))}"
@@ -63,6 +66,7 @@ def script(
                 else:
                     with suppress(partial.Done):
                         work.run(body, then, reads, settings)
+            first.discard_shared()
 
         return main
 
@@ -99,10 +103,21 @@ class Work:
         self.provenance = Provenance(self.files, self._in_force)
         self.fingerprint = cache(lambda file_kind: checkpoint.fingerprint(args.model, file_kind))  # takes seconds
         self.todo: list[Path] = []  # missing outputs
+        self.loaded: list[Any] = []  # the model, once it is loaded
+        map_kinds = getattr(args, "map", ())
+        together = replace(self.files, map_kind="+".join(sorted(map_kinds))).partial(stage.script)
+        self._shared_folder = together if len(map_kinds) > 1 else None
 
     def of_kind(self, map_kind: str) -> "Work":
-        """The same stage for another map kind."""
-        return Work(self.stage, self.config, self.args, map_kind)
+        """The same stage for another map kind, with the same model."""
+        other = Work(self.stage, self.config, self.args, map_kind)
+        other.fingerprint, other.loaded = self.fingerprint, self.loaded
+        return other
+
+    def discard_shared(self) -> None:
+        """Remove the partial results that all map kinds of this run share; in the leading process only."""
+        if self._shared_folder and terminal.leads():
+            partial.discard(self._shared_folder)
 
     def introduce(self) -> None:
         """Print what the script does in this run, and its settings."""
@@ -122,17 +137,18 @@ class Work:
     def run(self, body: Callable, then: Callable, reads: Callable, settings: Callable) -> None:
         """Run the body if an output is missing; then show the outputs, in the leading process only (see `script`)."""
         with self._open(reads, settings) if terminal.leads() else nullcontext() as self._out:
-            found = (self.files, self._out.key, self._out.todo) if self._out else None
-            self.files, key, self.todo = partial.agree(found) if self.stage.shared else found
+            found = (self.files, self._out.key, self._out.states_key, self._out.todo) if self._out else None
+            self.files, key, states_key, self.todo = partial.agree(found) if self.stage.shared else found
             folder, begin = self.files.partial(self.stage.script), self._out.begin if self._out else None
-            self.partial = partial.PartialResults(folder, key, begin)
+            self.partial, shared = partial.PartialResults(folder, key, begin), self._shared_folder
+            self.shared = partial.PartialResults(shared, states_key, begin) if shared else None
             if self._out and (self.args.force or not self.todo):
-                self.partial.discard()
+                partial.discard(folder)
             if any(path.suffix in (".pickle", ".json") for path in self.todo):
                 body(self)
             if self._out:
                 then(self, self._out)
-                self.partial.discard()
+                partial.discard(folder)
 
     def _open(self, reads: Callable, settings: Callable) -> Outputs:
         L = self.L if "model" in self.args else 0

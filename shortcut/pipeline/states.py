@@ -19,9 +19,11 @@ from shortcut.tokens import Tokenized
 
 def load_model(work: Work, *, head: bool = True) -> Model:
     """Load and check the model (see `pretrained.load`). Raises Problem if `head` is True and the model has none."""
-    device = work.args.device if work.args.device == "spread" else work.device
-    how = {"device": device, "dtype": work.config.DTYPE, "safetensors_only": work.config.SAFETENSORS_ONLY}
-    model = pretrained.load(work.args.model, masked=work.masked, **how, notice=work.say)
+    if not work.loaded:
+        device = work.args.device if work.args.device == "spread" else work.device
+        how = {"device": device, "dtype": work.config.DTYPE, "safetensors_only": work.config.SAFETENSORS_ONLY}
+        work.loaded.append(pretrained.load(work.args.model, masked=work.masked, **how, notice=work.say))
+    model = work.loaded[0]
     if model.headless and head:
         lacks = f"{work.args.model} is an encoder without a masked-LM head, so it predicts nothing"
         raise Problem(f"{lacks}: only its states, maps and r2 can be computed")
@@ -54,7 +56,7 @@ def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], 
     def compute(batch: Batch) -> Tensors:
         return {"states": representations.run(model, batch, points).h.cpu()}
 
-    return gather(work, model, tokenized, compute, name)["states"]
+    return gather(work, model, tokenized, compute, name, shared=True)["states"]
 
 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -65,15 +67,26 @@ def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) 
 
 
 def gather(
-    work: Work, model: Model, tokenized: Tokenized, compute: Callable[[Batch], Tensors], name: str, **how: bool
+    work: Work,
+    model: Model,
+    tokenized: Tokenized,
+    compute: Callable[[Batch], Tensors],
+    name: str,
+    *,
+    shared: bool = False,
+    together: bool = True,
+    everyone: bool = False,
 ) -> dict[str, Points]:
     """Compute tensors for all sentences, batch by batch, and store them as partial results called `name`.
 
-    `how` is for `representations.batches`.
+    `shared`: they are the same for every map kind, so that a run for several kinds computes them once. `together` is
+    for `representations.batches`, `everyone` for `PartialResults.gather`.
     """
-    batches = representations.batches(model, tokenized, work.args.batch_size, **how)
+    batches = representations.batches(model, tokenized, work.args.batch_size, together=together)
     order = crc32(torch.cat([batch.rows for batch in batches]).numpy().tobytes())
-    key = f"{work.partial.key} {name} {work.args.batch_size} {order} {model.device.type}"
-    results = replace(work.partial, key=key)
+    results = work.partial
+    if shared and work.shared:
+        results = replace(work.shared, folder=work.shared.folder / name)
+    results = replace(results, key=f"{results.key} {name} {work.args.batch_size} {order} {model.device.type}")
     with work.bar(f"sentences ({name})", len(tokenized)) as advance:
-        return results.gather(batches, compute, advance)
+        return results.gather(batches, compute, advance, everyone=everyone)
