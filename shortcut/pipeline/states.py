@@ -75,5 +75,5 @@ def gather(
     order = crc32(torch.cat([batch.rows for batch in batches]).numpy().tobytes())
     key = f"{work.partial.key} {name} {work.args.batch_size} {order} {model.device.type}"
     results = replace(work.partial, key=key)
-    with work.bar(f"sentences ({name})", len(tokenized)) as advance:
-        return results.gather(batches, compute, advance)
+    with work.progress(f"sentences ({name})", total=len(tokenized)) as bar:
+        return results.gather(batches, compute, bar.update)
