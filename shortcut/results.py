@@ -42,20 +42,18 @@ class Curve:
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """The mean of each metric at each point, in fractions or nats."""
-        found = {}
-        for metric, x in self.values.items():
-            constant = self.difference or METRICS[metric].constant
-            points = zip(self.layers, x, strict=True)
-            found[metric] = [self._mean(y, constant=constant and layers == self.n_layers) for layers, y in points]
-        return found
+        return {
+            m: [self._mean(m, *point) for point in zip(x, self.layers, strict=True)] for m, x in self.values.items()
+        }
 
     @cached_property
     def over_layers(self) -> dict[str, Estimate]:
         """The mean of each metric over layers 0 ... L - 1, for a fixed exit."""
         below = torch.tensor(self.layers) < self.n_layers
-        return {metric: self._mean(x[below].double().mean(0)) for metric, x in self.values.items()}
+        return {metric: self._mean(metric, x[below].double().mean(0)) for metric, x in self.values.items()}
 
-    def _mean(self, values: torch.Tensor, *, constant: bool = False) -> Estimate:
+    def _mean(self, metric: str, values: torch.Tensor, layers: float | None = None) -> Estimate:
+        constant = layers == self.n_layers and (self.difference or METRICS[metric].constant)
         there = ~values.isnan()
         groups = None if self.groups is None else self.groups[there].unique(return_inverse=True)[1]
         return estimate(values[there], groups, constant=constant)
@@ -213,18 +211,17 @@ def _curve(records: list[Record], full: torch.Tensor, groups: torch.Tensor | Non
 
 
 def _with(evaluation: Evaluation, r: Results) -> Results:
-    """Add the evaluation to the results, for the modes that have all layers."""
+    """Add the evaluation, which is of the same run and so has the same modes, each at all layers."""
     fixed, early, judged = dict(r.fixed), dict(r.early), ()
     several = len(r.sentence_numbers[evaluation.actual >= 0].unique()) > 1
     lens_metrics = [metric for metric in LENS if several or metric != "cross-entropy"]  # one sentence has no interval
     for mode, tables in evaluation.modes.items():
-        if mode in fixed and len(fixed[mode].layers) == r.n_layers + 1:
-            values = fixed[mode].values
-            fixed[mode] = replace(fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
-            if mode in early:
-                exits = early_exit.exits(tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"])
-                early[mode] = replace(early[mode], exits=exits)
-    if evaluation.schedules and "mat" in fixed:
+        values = fixed[mode].values
+        fixed[mode] = replace(fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
+        if mode in early:
+            exits = early_exit.exits(tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"])
+            early[mode] = replace(early[mode], exits=exits)
+    if evaluation.schedules:
         direct = fixed["mat"].values["precision@1"]
         judged = alternation.judge(evaluation.schedules, evaluation.topk, r.full, direct, r.groups)
     return replace(r, fixed=fixed, early=early, alternation=judged, costs=evaluation.costs, masked=evaluation.masked)

@@ -39,7 +39,7 @@ def grid_of(sentence, first, last):
     modes, C = ("id", "mat"), len(first)
     ids = [[*range(C)], [*range(1, C + 1)]]
     half = dict.fromkeys(modes, torch.full((2, C), 0.5))
-    return Grid(sentence, "token", first, dict.fromkeys(modes, ids), {m: [first, last] for m in modes}, half)
+    return Grid(sentence, first, dict.fromkeys(modes, ids), {m: [first, last] for m in modes}, half)
 
 
 def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder):
@@ -109,8 +109,7 @@ def test_a_cell_is_final_by_its_token_not_by_its_text(gpt2, sentencepiece):
 def test_a_text_shared_by_several_tokens_does_not_count_as_the_prediction(masked):
     """In words too: from the layer on at which the token itself is the final one."""
     ids, text = {"id": [[7, 7], [8, 7], [9, 7]], "mat": [[9, 7], [9, 7], [9, 7]]}, [["\ufffd", "a"]] * 3
-    grid = Grid("s", "rank" if masked else "token", ["1", "2"], ids, dict.fromkeys(ids, text),
-                dict.fromkeys(ids, torch.ones(3, 2)))  # fmt: skip
+    grid = Grid("s", ["1", "2"], ids, dict.fromkeys(ids, text), dict.fromkeys(ids, torch.ones(3, 2)), "[MASK]" * masked)
     assert [grid.is_final("id", l, 0) for l in range(3)] == [False, False, True]
     assert [grid.is_final("mat", l, 0) for l in range(3)] == [True] * 3
     assert grid.is_final("id", 0, 1) is not masked

@@ -151,7 +151,7 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
 
 def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
-    bold = "the model's best" if grid.masked else "as at the last layer"
+    bold, column = ("the model's best", "rank") if grid.masked else ("as at the last layer", "token")
     title, modes = f"{grid.heading()}\n{title} (bold: {bold})", len(grid.predicted)
     down, across = (modes, 1) if columns > SIDE_BY_SIDE else (1, modes)
     width, height = max(PAGE, across * 0.56 * columns + 1), down * (0.17 * rows + 0.6) + 0.5
@@ -167,7 +167,7 @@ def _draw_grid(grid: Grid, title: str) -> Any:
                 weight="bold" if grid.is_final(mode, l, k) else "normal",
             )  # fmt: skip
         ax.set_xticks(range(columns), [drawable(text) for text in grid.columns], fontsize=7, parse_math=False)
-        ax.set(title=label(mode), xlabel=grid.column, ylabel="layer", yticks=range(0, rows, max(1, -(-rows // 25))))
+        ax.set(title=label(mode), xlabel=column, ylabel="layer", yticks=range(0, rows, max(1, -(-rows // 25))))
         ax.tick_params(length=0)
         ax.grid(False)
     figure.colorbar(image, ax=axes, label="probability", shrink=0.9, pad=0.01, aspect=30)

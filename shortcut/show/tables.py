@@ -208,7 +208,7 @@ def grid_points(grid: Grid) -> Table:
         for layer, (texts, ids) in enumerate(zip(grid.predicted[mode], grid.ids[mode], strict=True))
         for k, column in enumerate(grid.columns)
     ]
-    names = ("mode", "layer", "column", grid.column, "predicted", "predicted_id", "probability")
+    names = ("mode", "layer", "column", "rank" if grid.masked else "token", "predicted", "predicted_id", "probability")
     return Table("grid", f"Predicted at each layer in “{grid.sentence}”", [*map(Column, names)], rows)
 
 
