@@ -1,16 +1,14 @@
 """Write figures as PDF, PNG or CSV. No other module imports matplotlib."""
 
 import contextlib
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from shortcut import sentence_grid
-from shortcut.intervals import Estimate
 from shortcut.show.table import Table, to_csv
 
 COLUMN, PAGE = 3.3, 6.9  # widths of figures in inches: one column of a paper, and a page
@@ -49,11 +47,6 @@ def subplots(width: float, height: float, title: str, rows: int, columns: int, *
     figure = Figure(figsize=(width, height), layout=settings.pop("layout", "constrained"))
     figure.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
     return figure, figure.subplots(rows, columns, **settings)
-
-
-def ends(points: Sequence[Estimate]) -> list[list[float]]:
-    """Lower ends and upper ends of the confidence intervals; nan for a constant, which has no interval."""
-    return [[math.nan if x is None else x for x in end] for end in ([p.low for p in points], [p.high for p in points])]
 
 
 def legend(figure: Any, columns: int) -> None:

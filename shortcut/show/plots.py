@@ -10,6 +10,8 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from shortcut import LEAST_SQUARES
 from shortcut.approximation import MODES
 from shortcut.intervals import Estimate
@@ -46,8 +48,7 @@ def lens_figures(c: Comparison, L: int, title: str) -> dict[str, Plot]:
         (metric,) = figure.metrics
         curves = {name: curve for name, curve in c.curves.items() if metric in curve.values}
         if curves and (len(c.curves) > 2 or metric in LENS):
-            data = tables.lens_points(c, metric, title)
-            column = tables.of_metric(metric, "")
+            data, column = tables.lens_points(c, metric, title), tables.of_metric(metric, "")
             means = (f"{label(name)} {table.cell(x.over_layers[metric], column)}" for name, x in curves.items())
             alt = f"{data.title}. Mean over layers: {'; '.join(means)}."
             draw = partial(_draw_curves, figure, title, curves, {}, {}, LEAST_SQUARES)
@@ -76,10 +77,10 @@ def _draw_alternation(r: Results, title: str) -> Any:
         for ax, points in ((above, [j.precision for j in found]), (below, [j.difference for j in found])):
             if ax is above and first == "chosen":  # on half of the sentences, so not comparable with the others
                 continue
-            y = [point.mean for point in points]
-            ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=family)
+            mean, low, high = np.array(points, float).reshape(-1, 3).T
+            ax.plot(x, mean, color=colour, linestyle=line, marker=marker, markersize=3, linewidth=1, label=family)
             if ax is below or first == "r2":
-                ax.vlines(x, *canvas.ends(points), color=colour, linewidth=0.7)
+                ax.vlines(x, low, high, color=colour, linewidth=0.7)
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, r.n_layers))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
     count_in_integers(below.xaxis)
@@ -135,12 +136,12 @@ def _draw_curves(figure: Figure, title: str, fixed: Curves, early: Curves, floor
 def _line(ax: Any, name: str, curve: Curve, metric: str, **style: Any) -> None:
     others = [other for other in (*MODES, *KINDS) if other not in LOOKS]
     line, colour = LOOKS[name][::-1] if name in LOOKS else FREE[others.index(name) % len(FREE)]
-    points = curve.estimates[metric]
+    mean, low, high = np.array(curve.estimates[metric], float).T  # nan: no interval
     if curve.exits:  # a line for all lambda, points for the lambdas in config.py; the legend shows both
         ax.plot(*curve.exits.along()[1:3], color=colour, linestyle=line, linewidth=1, markevery=[], **style)
         line, style["label"] = "", None
-    ax.fill_between(curve.layers, *canvas.ends(points), color=colour, alpha=0.25, linewidth=0)
-    ax.plot(curve.layers, [point.mean for point in points], color=colour, linestyle=line, **style)
+    ax.fill_between(curve.layers, low, high, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(curve.layers, mean, color=colour, linestyle=line, **style)
 
 
 def sentence_grid(grid: Grid, title: str) -> Plot:
