@@ -440,8 +440,8 @@ def test_a_model_of_one_layer_is_shown_whole(tmp_path):
 def test_titles_are_drawn_as_they_are_whatever_characters_a_name_holds(title, tmp_path, made):
     r = results.summarize(result_formats.load_results(made.results))
     for plot in (maps.r2_heat_maps(scores(), title), plots.all_figures(r, title)[f"surp_{L}"]):
-        plot.write(io.BytesIO(), "png")
-        plot.write(io.BytesIO(), "pdf")
+        assert plot.render("png")
+        assert plot.render("pdf")
 
 
 PREFERRED = {
@@ -456,9 +456,7 @@ def test_settings_of_the_person_do_not_reach_the_figures(made):
     plot = plots.all_figures(r, made.title)[f"pre_{L}"]
     with matplotlib.rc_context(PREFERRED):
         for ending in ("png", "pdf"):
-            file = io.BytesIO()
-            plot.write(file, ending)
-            assert file.getvalue() == made.plot(f"pre_{L}", ending).read_bytes()
+            assert plot.render(ending) == made.plot(f"pre_{L}", ending).read_bytes()
         assert matplotlib.rcParams["figure.dpi"] == 37
 
 

@@ -54,14 +54,14 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
 def r2_tables(r2: R2) -> list[Table]:
     """r2 of mat and id from each layer to the next layer, to the last, and as a mean over all later layers.
 
-    A second table has the scores weighted by the variances of the coordinates, if there are any.
+    A second table has the scores weighted by the variances of the coordinates; without scores there is no table.
     """
     titles = {
         "": "r2 from each layer to later layers",
         "_weighted": "r2 weighted by variance, so that coordinates that hardly vary count for little",
     }
     columns = [*map(Column, ("layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"))]
-    tables, layers = [], sorted({i for i, _ in r2["score_mat"]})
+    tables, layers = [], sorted({i for i, _ in r2.get("score_mat", {})})
     for weighted, title in titles.items():
         if f"score_mat{weighted}" in r2:
             modes = [r2[f"score_{mode}{weighted}"] for mode in ("mat", "id")]
