@@ -20,26 +20,25 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     if len(pairs) < every:
         why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.map_kind} maps"
         work.say(f"  {why}: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
-    found: dict[tuple[str, int, int], metrics.R2] = {}
+    scores: dict[str, dict[tuple[int, int], float]] = {name: {} for name in result_formats.SCORES}
+    misleading: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in terminal.progress("r2", pairs, len(pairs), "pairs"):
         made = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)(h[i])
         if not made.isfinite().all():
             what = f"{work.files.matrix(i, j)}: its predictions from the states of layer {i} are not finite"
             raise Problem(f"{what}: fit it again with --force")
-        found["mat", i, j] = metrics.r2_score(made, h[j])
-        found["id", i, j] = metrics.r2_score(h[i], h[j])
-    if misleading := [jump for jump, score in found.items() if score.misleads]:
-        mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
+        for mode, prediction in (("mat", made), ("id", h[i])):
+            r2 = metrics.r2_score(prediction, h[j])
+            scores[f"score_{mode}"][i, j], scores[f"score_{mode}_weighted"][i, j] = r2.mean, r2.weighted
+            misleading |= {(mode, i, j): r2} if r2.misleads else {}
+    if misleading:
+        (mode, i, j), r2 = max(misleading.items(), key=lambda found: found[1].weighted - found[1].mean)
         work.say(
             f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: coordinates that hardly"
-            f" vary count as much as all others ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted by"
-            f" variance {found[worst].weighted:.3g})"
+            f" vary count as much as all others ({mode} from {i} to {j}: mean {r2.mean:.3g}, weighted by variance"
+            f" {r2.weighted:.3g})"
         )
-    return {
-        f"score_{mode}{ending}": {(i, j): getattr(found[mode, i, j], average) for i, j in pairs}
-        for ending, average in (("", "mean"), ("_weighted", "weighted"))
-        for mode in ("mat", "id")
-    }
+    return scores
 
 
 def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, Any]:
