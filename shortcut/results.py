@@ -14,12 +14,11 @@ from itertools import pairwise
 
 import torch
 
-from shortcut import LEAST_SQUARES, Problem, alternation, early_exit, metrics
-from shortcut.alternation import Judged
+from shortcut import LEAST_SQUARES, Problem, early_exit
+from shortcut.alternation import Judged, judge
 from shortcut.approximation import MODES, mode_of
-from shortcut.early_exit import Costs, Exits
 from shortcut.intervals import Estimate, estimate, proportion
-from shortcut.metrics import LENS, METRICS
+from shortcut.metrics import LENS, METRICS, hits_at_k
 from shortcut.predictions import Evaluation, Record
 
 PRECISIONS = {name: metric.k for name, metric in METRICS.items() if metric.k}
@@ -35,7 +34,7 @@ class Curve:
     lambdas: list[float]  # [p] for early exits; else empty
     values: dict[str, torch.Tensor]  # by metric, [p, n]: hits (bool) for Precision@k, else nats; nan: no value
     groups: torch.Tensor | None = None  # int64 [n], sentence number of each position, if sentences have several
-    exits: Exits | None = None  # for early exits, the exact curve over all lambda, if the gaps are known
+    exits: early_exit.Exits | None = None  # for early exits, the exact curve over all lambda, if the gaps are known
     n_layers: int | None = None  # L, where all approximations are exact
     difference: bool = False  # True for a difference between two modes, which is 0 at layer L
 
@@ -85,7 +84,7 @@ class Results:
     early: dict[str, Curve]  # by mode: early exits by lambda
     groups: torch.Tensor | None = None  # as in `Curve.groups`
     alternation: Sequence[Judged] = ()  # evaluated schedules of blocks and jumps
-    costs: Costs | None = None  # of early exit, if known
+    costs: early_exit.Costs | None = None  # of early exit, if known
     masked: bool = False  # True for a masked model, which cannot run a single token
 
     @property
@@ -203,7 +202,7 @@ def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Re
 
 def _curve(records: list[Record], full: torch.Tensor, groups: torch.Tensor | None, L: int) -> Curve:
     records = sorted(records, key=lambda r: (r["layers_processed"], r["info"].get("lambda", 0)))
-    values = {m: torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for m, k in PRECISIONS.items()}
+    values = {m: torch.stack([hits_at_k(r["topk"], full, k) for r in records]) for m, k in PRECISIONS.items()}
     if all("surprisal" in r for r in records):
         values["surprisal"] = torch.stack([r["surprisal"] for r in records])
     lambdas = [r["info"]["lambda"] for r in records if "lambda" in r["info"]]
@@ -223,5 +222,5 @@ def _with(evaluation: Evaluation, r: Results) -> Results:
             early[mode] = replace(early[mode], exits=exits)
     if evaluation.schedules:
         direct = fixed["mat"].values["precision@1"]
-        judged = alternation.judge(evaluation.schedules, evaluation.topk, r.full, direct, r.groups)
+        judged = judge(evaluation.schedules, evaluation.topk, r.full, direct, r.groups)
     return replace(r, fixed=fixed, early=early, alternation=judged, costs=evaluation.costs, masked=evaluation.masked)

@@ -586,7 +586,8 @@ def test_the_legend_shows_the_line_of_early_exit():
     exits = SimpleNamespace(along=lambda: (torch.zeros(2), [1.0, float(L)], [0.2, 1.0]))
     early = {mode: replace(curve, exits=exits) for mode, curve in r.early.items()}
     (row,) = [row for row in figures.FIGURES if row.early]
-    (legend,) = plots._draw_curves(row, "t", {"id": r.fixed["id"]}, early, {}, "least-squares").legends
+    shown = replace(r, fixed={"id": r.fixed["id"]}, early=early)
+    (legend,) = plots._draw_curves(row, "t", shown, "least-squares").legends
     entries = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
     assert [*entries] == ["id, early exit", "mat (least squares), early exit", "id, fixed exit"]
     assert [entries[name].get_linestyle() for name in entries] == ["--", "-", "--"]

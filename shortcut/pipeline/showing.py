@@ -125,7 +125,7 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
     """
     files, listed = work.files, evaluation.change(work)
     figures = plots.all_figures(r, files.title, files.map_kind)
-    figures |= plots.lens_figures(c, r.n_layers, files.title) if c else {}
+    figures |= plots.lens_figures(c, r, files.title) if c else {}
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     reads = [path for names in shown for path in inputs(work, names)]
     reads += [*scores, *([files.own.results] if listed else [])]
