@@ -70,10 +70,7 @@ def warnings(work: Work, shown: list[Names]) -> list[str]:
 
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
-    """Compare all map kinds evaluated on the same sentences, id and least squares first.
-
-    Also return the files of all results that are shown.
-    """
+    """All map kinds evaluated on the same sentences, id and least squares first, and the files of these results."""
     if work.map_kind != LEAST_SQUARES or work.files.predictions not in inputs(work, work.files):
         return None, [work.files]
     others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}

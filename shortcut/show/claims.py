@@ -1,9 +1,8 @@
 """Numbers that the paper claims (arXiv 2303.09435, on Wikipedia), and the same numbers from these results."""
 
 from shortcut.results import PRECISIONS, SHARES, Curve, Results
-from shortcut.show.tables import Scores
+from shortcut.show.maps import R2
 
-R2 = dict[str, Scores]
 MEDIUM, XL, LARGE_BERT = ("gpt2-medium",), ("gpt2-xl",), ("bert-large-uncased",)
 NAMED = ("gpt2", *MEDIUM, "gpt2-large", *XL, "bert-base-uncased", *LARGE_BERT)
 

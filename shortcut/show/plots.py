@@ -31,10 +31,10 @@ def all_figures(r: Results, title: str, map_kind: str = LEAST_SQUARES) -> dict[s
     drawn = {}
     for figure in (figure for figure in FIGURES if not figure.lenses):
         modes = [mode for mode in {**LOOKS, **MODES} if mode != "id"] if figure.parts else ["mat", "id"]
-        known = [mode for mode in modes if mode in r.fixed and {*figure.metrics} <= r.fixed[mode].values.keys()]
+        fixed = {mode: r.fixed[mode] for mode in modes if mode in r.fixed}
         early = {mode: r.early[mode] for mode in modes if mode in r.early} if figure.early else {}
-        if len(known) > figure.parts and bool(early) == figure.early:
-            shown = replace(r, fixed={mode: r.fixed[mode] for mode in known}, early=early)
+        if len(fixed) > figure.parts and bool(early) == figure.early:
+            shown = replace(r, fixed=fixed, early=early)
             drawn[f"{figure.name}_{r.n_layers}"] = _curves(figure, title, shown, map_kind)
     return drawn | ({f"alternation_{r.n_layers}": _alternation(r, title)} if r.alternation else {})
 

@@ -59,10 +59,7 @@ def _points(metric: str, curve: Curve) -> dict[Any, Estimate]:
 
 
 def of_results(r: Results, c: Comparison | None) -> list[Table]:
-    """All tables of the results and of the comparison of map kinds.
-
-    First a table for each metric: every mode at every layer, the best constant token, and mat - id.
-    """
+    """All tables: each metric by layer, with the best constant and mat - id; early exit; alternation; the map kinds."""
     tables = []
     for metric in METRICS:
         tables += _by_layer(metric, metric, r.sample, r.fixed, r.floor.get(metric), r.apart)
