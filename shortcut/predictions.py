@@ -70,16 +70,12 @@ def records(
 
 @torch.no_grad()
 def judge(
-    model: Model,
-    estimates: torch.Tensor,
-    final: torch.Tensor,
-    sentences: torch.Tensor,
-    actual: torch.Tensor | None = None,
+    model: Model, estimates: torch.Tensor, final: torch.Tensor, sentences: torch.Tensor, actual: torch.Tensor | None
 ) -> Predictions:
     """Read out `estimates` of h_L from layers 0 ... L - 1 like h_L, and judge them by the full model's distribution.
 
     estimates: [L, b, d]. final: [b, d], h_L itself, the last row of the tables. sentences: [b], their numbers, for the
-    error message. actual: int64 [b] (see `tokens.actual`), needed for the metrics of lenses.
+    error message. actual: int64 [b] (see `tokens.actual`); None: without the metrics of lenses.
 
     Raises Problem: logits are not finite.
     """

@@ -30,14 +30,13 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
         for mode, prediction in (("mat", made), ("id", h[i])):
             r2 = metrics.r2_score(prediction, h[j])
             scores[f"score_{mode}"][i, j], scores[f"score_{mode}_weighted"][i, j] = r2.mean, r2.weighted
-            misleading |= {(mode, i, j): r2} if r2.misleads else {}
+            if r2.misleads:
+                misleading[mode, i, j] = r2
     if misleading:
         (mode, i, j), r2 = max(misleading.items(), key=lambda found: found[1].weighted - found[1].mean)
-        work.say(
-            f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: coordinates that hardly"
-            f" vary count as much as all others ({mode} from {i} to {j}: mean {r2.mean:.3g}, weighted by variance"
-            f" {r2.weighted:.3g})"
-        )
+        why = "coordinates that hardly vary count as much as all others"
+        worst = f"{mode} from {i} to {j}: mean {r2.mean:.3g}, weighted by variance {r2.weighted:.3g}"
+        work.say(f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: {why} ({worst})")
     return scores
 
 
@@ -62,9 +61,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
             found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entries[i]["r2_by_rank"].items()]
     if large := {name: gain for name, gain in found["gain"].items() if gain > map_quality.LARGE}:
         worst = max(large, key=large.get)
-        work.say(
-            f"  {len(large)} of {len(pairs)} matrices amplify a direction in which the states hardly vary by more than"
-            f" 1,000 ({worst}: {large[worst]:.2g}). Do not round them to half precision. All are listed in"
-            f" {work.files.relative(work.files.quality)}"
-        )
+        what = "matrices amplify a direction in which the states hardly vary by more than 1,000"
+        advice = f"Do not round them to half precision. All are listed in {work.files.relative(work.files.quality)}"
+        work.say(f"  {len(large)} of {len(pairs)} {what} ({worst}: {large[worst]:.2g}). {advice}")
     return found
