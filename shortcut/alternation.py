@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from shortcut import metrics
-from shortcut.intervals import Estimate, estimate
+from shortcut.intervals import Estimate, average, estimate, proportion
 
 Schedule = tuple[tuple[int, int], ...]
 Schedules = Mapping[tuple[str, int, int], Schedule]  # by (first, a, b), first "blocks" or "jumps", or ("r2", k, L - k)
@@ -105,6 +105,6 @@ def judge(
         if len(rivals) > 1 and len(sentence[odd].unique()) > 1:
             chosen = max(rivals, key=lambda judged: hits[judged.schedule][~odd].double().mean())
             hit = hits[chosen.schedule][odd]
-            apart = estimate(hit.double() - direct[k, odd].double(), odd_groups)
-            found.append(Judged(chosen.name, "chosen", k, chosen.schedule, estimate(hit, odd_groups), apart))
+            apart = average(hit.double() - direct[k, odd].double(), odd_groups)
+            found.append(Judged(chosen.name, "chosen", k, chosen.schedule, proportion(hit, odd_groups), apart))
     return found

@@ -22,26 +22,32 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: torch.Tensor, groups: torch.Tensor | None = None, *, constant: bool = False) -> Estimate:
-    """The mean of values [n], n >= 2, with the normal interval; no interval if it is the same for any sentences.
+    """The mean of values [n]: `proportion` of bool, else `average`; no interval if it is the same for any sentences."""
+    if constant:
+        return Estimate(values.double().mean().item(), None, None)
+    return (proportion if values.dtype == torch.bool else average)(values, groups)
 
-    The share p of hits, bool [n], has the score interval of Wilson (1927):
+
+def proportion(hits: torch.Tensor, groups: torch.Tensor | None = None) -> Estimate:
+    """The share of hits [n], bool, with the score interval of Wilson (1927):
 
         (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
     Unlike the normal interval, it stays within 0 and 1 and has a width at both. With groups, n is the number of
     independent positions with the same variance, or the number of sentences if nothing varies.
     """
-    n, p = len(values), values.double().mean().item()
-    if constant:
-        return Estimate(p, None, None)
-    if values.dtype != torch.bool:
-        half = Z * _standard_error(values, groups)
-        return Estimate(p, p - half, p + half)
+    n, p = len(hits), hits.double().mean().item()
     if groups is not None:
-        error = _standard_error(values, groups)
+        error = _standard_error(hits, groups)
         n = p * (1 - p) / error**2 if error > 1e-9 else int(groups.max()) + 1  # 1e-9: sums of thirds are not exactly 0
     centre, half = p + Z**2 / (2 * n), Z * sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     return Estimate(p, max(0.0, (centre - half) / (1 + Z**2 / n)), min(1.0, (centre + half) / (1 + Z**2 / n)))
+
+
+def average(values: torch.Tensor, groups: torch.Tensor | None = None) -> Estimate:
+    """The mean of values [n], n >= 2, with the normal interval."""
+    mean, half = values.double().mean().item(), Z * _standard_error(values, groups)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def _standard_error(values: torch.Tensor, groups: torch.Tensor | None) -> float:

@@ -17,7 +17,7 @@ import torch
 from shortcut import LEAST_SQUARES, Problem, early_exit
 from shortcut.alternation import Judged, judge
 from shortcut.approximation import MODES, mode_of
-from shortcut.intervals import Estimate, estimate
+from shortcut.intervals import Estimate, estimate, proportion
 from shortcut.metrics import LENS, METRICS, hits_at_k
 from shortcut.predictions import Evaluation, Record
 
@@ -128,7 +128,7 @@ class Results:
             hits, best = torch.zeros(self.n, dtype=torch.bool), self.full[:, :k]
             for half in (odd, ~odd):
                 hits[half] = (best[half] == best[~half].flatten().bincount().argmax()).any(1)
-            found[metric] = estimate(hits, self.groups)
+            found[metric] = proportion(hits, self.groups)
         return found
 
     @cached_property

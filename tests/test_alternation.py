@@ -175,13 +175,13 @@ def test_what_was_chosen_on_half_of_the_sentences_is_shown_on_the_other():
         rivals = {key: s for s, key in enumerate(of) if alternation.executed(of[key], L) == k}
         best = max(rivals, key=lambda key: (topk[rivals[key], ::2, 0] == 0).double().mean())
         hits = topk[rivals[best], 1::2, 0] == 0
-        assert judged.precision == intervals.estimate(hits)
-        assert judged.difference == intervals.estimate(hits.double() - direct[k, 1::2].double())
+        assert judged.precision == intervals.proportion(hits)
+        assert judged.difference == intervals.average(hits.double() - direct[k, 1::2].double())
     assert abs(sum(j.difference.mean for j in chosen.values()) / 11) < 0.01
     one = next(judged for judged in found if judged.name == "blocks 1, jumps 2")
     hits = topk[[*of].index(("blocks", 1, 2)), :, 0] == 0
     assert (one.k, one.schedule) == (4, ((1, 3), (4, 6), (7, 9), (10, 12)))
-    assert one.difference == intervals.estimate(hits.double() - direct[4].double())
+    assert one.difference == intervals.average(hits.double() - direct[4].double())
 
 
 def same(judged, other):

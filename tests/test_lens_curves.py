@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from shortcut import early_exit, predictions, results
-from shortcut.intervals import estimate
+from shortcut.intervals import average
 from shortcut.results import Comparison, Curve, Results
 from shortcut.show import plots, table, tables
 
@@ -19,7 +19,7 @@ def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     others |= dict.fromkeys(("surprisal", "entropy"), torch.rand(3, 20))
     curves = {name: Curve([0, 1, 2], [], others | values, n_layers=2) for name, values in of.items()}
     made = Comparison(curves, {}, {})
-    assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(estimate((a - b)[1, 5:].double()))
+    assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(average((a - b)[1, 5:].double()))
     assert curves["id"].estimates["kl"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
     assert tables.heading("cross-entropy", curves.values()).endswith("over the 15 with a value")
 
@@ -40,7 +40,7 @@ def test_the_mean_over_layers_leaves_out_the_last_one():
     x = torch.tensor([[1.0, 3.0, 5.0], [2.0, 2.0, 8.0], [90.0, 60.0, 30.0]])
     made = a_comparison({"id": x, "least-squares": 2 * x})
     mean = made.curves["id"].over_layers["cross-entropy"]
-    assert mean == pytest.approx(estimate(torch.tensor([1.5, 2.5, 6.5])))
+    assert mean == pytest.approx(average(torch.tensor([1.5, 2.5, 6.5])))
     assert made.differences["id"].over_layers["cross-entropy"].mean == pytest.approx(-3.5)
 
 
@@ -50,8 +50,8 @@ def test_lenses_are_compared_by_sentence_where_sentences_have_several_positions(
     thrice = torch.cat([x.repeat_interleave(3, 1), torch.full((3, 20), torch.nan)], 1)
     of = torch.cat([torch.arange(20).repeat_interleave(3), torch.arange(20)])
     made = a_comparison({"id": thrice, "least-squares": torch.zeros_like(thrice)}, of)
-    assert made.curves["id"].estimates["cross-entropy"][1] == pytest.approx(estimate(x[1]), abs=1e-6)
-    assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(estimate(x[1]), abs=1e-6)
+    assert made.curves["id"].estimates["cross-entropy"][1] == pytest.approx(average(x[1]), abs=1e-6)
+    assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(average(x[1]), abs=1e-6)
 
 
 @pytest.mark.parametrize(

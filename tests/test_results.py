@@ -31,14 +31,14 @@ def records(hits, surprisals):
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (17, 40), (40, 40), (2950, 3000)])
 def test_interval_of_a_share_is_scipys_wilson_interval(hits, n):
-    ours = intervals.estimate(torch.arange(n) < hits)
+    ours = intervals.proportion(torch.arange(n) < hits)
     theirs = scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
     assert ours == pytest.approx((hits / n, theirs.low, theirs.high), abs=1e-7)
 
 
 def test_interval_of_a_mean_is_the_normal_one():
     values = torch.rand(50, generator=torch.Generator().manual_seed(0)) * 7
-    ours = intervals.estimate(values)
+    ours = intervals.average(values)
     error = scipy.stats.sem(values.double().numpy())
     low, high = scipy.stats.norm.interval(0.95, loc=values.double().mean().item(), scale=error)
     assert ours == pytest.approx((values.double().mean().item(), low, high), rel=1e-6)
@@ -180,18 +180,20 @@ def test_intervals_with_several_positions_a_sentence_are_by_sentence():
     """Of equal positions they are those of the sentences; of independent ones about those of the positions."""
     g = torch.Generator().manual_seed(0)
     values, of = torch.randn(400, generator=g), torch.arange(400).repeat_interleave(3)
-    alike = intervals.estimate(values.repeat_interleave(3), of)
-    assert alike == pytest.approx(intervals.estimate(values), abs=1e-7)
+    alike = intervals.average(values.repeat_interleave(3), of)
+    assert alike == pytest.approx(intervals.average(values), abs=1e-7)
     hits = values > 0.5
-    assert intervals.estimate(hits.repeat_interleave(3), of) == pytest.approx(intervals.estimate(hits), abs=2e-4)
+    assert intervals.proportion(hits.repeat_interleave(3), of) == pytest.approx(intervals.proportion(hits), abs=2e-4)
     free = torch.randn(3 * 4000, generator=g)
     of = torch.arange(4000).repeat_interleave(3)
-    ours, single = intervals.estimate(free, of), intervals.estimate(free)
+    ours, single = intervals.average(free, of), intervals.average(free)
     assert ours.high - ours.low == pytest.approx(single.high - single.low, rel=0.05)
-    third = intervals.estimate(torch.tensor([True, False, False] * 39), torch.arange(39).repeat_interleave(3))
-    assert third == pytest.approx(intervals.estimate(torch.arange(39) < 13))  # the same in each tells no more than that
-    nothing = intervals.estimate(torch.ones(30, dtype=torch.bool), torch.arange(10).repeat_interleave(3))
-    assert nothing == intervals.estimate(torch.ones(10, dtype=torch.bool))
+    third = intervals.proportion(torch.tensor([True, False, False] * 39), torch.arange(39).repeat_interleave(3))
+    assert third == pytest.approx(
+        intervals.proportion(torch.arange(39) < 13)
+    )  # the same in each tells no more than that
+    nothing = intervals.proportion(torch.ones(30, dtype=torch.bool), torch.arange(10).repeat_interleave(3))
+    assert nothing == intervals.proportion(torch.ones(10, dtype=torch.bool))
 
 
 def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
@@ -205,7 +207,7 @@ def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
         sizes = torch.randint(1, 5, (150,), generator=g)
         of = torch.arange(150).repeat_interleave(sizes)
         values = torch.randn(150, generator=g)[of] + 0.5 * torch.randn(len(of), generator=g)
-        found = intervals.estimate(values, of)
+        found = intervals.average(values, of)
         means.append(found.mean)
         widths.append((found.high - found.low) / 2 / intervals.Z)
     assert np.mean(widths) == pytest.approx(np.std(means), rel=0.1)
@@ -217,7 +219,7 @@ def test_intervals_hold_the_mean_over_all_sentences_that_could_be_drawn():
 def test_the_interval_by_sentence_is_that_of_the_sentences_means():
     """Three sentences of two positions, by SciPy."""
     values, of = torch.tensor([1.0, 3.0, 4.0, 4.0, 9.0, 11.0]), torch.arange(3).repeat_interleave(2)
-    found, error = intervals.estimate(values, of), scipy.stats.sem([2.0, 4.0, 10.0])
+    found, error = intervals.average(values, of), scipy.stats.sem([2.0, 4.0, 10.0])
     assert (found.low, found.high) == pytest.approx((found.mean - 1.959964 * error, found.mean + 1.959964 * error))
 
 

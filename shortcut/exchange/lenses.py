@@ -19,7 +19,7 @@ import torch
 
 from shortcut import Problem, one_line, predictions
 from shortcut.files.formats import expect, got
-from shortcut.intervals import estimate
+from shortcut.intervals import average
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
 
@@ -142,7 +142,7 @@ def check(exact: torch.Tensor, rounded: torch.Tensor, groups: torch.Tensor | Non
     """
     worse = []
     for l in range(FORMATS[format_name].first, exact.shape[1]):
-        losses = [estimate(loss, groups) for loss in (exact - rounded)[:, l]]
+        losses = [average(loss, groups) for loss in (exact - rounded)[:, l]]
         if not all(loss.mean <= WORSE or loss.low <= 0 for loss in losses):
             (a, p), (b, q) = (scores[:, l].mean(-1) for scores in (exact, rounded))
             worse.append(f"{l} (r2 {a:.3f} to {b:.3f}, Precision@1 {p:.1%} to {q:.1%})")

@@ -20,7 +20,7 @@ from shortcut.exchange.lenses import FORMATS
 from shortcut.files import formats, store
 from shortcut.files.names import Names
 from shortcut.files.store import inside
-from shortcut.intervals import estimate
+from shortcut.intervals import proportion
 from shortcut.linear import Map
 from shortcut.loading import checkpoint, pretrained
 from shortcut.pipeline.manifest import MAKERS, Provenance, sha256
@@ -158,7 +158,7 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
 
 
 def _row(l: int, r2: torch.Tensor, hits: torch.Tensor, groups: torch.Tensor | None) -> str:
-    p, low, high = (100 * x for x in estimate(hits.bool(), groups))
+    p, low, high = (100 * x for x in proportion(hits, groups))
     return f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |"
 
 

@@ -17,7 +17,7 @@ from shortcut import Problem, shorten
 from shortcut.blocks import swapped
 from shortcut.files import formats
 from shortcut.files.names import PROJECT
-from shortcut.intervals import estimate
+from shortcut.intervals import average
 from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model
 from shortcut.pipeline import terminal
@@ -86,11 +86,11 @@ def run(args: Namespace) -> None:
         nats, seconds, groups = shorten.surprisals(runs | {"folded": (shorter, [])}, batches(model, val, TOKENS))
         rows = []
         for run_name, x in nats.items():
-            (p, low, high), apart = map(exp, estimate(x, groups)), estimate(x - nats["folded"], groups)
+            (p, low, high), apart = map(exp, average(x, groups)), average(x - nats["folded"], groups)
             paired = f"{apart.mean:+.4f} ±{apart.mean - apart.low:.4f}"
             milliseconds = f"{1000 * seconds[run_name] / len(x):.3f}"
             rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
-        gain = estimate(nats["blocks dropped alone"] - nats["folded"], groups)
+        gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
         card = CARD.read_text(encoding="utf-8").format(
             model=files.model_name if Path(name).is_dir() else name, dataset=files.dataset, drop=best.drop,
             verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",

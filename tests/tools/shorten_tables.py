@@ -20,7 +20,7 @@ import torch  # noqa: E402
 from shortcut import shorten  # noqa: E402
 from shortcut.files import formats  # noqa: E402
 from shortcut.files.names import Names  # noqa: E402
-from shortcut.intervals import estimate  # noqa: E402
+from shortcut.intervals import average  # noqa: E402
 from shortcut.loading import pretrained  # noqa: E402
 from shortcut.representations import batches  # noqa: E402
 
@@ -51,7 +51,7 @@ def measure(folder: str, dataset: str) -> dict:
     rows = [["none", _interval(nats["whole",], groups), "", "", "", ""]]
     for name in (f"{each.drop.start}:{each.drop.stop}" for each in kept):
         ways = [_interval(nats[name, way], groups) for way in ("alone", "folded", "A")]
-        pairs = [estimate(nats[name, "folded"] - nats[name, way], groups) for way in ("alone", "A")]
+        pairs = [average(nats[name, "folded"] - nats[name, way], groups) for way in ("alone", "A")]
         rows.append([name, *ways, *(f"{mean:+.4f} ±{(high - low) / 2:.4f}" for mean, low, high in pairs)])
     sample = f"{len(groups):,} tokens of {len(val):,} validation sentences; [ ], ±: 95% intervals by sentence"
     return {"date": date.today().isoformat(), "cores": os.cpu_count(), "measured": f"{model.name}, {sample}",
@@ -60,7 +60,7 @@ def measure(folder: str, dataset: str) -> dict:
 
 def _interval(nats: torch.Tensor, groups: torch.Tensor) -> str:
     """Perplexity with its interval."""
-    mean, low, high = map(exp, estimate(nats, groups))
+    mean, low, high = map(exp, average(nats, groups))
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
