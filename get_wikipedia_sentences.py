@@ -41,8 +41,8 @@ def main(work: Work) -> None:
         source = articles.hub(config.HUB_DATASET, config.HUB_CONFIG)
     else:
         source = articles.local(work.args.source)
-    with work.bar("sentences", config.SENTENCES if source else None) as found:
-        wanted = Wanted(config.SENTENCES, work.args.seed, config.READ_BYTES, split, found, work.say)
+    with work.progress("sentences", total=config.SENTENCES if source else None) as bar:
+        wanted = Wanted(config.SENTENCES, work.args.seed, config.READ_BYTES, split, bar.update, work.say)
         if source:
             sentences = articles.sentences(source, wanted)
         else:

@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 
-from shortcut import Problem, early_exit, metrics
-from shortcut.alternation import Schedules
+from shortcut import Problem, alternation, early_exit, metrics
 from shortcut.approximation import MODES
-from shortcut.early_exit import Costs
 from shortcut.metrics import LENS, METRICS, TOP
 from shortcut.models import Model
 from shortcut.tokens import Tokenized
@@ -38,10 +36,10 @@ class Evaluation:
     masked: bool  # True for a masked model
     tau: float  # of the confidence rule
     positions: torch.Tensor  # int64 [n], the chosen positions, 0-based
-    costs: Costs  # of early exit
+    costs: early_exit.Costs  # of early exit
     actual: torch.Tensor  # int64 [n], the actual token (see `tokens.actual`); -1: none
     modes: dict[str, dict[str, torch.Tensor]]  # by mode: "gap" and each of `LENS`, float32 [L + 1, n]
-    schedules: Schedules  # from `alternation.schedules`; may be empty
+    schedules: alternation.Schedules  # from `alternation.schedules`; may be empty
     topk: torch.Tensor  # int64 [S, n, TOP], the best tokens by schedule, in the order of `alternation.distinct`
     surprisal: torch.Tensor  # float32 [S, n], nats
 
@@ -72,16 +70,12 @@ def records(
 
 @torch.no_grad()
 def judge(
-    model: Model,
-    estimates: torch.Tensor,
-    final: torch.Tensor,
-    sentences: torch.Tensor,
-    actual: torch.Tensor | None = None,
+    model: Model, estimates: torch.Tensor, final: torch.Tensor, sentences: torch.Tensor, actual: torch.Tensor | None
 ) -> Predictions:
     """Read out `estimates` of h_L from layers 0 ... L - 1 like h_L, and judge them by the full model's distribution.
 
     estimates: [L, b, d]. final: [b, d], h_L itself, the last row of the tables. sentences: [b], their numbers, for the
-    error message. actual: int64 [b] (see `tokens.actual`), needed for the metrics of lenses.
+    error message. actual: int64 [b] (see `tokens.actual`); None: without the metrics of lenses.
 
     Raises Problem: logits are not finite.
     """
@@ -114,7 +108,7 @@ def judge(
 
 
 @torch.no_grad()
-def costs(model: Model, tokenized: Tokenized) -> Costs:
+def costs(model: Model, tokenized: Tokenized) -> early_exit.Costs:
     """Costs of the model, counted in a forward pass over one token; each chosen position counts as a run of its own."""
     from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
 
@@ -128,4 +122,4 @@ def costs(model: Model, tokenized: Tokenized) -> Costs:
         model.read_out(torch.zeros(1, model.d, device=model.device))
     blocks, read_out = (counter.get_total_flops() / 2 for counter in counters)
     tokens = torch.tensor([*map(len, tokenized.sentences)]) if model.masked else tokenized.positions + 1
-    return Costs(blocks / model.n_layers, read_out, float(model.d**2), tokens)
+    return early_exit.Costs(blocks / model.n_layers, read_out, float(model.d**2), tokens)

@@ -14,12 +14,11 @@ from itertools import pairwise
 
 import torch
 
-from shortcut import LEAST_SQUARES, Problem, alternation, early_exit, metrics
-from shortcut.alternation import Judged
+from shortcut import LEAST_SQUARES, Problem, early_exit
+from shortcut.alternation import Judged, judge
 from shortcut.approximation import MODES, mode_of
-from shortcut.early_exit import Costs, Exits
 from shortcut.intervals import Estimate, estimate, proportion
-from shortcut.metrics import LENS, METRICS
+from shortcut.metrics import LENS, METRICS, hits_at_k
 from shortcut.predictions import Evaluation, Record
 
 PRECISIONS = {name: metric.k for name, metric in METRICS.items() if metric.k}
@@ -35,27 +34,25 @@ class Curve:
     lambdas: list[float]  # [p] for early exits; else empty
     values: dict[str, torch.Tensor]  # by metric, [p, n]: hits (bool) for Precision@k, else nats; nan: no value
     groups: torch.Tensor | None = None  # int64 [n], sentence number of each position, if sentences have several
-    exits: Exits | None = None  # for early exits, the exact curve over all lambda, if the gaps are known
+    exits: early_exit.Exits | None = None  # for early exits, the exact curve over all lambda, if the gaps are known
     n_layers: int | None = None  # L, where all approximations are exact
     difference: bool = False  # True for a difference between two modes, which is 0 at layer L
 
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """The mean of each metric at each point, in fractions or nats."""
-        found = {}
-        for metric, x in self.values.items():
-            constant = self.difference or METRICS[metric].constant
-            points = zip(self.layers, x, strict=True)
-            found[metric] = [self._mean(y, constant=constant and layers == self.n_layers) for layers, y in points]
-        return found
+        return {
+            m: [self._mean(m, *point) for point in zip(x, self.layers, strict=True)] for m, x in self.values.items()
+        }
 
     @cached_property
     def over_layers(self) -> dict[str, Estimate]:
         """The mean of each metric over layers 0 ... L - 1, for a fixed exit."""
         below = torch.tensor(self.layers) < self.n_layers
-        return {metric: self._mean(x[below].double().mean(0)) for metric, x in self.values.items()}
+        return {metric: self._mean(metric, x[below].double().mean(0)) for metric, x in self.values.items()}
 
-    def _mean(self, values: torch.Tensor, *, constant: bool = False) -> Estimate:
+    def _mean(self, metric: str, values: torch.Tensor, layers: float | None = None) -> Estimate:
+        constant = layers == self.n_layers and (self.difference or METRICS[metric].constant)
         there = ~values.isnan()
         groups = None if self.groups is None else self.groups[there].unique(return_inverse=True)[1]
         return estimate(values[there], groups, constant=constant)
@@ -87,7 +84,7 @@ class Results:
     early: dict[str, Curve]  # by mode: early exits by lambda
     groups: torch.Tensor | None = None  # as in `Curve.groups`
     alternation: Sequence[Judged] = ()  # evaluated schedules of blocks and jumps
-    costs: Costs | None = None  # of early exit, if known
+    costs: early_exit.Costs | None = None  # of early exit, if known
     masked: bool = False  # True for a masked model, which cannot run a single token
 
     @property
@@ -205,7 +202,7 @@ def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Re
 
 def _curve(records: list[Record], full: torch.Tensor, groups: torch.Tensor | None, L: int) -> Curve:
     records = sorted(records, key=lambda r: (r["layers_processed"], r["info"].get("lambda", 0)))
-    values = {m: torch.stack([metrics.hits_at_k(r["topk"], full, k) for r in records]) for m, k in PRECISIONS.items()}
+    values = {m: torch.stack([hits_at_k(r["topk"], full, k) for r in records]) for m, k in PRECISIONS.items()}
     if all("surprisal" in r for r in records):
         values["surprisal"] = torch.stack([r["surprisal"] for r in records])
     lambdas = [r["info"]["lambda"] for r in records if "lambda" in r["info"]]
@@ -213,18 +210,17 @@ def _curve(records: list[Record], full: torch.Tensor, groups: torch.Tensor | Non
 
 
 def _with(evaluation: Evaluation, r: Results) -> Results:
-    """Add the evaluation to the results, for the modes that have all layers."""
+    """Add the evaluation, which is of the same run and so has the same modes, each at all layers."""
     fixed, early, judged = dict(r.fixed), dict(r.early), ()
     several = len(r.sentence_numbers[evaluation.actual >= 0].unique()) > 1
     lens_metrics = [metric for metric in LENS if several or metric != "cross-entropy"]  # one sentence has no interval
     for mode, tables in evaluation.modes.items():
-        if mode in fixed and len(fixed[mode].layers) == r.n_layers + 1:
-            values = fixed[mode].values
-            fixed[mode] = replace(fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
-            if mode in early:
-                exits = early_exit.exits(tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"])
-                early[mode] = replace(early[mode], exits=exits)
-    if evaluation.schedules and "mat" in fixed:
+        values = fixed[mode].values
+        fixed[mode] = replace(fixed[mode], values=values | {metric: tables[metric] for metric in lens_metrics})
+        if mode in early:
+            exits = early_exit.exits(tables["gap"], evaluation.positions, evaluation.tau, values["precision@1"])
+            early[mode] = replace(early[mode], exits=exits)
+    if evaluation.schedules:
         direct = fixed["mat"].values["precision@1"]
-        judged = alternation.judge(evaluation.schedules, evaluation.topk, r.full, direct, r.groups)
+        judged = judge(evaluation.schedules, evaluation.topk, r.full, direct, r.groups)
     return replace(r, fixed=fixed, early=early, alternation=judged, costs=evaluation.costs, masked=evaluation.masked)

@@ -5,7 +5,7 @@ A masked model predicts the token at its one [MASK]; the best few predictions ar
 """
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,7 @@ class Grid:
     """Predictions in one sentence, a grid of L + 1 layers by C columns."""
 
     sentence: str
-    column: str  # meaning of a column: a token of the sentence ("token"), or a rank ("rank", masked models)
-    columns: list[str]  # [C], the tokens, or the ranks from 1
+    columns: list[str]  # [C], the tokens of the sentence; for masked models the ranks from 1
     ids: dict[str, list[list[int]]]  # predicted tokens by mode ("id", "mat", other map kinds), [L + 1][C]
     predicted: dict[str, list[list[str]]]  # the same tokens as text, which several ids may share
     probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
@@ -33,7 +32,7 @@ class Grid:
     @property
     def masked(self) -> bool:
         """True if columns are ranks of predictions at the [MASK]; otherwise each column predicts the token after it."""
-        return self.column == "rank"
+        return bool(self.mask)
 
     def heading(self, longest: int = 90) -> str:
         """The sentence cut to one line that shows its [MASK]."""
@@ -59,11 +58,7 @@ class Grid:
 
 @torch.no_grad()
 def look(
-    model: Model,
-    tokenizer,
-    sentence: str,
-    maps: Mapping[str, list[Map]],
-    notice: Callable[[str], None] = lambda _: None,
+    model: Model, tokenizer, sentence: str, maps: dict[str, list[Map]], notice: Callable[[str], None] = lambda _: None
 ) -> Grid:
     """Run one forward pass over the sentence and read out every layer, without maps (id) and after the jumps in `maps`.
 
@@ -98,11 +93,9 @@ def look(
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = finite.tolist().index(False)
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    if model.masked:
-        ranks = [str(k + 1) for k in range(best)]
-        return Grid(sentence, "rank", ranks, best_ids, predicted, probabilities, tokenizer.mask_token)
-    columns = [text_of(tokenizer, token) for token in ids.tolist()]
-    return Grid(sentence, "token", columns, best_ids, predicted, probabilities)
+    ranks = [str(k + 1) for k in range(best)]
+    columns = ranks if model.masked else [text_of(tokenizer, token) for token in ids.tolist()]
+    return Grid(sentence, columns, best_ids, predicted, probabilities, tokenizer.mask_token if model.masked else "")
 
 
 def text_of(tokenizer, token: int) -> str:

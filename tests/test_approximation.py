@@ -73,7 +73,7 @@ def test_the_table_names_the_maps_that_each_mode_needs():
 
 def judge(setting, finals):
     model, tokenized, h, _ = setting
-    return predictions.judge(model, finals, h[-1], torch.arange(len(tokenized)))
+    return predictions.judge(model, finals, h[-1], torch.arange(len(tokenized)), None)
 
 
 def test_every_mode_at_the_last_layer_is_the_model(setting):

@@ -39,7 +39,7 @@ def grid_of(sentence, first, last):
     modes, C = ("id", "mat"), len(first)
     ids = [[*range(C)], [*range(1, C + 1)]]
     half = dict.fromkeys(modes, torch.full((2, C), 0.5))
-    return Grid(sentence, "token", first, dict.fromkeys(modes, ids), {m: [first, last] for m in modes}, half)
+    return Grid(sentence, first, dict.fromkeys(modes, ids), {m: [first, last] for m in modes}, half)
 
 
 def test_grid_of_a_causal_model_is_what_its_own_states_predict(gpt2, gpt2_folder):
@@ -109,8 +109,7 @@ def test_a_cell_is_final_by_its_token_not_by_its_text(gpt2, sentencepiece):
 def test_a_text_shared_by_several_tokens_does_not_count_as_the_prediction(masked):
     """In words too: from the layer on at which the token itself is the final one."""
     ids, text = {"id": [[7, 7], [8, 7], [9, 7]], "mat": [[9, 7], [9, 7], [9, 7]]}, [["\ufffd", "a"]] * 3
-    grid = Grid("s", "rank" if masked else "token", ["1", "2"], ids, dict.fromkeys(ids, text),
-                dict.fromkeys(ids, torch.ones(3, 2)))  # fmt: skip
+    grid = Grid("s", ["1", "2"], ids, dict.fromkeys(ids, text), dict.fromkeys(ids, torch.ones(3, 2)), "[MASK]" * masked)
     assert [grid.is_final("id", l, 0) for l in range(3)] == [False, False, True]
     assert [grid.is_final("mat", l, 0) for l in range(3)] == [True] * 3
     assert grid.is_final("id", 0, 1) is not masked
@@ -191,8 +190,7 @@ def test_tokens_that_are_hard_to_draw(tmp_path):
     grid = grid_of("one $ sentence", odd, odd)
     plot = plots.sentence_grid(grid, "t")
     for ending in ("pdf", "png", "csv"):
-        with open(tmp_path / ending, "wb") as file:
-            plot.write(file, ending)
+        (tmp_path / ending).write_bytes(plot.render(ending))
     rows = read(tmp_path / "csv")
     assert [row["predicted"] for row in rows[: len(odd)]] == odd
     assert canvas.drawable("漢") == "□"
@@ -233,13 +231,12 @@ def test_what_is_no_sign_of_its_own_is_shown_as_an_escape(token, expected):
     assert sentence_grid.shown(token) == expected
 
 
-def test_tables_and_csv_hold_what_a_model_may_predict(tmp_path):
+def test_tables_and_csv_hold_what_a_model_may_predict():
     """Columns of a terminal stay aligned, and every token comes back from the CSV, but for half a pair."""
     odd = ["\r", 'a"b', "a,b\r\n", "\x1b[31m", "\u202e", "漢字", "\ud83d", "e\u0301"]
     grid = grid_of("s", odd[:7], odd[1:])
-    with open(tmp_path / "x.csv", "w+b") as file:
-        plots.sentence_grid(grid, "t").write(file, "csv")
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_bytes().decode(), newline="")))
+    content = plots.sentence_grid(grid, "t").render("csv").decode()
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
     expected = [token.replace("\ud83d", r"\ud83d") for token in odd]
     assert [row["predicted"] for row in rows[:14]] == expected[:7] + expected[1:]
     lines = table.text(tables.grids(grid)).splitlines()

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from shortcut import predictions, results
+from shortcut import early_exit, predictions, results
 from shortcut.intervals import average
-from shortcut.results import Comparison, Curve
+from shortcut.results import Comparison, Curve, Results
 from shortcut.show import plots, table, tables
+
+RESULTS = Results(2, torch.zeros(20, 10, dtype=torch.int64), {}, {})  # without modes, for 20 sentences and 2 layers
 
 
 def test_differences_are_paired_and_leave_out_sentences_without_a_token():
@@ -67,7 +69,7 @@ def test_a_cross_entropy_takes_two_sentences_with_a_token(with_token, groups, th
     numbers, actual, x = groups and torch.tensor(groups), torch.full((6,), -1), torch.full((2, 6), torch.nan)
     actual[with_token], x[:, with_token] = 7, torch.rand(2, len(with_token))
     tables = {**dict.fromkeys(("gap", "kl", "entropy"), torch.rand(2, 6)), "cross-entropy": x}
-    costs = predictions.Costs(1.0, 1.0, 1.0, torch.ones(6, dtype=torch.int64))
+    costs = early_exit.Costs(1.0, 1.0, 1.0, torch.ones(6, dtype=torch.int64))
     nothing = {}, torch.empty(0, 6, 10), torch.empty(0, 6)
     kept = predictions.Evaluation(False, 4.0, torch.arange(6), costs, actual, {"mat": tables}, *nothing)
     records[0] |= {} if numbers is None else {"sentence_numbers": numbers}
@@ -88,9 +90,10 @@ def test_what_is_the_same_for_any_sentences_at_the_last_layer_has_no_interval():
     for metric, (*below, at_last) in apart.estimates.items():
         assert at_last[1:] == (None, None)
         assert None not in (*apart.over_layers[metric], *below[0])
-    rows = table.cells(tables.lenses(made, "20 sentences", ["kl"])[0])
+    (shown,) = (x for x in tables.map_kinds(made, "20 sentences") if x.name == "lenses_kl")
+    rows = table.cells(shown)
     assert ["±" in row[1] for row in rows] == [True, True, False, True]
-    figure = plots.lens_figures(made, 2, "t")["lenses_kl_2"].draw()
+    figure = plots.lens_figures(made, RESULTS, "t")["lenses_kl_2"].draw()
     drawn = figure.axes[0]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["id", "ridge", "mat (least squares)"]
     assert {x for band in drawn.collections for x, _ in band.get_paths()[0].vertices} == {0, 1}
@@ -102,6 +105,6 @@ def test_a_value_beyond_the_axis_is_marked_with_its_number(first, marked):
     made = a_comparison({"id": kl, "least-squares": kl})
     made.curves["id"].values["kl"] = torch.tensor([[first], [1.0], [0.0]]).expand(3, 20)
     made.curves["least-squares"].values["kl"] = kl
-    ax = plots.lens_figures(made, 2, "t")["lenses_kl_2"].draw().axes[0]
+    ax = plots.lens_figures(made, RESULTS, "t")["lenses_kl_2"].draw().axes[0]
     assert ax.get_title(loc="left") == marked
     assert (first > ax.get_ylim()[1]) == bool(marked)

@@ -39,5 +39,5 @@ def test_layers_judged_together_or_alone_are_the_same(gpt2):
 
 def test_a_judged_lens_needs_no_more_than_its_predictions(gpt2):
     """Those that are not asked for are not there."""
-    found = predictions.judge(gpt2, torch.randn(2, 4, D), torch.randn(4, D), torch.arange(4))
+    found = predictions.judge(gpt2, torch.randn(2, 4, D), torch.randn(4, D), torch.arange(4), None)
     assert found.lens is None

@@ -440,8 +440,8 @@ def test_a_model_of_one_layer_is_shown_whole(tmp_path):
 def test_titles_are_drawn_as_they_are_whatever_characters_a_name_holds(title, tmp_path, made):
     r = results.summarize(result_formats.load_results(made.results))
     for plot in (maps.r2_heat_maps(scores(), title), plots.all_figures(r, title)[f"surp_{L}"]):
-        plot.write(io.BytesIO(), "png")
-        plot.write(io.BytesIO(), "pdf")
+        assert plot.render("png")
+        assert plot.render("pdf")
 
 
 PREFERRED = {
@@ -456,9 +456,7 @@ def test_settings_of_the_person_do_not_reach_the_figures(made):
     plot = plots.all_figures(r, made.title)[f"pre_{L}"]
     with matplotlib.rc_context(PREFERRED):
         for ending in ("png", "pdf"):
-            file = io.BytesIO()
-            plot.write(file, ending)
-            assert file.getvalue() == made.plot(f"pre_{L}", ending).read_bytes()
+            assert plot.render(ending) == made.plot(f"pre_{L}", ending).read_bytes()
         assert matplotlib.rcParams["figure.dpi"] == 37
 
 
@@ -588,7 +586,8 @@ def test_the_legend_shows_the_line_of_early_exit():
     exits = SimpleNamespace(along=lambda: (torch.zeros(2), [1.0, float(L)], [0.2, 1.0]))
     early = {mode: replace(curve, exits=exits) for mode, curve in r.early.items()}
     (row,) = [row for row in figures.FIGURES if row.early]
-    (legend,) = plots._draw_curves(row, "t", {"id": r.fixed["id"]}, early, {}, "least-squares").legends
+    shown = replace(r, fixed={"id": r.fixed["id"]}, early=early)
+    (legend,) = plots._draw_curves(row, "t", shown, "least-squares").legends
     entries = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
     assert [*entries] == ["id, early exit", "mat (least squares), early exit", "id, fixed exit"]
     assert [entries[name].get_linestyle() for name in entries] == ["--", "-", "--"]

@@ -128,7 +128,7 @@ def judge(model: Model, h: torch.Tensor, maps: list[Map]) -> torch.Tensor:
     1 - n mean_c((h_Lsc - (A h_l)_sc)^2 / sst_c), over coordinates c that vary.
     """
     made, target, n = torch.stack([A(h[A.source]) for A in maps]), h[-1].double(), h.shape[1]
-    best = predictions.judge(model, made, h[-1], torch.arange(n)).topk[:, :, 0]
+    best = predictions.judge(model, made, h[-1], torch.arange(n), None).topk[:, :, 0]
     sst = (target - target.mean(0)).square().sum(0)
     r2 = [1 - n * ((target - x.double()).square() / sst)[:, sst > 0].mean(1) for x in made]
     return torch.stack([torch.stack(r2), (best[:-1] == best[-1]).double()])

@@ -9,11 +9,12 @@ import torch
 
 from shortcut import Problem
 from shortcut.approximation import mode_of
+from shortcut.early_exit import Costs
 from shortcut.files.formats import NUMBERS, expect, fitting, load
 from shortcut.files.store import inside, load_json
 from shortcut.files.unpickle import load_all
 from shortcut.metrics import LENS, TOP
-from shortcut.predictions import Costs, Evaluation
+from shortcut.predictions import Evaluation
 
 SCORES = ("score_mat", "score_id", "score_mat_weighted", "score_id_weighted")  # the original code writes the first two
 QUALITY = ("split_half_r2", "composition_loss", "spectrum", "effective_rank", "gain", "r2_by_rank")

@@ -20,14 +20,13 @@ from shortcut.show.table import text
 
 def look_inside(work: Work) -> None:
     """Draw and print the predictions of every layer for each sentence."""
-    works = {map_kind: work.of_kind(map_kind) for map_kind in work.args.map}
+    works = {"mat" if name == LEAST_SQUARES else name: work.of_kind(name) for name in work.args.map}
     jumps = [each.require(each.files.matrix(l, work.L)) for each in works.values() for l in range(work.L)]
     lines = read_lines(work.args.sentence)
     work.provenance.check(jumps, work.say)  # the maps must have been fitted for this model
     model, tokenizer = load_model(work), pretrained.load_tokenizer(work.args.model, masked=work.masked)
     L, d = work.L, model.d
-    maps = {map_kind: [formats.load_map(each.files, l, L, d) for l in range(L)] for map_kind, each in works.items()}
-    maps = {"mat" if map_kind == LEAST_SQUARES else map_kind: fitted for map_kind, fitted in maps.items()}
+    maps = {mode: [formats.load_map(each.files, l, L, d) for l in range(L)] for mode, each in works.items()}
     suffix = "".join(f"@{mode}" for mode in maps) if [*maps] != ["mat"] else ""
     grids = [sentence_grid.look(model, tokenizer, line.rstrip(), maps, work.say) for line in lines.values()]
     made_with = {file_kind: work.fingerprint(file_kind) for file_kind in MODEL_FILES}

@@ -20,26 +20,24 @@ def r2_scores(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict
     if len(pairs) < every:
         why = "LAST_ONLY in config.py" if work.config.LAST_ONLY else f"{work.map_kind} maps"
         work.say(f"  {why}: {len(pairs)} of {every} jumps, those into layer {len(h) - 1}")
-    found: dict[tuple[str, int, int], metrics.R2] = {}
+    scores: dict[str, dict[tuple[int, int], float]] = {name: {} for name in result_formats.SCORES}
+    misleading: dict[tuple[str, int, int], metrics.R2] = {}
     for i, j in terminal.progress("r2", pairs, len(pairs), "pairs"):
         made = formats.load_map(work.files, i, j, h.shape[2]).to(work.device)(h[i])
         if not made.isfinite().all():
             what = f"{work.files.matrix(i, j)}: its predictions from the states of layer {i} are not finite"
             raise Problem(f"{what}: fit it again with --force")
-        found["mat", i, j] = metrics.r2_score(made, h[j])
-        found["id", i, j] = metrics.r2_score(h[i], h[j])
-    if misleading := [jump for jump, score in found.items() if score.misleads]:
-        mode, i, j = worst = max(misleading, key=lambda jump: found[jump].weighted - found[jump].mean)
-        work.say(
-            f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: coordinates that hardly"
-            f" vary count as much as all others ({mode} from {i} to {j}: mean {found[worst].mean:.3g}, weighted by"
-            f" variance {found[worst].weighted:.3g})"
-        )
-    return {
-        f"score_{mode}{ending}": {(i, j): getattr(found[mode, i, j], average) for i, j in pairs}
-        for ending, average in (("", "mean"), ("_weighted", "weighted"))
-        for mode in ("mat", "id")
-    }
+        for mode, prediction in (("mat", made), ("id", h[i])):
+            r2 = metrics.r2_score(prediction, h[j])
+            scores[f"score_{mode}"][i, j], scores[f"score_{mode}_weighted"][i, j] = r2.mean, r2.weighted
+            if r2.misleads:
+                misleading[mode, i, j] = r2
+    if misleading:
+        (mode, i, j), r2 = max(misleading.items(), key=lambda found: found[1].weighted - found[1].mean)
+        why = "coordinates that hardly vary count as much as all others"
+        worst = f"{mode} from {i} to {j}: mean {r2.mean:.3g}, weighted by variance {r2.weighted:.3g}"
+        work.say(f"  r2 misleads in {len({jump[1:] for jump in misleading})} of {len(pairs)} jumps: {why} ({worst})")
+    return scores
 
 
 def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -> dict[str, Any]:
@@ -63,9 +61,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
             found["r2_by_rank"][str(i)] = [[int(r), r2] for r, r2 in entries[i]["r2_by_rank"].items()]
     if large := {name: gain for name, gain in found["gain"].items() if gain > map_quality.LARGE}:
         worst = max(large, key=large.get)
-        work.say(
-            f"  {len(large)} of {len(pairs)} matrices amplify a direction in which the states hardly vary by more than"
-            f" 1,000 ({worst}: {large[worst]:.2g}). Do not round them to half precision. All are listed in"
-            f" {work.files.relative(work.files.quality)}"
-        )
+        what = "matrices amplify a direction in which the states hardly vary by more than 1,000"
+        advice = f"Do not round them to half precision. All are listed in {work.files.relative(work.files.quality)}"
+        work.say(f"  {len(large)} of {len(pairs)} {what} ({worst}: {large[worst]:.2g}). {advice}")
     return found

@@ -84,7 +84,7 @@ def shell(main: Main) -> None:
 class Work:
     """One run of a stage, with its configuration and options."""
 
-    say, bar = staticmethod(terminal.say), staticmethod(terminal.bar)  # in the leading process only
+    say, progress = staticmethod(terminal.say), staticmethod(terminal.progress)  # in the leading process only
 
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, map_kind: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.map_kind = stage, config, args, map_kind

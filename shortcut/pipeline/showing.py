@@ -1,6 +1,5 @@
 """Show scores and results as figures, tables and a page."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ def draw(outputs: Outputs, figures: Mapping[str, Plot]) -> None:
     for path in outputs.todo:
         if plot := figures.get(path.stem):
             with outputs.writing(path) as file:
-                plot.write(file, path.suffix[1:])
+                file.write(plot.render(path.suffix[1:]))
 
 
 def show_r2(work: Work, outputs: Outputs) -> None:
@@ -38,7 +37,7 @@ def show_r2(work: Work, outputs: Outputs) -> None:
     work.say("\n".join([text([short]), *warnings(work, [files]), more]))
 
 
-def of_maps(files: Names, L: int, r2: maps.R2 | None, quality: maps.Quality | None) -> dict[str, Plot]:
+def of_maps(files: Names, L: int, r2: maps.R2, quality: maps.Quality) -> dict[str, Plot]:
     """The figures of r2 and of the quality of the maps, by name."""
     found = {f"r2_scores_{L}": maps.r2_heat_maps(r2, files.title, files.map_kind)} if r2 else {}
     return found | ({f"maps_{L}": maps.quality_figure(quality, files.title)} if quality else {})
@@ -71,10 +70,7 @@ def warnings(work: Work, shown: list[Names]) -> list[str]:
 
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
-    """Compare all map kinds evaluated on the same sentences, id and least squares first.
-
-    Also return the files of all results that are shown.
-    """
+    """All map kinds evaluated on the same sentences, id and least squares first, and the files of these results."""
     if work.map_kind != LEAST_SQUARES or work.files.predictions not in inputs(work, work.files):
         return None, [work.files]
     others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
@@ -126,7 +122,7 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
     """
     files, listed = work.files, evaluation.change(work)
     figures = plots.all_figures(r, files.title, files.map_kind)
-    figures |= plots.lens_figures(c, r.n_layers, files.title) if c else {}
+    figures |= plots.lens_figures(c, r, files.title) if c else {}
     scores = [path for path in (files.r2_scores, files.quality) if path.exists()]
     reads = [path for names in shown for path in inputs(work, names)]
     reads += [*scores, *([files.own.results] if listed else [])]
@@ -134,13 +130,11 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
         draw(outputs, figures)
         if not {files.summary, files.report} & {*outputs.todo}:
             return
-        r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else None
-        quality = result_formats.load_quality(files.quality) if files.quality in scores else None
+        r2 = result_formats.load_r2(files.r2_scores) if files.r2_scores in scores else {}
+        quality = result_formats.load_quality(files.quality) if files.quality in scores else {}
         drawn = of_maps(files, r.n_layers, r2, quality)
-        data = [drawn[f"r2_scores_{r.n_layers}"].data] if r2 else []
-        data += [tables.schedules(r, "")] if r.alternation else []
-        listed += [*tables.of_results(r, c), *(maps.r2_tables(r2) if r2 else [])]
-        listed += [maps.quality_table(quality)] if quality else []
+        data = [plot.data for plot in (drawn | figures).values() if plot.data.name in ("r2", "schedules")]
+        listed += [*tables.of_results(r, c), *maps.r2_tables(r2), *([maps.quality_table(quality)] if quality else [])]
         numbers = {
             "model": files.model_name, "dataset": files.dataset, "matrices_from": files.matrices_from or files.dataset,
             "layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample, "confidence": 0.95,
@@ -150,9 +144,7 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
             "warnings": warnings(work, shown),
         }  # fmt: skip
         pngs = {name: files.plot(name, "png").read_bytes() for name in figures}
-        for name, plot in drawn.items():  # their files may be missing, or show older scores
-            plot.write(file := io.BytesIO(), "png")
-            pngs[name] = file.getvalue()
+        pngs |= {name: plot.render("png") for name, plot in drawn.items()}  # their files may be missing or older
         links = {name: f"plots/{files.judged}/{name}" if files.plot(name).exists() else "" for name in pngs}
         pictures = [(name, plot, pngs[name], links[name]) for name, plot in (drawn | figures).items()]
         page = report.page(numbers, files.title, r, pictures, listed, origin(work, r.n_layers))

@@ -88,5 +88,5 @@ def gather(
     if shared and work.shared:
         results = replace(work.shared, folder=work.shared.folder / name)
     results = replace(results, key=f"{results.key} {name} {work.args.batch_size} {order} {model.device.type}")
-    with work.bar(f"sentences ({name})", len(tokenized)) as advance:
-        return results.gather(batches, compute, advance, everyone=everyone)
+    with work.progress(f"sentences ({name})", total=len(tokenized)) as bar:
+        return results.gather(batches, compute, bar.update, everyone=everyone)

@@ -14,7 +14,6 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, model_folder, similar_model
@@ -93,16 +92,15 @@ def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
 
 
 def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
-    def in_force(script: str, _: Path) -> dict[str, Any]:
-        return stages.settings(stages.of_script(script), config, files)
-
     name = files.given
     last = max((int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")), default=0)
     whole = last > 1 and files.matrix(last - 1, last).exists()  # the last one that is fitted
     known = last * whole if Path(name).is_dir() else config.LAYERS.get(name, last)
     L, following = known or stages.n_layers(config, name, masked=files.masked), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
-    provenance = Provenance(files, in_force, hashing=False)
+    provenance = Provenance(
+        files, lambda script, _: stages.settings(stages.of_script(script), config, files), hashing=False
+    )
     for stage in stages.pipeline(masked=files.masked):
         if not (writes := outputs(stage, files, L, config)):
             continue
@@ -116,10 +114,8 @@ def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
 
 def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> list[Path]:
     """Outputs of a stage, with the figures of the results that exist."""
-    drawn = []
-    if stage.shows:
-        there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
-        drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there))
+    there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
+    drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there)) if stage.shows else []
     return [*drawn, *stages.paths(stage.writes, files, L, config)]
 
 

@@ -2,14 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from shortcut import Problem
-
-Item = TypeVar("Item")
 
 
 def device(name: str) -> str:
@@ -69,22 +66,12 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@contextmanager
-def bar(title: str, total: int | None, unit: str = "sentences") -> Iterator[Callable[[int], object]]:
-    """Progress bar with rate and time left; yields a function to call with the number of items done."""
+def progress(title: str, items: Iterable | None = None, total: int | None = None, unit: str = "sentences") -> Any:
+    """Progress bar with rate and time left. Iterate over it, or call its `update(n)` in a `with` block."""
     from tqdm import tqdm  # noqa: PLC0415
 
-    with tqdm(
-        total=total, desc=f"  {title}", unit=f" {unit}", file=sys.stderr, smoothing=0.05, disable=not leads(),
+    return tqdm(
+        items, f"  {title}", total, unit=f" {unit}", file=sys.stderr, smoothing=0.05, disable=not leads(),
         mininterval=0.2 if sys.stderr.isatty() else 30,  # few lines in a log file
         leave=None if sys.stderr.isatty() else False,
-    ) as counting:  # fmt: skip
-        yield counting.update
-
-
-def progress(title: str, items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
-    """Iterate over the items with a progress bar."""
-    with bar(title, total, unit) as advance:
-        for item in items:
-            yield item
-            advance(1)
+    )  # fmt: skip

@@ -1,16 +1,15 @@
 """Write figures as PDF, PNG or CSV. No other module imports matplotlib."""
 
 import contextlib
-import math
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from shortcut import sentence_grid
-from shortcut.intervals import Estimate
 from shortcut.show.table import Table, to_csv
 
 COLUMN, PAGE = 3.3, 6.9  # widths of figures in inches: one column of a paper, and a page
@@ -30,16 +29,16 @@ class Plot:
     data: Table  # its numbers
     alt: str  # its content in words
 
-    def write(self, file: BinaryIO, ending: str) -> None:
-        """Write the figure to a file as "pdf", "png" or "csv"."""
+    def render(self, ending: str) -> bytes:
+        """Content of the figure's file with this ending: "pdf", "png" or "csv"."""
         if ending == "csv":
-            file.write(to_csv(self.data).encode(errors="backslashreplace"))  # no encoding has halves of surrogate pairs
-            return
+            return to_csv(self.data).encode(errors="backslashreplace")  # no encoding has halves of surrogate pairs
         os.environ["MPLBACKEND"] = "agg"  # a backend that is not installed would stop the import
         with contextlib.chdir(Path(find_spec("matplotlib").origin).parent / "mpl-data"):  # no user's matplotlibrc
             import matplotlib  # noqa: PLC0415  (takes a second, and most figures exist already)
         with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
-            self.draw().savefig(file, format=ending, dpi=200, metadata=NO_DATES[ending])
+            self.draw().savefig(file := io.BytesIO(), format=ending, dpi=200, metadata=NO_DATES[ending])
+        return file.getvalue()
 
 
 def subplots(width: float, height: float, title: str, rows: int, columns: int, **settings: Any) -> tuple[Any, Any]:
@@ -49,11 +48,6 @@ def subplots(width: float, height: float, title: str, rows: int, columns: int, *
     figure = Figure(figsize=(width, height), layout=settings.pop("layout", "constrained"))
     figure.suptitle("\n".join(drawable(line, 120) for line in title.split("\n")), parse_math=False)
     return figure, figure.subplots(rows, columns, **settings)
-
-
-def ends(points: Sequence[Estimate]) -> list[list[float]]:
-    """Lower ends and upper ends of the confidence intervals; nan for a constant, which has no interval."""
-    return [[math.nan if x is None else x for x in end] for end in ([p.low for p in points], [p.high for p in points])]
 
 
 def legend(figure: Any, columns: int) -> None:

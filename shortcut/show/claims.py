@@ -1,14 +1,13 @@
 """Numbers that the paper claims (arXiv 2303.09435, on Wikipedia), and the same numbers from these results."""
 
 from shortcut.results import PRECISIONS, SHARES, Curve, Results
-from shortcut.show.tables import Scores
+from shortcut.show.maps import R2
 
-R2 = dict[str, Scores]
 MEDIUM, XL, LARGE_BERT = ("gpt2-medium",), ("gpt2-xl",), ("bert-large-uncased",)
 NAMED = ("gpt2", *MEDIUM, "gpt2-large", *XL, "bert-base-uncased", *LARGE_BERT)
 
 
-def claims(model: str, r: Results, r2: R2 | None) -> list[dict[str, str | None]]:
+def claims(model: str, r: Results, r2: R2) -> list[dict[str, str | None]]:
     """The paper's claims about a model: the quantity `what`, its value in the `paper`, and `here` (None: not measured).
 
     A claim applies only to the models for which the paper makes it; [] if it does not name the model.

@@ -39,8 +39,7 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     for ax, (name, scores) in zip(axes, maps.items(), strict=True):
         grid = np.full((L + 1, L + 1), np.nan)
         grid[np.diag_indices(L + 1)] = 1
-        for (i, j), score in scores.items():
-            grid[i, j] = score
+        grid[*zip(*scores, strict=True)] = [*scores.values()]
         image = ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
         ticks = range(0, L + 1, max(1, -(-L // 8)))
         ax.set(title=name, xlabel="target layer", xticks=ticks, yticks=ticks)
@@ -54,14 +53,14 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
 def r2_tables(r2: R2) -> list[Table]:
     """r2 of mat and id from each layer to the next layer, to the last, and as a mean over all later layers.
 
-    A second table has the scores weighted by the variances of the coordinates, if there are any.
+    A second table has the scores weighted by the variances of the coordinates; without scores there is no table.
     """
     titles = {
         "": "r2 from each layer to later layers",
         "_weighted": "r2 weighted by variance, so that coordinates that hardly vary count for little",
     }
     columns = [*map(Column, ("layer", "mat next", "mat last", "mat mean", "id next", "id last", "id mean"))]
-    tables, layers = [], sorted({i for i, _ in r2["score_mat"]})
+    tables, layers = [], sorted({i for i, _ in r2.get("score_mat", {})})
     for weighted, title in titles.items():
         if f"score_mat{weighted}" in r2:
             modes = [r2[f"score_{mode}{weighted}"] for mode in ("mat", "id")]
@@ -135,8 +134,7 @@ def _draw_quality(quality: Quality, title: str) -> Any:
     count_in_integers(first.xaxis)
     if lost:
         ax, grid = axes.pop(0), np.full((L, L), np.nan)
-        for (i, k), x in lost.items():
-            grid[i, k] = x
+        grid[*zip(*lost, strict=True)] = [*lost.values()]
         scale = {"vmin": min(0.0, *lost.values()), "vmax": max(1e-3, *lost.values())}
         image = ax.imshow(grid, cmap="magma_r", interpolation="nearest", **scale)
         note = "" if max(lost.values()) > 0 else "\n(none above 0: nothing is lost)"

@@ -1,7 +1,4 @@
-"""The report on one model and dataset: an HTML page with all figures, tables and numbers.
-
-The page is one self-contained file (pictures, tables, style and data), so it can be sent by mail.
-"""
+"""The report on one model and dataset: one self-contained HTML file, which can be sent by mail."""
 
 import base64
 import json

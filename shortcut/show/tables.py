@@ -58,26 +58,12 @@ def _points(metric: str, curve: Curve) -> dict[Any, Estimate]:
     return points | ({"mean": curve.over_layers[metric]} if len(points) == curve.n_layers + 1 else {})
 
 
-def lenses(c: Comparison, sample: str, metrics: Iterable[str]) -> list[Table]:
-    """Tables that compare map kinds by layer; [] if there are only id and least squares."""
-    tables, paired = [], f"{sample}, differences to least squares (ls), paired"
-    differences = {f"{name} - ls": curve for name, curve in c.differences.items()}
-    for metric in metrics if len(c.curves) > 2 else ():
-        tables += _by_layer(metric, f"lenses_{metric}", sample, c.curves)
-        tables += _by_layer(metric, f"lenses_{metric}_minus_least_squares", paired, differences)
-    return tables
-
-
 def of_results(r: Results, c: Comparison | None) -> list[Table]:
-    """All tables of the results and of the comparison of map kinds.
-
-    First a table for each metric: every mode at every layer, the best constant token, and mat - id.
-    """
+    """All tables: each metric by layer, with the best constant and mat - id; early exit; alternation; the map kinds."""
     tables = []
     for metric in METRICS:
         tables += _by_layer(metric, metric, r.sample, r.fixed, r.floor.get(metric), r.apart)
-    compared = [*lenses(c, r.sample, METRICS), *fits(c)] if c else []
-    return [*tables, *early_exit(r), *alternation(r), *compared]
+    return [*tables, *early_exit(r), *alternation(r), *(map_kinds(c, r.sample) if c else [])]
 
 
 def headlines(r: Results, c: Comparison | None) -> list[Table]:
@@ -87,12 +73,19 @@ def headlines(r: Results, c: Comparison | None) -> list[Table]:
     return [*_by_layer("precision@1", "precision@1", r.sample, curves), *saved]
 
 
-def fits(c: Comparison) -> list[Table]:
-    """Agreement of the maps fitted on two halves of the training sentences, and costs of the maps."""
-    costs = Table("costs_of_maps", "Cost of the maps", [Column("map kind"), Column("cost")], [*c.costs.items()])
-    rows = [[l, *(r2.get(l) for r2 in c.halves.values())] for l in sorted(set().union(*c.halves.values()))]
-    title = "Agreement of the maps fitted on two halves of the sentences, r2"
-    return [Table("halves", title, [*map(Column, ("layer", *c.halves))], rows), costs] if rows else [costs]
+def map_kinds(c: Comparison, sample: str) -> list[Table]:
+    """All metrics by layer if there are more than id and least squares; agreement of halves; costs of the maps."""
+    tables, paired = [], f"{sample}, differences to least squares (ls), paired"
+    differences = {f"{name} - ls": curve for name, curve in c.differences.items()}
+    for metric in METRICS if len(c.curves) > 2 else ():
+        tables += _by_layer(metric, f"lenses_{metric}", sample, c.curves)
+        tables += _by_layer(metric, f"lenses_{metric}_minus_least_squares", paired, differences)
+    if layers := sorted(set().union(*c.halves.values())):
+        rows = [[l, *(r2.get(l) for r2 in c.halves.values())] for l in layers]
+        title = "Agreement of the maps fitted on two halves of the sentences, r2"
+        tables.append(Table("halves", title, [*map(Column, ("layer", *c.halves))], rows))
+    columns = [*map(Column, ("map kind", "cost"))]
+    return [*tables, Table("costs_of_maps", "Cost of the maps", columns, [*c.costs.items()])]
 
 
 def early_exit(r: Results) -> list[Table]:
@@ -208,7 +201,7 @@ def grid_points(grid: Grid) -> Table:
         for layer, (texts, ids) in enumerate(zip(grid.predicted[mode], grid.ids[mode], strict=True))
         for k, column in enumerate(grid.columns)
     ]
-    names = ("mode", "layer", "column", grid.column, "predicted", "predicted_id", "probability")
+    names = ("mode", "layer", "column", "rank" if grid.masked else "token", "predicted", "predicted_id", "probability")
     return Table("grid", f"Predicted at each layer in “{grid.sentence}”", [*map(Column, names)], rows)
 
 

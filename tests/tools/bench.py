@@ -245,7 +245,7 @@ def exits(bench: Bench, model: models.Model) -> None:
         batches = representations.batches(model, tokenized, 1024)
         for batch in batches:
             seen = representations.run(model, batch)
-            found.append({m: predictions.judge(model, go_on[m](seen), seen.h[-1], batch.rows) for m in MODES})
+            found.append({m: predictions.judge(model, go_on[m](seen), seen.h[-1], batch.rows, None) for m in MODES})
         order = torch.cat([batch.rows for batch in batches]).argsort()
         return {
             mode: Predictions(
