@@ -1,5 +1,6 @@
 """Evaluate a model for add_results.py and bert_add_results.py; write its results and predictions."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -119,12 +120,15 @@ def _judge(
             made |= {f"{mode} {name}": x for name, x in vars(found).items() if x is not None}
         return made
 
-    points: dict[str, Points] = {}
+    points, batches = {}, representations.batches(model, tokenized, work.args.batch_size)
     if work.shared:
-        first = partial(judged, {"id": modes["id"]})
-        points = gather(work, model, tokenized, first, "id", shared=True, everyone=True)
+        points = gather(work, batches, partial(judged, {"id": modes["id"]}), "id", shared=True, everyone=True)
         h, modes = points.pop("h").tensor() if h is None else h, {mode: modes[mode] for mode in modes if mode != "id"}
-    points |= gather(work, model, tokenized, partial(judged, modes), "predictions")
+    return _by_mode(points | gather(work, batches, partial(judged, modes), "predictions"), work.say)
+
+
+def _by_mode(points: dict[str, Points], say: Callable[[str], None]) -> dict[str, Predictions]:
+    """Predictions by mode, in order, from tables called "<mode> <field>"."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for key, values in points.items():
         mode, _, name = key.partition(" ")
@@ -132,7 +136,7 @@ def _judge(
     share = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in found.values())
     if share > TIES:
         tie = f"the best two tokens tie in up to {share:.1%} of the sentences"
-        work.say(f"  {tie}: logits in half precision are rounded")
+        say(f"  {tie}: logits in half precision are rounded")
     return {mode: Predictions(**found[mode]) for mode in (*MODES, SCHEDULES) if mode in found}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from shortcut import Problem, jacobian, linear, map_quality, trained
+from shortcut import Problem, jacobian, linear, map_quality, representations, trained
 from shortcut.files.store import rounded
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
@@ -68,7 +68,8 @@ def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple
 
     name = f"{'later ' * later}gradients of {P} probes, seed {work.args.seed}"
     # in one pass, a gradient at a position would also come from the later positions of its sentence
-    found = gather(work, model, run, compute, name, shared=True, together=False)["found"]
+    batches = representations.batches(model, run, work.args.batch_size, together=False)
+    found = gather(work, batches, compute, name, shared=True)["found"]
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         h, final = found[l], found[L]
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])

@@ -56,7 +56,8 @@ def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], 
     def compute(batch: Batch) -> Tensors:
         return {"states": representations.run(model, batch, points).h.cpu()}
 
-    return gather(work, model, tokenized, compute, name, shared=True)["states"]
+    batches = representations.batches(model, tokenized, work.args.batch_size)
+    return gather(work, batches, compute, name, shared=True)["states"]
 
 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -68,25 +69,21 @@ def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) 
 
 def gather(
     work: Work,
-    model: Model,
-    tokenized: Tokenized,
+    batches: list[Batch],
     compute: Callable[[Batch], Tensors],
     name: str,
     *,
     shared: bool = False,
-    together: bool = True,
     everyone: bool = False,
 ) -> dict[str, Points]:
     """Compute tensors for all sentences, batch by batch, and store them as partial results called `name`.
 
-    `shared`: they are the same for every map kind, so that a run for several kinds computes them once. `together` is
-    for `representations.batches`, `everyone` for `PartialResults.gather`.
+    `shared`: they are the same for every map kind, so that a run for several kinds computes them once. `everyone` is
+    for `PartialResults.gather`.
     """
-    batches = representations.batches(model, tokenized, work.args.batch_size, together=together)
-    order = crc32(torch.cat([batch.rows for batch in batches]).numpy().tobytes())
-    results = work.partial
+    results, rows = work.partial, torch.cat([batch.rows for batch in batches])
     if shared and work.shared:
         results = replace(work.shared, folder=work.shared.folder / name)
-    results = replace(results, key=f"{results.key} {name} {work.args.batch_size} {order} {model.device.type}")
-    with work.progress(f"sentences ({name})", total=len(tokenized)) as bar:
-        return results.gather(batches, compute, bar.update, everyone=everyone)
+    how = f"{name} {work.args.batch_size} {crc32(rows.numpy().tobytes())} {batches[0].ids.device.type}"
+    with work.progress(f"sentences ({name})", total=len(rows)) as bar:
+        return replace(results, key=f"{results.key} {how}").gather(batches, compute, bar.update, everyone=everyone)
