@@ -15,8 +15,9 @@ from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import find_model
 
 DTYPES = ("float32", "auto")
-UNCHECKED = (  # settings in config.py of which only the type is checked
-    "GPT2 BERT LAYERS MASKED SAFETENSORS_ONLY DATASET HUB_DATASET HUB_CONFIG DOCSTRING_PACKAGES SPLITS LAST_ONLY OUT"
+MORE_SETTINGS = (  # no option replaces them, and they have no least value
+    "SCHEDULES RCOND TAU LAMBDAS DTYPE GPT2 BERT LAYERS MASKED SAFETENSORS_ONLY DATASET HUB_DATASET HUB_CONFIG"
+    " DOCSTRING_PACKAGES SPLITS LAST_ONLY OUT"
 )
 
 
@@ -53,35 +54,30 @@ def _positive(text: str) -> int:
 
 
 class Setting(NamedTuple):
-    """Properties of a setting in config.py: how it is checked, replaced by an option, and recorded."""
+    """Properties of a setting in config.py: how it is checked, and replaced by an option."""
 
     help: str = ""  # help text of the option that replaces it for one run; "" without an option
     metavar: str = ""  # placeholder in --help
     type: Callable[[str], Any] = str  # parses the option
     least: int | None = None  # the smallest value allowed
-    recorded: bool = False  # True if files depend on it; manifests then hold it, with its name in lower case
 
 
 SETTINGS = {
     "SOURCE": Setting("source of sentences; PATH: parquet, jsonl or txt, file or folder", "hub|docstrings|PATH"),
     "READ_BYTES": Setting(least=1),
-    "SPACY": Setting(recorded=True),
-    "SENTENCES": Setting(least=1, recorded=True),
-    "TRAIN": Setting(least=1, recorded=True),
-    "VAL": Setting(least=2, recorded=True),  # a confidence interval needs two
-    "POSITIONS": Setting(least=1, recorded=True),
-    "SEED": Setting("random seed for sampling sentences, token positions and Jacobian probes", "N", int, recorded=True),
+    "SPACY": Setting(),
+    "SENTENCES": Setting(least=1),
+    "TRAIN": Setting(least=1),
+    "VAL": Setting(least=2),  # a confidence interval needs two
+    "POSITIONS": Setting(least=1),
+    "SEED": Setting("random seed for sampling sentences, token positions and Jacobian probes", "N", int),
     "MAP": Setting("map kinds: least-squares, affine, ridge, low-rank, jacobian, jacobian-later, jacobian-affine, "
                    "trained, tuned", "KIND", map_kind),
-    "RANK": Setting(least=1, recorded=True),
-    "PROBES": Setting(least=1, recorded=True),
-    "SCHEDULES": Setting(recorded=True),
-    "RCOND": Setting(recorded=True),
-    "TAU": Setting(recorded=True),
-    "LAMBDAS": Setting(recorded=True),
-    "DTYPE": Setting(recorded=True),
+    "RANK": Setting(least=1),
+    "PROBES": Setting(least=1),
     "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
     "BATCH_SIZE": Setting("number of tokens in a batch", "TOKENS", _positive, least=1),
+    **dict.fromkeys(MORE_SETTINGS.split(), Setting()),
 }  # fmt: skip
 OTHERS = {  # options without a setting
     "MODEL": Setting("name or folder of the model", "NAME_OR_FOLDER"),
@@ -96,7 +92,7 @@ OTHERS = {  # options without a setting
 def check(config: ModuleType) -> None:
     """Raise Problem if a setting is missing, has no annotation or another type, or has a value that is not allowed."""
     hints = get_type_hints(config)
-    for name in dict.fromkeys([*SETTINGS, *UNCHECKED.split(), *hints]):
+    for name in SETTINGS | hints:
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
         value, hint = getattr(config, name), hints.get(name)
@@ -134,12 +130,6 @@ def _check_contents(config: ModuleType) -> None:
 def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
     """Numbers of training and validation sentences, as "train" and "val"."""
     return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
-
-
-def recorded(config: ModuleType, dataset: str) -> dict[str, Any]:
-    """Settings that files of a dataset depend on: values in config.py by their names in manifests."""
-    found = {name.lower(): getattr(config, name) for name in SETTINGS if SETTINGS[name].recorded}
-    return found | sizes(config, dataset)
 
 
 def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, doc: str) -> argparse.Namespace:
