@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,8 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
     """Layout that `load_parts` reads: for each block and state, the sub-module that makes the state, and its input."""
-    blocks: dict[int, dict[int, dict[str, Any]]] = {}
-    for (i, a), (part_kind, state) in parts.items():
-        blocks.setdefault(i, {})[a] = {"kind": part_kind, "from": state}
-    return blocks
+    by_block = groupby(parts.items(), key=lambda part: part[0][0])
+    return {i: {a: {"kind": part_kind, "from": s} for (_, a), (part_kind, s) in found} for i, found in by_block}
 
 
 class Provenance:
@@ -81,38 +80,25 @@ class Provenance:
         Without `hashing`, recorded hashes are trusted and no data is read.
         """
         self.files, self._in_force, self._hashing = files, in_force, hashing
-        self._entries: dict[Path, dict[str, Entry]] = {}
-        self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
+        self.entries = cache(load)  # entries of a folder
+        self._hashed = cache(lambda path: (_identity(path), sha256(path)))
         self._model: dict[str, str] = {}  # the first fingerprints found, by `MODEL_FILES`
         self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
         self._reported: set[Path | str] = set()  # files and versions that have been reported
-
-    def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
-        """Entries of a folder; `again` reads them a second time, since another process may have written some."""
-        if again or folder not in self._entries:
-            self._entries[folder] = load(folder)
-        return self._entries[folder]
 
     def entry(self, path: Path) -> Entry | None:
         """Entry of a file, or None."""
         return self.entries(path.parent).get(path.name)
 
-    def sha256(self, path: Path) -> str:
-        """SHA-256 of a file, computed once."""
-        if path not in self._hashes:
-            before = _identity(path)
-            self._hashes[path] = sha256(path), before
-        return self._hashes[path][0]
-
     def check_unchanged(self, paths: list[Path]) -> None:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
-        if changed := [path for path in paths if _identity(path) != self._hashes[path][1]]:
+        if changed := [path for path in paths if _identity(path) != self._hashed(path)[0]]:
             raise Problem(f"{changed[0]} was changed while it was in use: run the script again")
 
     def recorded(self, path: Path) -> list[str | None]:
         """Key in a file's entry (None without an entry) and SHA-256 of the file."""
         entry = self.entry(path) or {}
-        return [entry.get("key"), self.sha256(path) if self._hashing else entry.get("sha256")]
+        return [entry.get("key"), self._hashed(path)[1] if self._hashing else entry.get("sha256")]
 
     def settings(self, path: Path) -> dict[str, Any]:
         """Settings of all stages that led to a file; later stages override settings of the same name."""
@@ -129,7 +115,7 @@ class Provenance:
         doubts: dict[str, list[Path]] = {}
         for path in paths:
             self._check(path)
-            self.sha256(path)  # raises Problem unless it is a regular file
+            self._hashed(path)  # raises Problem unless it is a regular file
             doubt = _other_versions(entry) if (entry := self.entry(path)) else UNKNOWN
             if doubt and not self._reported & {path, doubt}:
                 doubts.setdefault(doubt, []).append(path)
@@ -167,7 +153,7 @@ class Provenance:
     ) -> tuple[str, str] | None:
         """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
         was, inputs = entry["settings"], entry["reads"]
-        if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
+        if self._hashing and path.exists() and entry["sha256"] != self._hashed(path)[1]:
             return "has changed since it was made", remake
         for name in MODEL_FILES:
             if was.get(name) and was[name] != settings.get(name):

@@ -53,8 +53,8 @@ class Outputs:
         with ExitStack() as locks:
             for folder in folders:
                 locks.enter_context(locked(folder, self.script))
-                self.provenance.entries(folder, again=True)
                 store.remove_leftovers(folder / manifest.NAME)
+            self.provenance.entries.cache_clear()  # another process may have written some before
             self.provenance.check(self.reads, self.notice)
             self._reads = {self._files.relative(path): self.provenance.recorded(path) for path in self.reads}
             self.key = manifest.key(self.script, self.settings, self._reads)
@@ -72,10 +72,9 @@ class Outputs:
 
     def add(self, writes: list[Path]) -> list[Path]:
         """Add outputs that were unknown at the start; return all missing outputs."""
-        more = [path for path in writes if path not in self.writes]
-        self.todo += [path for path in more if self.force or not self._is_made(path)]
-        self.writes += more
-        for path in more:
+        for path in [path for path in writes if path not in self.writes]:
+            self.todo += [path] if self.force or not self._is_made(path) else []
+            self.writes.append(path)
             store.remove_leftovers(path)
         return self.todo
 
@@ -144,10 +143,8 @@ def locked(folder: Path, script: str) -> Iterator[None]:
         holder = path.read_bytes()[:200].decode(errors="replace").strip()
         raise Problem(f"{folder} is in use by {holder or 'another run'}: wait for it, or stop it") from None
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):  # in a read-only folder, all may be made
             raise Problem(f"cannot write to {folder}: {error.strerror}") from error
-        yield  # a read-only folder is an error only if a file has to be written
-        return
     try:
         with suppress(OSError):  # the name is only for messages; a full disk is reported elsewhere
             path.write_text(f"{script} (process {os.getpid()})\n", encoding="utf-8")
