@@ -89,10 +89,8 @@ def _groups(file: str, seed: str) -> list[Group]:
         found = ", ".join(f"{column.name} ({column.type})" for column in schema)
         raise Problem(f"{file} has the columns {found}, expected one named 'text' that holds strings")
     chunks = [footer.row_group(k).column(texts[0]) for k in range(footer.num_row_groups)]
-    groups = [
-        Group(file, footer, k, chunk.num_values, chunk.total_compressed_size, f"{seed} {k}")
-        for k, chunk in enumerate(chunks)
-    ]
+    sizes = [(chunk.num_values, chunk.total_compressed_size) for chunk in chunks]
+    groups = [Group(file, footer, k, *size, f"{seed} {k}") for k, size in enumerate(sizes)]
     random.Random(seed).shuffle(groups)
     return groups
 

@@ -19,13 +19,11 @@ from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder, s
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# keys of config.json that do not change the forward pass
-NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # change no forward pass
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
 )  # fmt: skip
-# further files of a tokenizer without tokenizer.json
-OTHER_TOKENIZER = (
+OTHER_TOKENIZER = (  # without tokenizer.json
     "added_tokens.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
     "spm.model", "bpe.codes", "emoji.json", "dict.txt",
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from shortcut import Problem, sentence_grid
@@ -33,7 +34,7 @@ def look_inside(work: Work) -> None:
     made_with = {file_kind: work.fingerprint(file_kind) for file_kind in MODEL_FILES}
     made_with |= {"model": work.files.model, "dtype": work.config.DTYPE}
     for grid in grids:  # all sentences are read before a figure is drawn
-        files, figure = work.files.own_kind, f"sentence_{slug(grid.sentence)}{suffix}"
+        files, figure = replace(work.files, map_kind=LEAST_SQUARES), f"sentence_{slug(grid.sentence)}{suffix}"
         with work.outputs(jumps, files.plots(figure), sentence=grid.sentence, **made_with) as outputs:
             showing.draw(outputs, {figure: plots.sentence_grid(grid, files.title)})
         work.say(f"{text(tables.grids(grid))}\n\n{grid.in_words()}")

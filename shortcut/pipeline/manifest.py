@@ -30,6 +30,7 @@ UNKNOWN = "no manifest entry (made by hand or by other code), used unchecked"
 
 version = cache(metadata.version)  # cached, since each call reads a file
 Entry = dict[str, Any]
+InForce = Callable[[str, Path], Mapping[str, Any]]  # settings that a script would now use for a file, as far as known
 
 
 def load(folder: Path) -> dict[str, Entry]:
@@ -72,13 +73,8 @@ def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, di
 class Provenance:
     """Manifest entries and hashes of the files under one root, each read once."""
 
-    def __init__(
-        self, files: Names, in_force: Callable[[str, Path], Mapping[str, Any]] = lambda *_: {}, *, hashing: bool = True
-    ):
-        """`in_force(script, path)` returns the settings that a script would now use for a file, if known.
-
-        Without `hashing`, recorded hashes are trusted and no data is read.
-        """
+    def __init__(self, files: Names, in_force: InForce = lambda *_: {}, *, hashing: bool = True):
+        """Without `hashing`, recorded hashes are trusted and no data is read."""
         self.files, self._in_force, self._hashing = files, in_force, hashing
         self.entries = cache(load)  # entries of a folder
         self._hashed = cache(lambda path: (_identity(path), sha256(path)))
@@ -125,19 +121,20 @@ class Provenance:
 
     def _check(self, path: Path) -> None:
         if (entry := self.entry(path)) and path not in self._checked:
-            if why := self.differs(path, entry):
+            if why := self.differs(path):
                 raise Problem(f"{self.files.relative(path)} {': '.join(why)}")
             self._checked.add(path)
             for source in () if self.files.is_foreign(path) else entry["reads"]:
                 self._check(self.files.root / source)
 
-    def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
+    def differs(self, path: Path) -> tuple[str, str] | None:
         """Difference between a file and the one that its script would make now, and what to do; None if there is none.
 
         The fingerprints of the first file are those of the model if no others are in force. For matrices fitted on
         another dataset, only the model is compared.
         """
-        was, script, foreign = entry["settings"], entry["script"], self.files.is_foreign(path)
+        entry, foreign = self.entries(path.parent)[path.name], self.files.is_foreign(path)
+        was, script = entry["settings"], entry["script"]
         self._model = {name: was[name] for name in MODEL_FILES if was.get(name)} | self._model
         now = self._model | plain(self._in_force(script, path))
         settings = was | {name: now[name] for name in (MODEL_FILES if foreign else now) if name in was and name in now}
@@ -146,12 +143,11 @@ class Provenance:
             if read.exists() and (self._hashing or self.entry(read)):
                 reads[name] = self.recorded(read)
         remake = f"run {self.files.command(script, path, '--force')}" if script.endswith(".py") else "import it again"
-        return self.compare(path, entry, settings, reads, remake)
+        return self.compare(path, settings, reads, remake)
 
-    def compare(
-        self, path: Path, entry: Entry, settings: dict[str, Any], reads: dict[str, Any], remake: str
-    ) -> tuple[str, str] | None:
+    def compare(self, path: Path, settings: Entry, reads: Entry, remake: str) -> tuple[str, str] | None:
         """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
+        entry = self.entries(path.parent)[path.name]
         was, inputs = entry["settings"], entry["reads"]
         if self._hashing and path.exists() and entry["sha256"] != self._hashed(path)[1]:
             return "has changed since it was made", remake

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import find_model
 
-DTYPES = ("float32", "auto")
 MORE_SETTINGS = (  # no option replaces them, and they have no least value
     "SCHEDULES RCOND TAU LAMBDAS DTYPE GPT2 BERT LAYERS MASKED SAFETENSORS_ONLY DATASET HUB_DATASET HUB_CONFIG"
     " DOCSTRING_PACKAGES SPLITS LAST_ONLY OUT"
@@ -116,8 +115,8 @@ def _check_contents(config: ModuleType) -> None:
             [parse(value) for value in values]  # argparse does not check a default
         except argparse.ArgumentTypeError as error:
             raise Problem(f"{name} in config.py: {error}") from None
-    if config.DTYPE not in DTYPES:
-        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
+    if config.DTYPE not in ("float32", "auto"):
+        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected float32 or auto")
     for mode, grid in config.LAMBDAS.items():
         if not isinstance(grid, tuple):
             raise Problem(f"LAMBDAS in config.py has {grid!r} for {mode}, expected a tuple of numbers")

@@ -116,7 +116,7 @@ class Outputs:
             raise Problem(f"{self._files.relative(path)} {how}")
         if self.renew and entry["key"] != self.key:
             return False
-        if why := self.provenance.compare(path, entry, self.settings, self._reads, "use --force to make it again"):
+        if why := self.provenance.compare(path, self.settings, self._reads, "use --force to make it again"):
             raise Problem(f"{self._files.relative(path)} {': '.join(why)}")
         return True
 
