@@ -49,9 +49,8 @@ class Outputs:
         """Lock the folders, check the inputs and find the missing outputs. Raises Problem as in the table above."""
         self._started, self._files = time.monotonic(), self.provenance.files
         self.settings, writes, self.writes, self.todo = manifest.plain(self.settings), self.writes, [], []
-        folders = sorted({path.parent for path in writes})
         with ExitStack() as locks:
-            for folder in folders:
+            for folder in sorted({path.parent for path in writes}):
                 locks.enter_context(locked(folder, self.script))
                 store.remove_leftovers(folder / manifest.NAME)
             self.provenance.entries.cache_clear()  # another process may have written some before
