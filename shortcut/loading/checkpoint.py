@@ -73,22 +73,12 @@ def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES)
     return found, Names(out.resolve(), folder, dataset, map_kind=map_kind, masked=masked, given=found)
 
 
-def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
-    """Number of blocks, read from the config. Raises Problem as `config` does, or if it is not the expected number."""
+def dimensions(name: str, *, masked: bool) -> tuple[int, int, int]:
+    """Number of blocks, context length and vocabulary size. Raises Problem as `config` does."""
     from shortcut import blocks  # noqa: PLC0415
 
-    layers = blocks.depth(config(name, masked).get_text_config(decoder=True))
-    if expected is not None and layers != expected:
-        raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
-    return layers
-
-
-def limits(name: str, *, masked: bool) -> tuple[int, int]:
-    """Context length and vocabulary size, read from the config. Raises Problem as `config` does."""
-    from shortcut import blocks  # noqa: PLC0415
-
-    found = config(name, masked).get_text_config(decoder=True)
-    return blocks.context(found), found.vocab_size
+    text = config(name, masked).get_text_config(decoder=True)
+    return blocks.depth(text), blocks.context(text), text.vocab_size
 
 
 def config(name: str, masked: bool) -> Any:

@@ -105,13 +105,16 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
 
     known = None if Path(name).is_dir() else config.LAYERS.get(name)
     try:
-        return checkpoint.n_layers(name, masked=masked, expected=known)
+        layers, _, _ = checkpoint.dimensions(name, masked=masked)
     except checkpoint.NotFound as problem:
         if known or Path(name).is_dir():
             raise
         names = [name for name in config.LAYERS if masked == (name in config.MASKED)]
         hint = similar_model(name, names) or f"; known names: {', '.join(names)}"
         raise Problem(f"{problem}{hint}") from problem
+    if known not in (None, layers):
+        raise Problem(f"{name} has {layers} layers, config.py says {known}: correct LAYERS in config.py")
+    return layers
 
 
 def results_of(name: str, root: Path, config: ModuleType) -> tuple[str, bool, str]:
