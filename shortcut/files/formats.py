@@ -96,10 +96,7 @@ def _tokenized(value: Any) -> Tokenized:
 
 
 def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
-    """The batches that bert_add_reps.py writes, with `STATES_BATCH` sentences each.
-
-    A batch is a dict with `tokenized_sentences`, `token_positions` and, for each layer 0 ... L, hidden states [b, d].
-    """
+    """The batches that bert_add_reps.py writes: a `tokenized_dict` with hidden states [b, d] for each layer 0 ... L."""
     columns = tokenized_dict(tokenized) | dict(enumerate(h))
     for start in range(0, len(tokenized), STATES_BATCH):
         yield {key: column[start : start + STATES_BATCH] for key, column in columns.items()}

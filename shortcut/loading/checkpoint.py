@@ -111,17 +111,14 @@ def config(name: str, masked: bool) -> Any:
 
 
 def auto_class(model_type: str, masked: bool) -> str | None:
-    """Name of the transformers class that loads a model type with its head; None if there is none.
-
-    For a model of images and text, the causal language model in it is run.
-    """
+    """Name of the transformers class that loads a model type with its head; None if there is none."""
     from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
 
     if masked:
         return "AutoModelForMaskedLM" if model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
     if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "AutoModelForCausalLM"
-    wrapped = model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    wrapped = model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # the causal model in it is run
     return "AutoModelForImageTextToText" if wrapped else None
 
 

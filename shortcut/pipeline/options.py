@@ -1,7 +1,4 @@
-"""One table for the settings of config.py and the options of the scripts.
-
-No library is imported at the top, so that `python config.py` answers immediately.
-"""
+"""One table for the settings of config.py and the options of the scripts. No library is imported at the top."""
 
 import argparse
 import os

@@ -86,15 +86,17 @@ class Outputs:
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
         """File that becomes output `path` if the block ends without an error; `numbers` are added to its entry."""
-
-        def record(complete: Path) -> None:
+        self.begin()
+        with store.replacing(path) as file:
+            yield file
+            file.flush()
             self.provenance.check_unchanged(self.reads)
             entries = self.provenance.entries(path.parent)
             entries[path.name] = {
                 "script": self.script,
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
-                "sha256": manifest.sha256(complete),
+                "sha256": manifest.sha256(Path(file.name)),
                 "key": self.key,
                 **numbers,
                 "settings": self.settings,
@@ -102,10 +104,6 @@ class Outputs:
                 "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             }
             manifest.save(path.parent, entries)
-
-        self.begin()
-        with store.replacing(path, record) as file:
-            yield file
 
     def _is_made(self, path: Path) -> bool:
         if not path.exists():
