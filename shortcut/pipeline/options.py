@@ -1,4 +1,4 @@
-"""One table for the settings of config.py and the options of the scripts. No library is imported at the top."""
+"""The settings of config.py and the options of the scripts. No library is imported at the top."""
 
 import argparse
 import os
@@ -11,10 +11,13 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import find_model
 
-MORE_SETTINGS = (  # no option replaces them, and they have no least value
-    "SCHEDULES RCOND TAU LAMBDAS DTYPE GPT2 BERT LAYERS MASKED SAFETENSORS_ONLY DATASET HUB_DATASET HUB_CONFIG"
-    " DOCSTRING_PACKAGES SPLITS LAST_ONLY OUT"
-)
+SETTINGS = (  # of config.py
+    "SOURCE", "READ_BYTES", "SPACY", "SENTENCES", "TRAIN", "VAL", "POSITIONS", "SEED", "MAP", "RANK", "PROBES",
+    "SCHEDULES", "RCOND", "TAU", "LAMBDAS", "DTYPE", "DEVICE", "BATCH_SIZE", "GPT2", "BERT", "LAYERS", "MASKED",
+    "SAFETENSORS_ONLY", "DATASET", "HUB_DATASET", "HUB_CONFIG", "DOCSTRING_PACKAGES", "SPLITS", "LAST_ONLY", "OUT",
+)  # fmt: skip
+# The smallest values allowed. A confidence interval needs two validation sentences.
+LEAST = {"VAL": 2} | dict.fromkeys(("READ_BYTES", "SENTENCES", "TRAIN", "POSITIONS", "RANK", "PROBES", "BATCH_SIZE"), 1)
 
 
 def dataset_name(text: str) -> str:
@@ -49,46 +52,34 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-class Setting(NamedTuple):
-    """Properties of a setting in config.py: how it is checked, and replaced by an option."""
+class Option(NamedTuple):
+    """An option of some scripts. It replaces the setting of its name, if there is one, for one run."""
 
-    help: str = ""  # help text of the option that replaces it for one run; "" without an option
-    metavar: str = ""  # placeholder in --help
+    help: str
+    metavar: str  # placeholder in --help
     type: Callable[[str], Any] = str  # parses the option
-    least: int | None = None  # the smallest value allowed
 
 
-SETTINGS = {
-    "SOURCE": Setting("source of sentences; PATH: parquet, jsonl or txt, file or folder", "hub|docstrings|PATH"),
-    "READ_BYTES": Setting(least=1),
-    "SPACY": Setting(),
-    "SENTENCES": Setting(least=1),
-    "TRAIN": Setting(least=1),
-    "VAL": Setting(least=2),  # a confidence interval needs two
-    "POSITIONS": Setting(least=1),
-    "SEED": Setting("random seed for sampling sentences, token positions and Jacobian probes", "N", int),
-    "MAP": Setting("map kinds: least-squares, affine, ridge, low-rank, jacobian, jacobian-later, jacobian-affine, "
-                   "trained, tuned", "KIND", map_kind),
-    "RANK": Setting(least=1),
-    "PROBES": Setting(least=1),
-    "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
-    "BATCH_SIZE": Setting("number of tokens in a batch", "TOKENS", _positive, least=1),
-    **dict.fromkeys(MORE_SETTINGS.split(), Setting()),
-}  # fmt: skip
-OTHERS = {  # options without a setting
-    "MODEL": Setting("name or folder of the model", "NAME_OR_FOLDER"),
-    "MATRICES_FROM": Setting("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
-                             "DATASET", dataset_name),
-    "WORDS": Setting("now a command: python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER", "FILE"),
-    "SENTENCE": Setting("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE",
-                        sentence),
+OPTIONS = {
+    "source": Option("source of sentences; PATH: parquet, jsonl or txt, file or folder", "hub|docstrings|PATH"),
+    "seed": Option("random seed for sampling sentences, token positions and Jacobian probes", "N", int),
+    "map": Option("map kinds: least-squares, affine, ridge, low-rank, jacobian, jacobian-later, jacobian-affine, "
+                  "trained, tuned", "KIND", map_kind),
+    "device": Option("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
+    "batch-size": Option("number of tokens in a batch", "TOKENS", _positive),
+    "model": Option("name or folder of the model", "NAME_OR_FOLDER"),
+    "matrices-from": Option("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
+                            "DATASET", dataset_name),
+    "words": Option("now a command: python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER", "FILE"),
+    "sentence": Option("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE",
+                       sentence),
 }  # fmt: skip
 
 
 def check(config: ModuleType) -> None:
     """Raise Problem if a setting is missing, has no annotation or another type, or has a value that is not allowed."""
     hints = get_type_hints(config)
-    for name in SETTINGS | hints:
+    for name in dict.fromkeys([*SETTINGS, *hints]):
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
         value, hint = getattr(config, name), hints.get(name)
@@ -98,9 +89,8 @@ def check(config: ModuleType) -> None:
         if not isinstance(value, (float, int) if allowed is float else allowed):
             expected = getattr(allowed, "__name__", allowed)
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
-        least = SETTINGS.get(name, Setting()).least
-        if None not in (value, least) and value < least:
-            raise Problem(f"{name} in config.py is {value}, expected at least {least}")
+        if name in LEAST and value < LEAST[name]:
+            raise Problem(f"{name} in config.py is {value}, expected at least {LEAST[name]}")
     _check_contents(config)
 
 
@@ -119,7 +109,7 @@ def _check_contents(config: ModuleType) -> None:
             raise Problem(f"LAMBDAS in config.py has {grid!r} for {mode}, expected a tuple of numbers")
     for dataset, split in config.SPLITS.items():
         whole = isinstance(split, tuple) and [*map(type, split)] == [int, int]
-        if not whole or split[0] < SETTINGS["TRAIN"].least or split[1] < SETTINGS["VAL"].least:
+        if not whole or split[0] < LEAST["TRAIN"] or split[1] < LEAST["VAL"]:
             raise Problem(f"SPLITS in config.py has {split} for {dataset}, expected at least 1 and 2 sentences")
 
 
@@ -135,12 +125,12 @@ def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, do
     parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     for name in takes.split():
-        key = name.upper().replace("-", "_")
-        setting, default = (SETTINGS | OTHERS)[key], getattr(config, key, model if name == "model" else None)
+        option, setting = OPTIONS[name], name.upper().replace("-", "_")
+        default = getattr(config, setting, model if name == "model" else None)
         several = isinstance(default, tuple)
         text = "" if default is None else f" (default: {', '.join(default) if several else default})"
-        how = {"type": setting.type, "metavar": setting.metavar, "nargs": "+" if several else None}
-        add(f"--{name}", default=default, help=setting.help + text, **how)
+        how = {"type": option.type, "metavar": option.metavar, "nargs": "+" if several else None}
+        add(f"--{name}", default=default, help=option.help + text, **how)
     add("--dataset", metavar="NAME", type=dataset_name, help=f"name in file names (default: {config.DATASET})")
     add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
     add("--force", action="store_true", help="make existing files again")
