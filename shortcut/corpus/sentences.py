@@ -18,7 +18,6 @@ Split = Callable[[str], list[str]]
 LONGEST = 100_000  # characters in a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
 RUN = re.compile(r"[\W_]{1000}")  # spaCy's tokenizer takes quadratic time for a run of punctuation marks
 MARK = "\ufeff"  # byte order mark; joining files leaves it inside the text
-LINE_END = re.compile(rb"\r\n?|\n")  # in text files; U+2028 and form feeds do not end a line
 
 
 class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shortcut import Problem, sentence_grid
-from shortcut.corpus.sentences import LINE_END, text_of
+from shortcut.corpus.sentences import text_of
 from shortcut.files import formats
 from shortcut.files.names import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES
@@ -46,7 +46,7 @@ def read_lines(text_or_file: str, option: str = "--sentence") -> dict[int, str]:
     try:
         # Python decoded the argument in the locale's encoding
         content = Path(text_or_file).read_bytes() if os.path.isfile(text_or_file) else os.fsencode(text_or_file)
-        for number, line in enumerate(LINE_END.split(content), 1):
+        for number, line in enumerate(content.splitlines(), 1):
             place = f"{option} {text_or_file!r}: line {number}"
             if (decoded := text_of(line)).strip():
                 found[number] = decoded
