@@ -72,7 +72,8 @@ class Outputs:
     def add(self, writes: list[Path]) -> list[Path]:
         """Add outputs that were unknown at the start; return all missing outputs."""
         for path in [path for path in writes if path not in self.writes]:
-            self.todo += [path] if self.force or not self._is_made(path) else []
+            if not self._is_made(path):
+                self.todo.append(path)
             self.writes.append(path)
             store.remove_leftovers(path)
         return self.todo
@@ -106,9 +107,10 @@ class Outputs:
             manifest.save(path.parent, entries)
 
     def _is_made(self, path: Path) -> bool:
-        if not path.exists():
+        entry = self.provenance.entry(path)  # raises Problem if the manifest is damaged, before anything is computed
+        if self.force or not path.exists():
             return False
-        if not (entry := self.provenance.entry(path)):
+        if not entry:
             how = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
             raise Problem(f"{self._files.relative(path)} {how}")
         if self.renew and entry["key"] != self.key:
