@@ -60,7 +60,8 @@ class Lens:
         """
         found, files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
         if not any(files.matrices.glob("[0-9]*_*.pickle")):
-            path = files.matrix(0, checkpoint.n_layers(found, masked=files.masked))
+            L, _, _ = checkpoint.dimensions(found, masked=files.masked)
+            path = files.matrix(0, L)
             raise files.not_found(path, files.fitted_by(path))
         loaded = pretrained.load(found, masked=files.masked, device=device)
         return cls.of_files(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)

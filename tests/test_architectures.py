@@ -382,7 +382,7 @@ def test_sentences_are_cut_at_the_models_context_and_never_above_the_tokenizers(
     tokenizer = pretrained.load_tokenizer(str(tmp_path / "m"), masked=False)
     assert min(CONTEXT, tokenizer.model_max_length) == longest
     roberta = make("roberta", True, tmp_path / "roberta")
-    assert checkpoint.limits(roberta, masked=True)[0] == CONTEXT - 1  # whose padding token is 0; RoBERTa's own is 1
+    assert checkpoint.dimensions(roberta, masked=True)[1] == CONTEXT - 1  # whose padding token is 0; RoBERTa's own is 1
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_the_context_of_mpt_and_bloom_is_in_their_configs(tmp_path):
         folder = make(kind, False, tmp_path / kind)
         settings = Path(folder, "config.json")
         settings.write_text(json.dumps(json.loads(settings.read_text(encoding="utf-8")) | {name: 10}), encoding="utf-8")
-        assert checkpoint.limits(folder, masked=False)[0] == 10
+        assert checkpoint.dimensions(folder, masked=False)[1] == 10
         model = pretrained.load(folder, masked=False)
         with pytest.raises(Problem, match="11 tokens to run, the model takes 10"):
             representations.batches(model, Tokenized([torch.full((11,), 7)], torch.tensor([10])), 100)

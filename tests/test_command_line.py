@@ -85,8 +85,8 @@ def test_layer_count_that_disagrees_with_the_configuration(tmp_path, gpt2_folder
     from shortcut.loading import checkpoint
 
     monkeypatch.setattr(config, "LAYERS", {"gpt2": 12})
-    n_layers = checkpoint.n_layers
-    monkeypatch.setattr(checkpoint, "n_layers", lambda name, **options: n_layers(gpt2_folder, **options))
+    dimensions = checkpoint.dimensions
+    monkeypatch.setattr(checkpoint, "dimensions", lambda name, **options: dimensions(gpt2_folder, **options))
     message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "gpt2")
     assert "has 3 layers, config.py says 12: correct LAYERS in config.py" in message
 

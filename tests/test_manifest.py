@@ -117,8 +117,9 @@ def test_a_second_run_on_the_same_folder_is_refused_naming_the_first(layout, sai
 def test_a_damaged_manifest_is_one_line(layout, said, content):
     run(layout, said)
     (layout.experiment / manifest.NAME).write_text(content)
-    with pytest.raises(Problem, match=r"manifest\.json:? is damaged .*\(.*\): remove it, and use --force$"):
-        run(layout, said)
+    for force in (False, True):
+        with pytest.raises(Problem, match=r"manifest\.json:? is damaged .*\(.*\): remove it, and use --force$"):
+            outputs(layout, said, force=force).__enter__()
 
 
 def test_a_folder_in_place_of_the_manifest_is_one_line(layout, said):

@@ -14,7 +14,7 @@ import fsspec
 
 from shortcut import Problem, one_line
 from shortcut.corpus import parquet
-from shortcut.corpus.sentences import LINE_END, LeftOut, Tally, Wanted, draw_sentence, text_of
+from shortcut.corpus.sentences import LeftOut, Tally, Wanted, draw_sentence, text_of
 
 FOOTER = 65_536  # bytes at the end of a parquet file that describe its content
 
@@ -73,7 +73,8 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
             result.append(sentence)
             wanted.found(1)
     else:
-        contents = ((file, enumerate(LINE_END.split(Path(file).read_bytes()), 1)) for file in source.files)
+        # splitlines of bytes: U+2028 and form feeds do not end a line
+        contents = ((file, enumerate(Path(file).read_bytes().splitlines(), 1)) for file in source.files)
         texts = ((f"{file}, line {number}", line) for file, lines in contents for number, line in lines if line)
         lines = [line.strip() + "\n" for line in tally.each(text_of, texts) if line.strip()]
         result = rng.sample(lines, min(wanted.n, len(lines)))
@@ -93,8 +94,7 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
 def identity(path: str, budget: int) -> dict[str, Any]:
     """Name and SHA-256 of a local source, as the manifest records them.
 
-    Parquet files can have many gigabytes, so only their sizes and footers are hashed, and `budget`, the limit on the
-    bytes read from them, is recorded too.
+    Parquet files can have many gigabytes, so only sizes and footers are hashed, and `budget` is recorded too.
     """
     digest, source = hashlib.sha256(), local(path)
     whole = source.suffix != ".parquet"

@@ -48,10 +48,20 @@ class Group:
 
 
 def sentences(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
-    """Draw one sentence from each of n articles, in random order; fewer if there are no more."""
+    """Draw one sentence from each of n articles, in random order; fewer if there are no more.
+
+    The row groups to read first are chosen in rounds of one from each file. A round is chosen if the earlier rounds
+    have too few articles, or if it fits into the budget.
+    """
     n, drawn, total = wanted.n, {}, 0
     wanted.notice(f"reading the footers of {len(files)} files")
-    first, others = _choose([_groups(file, f"{wanted.seed} {k}") for k, file in enumerate(files)], wanted)
+    queues = [_groups(file, f"{wanted.seed} {k}") for k, file in enumerate(files)]
+    first, others, rows, size = [], [], 0, 0
+    for turn in zip_longest(*queues):
+        groups = [group for group in turn if group]
+        size += sum(group.size for group in groups)
+        (first if rows < SLACK * n or size <= wanted.budget else others).extend(groups)
+        rows += sum(group.rows for group in groups)
     read, whole = (sum(group.size for group in groups) / 1e6 for groups in (first, first + others))
     row_groups = f"{len(first)} of {len(first + others)} row groups"
     wanted.notice(f"reading {row_groups} from {len(files)} files, {read:.0f} of {whole:.0f} MB")
@@ -89,25 +99,7 @@ def _groups(file: str, seed: str) -> list[Group]:
         found = ", ".join(f"{column.name} ({column.type})" for column in schema)
         raise Problem(f"{file} has the columns {found}, expected one named 'text' that holds strings")
     chunks = [footer.row_group(k).column(texts[0]) for k in range(footer.num_row_groups)]
-    groups = [
-        Group(file, footer, k, chunk.num_values, chunk.total_compressed_size, f"{seed} {k}")
-        for k, chunk in enumerate(chunks)
-    ]
+    sizes = [(chunk.num_values, chunk.total_compressed_size) for chunk in chunks]
+    groups = [Group(file, footer, k, *size, f"{seed} {k}") for k, size in enumerate(sizes)]
     random.Random(seed).shuffle(groups)
     return groups
-
-
-def _choose(queues: list[list[Group]], wanted: Wanted) -> tuple[list[Group], list[Group]]:
-    """Divide the row groups into those to read and the others, in rounds of one row group from each file.
-
-    A round is read if the earlier rounds have too few articles, or if it fits into the budget.
-    """
-    first: list[Group] = []
-    others: list[Group] = []
-    rows = size = 0
-    for turn in zip_longest(*queues):
-        groups = [group for group in turn if group]
-        size += sum(group.size for group in groups)
-        (first if rows < SLACK * wanted.n or size <= wanted.budget else others).extend(groups)
-        rows += sum(group.rows for group in groups)
-    return first, others

@@ -18,7 +18,6 @@ Split = Callable[[str], list[str]]
 LONGEST = 100_000  # characters in a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
 RUN = re.compile(r"[\W_]{1000}")  # spaCy's tokenizer takes quadratic time for a run of punctuation marks
 MARK = "\ufeff"  # byte order mark; joining files leaves it inside the text
-LINE_END = re.compile(rb"\r\n?|\n")  # in text files; U+2028 and form feeds do not end a line
 
 
 class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)
@@ -27,23 +26,19 @@ class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)
 
 @dataclass
 class Tally:
-    """The texts read, by place, each with the reason for leaving it out, or None."""
+    """Places of the texts read, and the reasons for leaving out some of them, by place."""
 
-    read: dict[str, str | None] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def each(self, use: Callable[[Any], Any], texts: Iterable[tuple[str, Any]]) -> Iterator[Any]:
         """Yield `use(text)` for each (place, text). A text is left out if `use` raises LeftOut."""
         for place, text in texts:
-            self.read[place] = None
+            self.read.add(place)
             try:
                 yield use(text)
             except LeftOut as why:
-                self.read[place] = str(why)
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """Reasons by place."""
-        return {place: why for place, why in self.read.items() if why}
+                self.left_out[place] = str(why)
 
     def __str__(self) -> str:
         counts, first = Counter(self.left_out.values()), {why: place for place, why in reversed(self.left_out.items())}

@@ -19,11 +19,9 @@ from shortcut.linear import KINDS, LEAST_SQUARES, Map
 from shortcut.tokens import Tokenized
 
 STATES_BATCH = 16  # sentences in a batch of state files, as in the original code
-
-# Keys that the original code does not have.
-NUMBERS = "sentence_numbers"  # written if POSITIONS is more than 1
-ADDED = "added_tokens"  # list of token ids, `Tokenized.added`, if there are any
-MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # int64 [n] each; field of `Tokenized`
+NUMBERS = "sentence_numbers"
+MORE = {NUMBERS: "numbers", "masked_tokens": "masked"}  # int64 [n]: keys that the original lacks, fields of `Tokenized`
+ADDED = "added_tokens"  # list of ids, `Tokenized.added`; the original lacks it too
 
 
 def expect(fits: bool, otherwise: str) -> None:
@@ -65,9 +63,7 @@ def load_sentences(path: Path) -> list[str]:
 def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
     """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
 
-    A sentence with several token positions is repeated, once for each position, and `sentence_numbers` holds the
-    number of the sentence. `masked_tokens` holds the tokens that [MASK] replaces (-1: a token that the tokenizer adds),
-    `added_tokens` the tokens that the tokenizer adds at the start.
+    `sentence_numbers`, `masked_tokens` and `added_tokens` are written only if `tokenized` has them (see `Tokenized`).
     """
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()} | {ADDED: [*tokenized.added] or None}
@@ -100,10 +96,7 @@ def _tokenized(value: Any) -> Tokenized:
 
 
 def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | int, Any]]:
-    """The batches that bert_add_reps.py writes, with `STATES_BATCH` sentences each.
-
-    A batch is a dict with `tokenized_sentences`, `token_positions` and, for each layer 0 ... L, hidden states [b, d].
-    """
+    """The batches that bert_add_reps.py writes: a `tokenized_dict` with hidden states [b, d] for each layer 0 ... L."""
     columns = tokenized_dict(tokenized) | dict(enumerate(h))
     for start in range(0, len(tokenized), STATES_BATCH):
         yield {key: column[start : start + STATES_BATCH] for key, column in columns.items()}

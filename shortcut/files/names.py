@@ -9,7 +9,6 @@ from pathlib import Path
 from shortcut import LEAST_SQUARES, Problem
 
 MODEL_FILES = ("weights", "tokenizer")  # settings that must be equal in all files read together
-MAPS_OF = "_maps_of_"  # in file names, between the evaluation dataset and the dataset that the maps were fitted on
 PROJECT = Path(__file__).resolve().parent.parent.parent  # where maps are looked for by default
 if not (PROJECT / "config.py").is_file():  # installed without the scripts
     PROJECT = Path()
@@ -34,16 +33,15 @@ class Names:
         named = self.map_kind != LEAST_SQUARES
         suffix = f"@{self.map_kind}" if named else ""
         fitted_on = self.matrices_from or self.dataset
-        judged = (f"{self.dataset}{MAPS_OF}{fitted_on}" if self.matrices_from else self.dataset) + suffix
+        judged = (f"{self.dataset}_maps_of_{fitted_on}" if self.matrices_from else self.dataset) + suffix
         maps = (f", maps of {fitted_on}" if self.matrices_from else "") + (f", {self.map_kind} maps" if named else "")
-        experiment, matrices = self.root / "experiment" / self.model, self.root / "linreg" / self.model
-        matrices /= f"{fitted_on}{suffix}"
+        experiment = self.root / "experiment" / self.model
+        matrices = self.root / "linreg" / self.model / f"{fitted_on}{suffix}"
         model_name = self.model.removesuffix("_mask") if self.masked else self.model
         self.__dict__.update(
             experiment=experiment,  # the model's data
             matrices=matrices,  # the fitted maps
-            submodules=matrices
-            / "submodules.json",  # sub-modules of the model: for each map, part kind and input state
+            submodules=matrices / "submodules.json",  # sub-modules: for each map, part kind and input state
             judged=judged,  # begins the names of results: evaluation dataset, dataset of the maps, map kind
             model_name=model_name,  # last part of the model's name or path
             title=f"{model_name} on {self.dataset}{maps}",  # of the figures
@@ -61,14 +59,10 @@ class Names:
         """The same files, for matrices fitted on the dataset itself."""
         return replace(self, matrices_from="")
 
-    @property
-    def own_kind(self) -> "Names":
-        """The same files for least-squares maps."""
-        return replace(self, map_kind=LEAST_SQUARES)
-
     def others(self, name: str) -> list["Names"]:
         """The files for each map kind, except least-squares, whose file with this name exists."""
-        there = sorted(self.experiment.glob(f"{self.own_kind.judged}@*_{name}.pickle"))
+        judged = replace(self, map_kind=LEAST_SQUARES).judged
+        there = sorted(self.experiment.glob(f"{judged}@*_{name}.pickle"))
         return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
     def tokenized(self, split: str) -> Path:

@@ -1,6 +1,5 @@
 """Readers and writers for r2 scores, results, predictions and map quality; each value is checked."""
 
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,7 @@ def load_predictions(path: Path, n: int, L: int) -> Evaluation:
     """Read a file that holds a `predictions_dict`, for n token positions and L layers."""
     value = load(path)
     with inside(path):
-        x = Evaluation(**value)
-        x = replace(x, costs=Costs(**x.costs))
+        x = Evaluation(**value | {"costs": Costs(**value["costs"])})
         for name, numbers in {"positions": x.positions, "actual": x.actual, "tokens of costs": x.costs.tokens}.items():
             fitting(numbers, name, torch.int64, n, least=-1)
         for mode, tables in x.modes.items():

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
@@ -36,11 +36,8 @@ class _Pickler(pickle.Pickler):
 
 
 @contextmanager
-def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> Iterator[BinaryIO]:
-    """Temporary file that is renamed to `path` if the `with` block ends without an error, and removed otherwise.
-
-    `record` is called with its path once it is complete, before it is renamed.
-    """
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Temporary file that is renamed to `path` if the `with` block ends without an error, and removed otherwise."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{token_hex(4)}")
@@ -49,7 +46,6 @@ def replacing(path: Path, record: Callable[[Path], None] = lambda _: None) -> It
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            record(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

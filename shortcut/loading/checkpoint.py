@@ -19,13 +19,11 @@ from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder, s
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# keys of config.json that do not change the forward pass
-NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+NO_SETTINGS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # change no forward pass
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt"
 )  # fmt: skip
-# further files of a tokenizer without tokenizer.json
-OTHER_TOKENIZER = (
+OTHER_TOKENIZER = (  # without tokenizer.json
     "added_tokens.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model",
     "spm.model", "bpe.codes", "emoji.json", "dict.txt",
 )  # fmt: skip
@@ -75,22 +73,12 @@ def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES)
     return found, Names(out.resolve(), folder, dataset, map_kind=map_kind, masked=masked, given=found)
 
 
-def n_layers(name: str, *, masked: bool, expected: int | None = None) -> int:
-    """Number of blocks, read from the config. Raises Problem as `config` does, or if it is not the expected number."""
+def dimensions(name: str, *, masked: bool) -> tuple[int, int, int]:
+    """Number of blocks, context length and vocabulary size. Raises Problem as `config` does."""
     from shortcut import blocks  # noqa: PLC0415
 
-    layers = blocks.depth(config(name, masked).get_text_config(decoder=True))
-    if expected is not None and layers != expected:
-        raise Problem(f"{name} has {layers} layers, config.py says {expected}: correct LAYERS in config.py")
-    return layers
-
-
-def limits(name: str, *, masked: bool) -> tuple[int, int]:
-    """Context length and vocabulary size, read from the config. Raises Problem as `config` does."""
-    from shortcut import blocks  # noqa: PLC0415
-
-    found = config(name, masked).get_text_config(decoder=True)
-    return blocks.context(found), found.vocab_size
+    text = config(name, masked).get_text_config(decoder=True)
+    return blocks.depth(text), blocks.context(text), text.vocab_size
 
 
 def config(name: str, masked: bool) -> Any:
@@ -123,17 +111,14 @@ def config(name: str, masked: bool) -> Any:
 
 
 def auto_class(model_type: str, masked: bool) -> str | None:
-    """Name of the transformers class that loads a model type with its head; None if there is none.
-
-    For a model of images and text, the causal language model in it is run.
-    """
+    """Name of the transformers class that loads a model type with its head; None if there is none."""
     from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
 
     if masked:
         return "AutoModelForMaskedLM" if model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
     if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "AutoModelForCausalLM"
-    wrapped = model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    wrapped = model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # the causal model in it is run
     return "AutoModelForImageTextToText" if wrapped else None
 
 

@@ -13,10 +13,9 @@ from shortcut import Problem, one_line
 from shortcut.loading import checkpoint
 from shortcut.models import Model
 
-PLAIN = {  # settings that change only the chunks or the extra outputs of a forward pass
-    "chunk_size_feed_forward": 0, "use_cache": False, "return_dict": True, "output_attentions": False,
-    "output_hidden_states": False,
-}  # fmt: skip
+# Settings that change only the chunks or the extra outputs of a forward pass
+PLAIN = {"chunk_size_feed_forward": 0, "return_dict": True}
+PLAIN |= dict.fromkeys(("use_cache", "output_attentions", "output_hidden_states"), False)
 # Weights that change no prediction: poolers, next-sentence heads, constant tables that older transformers saved.
 SPARE = re.compile(
     r"\b(pooler|seq_relationship|masked_bias|(attn|attention)\.bias|position_ids|token_type_ids|inv_freq|version)\b"

@@ -3,10 +3,11 @@
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from shortcut import Problem, sentence_grid
-from shortcut.corpus.sentences import LINE_END, text_of
+from shortcut.corpus.sentences import text_of
 from shortcut.files import formats
 from shortcut.files.names import MODEL_FILES
 from shortcut.linear import LEAST_SQUARES
@@ -32,7 +33,7 @@ def look_inside(work: Work) -> None:
     made_with = {file_kind: work.fingerprint(file_kind) for file_kind in MODEL_FILES}
     made_with |= {"model": work.files.model, "dtype": work.config.DTYPE}
     for grid in grids:  # all sentences are read before a figure is drawn
-        files, figure = work.files.own_kind, f"sentence_{slug(grid.sentence)}{suffix}"
+        files, figure = replace(work.files, map_kind=LEAST_SQUARES), f"sentence_{slug(grid.sentence)}{suffix}"
         with work.outputs(jumps, files.plots(figure), sentence=grid.sentence, **made_with) as outputs:
             showing.draw(outputs, {figure: plots.sentence_grid(grid, files.title)})
         work.say(f"{text(tables.grids(grid))}\n\n{grid.in_words()}")
@@ -44,7 +45,7 @@ def read_lines(text_or_file: str, option: str = "--sentence") -> dict[int, str]:
     try:
         # Python decoded the argument in the locale's encoding
         content = Path(text_or_file).read_bytes() if os.path.isfile(text_or_file) else os.fsencode(text_or_file)
-        for number, line in enumerate(LINE_END.split(content), 1):
+        for number, line in enumerate(content.splitlines(), 1):
             place = f"{option} {text_or_file!r}: line {number}"
             if (decoded := text_of(line)).strip():
                 found[number] = decoded

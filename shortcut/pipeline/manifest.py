@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ UNKNOWN = "no manifest entry (made by hand or by other code), used unchecked"
 
 version = cache(metadata.version)  # cached, since each call reads a file
 Entry = dict[str, Any]
+InForce = Callable[[str, Path], Mapping[str, Any]]  # settings that a script would now use for a file, as far as known
 
 
 def load(folder: Path) -> dict[str, Entry]:
@@ -64,55 +66,35 @@ def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] |
 
 def parts_dict(parts: Mapping[tuple[int, int], tuple[str, int]]) -> dict[int, dict[int, dict[str, Any]]]:
     """Layout that `load_parts` reads: for each block and state, the sub-module that makes the state, and its input."""
-    blocks: dict[int, dict[int, dict[str, Any]]] = {}
-    for (i, a), (part_kind, state) in parts.items():
-        blocks.setdefault(i, {})[a] = {"kind": part_kind, "from": state}
-    return blocks
+    by_block = groupby(parts.items(), key=lambda part: part[0][0])
+    return {i: {a: {"kind": part_kind, "from": s} for (_, a), (part_kind, s) in found} for i, found in by_block}
 
 
 class Provenance:
     """Manifest entries and hashes of the files under one root, each read once."""
 
-    def __init__(
-        self, files: Names, in_force: Callable[[str, Path], Mapping[str, Any]] = lambda *_: {}, *, hashing: bool = True
-    ):
-        """`in_force(script, path)` returns the settings that a script would now use for a file, if known.
-
-        Without `hashing`, recorded hashes are trusted and no data is read.
-        """
+    def __init__(self, files: Names, in_force: InForce = lambda *_: {}, *, hashing: bool = True):
+        """Without `hashing`, recorded hashes are trusted and no data is read."""
         self.files, self._in_force, self._hashing = files, in_force, hashing
-        self._entries: dict[Path, dict[str, Entry]] = {}
-        self._hashes: dict[Path, tuple[str, tuple[int, ...]]] = {}
+        self.entries = cache(load)  # entries of a folder
+        self._hashed = cache(lambda path: (_identity(path), sha256(path)))
         self._model: dict[str, str] = {}  # the first fingerprints found, by `MODEL_FILES`
         self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
         self._reported: set[Path | str] = set()  # files and versions that have been reported
-
-    def entries(self, folder: Path, *, again: bool = False) -> dict[str, Entry]:
-        """Entries of a folder; `again` reads them a second time, since another process may have written some."""
-        if again or folder not in self._entries:
-            self._entries[folder] = load(folder)
-        return self._entries[folder]
 
     def entry(self, path: Path) -> Entry | None:
         """Entry of a file, or None."""
         return self.entries(path.parent).get(path.name)
 
-    def sha256(self, path: Path) -> str:
-        """SHA-256 of a file, computed once."""
-        if path not in self._hashes:
-            before = _identity(path)
-            self._hashes[path] = sha256(path), before
-        return self._hashes[path][0]
-
     def check_unchanged(self, paths: list[Path]) -> None:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
-        if changed := [path for path in paths if _identity(path) != self._hashes[path][1]]:
+        if changed := [path for path in paths if _identity(path) != self._hashed(path)[0]]:
             raise Problem(f"{changed[0]} was changed while it was in use: run the script again")
 
     def recorded(self, path: Path) -> list[str | None]:
         """Key in a file's entry (None without an entry) and SHA-256 of the file."""
         entry = self.entry(path) or {}
-        return [entry.get("key"), self.sha256(path) if self._hashing else entry.get("sha256")]
+        return [entry.get("key"), self._hashed(path)[1] if self._hashing else entry.get("sha256")]
 
     def settings(self, path: Path) -> dict[str, Any]:
         """Settings of all stages that led to a file; later stages override settings of the same name."""
@@ -129,7 +111,7 @@ class Provenance:
         doubts: dict[str, list[Path]] = {}
         for path in paths:
             self._check(path)
-            self.sha256(path)  # raises Problem unless it is a regular file
+            self._hashed(path)  # raises Problem unless it is a regular file
             doubt = _other_versions(entry) if (entry := self.entry(path)) else UNKNOWN
             if doubt and not self._reported & {path, doubt}:
                 doubts.setdefault(doubt, []).append(path)
@@ -139,19 +121,20 @@ class Provenance:
 
     def _check(self, path: Path) -> None:
         if (entry := self.entry(path)) and path not in self._checked:
-            if why := self.differs(path, entry):
+            if why := self.differs(path):
                 raise Problem(f"{self.files.relative(path)} {': '.join(why)}")
             self._checked.add(path)
             for source in () if self.files.is_foreign(path) else entry["reads"]:
                 self._check(self.files.root / source)
 
-    def differs(self, path: Path, entry: Entry) -> tuple[str, str] | None:
+    def differs(self, path: Path) -> tuple[str, str] | None:
         """Difference between a file and the one that its script would make now, and what to do; None if there is none.
 
         The fingerprints of the first file are those of the model if no others are in force. For matrices fitted on
         another dataset, only the model is compared.
         """
-        was, script, foreign = entry["settings"], entry["script"], self.files.is_foreign(path)
+        entry, foreign = self.entries(path.parent)[path.name], self.files.is_foreign(path)
+        was, script = entry["settings"], entry["script"]
         self._model = {name: was[name] for name in MODEL_FILES if was.get(name)} | self._model
         now = self._model | plain(self._in_force(script, path))
         settings = was | {name: now[name] for name in (MODEL_FILES if foreign else now) if name in was and name in now}
@@ -160,14 +143,13 @@ class Provenance:
             if read.exists() and (self._hashing or self.entry(read)):
                 reads[name] = self.recorded(read)
         remake = f"run {self.files.command(script, path, '--force')}" if script.endswith(".py") else "import it again"
-        return self.compare(path, entry, settings, reads, remake)
+        return self.compare(path, settings, reads, remake)
 
-    def compare(
-        self, path: Path, entry: Entry, settings: dict[str, Any], reads: dict[str, Any], remake: str
-    ) -> tuple[str, str] | None:
+    def compare(self, path: Path, settings: Entry, reads: Entry, remake: str) -> tuple[str, str] | None:
         """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
+        entry = self.entries(path.parent)[path.name]
         was, inputs = entry["settings"], entry["reads"]
-        if self._hashing and path.exists() and entry["sha256"] != self.sha256(path):
+        if self._hashing and path.exists() and entry["sha256"] != self._hashed(path)[1]:
             return "has changed since it was made", remake
         for name in MODEL_FILES:
             if was.get(name) and was[name] != settings.get(name):

@@ -1,7 +1,4 @@
-"""One table for the settings of config.py and the options of the scripts.
-
-No library is imported at the top, so that `python config.py` answers immediately.
-"""
+"""The settings of config.py and the options of the scripts. No library is imported at the top."""
 
 import argparse
 import os
@@ -14,10 +11,13 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import find_model
 
-DTYPES = ("float32", "auto")
-UNCHECKED = (  # settings in config.py of which only the type is checked
-    "GPT2 BERT LAYERS MASKED SAFETENSORS_ONLY DATASET HUB_DATASET HUB_CONFIG DOCSTRING_PACKAGES SPLITS LAST_ONLY OUT"
-)
+SETTINGS = (  # of config.py
+    "SOURCE", "READ_BYTES", "SPACY", "SENTENCES", "TRAIN", "VAL", "POSITIONS", "SEED", "MAP", "RANK", "PROBES",
+    "SCHEDULES", "RCOND", "TAU", "LAMBDAS", "DTYPE", "DEVICE", "BATCH_SIZE", "GPT2", "BERT", "LAYERS", "MASKED",
+    "SAFETENSORS_ONLY", "DATASET", "HUB_DATASET", "HUB_CONFIG", "DOCSTRING_PACKAGES", "SPLITS", "LAST_ONLY", "OUT",
+)  # fmt: skip
+# The smallest values allowed. A confidence interval needs two validation sentences.
+LEAST = {"VAL": 2} | dict.fromkeys(("READ_BYTES", "SENTENCES", "TRAIN", "POSITIONS", "RANK", "PROBES", "BATCH_SIZE"), 1)
 
 
 def dataset_name(text: str) -> str:
@@ -52,51 +52,34 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-class Setting(NamedTuple):
-    """Properties of a setting in config.py: how it is checked, replaced by an option, and recorded."""
+class Option(NamedTuple):
+    """An option of some scripts. It replaces the setting of its name, if there is one, for one run."""
 
-    help: str = ""  # help text of the option that replaces it for one run; "" without an option
-    metavar: str = ""  # placeholder in --help
+    help: str
+    metavar: str  # placeholder in --help
     type: Callable[[str], Any] = str  # parses the option
-    least: int | None = None  # the smallest value allowed
-    recorded: bool = False  # True if files depend on it; manifests then hold it, with its name in lower case
 
 
-SETTINGS = {
-    "SOURCE": Setting("source of sentences; PATH: parquet, jsonl or txt, file or folder", "hub|docstrings|PATH"),
-    "READ_BYTES": Setting(least=1),
-    "SPACY": Setting(recorded=True),
-    "SENTENCES": Setting(least=1, recorded=True),
-    "TRAIN": Setting(least=1, recorded=True),
-    "VAL": Setting(least=2, recorded=True),  # a confidence interval needs two
-    "POSITIONS": Setting(least=1, recorded=True),
-    "SEED": Setting("random seed for sampling sentences, token positions and Jacobian probes", "N", int, recorded=True),
-    "MAP": Setting("map kinds: least-squares, affine, ridge, low-rank, jacobian, jacobian-later, jacobian-affine, "
-                   "trained, tuned", "KIND", map_kind),
-    "RANK": Setting(least=1, recorded=True),
-    "PROBES": Setting(least=1, recorded=True),
-    "SCHEDULES": Setting(recorded=True),
-    "RCOND": Setting(recorded=True),
-    "TAU": Setting(recorded=True),
-    "LAMBDAS": Setting(recorded=True),
-    "DTYPE": Setting(recorded=True),
-    "DEVICE": Setting("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
-    "BATCH_SIZE": Setting("number of tokens in a batch", "TOKENS", _positive, least=1),
-}  # fmt: skip
-OTHERS = {  # options without a setting
-    "MODEL": Setting("name or folder of the model", "NAME_OR_FOLDER"),
-    "MATRICES_FROM": Setting("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
-                             "DATASET", dataset_name),
-    "WORDS": Setting("now a command: python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER", "FILE"),
-    "SENTENCE": Setting("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE",
-                        sentence),
+OPTIONS = {
+    "source": Option("source of sentences; PATH: parquet, jsonl or txt, file or folder", "hub|docstrings|PATH"),
+    "seed": Option("random seed for sampling sentences, token positions and Jacobian probes", "N", int),
+    "map": Option("map kinds: least-squares, affine, ridge, low-rank, jacobian, jacobian-later, jacobian-affine, "
+                  "trained, tuned", "KIND", map_kind),
+    "device": Option("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
+    "batch-size": Option("number of tokens in a batch", "TOKENS", _positive),
+    "model": Option("name or folder of the model", "NAME_OR_FOLDER"),
+    "matrices-from": Option("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
+                            "DATASET", dataset_name),
+    "words": Option("now a command: python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER", "FILE"),
+    "sentence": Option("show the predictions of every layer for it; FILE: one sentence per line", "TEXT_OR_FILE",
+                       sentence),
 }  # fmt: skip
 
 
 def check(config: ModuleType) -> None:
     """Raise Problem if a setting is missing, has no annotation or another type, or has a value that is not allowed."""
     hints = get_type_hints(config)
-    for name in dict.fromkeys([*SETTINGS, *UNCHECKED.split(), *hints]):
+    for name in dict.fromkeys([*SETTINGS, *hints]):
         if not hasattr(config, name):
             raise Problem(f"config.py has no {name}: restore the line, or correct its name")
         value, hint = getattr(config, name), hints.get(name)
@@ -106,9 +89,8 @@ def check(config: ModuleType) -> None:
         if not isinstance(value, (float, int) if allowed is float else allowed):
             expected = getattr(allowed, "__name__", allowed)
             raise Problem(f"{name} in config.py is {value!r}, expected a value of type {expected}")
-        least = SETTINGS.get(name, Setting()).least
-        if None not in (value, least) and value < least:
-            raise Problem(f"{name} in config.py is {value}, expected at least {least}")
+        if name in LEAST and value < LEAST[name]:
+            raise Problem(f"{name} in config.py is {value}, expected at least {LEAST[name]}")
     _check_contents(config)
 
 
@@ -120,26 +102,20 @@ def _check_contents(config: ModuleType) -> None:
             [parse(value) for value in values]  # argparse does not check a default
         except argparse.ArgumentTypeError as error:
             raise Problem(f"{name} in config.py: {error}") from None
-    if config.DTYPE not in DTYPES:
-        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected {' or '.join(DTYPES)}")
+    if config.DTYPE not in ("float32", "auto"):
+        raise Problem(f"DTYPE in config.py is {config.DTYPE!r}, expected float32 or auto")
     for mode, grid in config.LAMBDAS.items():
         if not isinstance(grid, tuple):
             raise Problem(f"LAMBDAS in config.py has {grid!r} for {mode}, expected a tuple of numbers")
     for dataset, split in config.SPLITS.items():
         whole = isinstance(split, tuple) and [*map(type, split)] == [int, int]
-        if not whole or split[0] < SETTINGS["TRAIN"].least or split[1] < SETTINGS["VAL"].least:
+        if not whole or split[0] < LEAST["TRAIN"] or split[1] < LEAST["VAL"]:
             raise Problem(f"SPLITS in config.py has {split} for {dataset}, expected at least 1 and 2 sentences")
 
 
 def sizes(config: ModuleType, dataset: str) -> dict[str, int]:
     """Numbers of training and validation sentences, as "train" and "val"."""
     return dict(zip(("train", "val"), config.SPLITS.get(dataset, (config.TRAIN, config.VAL)), strict=True))
-
-
-def recorded(config: ModuleType, dataset: str) -> dict[str, Any]:
-    """Settings that files of a dataset depend on: values in config.py by their names in manifests."""
-    found = {name.lower(): getattr(config, name) for name in SETTINGS if SETTINGS[name].recorded}
-    return found | sizes(config, dataset)
 
 
 def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, doc: str) -> argparse.Namespace:
@@ -149,12 +125,12 @@ def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, do
     parser = argparse.ArgumentParser(prog=script, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     for name in takes.split():
-        key = name.upper().replace("-", "_")
-        setting, default = (SETTINGS | OTHERS)[key], getattr(config, key, model if name == "model" else None)
+        option, setting = OPTIONS[name], name.upper().replace("-", "_")
+        default = getattr(config, setting, model if name == "model" else None)
         several = isinstance(default, tuple)
         text = "" if default is None else f" (default: {', '.join(default) if several else default})"
-        how = {"type": setting.type, "metavar": setting.metavar, "nargs": "+" if several else None}
-        add(f"--{name}", default=default, help=setting.help + text, **how)
+        how = {"type": option.type, "metavar": option.metavar, "nargs": "+" if several else None}
+        add(f"--{name}", default=default, help=option.help + text, **how)
     add("--dataset", metavar="NAME", type=dataset_name, help=f"name in file names (default: {config.DATASET})")
     add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
     add("--force", action="store_true", help="make existing files again")

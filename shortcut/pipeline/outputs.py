@@ -50,12 +50,11 @@ class Outputs:
         """Lock the folders, check the inputs and find the missing outputs. Raises Problem as in the table above."""
         self._started, self._files = time.monotonic(), self.provenance.files
         self.settings, writes, self.writes, self.todo = manifest.plain(self.settings), self.writes, [], []
-        folders = sorted({path.parent for path in writes})
         with ExitStack() as locks:
-            for folder in folders:
+            for folder in sorted({path.parent for path in writes}):
                 locks.enter_context(locked(folder, self.script))
-                self.provenance.entries(folder, again=True)
                 store.remove_leftovers(folder / manifest.NAME)
+            self.provenance.entries.cache_clear()  # another process may have written some before
             self.provenance.check(self.reads, self.notice)
             self._reads = {self._files.relative(path): self.provenance.recorded(path) for path in self.reads}
             self.key = manifest.key(self.script, self.settings, self._reads)
@@ -75,10 +74,10 @@ class Outputs:
 
     def add(self, writes: list[Path]) -> list[Path]:
         """Add outputs that were unknown at the start; return all missing outputs."""
-        more = [path for path in writes if path not in self.writes]
-        self.todo += [path for path in more if self.force or not self._is_made(path)]
-        self.writes += more
-        for path in more:
+        for path in [path for path in writes if path not in self.writes]:
+            if not self._is_made(path):
+                self.todo.append(path)
+            self.writes.append(path)
             store.remove_leftovers(path)
         return self.todo
 
@@ -91,15 +90,17 @@ class Outputs:
     @contextmanager
     def writing(self, path: Path, **numbers: Any) -> Iterator[BinaryIO]:
         """File that becomes output `path` if the block ends without an error; `numbers` are added to its entry."""
-
-        def record(complete: Path) -> None:
+        self.begin()
+        with store.replacing(path) as file:
+            yield file
+            file.flush()
             self.provenance.check_unchanged(self.reads)
             entries = self.provenance.entries(path.parent)
             entries[path.name] = {
                 "script": self.script,
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._started, 1),
-                "sha256": manifest.sha256(complete),
+                "sha256": manifest.sha256(Path(file.name)),
                 "key": self.key,
                 **numbers,
                 "settings": self.settings,
@@ -108,19 +109,16 @@ class Outputs:
             }
             manifest.save(path.parent, entries)
 
-        self.begin()
-        with store.replacing(path, record) as file:
-            yield file
-
     def _is_made(self, path: Path) -> bool:
-        if not path.exists():
+        entry = self.provenance.entry(path)  # raises Problem if the manifest is damaged, before anything is computed
+        if self.force or not path.exists():
             return False
-        if not (entry := self.provenance.entry(path)):
+        if not entry:
             how = "exists without a manifest entry (made by hand or by other code): use --force to replace it"
             raise Problem(f"{self._files.relative(path)} {how}")
         if self.renew and entry["key"] != self.key:
             return False
-        if why := self.provenance.compare(path, entry, self.settings, self._reads, "use --force to make it again"):
+        if why := self.provenance.compare(path, self.settings, self._reads, "use --force to make it again"):
             raise Problem(f"{self._files.relative(path)} {': '.join(why)}")
         return True
 
@@ -147,10 +145,8 @@ def locked(folder: Path, script: str) -> Iterator[None]:
         holder = path.read_bytes()[:200].decode(errors="replace").strip()
         raise Problem(f"{folder} is in use by {holder or 'another run'}: wait for it, or stop it") from None
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):  # in a read-only folder, all may be made
             raise Problem(f"cannot write to {folder}: {error.strerror}") from error
-        yield  # a read-only folder is an error only if a file has to be written
-        return
     try:
         with suppress(OSError):  # the name is only for messages; a full disk is reported elsewhere
             path.write_text(f"{script} (process {os.getpid()})\n", encoding="utf-8")

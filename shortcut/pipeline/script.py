@@ -175,7 +175,7 @@ class Work:
             found["model"] = self.files.model
             found |= {file_kind: self.fingerprint(file_kind) for file_kind in stage.depends}
             if "context" in stage.settings:
-                found["context"] = checkpoint.limits(self.args.model, masked=self.masked)[0]
+                _, found["context"], _ = checkpoint.dimensions(self.args.model, masked=self.masked)
         return found
 
     def _in_force(self, script: str, path: Path) -> dict[str, Any]:

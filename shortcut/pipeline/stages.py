@@ -24,7 +24,7 @@ class Stage:
     masked: bool | None  # True for masked models, False for causal models, None for both
     reads: tuple[str, ...]  # inputs, names in `FILES`; further ones are known to the script
     writes: tuple[str, ...]  # outputs, names in `FILES`; figures of results: see `show.figures`
-    settings: tuple[str, ...] = ()  # settings that the outputs depend on: names in `options.recorded`, and "context"
+    settings: tuple[str, ...] = ()  # that the outputs depend on: names in config.py in lower case, and "context"
     depends: tuple[str, ...] = ("weights",)  # model files that the outputs depend on: "weights", "tokenizer"
     shared: bool = True  # True if several processes can share the work
     either: bool = False  # True if the script also runs on the other model kind, outside the pipeline for it
@@ -105,13 +105,16 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
 
     known = None if Path(name).is_dir() else config.LAYERS.get(name)
     try:
-        return checkpoint.n_layers(name, masked=masked, expected=known)
+        layers, _, _ = checkpoint.dimensions(name, masked=masked)
     except checkpoint.NotFound as problem:
         if known or Path(name).is_dir():
             raise
         names = [name for name in config.LAYERS if masked == (name in config.MASKED)]
         hint = similar_model(name, names) or f"; known names: {', '.join(names)}"
         raise Problem(f"{problem}{hint}") from problem
+    if known not in (None, layers):
+        raise Problem(f"{name} has {layers} layers, config.py says {known}: correct LAYERS in config.py")
+    return layers
 
 
 def results_of(name: str, root: Path, config: ModuleType) -> tuple[str, bool, str]:
@@ -129,8 +132,8 @@ def results_of(name: str, root: Path, config: ModuleType) -> tuple[str, bool, st
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:
     """Settings in config.py that a stage depends on, by their names in the manifest."""
-    recorded = options.recorded(config, files.dataset)
-    found = {name: recorded[name] for name in stage.settings if name in recorded}
+    now = {name.lower(): value for name, value in vars(config).items()} | options.sizes(config, files.dataset)
+    found = {name: now[name] for name in stage.settings if name in now}
     if files.map_kind != LEAST_SQUARES:
         found.pop("schedules", None)
         if "jumps" in stage.writes:

@@ -33,7 +33,7 @@ def load_model(work: Work, *, head: bool = True) -> Model:
 def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
     """Tokenize the sentences of each split and sample positions; for a masked model, replace their tokens by [MASK]."""
     tokenizer = pretrained.load_tokenizer(work.args.model, masked=work.masked)
-    context, vocabulary = checkpoint.limits(work.args.model, masked=work.masked)
+    _, context, vocabulary = checkpoint.dimensions(work.args.model, masked=work.masked)
     longest, several = min(context, tokenizer.model_max_length), work.config.POSITIONS
     drawing = tokens.Drawing(longest, work.args.seed, added=work.masked, positions=several)
     tokenized = tokens.tokenize(sentences, work.sizes, tokenizer, drawing, work.say)

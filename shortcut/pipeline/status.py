@@ -127,8 +127,8 @@ def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tu
         unfinished = of_stage.partial(stage.script).exists()
         return ("partly computed: run the script again to resume" if unfinished else "-"), False
     entries = {path: entry for path in existing if (entry := provenance.entry(path))}
-    for path, entry in entries.items():
-        if why := provenance.differs(path, entry):
+    for path in entries:
+        if why := provenance.differs(path):
             return why[0].removeprefix("was "), False
     if len(existing) < len(paths):
         return f"{len(existing)} of {len(paths)} files: run the script again to resume", False
