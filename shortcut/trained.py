@@ -58,7 +58,7 @@ class _Layer:
         if not self.kls or value < min(self.kls):
             self.best = self.W.detach().double()
         self.kls.append(value)
-        return len(self.kls) > EPOCHS or len(self.kls) > self.kls.index(min(self.kls)) + PATIENCE
+        return len(self.kls) > min(EPOCHS, self.kls.index(min(self.kls)) + PATIENCE)
 
     def made(self) -> tuple[torch.Tensor, dict[str, Any]]:
         """[A, b] for states in their own units, and numbers of the training."""

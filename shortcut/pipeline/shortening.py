@@ -35,8 +35,6 @@ FILES = (*checkpoint.TOKENIZER, *checkpoint.OTHER_TOKENIZER, "generation_config.
 # Lists in a config with an entry for each block, and lists of block numbers; others may have L entries by chance.
 BY_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
 NUMBERS = ("attn_layer_indices", "full_attn_idxs", "mlp_only_layers")
-
-
 ABOUT = "Drop blocks of a model, fold a linear map in their place into the block before, and save a checkpoint."
 
 
@@ -56,13 +54,12 @@ def run(args: Namespace) -> None:
     """Shorten a model as the options say. Raises Problem if an input is missing or the model cannot be shortened."""
     name, files = checkpoint.files_of(args.model, args.dataset, args.out)
     paths = [files.tokenized(split) for split in ("train", "val")]
-    reasons = {
-        f"{name} is a masked model: only causal models can be shortened": files.masked,
-        f"{args.to} exists already: give --to another name, or remove it": args.to.exists(),
-        f"--drop takes I:J, such as 4:5, got {args.drop!r}": args.drop and not re.fullmatch(r"\d+:\d+", args.drop),
-    }
-    if found := [reason for reason, holds in reasons.items() if holds]:
-        raise Problem(found[0])
+    if files.masked:
+        raise Problem(f"{name} is a masked model: only causal models can be shortened")
+    if args.to.exists():
+        raise Problem(f"{args.to} exists already: give --to another name, or remove it")
+    if args.drop and not re.fullmatch(r"\d+:\d+", args.drop):
+        raise Problem(f"--drop takes I:J, such as 4:5, got {args.drop!r}")
     for path in (path for path in paths if not path.exists()):
         raise files.not_found(path, files.command("add_tokenization.py", path))
     fingerprints = checkpoint.fingerprints(name)
