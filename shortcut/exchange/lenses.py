@@ -90,11 +90,6 @@ class Format(NamedTuple):
     masked: bool = True  # True if the tool supports masked models
     published: str = ""  # folder on the hub with one folder for each model
 
-    def map_kind(self, origin: Origin) -> str:
-        """Map kind of an imported lens."""
-        estimator = origin.get("metadata.estimator", "")
-        return estimator if estimator in self.map_kinds else self.map_kinds[0]
-
 
 FORMATS = {
     "tuned-lens": Format(

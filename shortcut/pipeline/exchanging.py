@@ -133,19 +133,23 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     for batch in representations.batches(loaded, tokenized, 1024):
         h[:, batch.rows] = representations.run(loaded, batch).h
     maps, made = [formats.load_map(files, l, L, d) for l in range(L)], provenance.settings(reads[0])
-    entry = provenance.entry(reads[0]) or {"versions": {}}
-    metadata = {"estimator": files.map_kind, "dataset": files.dataset, "sentences": made.get("train")}
-    metadata |= {"positions": made.get("positions")} | {name: entry["versions"].get(name) for name in MAKERS}
-    metadata = {key: value for key, value in metadata.items() if value is not None}
+    versions = (provenance.entry(reads[0]) or {}).get("versions", {})
+    known = {"sentences": made.get("train"), "positions": made.get("positions"), **versions}
+    metadata = {"estimator": files.map_kind, "dataset": files.dataset}
+    metadata |= {key: known[key] for key in ("sentences", "positions", *MAKERS) if known.get(key) is not None}
     lens = row.write([A.A for A in maps], files.model_name, metadata)
     rounded = [Map(A, files.map_kind, l, L) for l, A in enumerate(row.read(lens, d, L, files.model_name)[0])]
     scores = lenses.judge(loaded, h, maps)
     lenses.check(scores, lenses.judge(loaded, h, rounded), groups, format_name)
+    rows = []
+    for l, (r2, hits) in enumerate(zip(*scores, strict=True)):
+        p, low, high = (100 * x for x in proportion(hits, groups))
+        rows.append(f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |")
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
         model=files.model_name if Path(model).is_dir() else model, format_name=format_name, map_kind=files.map_kind,
-        dataset=files.dataset, n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
+        dataset=files.dataset, n=len(tokenized), rows="\n".join(rows),
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
-        versions=", ".join(map(" ".join, entry["versions"].items())) or "unknown versions",
+        versions=", ".join(map(" ".join, versions.items())) or "unknown versions",
     )  # fmt: skip
     torch.save(lens[0], tensors := io.BytesIO())
     contents = [tensors.getvalue(), *(store.dump_json(config) for config in lens[1:] if config), card.encode()]
@@ -155,11 +159,6 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
         for path, content in zip(writes, contents, strict=True):
             with outputs.writing(path) as file:
                 file.write(content)
-
-
-def _row(l: int, r2: torch.Tensor, hits: torch.Tensor, groups: torch.Tensor | None) -> str:
-    p, low, high = (100 * x for x in proportion(hits, groups))
-    return f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |"
 
 
 def import_lens(source: Path, model: str, files: Names, format_name: str, *, force: bool) -> None:
@@ -178,7 +177,8 @@ def import_lens(source: Path, model: str, files: Names, format_name: str, *, for
         say(f"  the file has {key} {value}")
     if (fitted_on := origin.get("metadata.dataset", files.dataset)) != files.dataset:
         say(f"  the lens was fitted on {fitted_on}, and its maps are now named after {files.dataset}")
-    files = replace(files, map_kind=row.map_kind(origin))
+    estimator = origin.get("metadata.estimator")
+    files = replace(files, map_kind=estimator if estimator in row.map_kinds else row.map_kinds[0])
     if row.first:
         say(f"  {format_name} has no map from the embeddings: the state of layer 0 is used unchanged")
     writes, hashes = [files.matrix(l, L) for l in range(L)], {file.name: sha256(file) for file in (path, *more)}
