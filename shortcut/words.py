@@ -12,9 +12,8 @@ Correction for tokens that begin with white space (Pimentel and Meister 2024, Oh
 
     -ln p(w | c) = surprisal of its tokens - ln P(B | c w) + ln P(class of its first token | c)
 
-B are the tokens with which a new word begins, and the end of the text. The class is B if the first token begins with
-white space, and otherwise the tokens that do not, and the end of the text. Probabilities of all words and the end of
-the text then sum to 1.
+B are the tokens that begin with white space, and the end of the text. The class is B if the first token is one of them,
+and otherwise all other tokens, and the end. Probabilities of all words and the end then sum to 1.
 """
 
 import re

@@ -23,8 +23,7 @@ from shortcut.intervals import average
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
 
-# largest loss of r2 or Precision@1 at a layer that is accepted even if its confidence interval excludes zero
-WORSE = 0.005
+WORSE = 0.005  # largest loss of r2 or Precision@1 at a layer that is accepted whatever its confidence interval
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
 Lens = tuple[Any, Any]  # contents of the .pt file and of config.json (None if the format has none)

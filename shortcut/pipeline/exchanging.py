@@ -16,10 +16,8 @@ from huggingface_hub.utils import disable_progress_bars
 
 from shortcut import Problem, one_line, representations
 from shortcut.exchange import lenses
-from shortcut.exchange.lenses import FORMATS
 from shortcut.files import formats, store
 from shortcut.files.names import Names
-from shortcut.files.store import inside
 from shortcut.intervals import proportion
 from shortcut.linear import Map
 from shortcut.loading import checkpoint, pretrained
@@ -62,7 +60,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
             remote = f"{files.model}/{files.dataset}/{name}"
             with _hub_errors(f"fetch {remote} from {repository}", "run the command again for the missing matrices"):
                 path = Path(huggingface_hub.hf_hub_download(repository, remote, **how))
-            with inside(f"{remote} from {repository} was not stored"):
+            with store.inside(f"{remote} from {repository} was not stored"):
                 d = len(formats.load_matrix(path, d))
             forget(folder / name)
             path.replace(folder / name)
@@ -115,7 +113,7 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     Raises Problem: a map is missing or was fitted for another model; the tool supports no masked models; or rounding
         to the format lowers r2 or Precision@1 at a layer (see `lenses.check`).
     """
-    row = FORMATS[format_name]
+    row = lenses.FORMATS[format_name]
     if files.masked and not row.masked:
         raise Problem(f"{format_name} supports no masked models: use another format, or leave out --to for safetensors")
     loaded = pretrained.load(model, masked=files.masked, notice=say)
@@ -166,12 +164,12 @@ def import_lens(source: Path, model: str, files: Names, format_name: str, *, for
 
     Raises Problem: the lens is damaged, has another shape, is not finite, or is for another model or target layer.
     """
-    row, is_file = FORMATS[format_name], source.is_file() or source.suffix == ".pt"
+    row, is_file = lenses.FORMATS[format_name], source.is_file() or source.suffix == ".pt"
     path = source if is_file else source / lenses.only(source, [path.name for path in source.glob("*.pt")])
     loaded = pretrained.load(model, masked=files.masked, notice=say)
     L, more = loaded.n_layers, [path.with_name(name) for name in row.files[1:]]
     lens = lenses.load(path), store.load_json(more[0]) if more else None
-    with inside(path):
+    with store.inside(path):
         maps, origin = row.read(lens, loaded.d, L, files.model_name)
     for key, value in origin.items():
         say(f"  the file has {key} {value}")
@@ -202,6 +200,6 @@ def download(source: str, format_name: str) -> Path:
         if path.suffix != ".pt":
             listed = map(PurePosixPath, huggingface_hub.list_repo_files(**repo))
             path /= lenses.only(f"{source} on the hub", [file.name for file in listed if file.parent == path])
-        for name in FORMATS[format_name].files[1:]:
+        for name in lenses.FORMATS[format_name].files[1:]:
             huggingface_hub.hf_hub_download(filename=str(path.with_name(name)), **repo)
         return Path(huggingface_hub.hf_hub_download(filename=str(path), **repo))

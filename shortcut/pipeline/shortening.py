@@ -24,7 +24,6 @@ from shortcut.pipeline import terminal
 from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.options import dataset_name
 from shortcut.representations import batches
-from shortcut.shorten import Shortened
 from shortcut.tokens import Tokenized
 
 TOKENS = 2048  # in a batch
@@ -99,7 +98,7 @@ def run(args: Namespace) -> None:
     terminal.say(f"{card}\nwrote {args.to}")
 
 
-def search(model: Model, drops: list[range], train: Tokenized) -> Shortened:
+def search(model: Model, drops: list[range], train: Tokenized) -> shorten.Shortened:
     """The shortened model with the lowest perplexity on `PART` training sentences; there is one for each range."""
     found = shorten.shorten(model, drops, batches(model, train, TOKENS))
     if len(found) == 1:
@@ -112,7 +111,7 @@ def search(model: Model, drops: list[range], train: Tokenized) -> Shortened:
 
 
 @torch.no_grad()
-def save(model: Model, shortened: Shortened, folder: Path) -> Model:
+def save(model: Model, shortened: shorten.Shortened, folder: Path) -> Model:
     """Save the checkpoint in its own precision, to which the folded weights are rounded here, and load it again.
 
     Raises Problem: it does not load, or its logits differ from those of the model run here without the blocks.
