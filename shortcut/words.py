@@ -48,7 +48,7 @@ class Line:
     head: list[int]  # tokens in front of it
     ids: list[int]  # [T]
     spans: list[Span]  # [T]
-    words: list[Span]
+    words: list[Span]  # between white space
     owners: list[int | None]  # [T], the number of the word that a token belongs to, from 0
     groups: list[int | None]  # by word: the first word that it shares a token with, or itself; None without a token
 
@@ -59,11 +59,6 @@ class Window(NamedTuple):
     ids: torch.Tensor  # the line's `head` and some of its tokens
     first: int  # position in `ids` of the state that the first row of `values` is read from
     values: torch.Tensor  # rows of the line's values that are read here, to be filled in place
-
-
-def words(text: str) -> list[Span]:
-    """The words of a text, between white space."""
-    return [found.span() for found in re.finditer(r"\S+", text)]
 
 
 def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[list[int | None], list[int | None]]:
@@ -140,8 +135,9 @@ class Reader:
             head = encoded.ids[: own[0]] if own else []
             head = (head or [bos] * (bos is not None)) if self.bos else []
             ids, spans = ([column[k] for k in own] for column in (encoded.ids, encoded.offsets))
-            found, blank = words(text), [k < len(self.blank) and bool(self.blank[k]) for k in ids]
-            lines.append(Line(text, head, ids, spans, found, *assign(found, spans, blank)))
+            blank = [k < len(self.blank) and bool(self.blank[k]) for k in ids]
+            words = [found.span() for found in re.finditer(r"\S+", text)]
+            lines.append(Line(text, head, ids, spans, words, *assign(words, spans, blank)))
         return lines
 
     @torch.no_grad()
