@@ -36,15 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         if exports:
             return exchanging.export(files)
         return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)
-    model, files = checkpoint.files_of(args.model, args.dataset, args.out, args.map)
+    files = checkpoint.files_of(args.model, args.dataset, args.out, args.map)
     if exports:
-        return exchanging.export_lens(model, files, args.format)
-    source = args.source
-    if args.command == "fetch":
-        name = files.model_name if Path(model).is_dir() else model
-        published = FORMATS[args.format].published
-        source = exchanging.download(source or (published and f"{published}/{name}"), args.format)
-    return exchanging.import_lens(source, model, files, args.format, force=args.force)
+        return exchanging.export_lens(files, args.format)
+    fetched = exchanging.download(args.source, files, args.format) if args.command == "fetch" else args.source
+    return exchanging.import_lens(fetched, files, args.format, force=args.force)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,12 +62,12 @@ class Lens:
 
         Raises Problem: there is no such map kind, model or map, or the model is neither a folder nor downloaded.
         """
-        found, files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
+        files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
         if not any(files.matrices.glob("[0-9]*_*.pickle")):
-            path = files.matrix(0, checkpoint.n_layers(found, masked=files.masked))
+            path = files.matrix(0, checkpoint.n_layers(files.given, masked=files.masked))
             raise files.not_found(path, files.fitted_by(path))
-        loaded = pretrained.load(found, masked=files.masked, device=device)
-        return cls(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
+        loaded = pretrained.load(files.given, masked=files.masked, device=device)
+        return cls(loaded, pretrained.load_tokenizer(files.given, masked=files.masked), files)
 
     def map(self, source: int, target: int) -> Map:
         """The map from layer `source` to layer `target`, float32.

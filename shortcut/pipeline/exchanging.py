@@ -107,7 +107,7 @@ def export(files: Names) -> None:
                 file.write(formats.load_matrix(path, d, files.map_kind).contiguous().numpy())
 
 
-def export_lens(model: str, files: Names, format_name: str) -> None:
+def export_lens(files: Names, format_name: str) -> None:
     """Write the maps into layer L in another tool's format, with a model card.
 
     Raises Problem: a map is missing or was fitted for another model; the tool supports no masked models; or rounding
@@ -116,13 +116,13 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     row = lenses.FORMATS[format_name]
     if files.masked and not row.masked:
         raise Problem(f"{format_name} supports no masked models: use another format, or leave out --to for safetensors")
-    loaded = pretrained.load(model, masked=files.masked, notice=say)
+    loaded = pretrained.load(files.given, masked=files.masked, notice=say)
     L, d, val = loaded.n_layers, loaded.d, files.states("val") if files.masked else files.tokenized("val")
     reads = [*(files.matrix(l, L) for l in range(L)), val]
     if missing := next((path for path in reads if not path.exists()), None):
         script = "bert_add_reps.py" if files.masked else "add_tokenization.py"
         raise files.not_found(missing, files.command(script, val) if missing == val else files.fitted_by(missing))
-    fingerprints = checkpoint.fingerprints(model)
+    fingerprints = checkpoint.fingerprints(files.given)
     provenance = Provenance(files, lambda *_: fingerprints)
     provenance.check(reads, say)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
@@ -144,8 +144,8 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
         p, low, high = (100 * x for x in proportion(hits, groups))
         rows.append(f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |")
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
-        model=files.model_name if Path(model).is_dir() else model, format_name=format_name, map_kind=files.map_kind,
-        dataset=files.dataset, n=len(tokenized), rows="\n".join(rows),
+        model=files.model_name if Path(files.given).is_dir() else files.given, dataset=files.dataset,
+        format_name=format_name, map_kind=files.map_kind, n=len(tokenized), rows="\n".join(rows),
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
         versions=", ".join(map(" ".join, versions.items())) or "unknown versions",
     )  # fmt: skip
@@ -159,14 +159,14 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
                 file.write(content)
 
 
-def import_lens(source: Path, model: str, files: Names, format_name: str, *, force: bool) -> None:
+def import_lens(source: Path, files: Names, format_name: str, *, force: bool) -> None:
     """Import a lens from another tool as maps: from the file `source`, or the only .pt file in a folder.
 
     Raises Problem: the lens is damaged, has another shape, is not finite, or is for another model or target layer.
     """
     row, is_file = lenses.FORMATS[format_name], source.is_file() or source.suffix == ".pt"
     path = source if is_file else source / lenses.only(source, [path.name for path in source.glob("*.pt")])
-    loaded = pretrained.load(model, masked=files.masked, notice=say)
+    loaded = pretrained.load(files.given, masked=files.masked, notice=say)
     L, more = loaded.n_layers, [path.with_name(name) for name in row.files[1:]]
     lens = lenses.load(path), store.load_json(more[0]) if more else None
     with store.inside(path):
@@ -180,7 +180,7 @@ def import_lens(source: Path, model: str, files: Names, format_name: str, *, for
     if row.first:
         say(f"  {format_name} has no map from the embeddings: the state of layer 0 is used unchanged")
     writes, hashes = [files.matrix(l, L) for l in range(L)], {file.name: sha256(file) for file in (path, *more)}
-    settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
+    settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(files.given)
     how = {"settings": settings, "notice": say, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=writes, **how) as outputs:
         for path in outputs.todo:
@@ -188,8 +188,13 @@ def import_lens(source: Path, model: str, files: Names, format_name: str, *, for
                 store.dump(file, maps[writes.index(path)])
 
 
-def download(source: str, format_name: str) -> Path:
-    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
+def download(source: str | None, files: Names, format_name: str) -> Path:
+    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt].
+
+    By default the source is the model's folder among the published lenses of this format, if there are any.
+    """
+    row, name = lenses.FORMATS[format_name], files.model_name if Path(files.given).is_dir() else files.given
+    source = source or (row.published and f"{row.published}/{name}")
     place = source.removeprefix("spaces/")
     if "/" not in place:
         raise Problem(f"fetch --from {format_name} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source or None}")
@@ -200,6 +205,6 @@ def download(source: str, format_name: str) -> Path:
         if path.suffix != ".pt":
             listed = map(PurePosixPath, huggingface_hub.list_repo_files(**repo))
             path /= lenses.only(f"{source} on the hub", [file.name for file in listed if file.parent == path])
-        for name in lenses.FORMATS[format_name].files[1:]:
-            huggingface_hub.hf_hub_download(filename=str(path.with_name(name)), **repo)
+        for other in row.files[1:]:
+            huggingface_hub.hf_hub_download(filename=str(path.with_name(other)), **repo)
         return Path(huggingface_hub.hf_hub_download(filename=str(path), **repo))

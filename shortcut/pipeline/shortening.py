@@ -51,20 +51,20 @@ def add_to(commands: _SubParsersAction) -> None:
 
 def run(args: Namespace) -> None:
     """Shorten a model as the options say. Raises Problem if an input is missing or the model cannot be shortened."""
-    name, files = checkpoint.files_of(args.model, args.dataset, args.out)
+    files = checkpoint.files_of(args.model, args.dataset, args.out)
     paths = [files.tokenized(split) for split in ("train", "val")]
     if files.masked:
-        raise Problem(f"{name} is a masked model: only causal models can be shortened")
+        raise Problem(f"{files.given} is a masked model: only causal models can be shortened")
     if args.to.exists():
         raise Problem(f"{args.to} exists already: give --to another name, or remove it")
     if args.drop and not re.fullmatch(r"\d+:\d+", args.drop):
         raise Problem(f"--drop takes I:J, such as 4:5, got {args.drop!r}")
     for path in (path for path in paths if not path.exists()):
         raise files.not_found(path, files.command("add_tokenization.py", path))
-    fingerprints = checkpoint.fingerprints(name)
+    fingerprints = checkpoint.fingerprints(files.given)
     provenance = Provenance(files, lambda *_: fingerprints)
     provenance.check(paths, terminal.say)
-    model = pretrained.load(name, masked=False, notice=terminal.say)
+    model = pretrained.load(files.given, masked=False, notice=terminal.say)
     train, val = (shorten.whole(formats.load_tokenized(path)) for path in paths)
     if args.drop:
         drops = [range(*map(int, args.drop.split(":")))]
@@ -88,7 +88,8 @@ def run(args: Namespace) -> None:
             rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
         gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
         card = CARD.read_text(encoding="utf-8").format(
-            model=files.model_name if Path(name).is_dir() else name, dataset=files.dataset, drop=best.drop,
+            model=files.model_name if Path(files.given).is_dir() else files.given,
+            dataset=files.dataset, drop=best.drop,
             verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",
             before=model.net.num_parameters(), after=shorter.net.num_parameters(), rows="\n".join(rows),
             n=len(groups), sentences=len(val),

@@ -63,7 +63,7 @@ def write_words(args: argparse.Namespace) -> None:
     loaded = pretrained.load(model, masked=False, device=device, notice=terminal.say)
     tokenizer, lenses = pretrained.load_tokenizer(model, masked=False), {"id": []}
     for kind in args.map or [LEAST_SQUARES] * bool(args.dataset):
-        fitted = Lens(loaded, tokenizer, checkpoint.files_of(model, args.dataset, args.out, kind)[1])
+        fitted = Lens(loaded, tokenizer, checkpoint.files_of(model, args.dataset, args.out, kind))
         lenses[kind] = [fitted.map(l, loaded.n_layers) for l in range(loaded.n_layers)]
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
     counts = Counter()
