@@ -29,7 +29,6 @@ from shortcut.tokens import Tokenized
 TOKENS = 2048  # in a batch
 PART = 500  # training sentences on which the ranges of --blocks are compared
 TOLERANCE = 1e-4  # of the largest logit, between the saved model and the model run here without the blocks
-CARD = Path(__file__).with_name("shortened.md")  # template of the model card
 FILES = (*checkpoint.TOKENIZER, *checkpoint.OTHER_TOKENIZER, "generation_config.json", "chat_template.jinja")
 # Lists in a config with an entry for each block, and lists of block numbers; others may have L entries by chance.
 BY_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
@@ -87,7 +86,7 @@ def run(args: Namespace) -> None:
             milliseconds = f"{1000 * seconds[run_name] / len(x):.3f}"
             rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
         gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
-        card = CARD.read_text(encoding="utf-8").format(
+        card = Path(__file__).with_name("shortened.md").read_text(encoding="utf-8").format(
             model=files.model_name if Path(files.given).is_dir() else files.given,
             dataset=files.dataset, drop=best.drop,
             verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",
