@@ -67,8 +67,10 @@ def write_words(args: argparse.Namespace) -> None:
         lenses[kind] = [fitted.map(l, loaded.n_layers) for l in range(loaded.n_layers)]
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
     counts = Counter()
-    by_token = store.replacing(args.tokens) if args.tokens else open(os.devnull, "wb")  # noqa: SIM115  (entered next)
-    with store.replacing(args.table) as table, by_token as more:
+    with (
+        store.replacing(args.table) as table,
+        store.replacing(args.tokens) if args.tokens else open(os.devnull, "wb") as more,
+    ):
         words, tokens = (csv.writer(codecs.getwriter("utf-8")(file)) for file in (table, more))
         words.writerow([*FIRST, *["corrected"] * args.corrected, *reader.columns])
         tokens.writerow([*FIRST_OF_TOKENS, *reader.columns])
