@@ -27,30 +27,26 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     if args.command in RUNS:
         return RUNS[args.command](args)
-    exports, row = args.command == "export", FORMATS.get(args.format)
-    exchanged_kind = args.map if exports else row.map_kinds[0] if row else LEAST_SQUARES
-    if not row:
-        files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=exchanged_kind)
+    exports = args.command == "export"
+    if not args.format:
+        files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=args.map)
         if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
             fingerprints, matrices = checkpoint.fingerprints(args.model), sorted(files.matrices.glob("*.pickle"))
             Provenance(files, lambda *_: fingerprints).check(matrices, lambda _: None)
         if exports:
             return exchanging.export(files)
         return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)
-    model, files = checkpoint.files_of(args.model, args.dataset, args.out, exchanged_kind)
+    files = checkpoint.files_of(args.model, args.dataset, args.out, args.map)
     if exports:
-        return exchanging.export_lens(model, files, args.format)
-    source = args.source
-    if args.command == "fetch":
-        name = files.model_name if Path(model).is_dir() else model
-        source = exchanging.download(source or (row.published and f"{row.published}/{name}"), args.format)
-    return exchanging.import_lens(source, model, files, args.format, force=args.force)
+        return exchanging.export_lens(files, args.format)
+    fetched = exchanging.download(args.source, files, args.format) if args.command == "fetch" else args.source
+    return exchanging.import_lens(fetched, files, args.format, force=args.force)
 
 
 def _parser() -> argparse.ArgumentParser:
     about = "Surprisal of words; shorter models; exchange of matrices and lenses with other projects."
     parser = argparse.ArgumentParser(prog="python -m shortcut", description=about)
-    parser.set_defaults(force=False)
+    parser.set_defaults(force=False, map=LEAST_SQUARES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="words|shorten|fetch|import|export")
     wording.add_to(commands)
     shortening.add_to(commands)

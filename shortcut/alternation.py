@@ -43,18 +43,17 @@ def round_robin(L: int) -> Schedules:
 
 def r2_informed(r2: Mapping[tuple[int, int], float], L: int) -> dict[int, Schedule]:
     """The best schedule with k executed blocks, for k = 0 ... L, by dynamic programming; ties go to later jumps."""
-    ran: dict[tuple[int, int], tuple[float, Schedule]] = {(0, 0): (1.0, ())}  # by layer and blocks run so far: the
-    jumped: dict[tuple[int, int], tuple[float, Schedule]] = {}  # best product and schedule, by the last move
-    for layer in range(1, L + 1):
-        for k in range(layer + 1):
-            before = [best[layer - 1, k - 1] for best in (ran, jumped) if (layer - 1, k - 1) in best]
-            starts = [(i, *ran[i, k]) for i in range(layer) if (i, k) in ran]
-            if before:
-                ran[layer, k] = max(before)
-            if starts:
-                leaps = ((product * max(0.0, r2[i, layer]), (*jumps, (i, layer))) for i, product, jumps in starts)
-                jumped[layer, k] = max(leaps)
-    return {k: max(best[L, k] for best in (ran, jumped) if (L, k) in best)[1] for k in range(L + 1)}
+    # product and schedule, by layer, number of blocks run so far, and True if the last move was a jump
+    best: dict[tuple[int, int, bool], tuple[float, Schedule]] = {(0, 0, False): (1.0, ())}
+    for layer in range(L):
+        for _, k, jumped in [state for state in best if state[0] == layer]:
+            product, jumps = best[layer, k, jumped]
+            moves = {(layer + 1, k + 1, False): (product, jumps)}
+            for j in () if jumped else range(layer + 1, L + 1):
+                moves[j, k, True] = product * max(0.0, r2[layer, j]), (*jumps, (layer, j))
+            for state, found in moves.items():
+                best[state] = max(found, best.get(state, found))
+    return {k: max(best[L, k, jumped] for jumped in (False, True) if (L, k, jumped) in best)[1] for k in range(L + 1)}
 
 
 def schedules(r2: Mapping[tuple[int, int], float], L: int) -> Schedules:
@@ -90,8 +89,8 @@ def judge(
     The chosen schedule is evaluated on the other half: on the same sentences, selection would inflate its numbers.
     """
     L, n = len(direct) - 1, len(full)
-    found, best = [], dict(zip(distinct(schedules), topk, strict=True))
-    hits = {schedule: metrics.hits_at_k(tokens, full, 1) for schedule, tokens in best.items()}
+    found, best = [], zip(distinct(schedules), topk, strict=True)
+    hits = {schedule: metrics.hits_at_k(tokens, full, 1) for schedule, tokens in best}
     for (first, a, b), schedule in schedules.items():
         k, hit = executed(schedule, L), hits[schedule]
         name = {"r2": "r2", "blocks": f"blocks {a}, jumps {b}", "jumps": f"jumps {b}, blocks {a}"}[first]

@@ -69,29 +69,25 @@ def _replace(part_kind: str, model: Model, maps: Maps) -> GoOn:
     """Go on with all sub-modules of a kind linear."""
     replaced = {part: A for part, A in maps.parts.items() if find(model).parts[part][0] == part_kind}
     swaps = replacing(model, replaced)
-    if part_kind == ATTENTION and model.is_chain:  # no position sees another: the chosen one goes on by itself
-        return partial(_go_on_isolated, model, swaps)
-    return partial(_go_on, model, replaced, swaps)
 
+    @torch.no_grad()
+    def isolated(seen: Pass) -> torch.Tensor:
+        """All layers at once: the states of layer l join the batch before block l, as sequences of one token."""
+        h = seen.h[:0, 0]
+        with swapped(swaps):
+            for call, joining in zip(model.calls, seen.h, strict=False):
+                h = call(torch.cat([h.to(joining), joining])[:, None])[:, 0]
+        return h.to(seen.h).unflatten(0, (model.n_layers, -1))
 
-@torch.no_grad()
-def _go_on_isolated(model: Model, swaps: list[Swap], seen: Pass) -> torch.Tensor:
-    """Go on from all layers at once: the states of layer l join the batch before block l, as sequences of one token."""
-    h = seen.h[:0, 0]
-    with swapped(swaps):
-        for call, joining in zip(model.calls, seen.h, strict=False):
-            h = call(torch.cat([h.to(joining), joining])[:, None])[:, 0]
-    return h.to(seen.h).unflatten(0, (model.n_layers, -1))
+    @torch.no_grad()
+    def go_on(seen: Pass) -> torch.Tensor:
+        batch = seen.batch
+        with swapped(_swaps_after_head(model, replaced, batch) if batch.head else swaps), model.narrowed(batch.chosen):
+            finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
+            return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
 
-
-@torch.no_grad()
-def _go_on(model: Model, maps: Matrices, swaps: list[Swap], seen: Pass) -> torch.Tensor:
-    batch = seen.batch
-    if batch.head:
-        swaps = _swaps_after_head(model, maps, batch)
-    with swapped(swaps), model.narrowed(batch.chosen):
-        finals = (model.go_on(l, h, batch.ids, batch.mask) for l, h in enumerate(seen.entering))
-        return torch.stack([batch.at_chosen(h).to(seen.h) for h in finals])
+    # linear attention: no position sees another, and the chosen one goes on by itself
+    return isolated if part_kind == ATTENTION and model.is_chain else go_on
 
 
 def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:

@@ -70,10 +70,8 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor, chosen: torch.Tensor 
     return made
 
 
-def average(
-    V: torch.Tensor, gradients: list[torch.Tensor]
-) -> tuple[torch.Tensor, float | None, tuple[torch.Tensor, torch.Tensor] | None]:
-    """J [d, d], float64, its standard error, and J from each half of the blocks; the last two are None if G < 2.
+def average(V: torch.Tensor, gradients: list[torch.Tensor]) -> tuple[torch.Tensor, float | None, list[torch.Tensor]]:
+    """J [d, d], float64, its standard error, and J from each half of the blocks; None and [] if G < 2.
 
         J = mean of M_g        error = sqrt( sum over g of || M_g - J ||^2 / (G (G - 1)) )
 
@@ -90,9 +88,9 @@ def average(
         squares += M.square().sum().item()
     J = sums.sum(0) / max(G, 1)
     if G < 2:
-        return J, None, None
+        return J, None, []
     error = (max(0.0, squares / G - J.square().sum().item()) / (G - 1)) ** 0.5
-    return J, error, (sums[0] / (G // 2), sums[1] / (G - G // 2))
+    return J, error, [sums[0] / (G // 2), sums[1] / (G - G // 2)]
 
 
 def tangent(J: torch.Tensor, h: torch.Tensor, final: torch.Tensor) -> torch.Tensor:

@@ -26,24 +26,28 @@ class Lens:
     `states` and `predict` return a list for a list of texts.
     """
 
-    def __init__(self, model, tokenizer, maps: str | Path | Mapping[tuple[int, int], torch.Tensor]):
+    def __init__(self, model, tokenizer, maps: str | Path | Names | Mapping[tuple[int, int], torch.Tensor]):
         """Use a transformers model in memory, which is left as it is; raises Problem if it fails a check of `load`.
 
-        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j). No
-        fingerprints are compared, unlike in `load`: the caller knows that the maps are for this model and tokenizer.
+        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j). The
+        caller knows that they are for this model and tokenizer. Only with `Names`, as in `load`, are fingerprints
+        compared.
         """
         self.model = model if isinstance(model, Model) else pretrained.share(model)
-        self.tokenizer, self.map_kind, self.files = tokenizer, "given", None
-        self._maps: dict[tuple[int, int], Map] = {}
+        self.tokenizer, self.map_kind, self.files, self._maps = tokenizer, "given", None, {}
         if isinstance(maps, Mapping):
-            for pair, A in maps.items():
-                self._maps[pair] = Map(torch.as_tensor(A).to(self.model.device, torch.float32), self.map_kind, *pair)
-            return
-        folder, options = Path(maps).resolve(), {"masked": self.model.masked, "given": self.model.name}
-        dataset, _, named = folder.name.partition("@")
-        self.map_kind = _known(named or LEAST_SQUARES)
-        self.files = Names(folder.parents[2], folder.parent.name, dataset, map_kind=self.map_kind, **options)
-        self._provenance = Provenance(self.files)
+            given = {pair: torch.as_tensor(A).to(self.model.device, torch.float32) for pair, A in maps.items()}
+            self._maps = {pair: Map(A, self.map_kind, *pair) for pair, A in given.items()}
+        elif isinstance(maps, Names):
+            fingerprints = cache(lambda: checkpoint.fingerprints(self.model.name))  # reading the weights takes seconds
+            self.map_kind, self.files = maps.map_kind, maps
+            self._provenance = Provenance(maps, lambda *_: fingerprints())
+        else:
+            folder, options = Path(maps).resolve(), {"masked": self.model.masked, "given": self.model.name}
+            dataset, _, named = folder.name.partition("@")
+            self.map_kind = _known(named or LEAST_SQUARES)
+            self.files = Names(folder.parents[2], folder.parent.name, dataset, map_kind=self.map_kind, **options)
+            self._provenance = Provenance(self.files)
 
     def __repr__(self):
         maps = f"maps of {self.files.dataset}" if self.files else f"{len(self._maps)} maps"
@@ -58,21 +62,12 @@ class Lens:
 
         Raises Problem: there is no such map kind, model or map, or the model is neither a folder nor downloaded.
         """
-        found, files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
+        files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
         if not any(files.matrices.glob("[0-9]*_*.pickle")):
-            L, _, _ = checkpoint.dimensions(found, masked=files.masked)
-            path = files.matrix(0, L)
+            path = files.matrix(0, checkpoint.dimensions(files.given, masked=files.masked)[0])
             raise files.not_found(path, files.fitted_by(path))
-        loaded = pretrained.load(found, masked=files.masked, device=device)
-        return cls.of_files(loaded, pretrained.load_tokenizer(found, masked=files.masked), files)
-
-    @classmethod
-    def of_files(cls, model: Model, tokenizer, files: Names) -> "Lens":
-        """Use the maps in `files`, after comparing the fingerprints of the model that they were fitted for."""
-        lens = cls(model, tokenizer, files.matrices)
-        fingerprints = cache(lambda: checkpoint.fingerprints(model.name))  # reading the weights can take seconds
-        lens.files, lens._provenance = files, Provenance(files, lambda *_: fingerprints())
-        return lens
+        loaded = pretrained.load(files.given, masked=files.masked, device=device)
+        return cls(loaded, pretrained.load_tokenizer(files.given, masked=files.masked), files)
 
     def map(self, source: int, target: int) -> Map:
         """The map from layer `source` to layer `target`, float32.

@@ -148,10 +148,9 @@ KINDS = {kind.name: kind for kind in (
     Kind("affine", least_squares, intercept=True, tolerated=0.25),
     Kind("ridge", ridge),
     Kind("low-rank", low_rank, settings=("rank",), tolerated=torch.finfo(torch.float64).max),  # any finite excess
-    *(
-        Kind(name, fitted_from="gradients", settings=("probes", "seed"), intercept=intercept, last_only=True)
-        for name, intercept in (("jacobian", False), ("jacobian-later", False), ("jacobian-affine", True))
-    ),
+    Kind("jacobian", fitted_from="gradients", settings=("probes", "seed"), last_only=True),
+    Kind("jacobian-later", fitted_from="gradients", settings=("probes", "seed"), last_only=True),
+    Kind("jacobian-affine", fitted_from="gradients", settings=("probes", "seed"), intercept=True, last_only=True),
     Kind("trained", fitted_from="predictions", settings=("seed",), intercept=True, last_only=True),
     Kind("tuned", fitted_from="", intercept=True, last_only=True),  # trained elsewhere on the model's predictions
 )}  # fmt: skip

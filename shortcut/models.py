@@ -10,9 +10,8 @@ models compute something between blocks), h_L the output of the last block, befo
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,12 +19,11 @@ from torch import nn
 from shortcut.blocks import Call, context, depth, entering, find_blocks, hooked, rotary_limits, swapped, tensor_of
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """Facts about an architecture that its structure does not show; names are dotted paths from a block."""
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
-    followers: Mapping[int, str] = field(default_factory=dict)  # by a: the Conv1D that is the only reader of state a
+    followers: Mapping[int, str] = {}  # by a: the Conv1D that is the only reader of state a
     sums: bool = False  # True if residual sums have maps too, from the state before: the original has them, unused
 
 

@@ -35,14 +35,13 @@ def last_layer(model: Model, drop: range) -> nn.Module:
     The proof: a random delta, added to the output of the layer, moves the output of block I - 1 by exactly delta.
     """
     weights = [id(weight) for block in model.blocks for weight in block.parameters()]
+    numbered = getattr(model.net.config, "scale_attn_by_inverse_layer_idx", False)
     reasons = {
         f"expected I:J with 1 <= I < J <= {model.n_layers}": not 1 <= drop.start < drop.stop <= model.n_layers,
         "it is a mixture of experts": any("expert" in name for name, _ in model.net.named_modules()),
         "its blocks share weights": len({*weights}) < len(weights),
         "it computes something between its blocks": not model.is_chain,
-        "it has scale_attn_by_inverse_layer_idx, so that attention depends on the number of the block": getattr(
-            model.net.config, "scale_attn_by_inverse_layer_idx", False
-        ),
+        "it has scale_attn_by_inverse_layer_idx, so that attention depends on the number of the block": numbered,
     }
     if found := [reason for reason, holds in reasons.items() if holds]:
         raise Problem(f"{model.name} cannot be shortened by blocks {drop.start}:{drop.stop}: {found[0]}")
@@ -124,24 +123,19 @@ def fold(layer: nn.Module, m: torch.Tensor, change: torch.Tensor) -> nn.Module:
     return folded
 
 
-def _pass(call: Call, *args: Any, **named: Any) -> Any:
-    return call.form.returned(entering(args, named))
-
-
 def passed_over(model: Model, drop: range, A: Map | None = None, added: tuple[int, ...] = ()) -> list[Swap]:
     """Swaps that pass over the blocks in `drop`, or replace them by A_IJ; `added` tokens keep their true states h_J."""
     calls = model.calls[drop.start : drop.stop]
-    swaps = [(call.block, partial(_pass, call)) for call in calls]
-    if A is None:
-        return swaps
     head = representations.whole(model, torch.tensor(added))[drop.stop] if added else torch.empty(0, model.d)
 
-    def jump(*args, **named):
-        h = A(entering(args, named))
-        h[:, : len(added)] = head
-        return calls[0].form.returned(h)
+    def act(call: Call, *args: Any, **named: Any) -> Any:
+        h = entering(args, named)
+        if A and call is calls[0]:
+            h = A(h)
+            h[:, : len(added)] = head
+        return call.form.returned(h)
 
-    return [(calls[0].block, jump), *swaps[1:]]
+    return [(call.block, partial(act, call)) for call in calls]
 
 
 @torch.no_grad()

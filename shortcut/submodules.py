@@ -73,16 +73,13 @@ def find_parts(module: nn.Module) -> Iterator[Part]:
     if len(linear) == 2:  # with an activation between them (OPT)
         yield Part(FEED_FORWARD, *linear)
     dense = getattr(children.get("output"), "dense", None)
-    if dense is not None and "intermediate" in children:  # BERT and its kin
-        yield Part(FEED_FORWARD, children["intermediate"], dense)
-    if dense is not None and "self" in children:  # likewise
-        yield Part(ATTENTION, children["self"], dense)
+    begins = {"intermediate": FEED_FORWARD, "self": ATTENTION} if dense is not None else {}  # BERT and its kin
     for name, child in children.items():
         has_weights = next(child.parameters(), None) is not None
         if _is_norm(child):
             yield Part(NORM, child, child)
-        elif name in ("intermediate", "self") and dense is not None:
-            continue
+        elif name in begins:
+            yield Part(begins[name], child, dense)
         elif has_weights and CALLED[ATTENTION].search(name) and not _holds_attention(child):
             yield Part(ATTENTION, child, child)
         elif has_weights and CALLED[FEED_FORWARD].search(name):
@@ -221,7 +218,4 @@ class SubModules:
         return points, {state: points.index(place) for state, place in places.items()}
 
 
-@lru_cache(maxsize=1)
-def find(model: Model) -> SubModules:
-    """The sub-modules of a model; the last result is kept, since the checks of all blocks take seconds."""
-    return SubModules(model)
+find = lru_cache(maxsize=1)(SubModules)  # the last result is kept, since the checks of all blocks take seconds

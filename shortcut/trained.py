@@ -55,18 +55,17 @@ class _Layer:
 
     def stops(self, value: float) -> bool:
         """True if the training stops with this KL on the held-out sentences."""
-        if not self.kls or value < min(self.kls):
-            self.best = self.W.detach().double()
+        if not self.kls or value < self.kls[self.kept]:
+            self.kept, self.best = len(self.kls), self.W.detach().double()
         self.kls.append(value)
-        return len(self.kls) > EPOCHS or len(self.kls) > self.kls.index(min(self.kls)) + PATIENCE
+        return len(self.kls) > min(EPOCHS, self.kept + PATIENCE)
 
     def made(self) -> tuple[torch.Tensor, dict[str, Any]]:
         """[A, b] for states in their own units, and numbers of the training."""
         A = self.best[:, :-1] * (self.target.rms / self.source.rms)
         b = self.target.mean + self.target.rms * self.best[:, -1] - A @ self.source.mean
-        best = min(self.kls)
-        numbers = {"epochs": len(self.kls) - 1, "kept_epoch": self.kls.index(best), "kl_at_start": self.kls[0]}
-        return torch.cat([A, b[:, None]], 1), self.numbers | numbers | {"kl_held_out": best}
+        numbers = {"epochs": len(self.kls) - 1, "kept_epoch": self.kept, "kl_at_start": self.kls[0]}
+        return torch.cat([A, b[:, None]], 1), self.numbers | numbers | {"kl_held_out": self.kls[self.kept]}
 
 
 def hold_out(sentences: torch.Tensor, seed: int) -> torch.Tensor:

@@ -12,9 +12,8 @@ Correction for tokens that begin with white space (Pimentel and Meister 2024, Oh
 
     -ln p(w | c) = surprisal of its tokens - ln P(B | c w) + ln P(class of its first token | c)
 
-B are the tokens with which a new word begins, and the end of the text. The class is B if the first token begins with
-white space, and otherwise the tokens that do not, and the end of the text. Probabilities of all words and the end of
-the text then sum to 1.
+B are the tokens that begin with white space, and the end of the text. The class is B if the first token is one of them,
+and otherwise all other tokens, and the end. Probabilities of all words and the end then sum to 1.
 """
 
 import re
@@ -23,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -50,7 +48,7 @@ class Line:
     head: list[int]  # tokens in front of it
     ids: list[int]  # [T]
     spans: list[Span]  # [T]
-    words: list[Span]
+    words: list[Span]  # between white space
     owners: list[int | None]  # [T], the number of the word that a token belongs to, from 0
     groups: list[int | None]  # by word: the first word that it shares a token with, or itself; None without a token
 
@@ -58,15 +56,9 @@ class Line:
 class Window(NamedTuple):
     """A part of a line that runs in one forward pass."""
 
-    line: int
     ids: torch.Tensor  # the line's `head` and some of its tokens
-    rows: range  # tokens of the line that are read; row t is read from the state before token t
-    first: int  # position in `ids` of the state for the first row
-
-
-def words(text: str) -> list[Span]:
-    """The words of a text, between white space."""
-    return [found.span() for found in re.finditer(r"\S+", text)]
+    first: int  # position in `ids` of the state that the first row of `values` is read from
+    values: torch.Tensor  # rows of the line's values that are read here, to be filled in place
 
 
 def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[list[int | None], list[int | None]]:
@@ -81,13 +73,11 @@ def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[lis
     for k, (start, end) in enumerate(spans):
         owners.append(None)
         if covered := range(bisect_right(ends, start), bisect_left(starts, end)):
-            if groups[covered[0]] is None:
-                groups[covered[0]] = covered[0]
-                if k and owners[k - 1] is None and blank[k - 1] and not blank[k]:
-                    owners[k - 1] = covered[0]
-            owners[k] = groups[covered[0]]
-            for word in covered:
-                groups[word] = owners[k]
+            first = groups[covered[0]]  # None: no token before this one has a part of the word
+            owners[k] = covered[0] if first is None else first
+            if first is None and k and owners[k - 1] is None and blank[k - 1] and not blank[k]:
+                owners[k - 1] = owners[k]
+            groups[covered.start : covered.stop] = [owners[k]] * len(covered)
     return owners, groups
 
 
@@ -123,8 +113,8 @@ class Reader:
         self.model, self.tokenizer, self.bos, self.corrected = model, tokenizer, bos, corrected
         L = model.n_layers
         self.columns = ["model", *(f"{name}_{l}" for name in lenses for l in range(L))]
-        jumps = [(l, maps[l].to(model.device) if maps else None) for maps in lenses.values() for l in range(L)]
-        self._jumps, self._classes = [(L, None), *jumps], []
+        self._jumps = [(L, None), *((l, maps[l] if maps else None) for maps in lenses.values() for l in range(L))]
+        self._classes = []
         self.blank, ending = edges(tokenizer, model.vocabulary)
         limit = min(model.context, tokenizer.model_max_length)
         self._window = WINDOW if limit == UNLIMITED else limit
@@ -139,17 +129,15 @@ class Reader:
 
     def encode(self, texts: list[str]) -> list[Line]:
         """The lines as tokens. White space at the end of a line is left out."""
-        texts, lines = [text.rstrip() for text in texts], []
-        how = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
-        found = self.tokenizer(texts, **how)
-        keys = ("input_ids", "special_tokens_mask", "offset_mapping")
-        for text, ids, added, spans in zip(texts, *(found[key] for key in keys), strict=True):
-            own, bos = [k for k, is_added in enumerate(added) if not is_added], self.tokenizer.bos_token_id
-            head = ids[: own[0]] if own else []
+        texts, lines, bos = [text.rstrip() for text in texts], [], self.tokenizer.bos_token_id
+        for text, encoded in zip(texts, self.tokenizer(texts, verbose=False).encodings, strict=True):
+            own = [k for k, added in enumerate(encoded.special_tokens_mask) if not added]
+            head = encoded.ids[: own[0]] if own else []
             head = (head or [bos] * (bos is not None)) if self.bos else []
-            ids, spans = [ids[k] for k in own], [spans[k] for k in own]  # noqa: PLW2901
-            found, blank = words(text), [k < len(self.blank) and bool(self.blank[k]) for k in ids]
-            lines.append(Line(text, head, ids, spans, found, *assign(found, spans, blank)))
+            ids, spans = ([column[k] for k in own] for column in (encoded.ids, encoded.offsets))
+            blank = [k < len(self.blank) and bool(self.blank[k]) for k in ids]
+            words = [found.span() for found in re.finditer(r"\S+", text)]
+            lines.append(Line(text, head, ids, spans, words, *assign(words, spans, blank)))
         return lines
 
     @torch.no_grad()
@@ -160,30 +148,28 @@ class Reader:
         """
         for start in range(0, len(texts), LINES):
             lines = self.encode(texts[start : start + LINES])
-            found = [torch.full((len(x.ids) + 1, 1 + len(self._classes), len(self.columns)), torch.nan) for x in lines]
-            windows = [window for k, line in enumerate(lines) for window in self._windows(k, line)]
-            if windows:
+            shape = 1 + len(self._classes), len(self.columns)
+            found = [(line, torch.full((len(line.ids) + 1, *shape), torch.nan)) for line in lines]
+            if windows := [window for line, values in found for window in self._windows(line, values)]:
                 last = torch.tensor([len(window.ids) - 1 for window in windows])
                 tokenized = Tokenized([window.ids for window in windows], last)
                 for batch in representations.batches(self.model, tokenized, BATCH):
-                    together = [windows[k] for k in batch.rows.tolist()]
-                    parts = self._values(batch.ids, together).split([len(window.rows) for window in together])
-                    for window, values in zip(together, parts, strict=True):
-                        found[window.line][window.rows.start : window.rows.stop] = values
-            yield from zip(lines, found, strict=True)
+                    self._fill([windows[k] for k in batch.rows.tolist()], batch.ids)
+            yield from found
 
-    def _windows(self, k: int, line: Line) -> Iterator[Window]:
+    def _windows(self, line: Line, values: torch.Tensor) -> Iterator[Window]:
         H, T, start, done = len(line.head), len(line.ids), 0, 0 if line.head else 1
         size = max(2, self._window - H)
         while done < T:
             end = min(start + size, T)
-            rows = range(done, T + self.corrected if end == T else end)
-            yield Window(k, torch.tensor(line.head + line.ids[start:end]), rows, H + done - 1 - start)
+            rows = values[done : T + self.corrected if end == T else end]
+            yield Window(torch.tensor(line.head + line.ids[start:end]), H + done - 1 - start, rows)
             start, done = end - max(1, size // 2), end
 
-    def _values(self, ids: torch.Tensor, windows: list[Window]) -> torch.Tensor:
-        """Values [n, F, C] for all rows of windows that run together, ids [b, T]."""
-        parts = [torch.arange(len(window.rows)) + window.first + k * ids.shape[1] for k, window in enumerate(windows)]
+    def _fill(self, windows: list[Window], ids: torch.Tensor) -> None:
+        """Fill the values of windows that run together, as rows of ids [b, T]."""
+        sizes = [len(window.values) for window in windows]
+        parts = [torch.arange(n) + windows[k].first + k * ids.shape[1] for k, n in enumerate(sizes)]
         at, states = torch.cat(parts), representations.whole(self.model, ids)
         actual = ids.flatten().roll(-1)[at, None]  # row T, after the last token, has none
         found = torch.empty(len(at), 1 + len(self._classes), len(self.columns))
@@ -196,14 +182,15 @@ class Reader:
                     found[chosen, f, c] = log_q[:, tokens.to(log_q.device)].logsumexp(-1).cpu()
         if not found.isfinite().all():
             raise Problem(f"{self.model.name}: the logits for a word of the text are not finite")
-        return found
+        for window, values in zip(windows, found.split(sizes), strict=True):
+            window.values.copy_(values)
 
     def by_word(self, line: Line, values: torch.Tensor) -> torch.Tensor:
         """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined."""
         found, values = torch.full((len(line.words), values.shape[-1]), torch.nan, dtype=torch.float64), values.double()
-        tokens = [(word, k) for k, word in enumerate(line.owners) if word is not None]
-        for word, group in groupby(tokens, key=itemgetter(0)):
-            parts = [k for _, k in group]
+        owned = [k for k, word in enumerate(line.owners) if word is not None]
+        for word, tokens in groupby(owned, key=line.owners.__getitem__):
+            parts = [*tokens]
             found[word] = values[parts, 0].sum(0)
             if self.corrected:
                 its_class = 1 if self.blank[line.ids[parts[0]]] else 2

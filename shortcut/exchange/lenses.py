@@ -23,8 +23,7 @@ from shortcut.intervals import average
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
 
-# largest loss of r2 or Precision@1 at a layer that is accepted even if its confidence interval excludes zero
-WORSE = 0.005
+WORSE = 0.005  # largest loss of r2 or Precision@1 at a layer that is accepted whatever its confidence interval
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
 Lens = tuple[Any, Any]  # contents of the .pt file and of config.json (None if the format has none)
@@ -89,11 +88,6 @@ class Format(NamedTuple):
     first: int = 0  # first layer with a map; for lower layers, the identity is read
     masked: bool = True  # True if the tool supports masked models
     published: str = ""  # folder on the hub with one folder for each model
-
-    def map_kind(self, origin: Origin) -> str:
-        """Map kind of an imported lens."""
-        estimator = origin.get("metadata.estimator", "")
-        return estimator if estimator in self.map_kinds else self.map_kinds[0]
 
 
 FORMATS = {

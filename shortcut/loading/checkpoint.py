@@ -63,14 +63,14 @@ def _config_file(name: str) -> Path:
     return downloads / "snapshots" / commit / "config.json"
 
 
-def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> tuple[str, Names]:
-    """A model, found by name or folder, and the files of its maps. Raises Problem if neither is available."""
+def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> Names:
+    """Files of a model found by name or folder, which is their `given`. Raises Problem if neither is available."""
     found = find_model(model)
     if (masked := is_masked(found)) is None:
         why = f"{model}: no folder here, and not downloaded"
         raise Problem(f"{why}: run make run MODEL={quote(model)} first{similar_model(model)}")
     folder = model_folder(found, masked=masked)
-    return found, Names(out.resolve(), folder, dataset, map_kind=map_kind, masked=masked, given=found)
+    return Names(out.resolve(), folder, dataset, map_kind=map_kind, masked=masked, given=found)
 
 
 def dimensions(name: str, *, masked: bool) -> tuple[int, int, int]:

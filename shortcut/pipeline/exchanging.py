@@ -16,10 +16,8 @@ from huggingface_hub.utils import disable_progress_bars
 
 from shortcut import Problem, one_line, representations
 from shortcut.exchange import lenses
-from shortcut.exchange.lenses import FORMATS
 from shortcut.files import formats, store
 from shortcut.files.names import Names
-from shortcut.files.store import inside
 from shortcut.intervals import proportion
 from shortcut.linear import Map
 from shortcut.loading import checkpoint, pretrained
@@ -62,7 +60,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
             remote = f"{files.model}/{files.dataset}/{name}"
             with _hub_errors(f"fetch {remote} from {repository}", "run the command again for the missing matrices"):
                 path = Path(huggingface_hub.hf_hub_download(repository, remote, **how))
-            with inside(f"{remote} from {repository} was not stored"):
+            with store.inside(f"{remote} from {repository} was not stored"):
                 d = len(formats.load_matrix(path, d))
             forget(folder / name)
             path.replace(folder / name)
@@ -109,22 +107,22 @@ def export(files: Names) -> None:
                 file.write(formats.load_matrix(path, d, files.map_kind).contiguous().numpy())
 
 
-def export_lens(model: str, files: Names, format_name: str) -> None:
+def export_lens(files: Names, format_name: str) -> None:
     """Write the maps into layer L in another tool's format, with a model card.
 
     Raises Problem: a map is missing or was fitted for another model; the tool supports no masked models; or rounding
         to the format lowers r2 or Precision@1 at a layer (see `lenses.check`).
     """
-    row = FORMATS[format_name]
+    row = lenses.FORMATS[format_name]
     if files.masked and not row.masked:
         raise Problem(f"{format_name} supports no masked models: use another format, or leave out --to for safetensors")
-    loaded = pretrained.load(model, masked=files.masked, notice=say)
+    loaded = pretrained.load(files.given, masked=files.masked, notice=say)
     L, d, val = loaded.n_layers, loaded.d, files.states("val") if files.masked else files.tokenized("val")
     reads = [*(files.matrix(l, L) for l in range(L)), val]
     if missing := next((path for path in reads if not path.exists()), None):
         script = "bert_add_reps.py" if files.masked else "add_tokenization.py"
         raise files.not_found(missing, files.command(script, val) if missing == val else files.fitted_by(missing))
-    fingerprints = checkpoint.fingerprints(model)
+    fingerprints = checkpoint.fingerprints(files.given)
     provenance = Provenance(files, lambda *_: fingerprints)
     provenance.check(reads, say)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
@@ -133,19 +131,23 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
     for batch in representations.batches(loaded, tokenized, 1024):
         h[:, batch.rows] = representations.run(loaded, batch).h
     maps, made = [formats.load_map(files, l, L, d) for l in range(L)], provenance.settings(reads[0])
-    entry = provenance.entry(reads[0]) or {"versions": {}}
-    metadata = {"estimator": files.map_kind, "dataset": files.dataset, "sentences": made.get("train")}
-    metadata |= {"positions": made.get("positions")} | {name: entry["versions"].get(name) for name in MAKERS}
-    metadata = {key: value for key, value in metadata.items() if value is not None}
+    versions = (provenance.entry(reads[0]) or {}).get("versions", {})
+    known = {"sentences": made.get("train"), "positions": made.get("positions"), **versions}
+    metadata = {"estimator": files.map_kind, "dataset": files.dataset}
+    metadata |= {key: known[key] for key in ("sentences", "positions", *MAKERS) if known.get(key) is not None}
     lens = row.write([A.A for A in maps], files.model_name, metadata)
     rounded = [Map(A, files.map_kind, l, L) for l, A in enumerate(row.read(lens, d, L, files.model_name)[0])]
     scores = lenses.judge(loaded, h, maps)
     lenses.check(scores, lenses.judge(loaded, h, rounded), groups, format_name)
+    rows = []
+    for l, (r2, hits) in enumerate(zip(*scores, strict=True)):
+        p, low, high = (100 * x for x in proportion(hits, groups))
+        rows.append(f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |")
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
-        model=files.model_name if Path(model).is_dir() else model, format_name=format_name, map_kind=files.map_kind,
-        dataset=files.dataset, n=len(tokenized), rows="\n".join(map(_row, range(L), *scores, [groups] * L)),
+        model=files.model_name if Path(files.given).is_dir() else files.given, dataset=files.dataset,
+        format_name=format_name, map_kind=files.map_kind, n=len(tokenized), rows="\n".join(rows),
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
-        versions=", ".join(map(" ".join, entry["versions"].items())) or "unknown versions",
+        versions=", ".join(map(" ".join, versions.items())) or "unknown versions",
     )  # fmt: skip
     torch.save(lens[0], tensors := io.BytesIO())
     contents = [tensors.getvalue(), *(store.dump_json(config) for config in lens[1:] if config), card.encode()]
@@ -157,32 +159,28 @@ def export_lens(model: str, files: Names, format_name: str) -> None:
                 file.write(content)
 
 
-def _row(l: int, r2: torch.Tensor, hits: torch.Tensor, groups: torch.Tensor | None) -> str:
-    p, low, high = (100 * x for x in proportion(hits, groups))
-    return f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |"
-
-
-def import_lens(source: Path, model: str, files: Names, format_name: str, *, force: bool) -> None:
+def import_lens(source: Path, files: Names, format_name: str, *, force: bool) -> None:
     """Import a lens from another tool as maps: from the file `source`, or the only .pt file in a folder.
 
     Raises Problem: the lens is damaged, has another shape, is not finite, or is for another model or target layer.
     """
-    row, is_file = FORMATS[format_name], source.is_file() or source.suffix == ".pt"
+    row, is_file = lenses.FORMATS[format_name], source.is_file() or source.suffix == ".pt"
     path = source if is_file else source / lenses.only(source, [path.name for path in source.glob("*.pt")])
-    loaded = pretrained.load(model, masked=files.masked, notice=say)
+    loaded = pretrained.load(files.given, masked=files.masked, notice=say)
     L, more = loaded.n_layers, [path.with_name(name) for name in row.files[1:]]
     lens = lenses.load(path), store.load_json(more[0]) if more else None
-    with inside(path):
+    with store.inside(path):
         maps, origin = row.read(lens, loaded.d, L, files.model_name)
     for key, value in origin.items():
         say(f"  the file has {key} {value}")
     if (fitted_on := origin.get("metadata.dataset", files.dataset)) != files.dataset:
         say(f"  the lens was fitted on {fitted_on}, and its maps are now named after {files.dataset}")
-    files = replace(files, map_kind=row.map_kind(origin))
+    estimator = origin.get("metadata.estimator")
+    files = replace(files, map_kind=estimator if estimator in row.map_kinds else row.map_kinds[0])
     if row.first:
         say(f"  {format_name} has no map from the embeddings: the state of layer 0 is used unchanged")
     writes, hashes = [files.matrix(l, L) for l in range(L)], {file.name: sha256(file) for file in (path, *more)}
-    settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(model)
+    settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(files.given)
     how = {"settings": settings, "notice": say, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=writes, **how) as outputs:
         for path in outputs.todo:
@@ -190,8 +188,13 @@ def import_lens(source: Path, model: str, files: Names, format_name: str, *, for
                 store.dump(file, maps[writes.index(path)])
 
 
-def download(source: str, format_name: str) -> Path:
-    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
+def download(source: str | None, files: Names, format_name: str) -> Path:
+    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt].
+
+    By default the source is the model's folder among the published lenses of this format, if there are any.
+    """
+    row, name = lenses.FORMATS[format_name], files.model_name if Path(files.given).is_dir() else files.given
+    source = source or (row.published and f"{row.published}/{name}")
     place = source.removeprefix("spaces/")
     if "/" not in place:
         raise Problem(f"fetch --from {format_name} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source or None}")
@@ -202,6 +205,6 @@ def download(source: str, format_name: str) -> Path:
         if path.suffix != ".pt":
             listed = map(PurePosixPath, huggingface_hub.list_repo_files(**repo))
             path /= lenses.only(f"{source} on the hub", [file.name for file in listed if file.parent == path])
-        for name in FORMATS[format_name].files[1:]:
-            huggingface_hub.hf_hub_download(filename=str(path.with_name(name)), **repo)
+        for other in row.files[1:]:
+            huggingface_hub.hf_hub_download(filename=str(path.with_name(other)), **repo)
         return Path(huggingface_hub.hf_hub_download(filename=str(path), **repo))

@@ -73,7 +73,7 @@ def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple
     for l, j in terminal.progress("means", wanted, len(wanted), "matrices"):
         h, final = found[l], found[L]
         mean, error, halves = jacobian.average(V, [found[L + 1 + k * L + l] for k in range(P)])
-        made, rows = [mean, *(halves or ())], (slice(None), slice(n // 2), slice(n // 2, None))
+        made, rows = [mean, *halves], (slice(None), slice(n // 2), slice(n // 2, None))
         if KINDS[work.map_kind].intercept:
             made = [jacobian.tangent(A, h[some], final[some]) for A, some in zip(made, rows, strict=False)]
         J, *halves = (Map(A, work.map_kind, l, j) for A in made)

@@ -24,19 +24,15 @@ from shortcut.pipeline import terminal
 from shortcut.pipeline.manifest import Provenance
 from shortcut.pipeline.options import dataset_name
 from shortcut.representations import batches
-from shortcut.shorten import Shortened
 from shortcut.tokens import Tokenized
 
 TOKENS = 2048  # in a batch
 PART = 500  # training sentences on which the ranges of --blocks are compared
 TOLERANCE = 1e-4  # of the largest logit, between the saved model and the model run here without the blocks
-CARD = Path(__file__).with_name("shortened.md")  # template of the model card
 FILES = (*checkpoint.TOKENIZER, *checkpoint.OTHER_TOKENIZER, "generation_config.json", "chat_template.jinja")
 # Lists in a config with an entry for each block, and lists of block numbers; others may have L entries by chance.
 BY_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
 NUMBERS = ("attn_layer_indices", "full_attn_idxs", "mlp_only_layers")
-
-
 ABOUT = "Drop blocks of a model, fold a linear map in their place into the block before, and save a checkpoint."
 
 
@@ -54,21 +50,20 @@ def add_to(commands: _SubParsersAction) -> None:
 
 def run(args: Namespace) -> None:
     """Shorten a model as the options say. Raises Problem if an input is missing or the model cannot be shortened."""
-    name, files = checkpoint.files_of(args.model, args.dataset, args.out)
+    files = checkpoint.files_of(args.model, args.dataset, args.out)
     paths = [files.tokenized(split) for split in ("train", "val")]
-    reasons = {
-        f"{name} is a masked model: only causal models can be shortened": files.masked,
-        f"{args.to} exists already: give --to another name, or remove it": args.to.exists(),
-        f"--drop takes I:J, such as 4:5, got {args.drop!r}": args.drop and not re.fullmatch(r"\d+:\d+", args.drop),
-    }
-    if found := [reason for reason, holds in reasons.items() if holds]:
-        raise Problem(found[0])
+    if files.masked:
+        raise Problem(f"{files.given} is a masked model: only causal models can be shortened")
+    if args.to.exists():
+        raise Problem(f"{args.to} exists already: give --to another name, or remove it")
+    if args.drop and not re.fullmatch(r"\d+:\d+", args.drop):
+        raise Problem(f"--drop takes I:J, such as 4:5, got {args.drop!r}")
     for path in (path for path in paths if not path.exists()):
         raise files.not_found(path, files.command("add_tokenization.py", path))
-    fingerprints = checkpoint.fingerprints(name)
+    fingerprints = checkpoint.fingerprints(files.given)
     provenance = Provenance(files, lambda *_: fingerprints)
     provenance.check(paths, terminal.say)
-    model = pretrained.load(name, masked=False, notice=terminal.say)
+    model = pretrained.load(files.given, masked=False, notice=terminal.say)
     train, val = (shorten.whole(formats.load_tokenized(path)) for path in paths)
     if args.drop:
         drops = [range(*map(int, args.drop.split(":")))]
@@ -91,8 +86,9 @@ def run(args: Namespace) -> None:
             milliseconds = f"{1000 * seconds[run_name] / len(x):.3f}"
             rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
         gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
-        card = CARD.read_text(encoding="utf-8").format(
-            model=files.model_name if Path(name).is_dir() else name, dataset=files.dataset, drop=best.drop,
+        card = Path(__file__).with_name("shortened.md").read_text(encoding="utf-8").format(
+            model=files.model_name if Path(files.given).is_dir() else files.given,
+            dataset=files.dataset, drop=best.drop,
             verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",
             before=model.net.num_parameters(), after=shorter.net.num_parameters(), rows="\n".join(rows),
             n=len(groups), sentences=len(val),
@@ -102,7 +98,7 @@ def run(args: Namespace) -> None:
     terminal.say(f"{card}\nwrote {args.to}")
 
 
-def search(model: Model, drops: list[range], train: Tokenized) -> Shortened:
+def search(model: Model, drops: list[range], train: Tokenized) -> shorten.Shortened:
     """The shortened model with the lowest perplexity on `PART` training sentences; there is one for each range."""
     found = shorten.shorten(model, drops, batches(model, train, TOKENS))
     if len(found) == 1:
@@ -115,7 +111,7 @@ def search(model: Model, drops: list[range], train: Tokenized) -> Shortened:
 
 
 @torch.no_grad()
-def save(model: Model, shortened: Shortened, folder: Path) -> Model:
+def save(model: Model, shortened: shorten.Shortened, folder: Path) -> Model:
     """Save the checkpoint in its own precision, to which the folded weights are rounded here, and load it again.
 
     Raises Problem: it does not load, or its logits differ from those of the model run here without the blocks.

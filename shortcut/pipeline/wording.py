@@ -5,7 +5,6 @@ import codecs
 import csv
 import os
 from collections import Counter
-from contextlib import nullcontext
 from math import isnan
 from pathlib import Path
 
@@ -13,13 +12,13 @@ import torch
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files import store
-from shortcut.files.names import PROJECT, Names, find_model, model_folder
+from shortcut.files.names import PROJECT, find_model
 from shortcut.lens import Lens
 from shortcut.loading import checkpoint, pretrained
 from shortcut.pipeline import terminal
 from shortcut.pipeline.looking import read_lines
 from shortcut.pipeline.options import dataset_name, map_kind
-from shortcut.words import Line, Reader
+from shortcut.words import Reader
 
 ABOUT = """Write the surprisal of every word of a text, in nats, as CSV: a row for each word; a column for the model,
  for each layer without a map (id), and with --dataset for each layer and map kind. Each line is a text of its own. The
@@ -64,41 +63,36 @@ def write_words(args: argparse.Namespace) -> None:
     loaded = pretrained.load(model, masked=False, device=device, notice=terminal.say)
     tokenizer, lenses = pretrained.load_tokenizer(model, masked=False), {"id": []}
     for kind in args.map or [LEAST_SQUARES] * bool(args.dataset):
-        folder = model_folder(model, masked=False)
-        files = Names(args.out.resolve(), folder, args.dataset, map_kind=kind, given=model)
-        fitted = Lens.of_files(loaded, tokenizer, files)
+        fitted = Lens(loaded, tokenizer, checkpoint.files_of(model, args.dataset, args.out, kind))
         lenses[kind] = [fitted.map(l, loaded.n_layers) for l in range(loaded.n_layers)]
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
     counts = Counter()
-    with store.replacing(args.table) as table, store.replacing(args.tokens) if args.tokens else nullcontext() as more:
-        writers = [csv.writer(codecs.getwriter("utf-8")(file)) for file in (table, more) if file]
-        writers[0].writerow([*FIRST, *["corrected"] * args.corrected, *reader.columns])
-        if more:
-            writers[1].writerow([*FIRST_OF_TOKENS, *reader.columns])
+    with (
+        store.replacing(args.table) as table,
+        store.replacing(args.tokens) if args.tokens else open(os.devnull, "wb") as more,
+    ):
+        words, tokens = (csv.writer(codecs.getwriter("utf-8")(file)) for file in (table, more))
+        words.writerow([*FIRST, *["corrected"] * args.corrected, *reader.columns])
+        tokens.writerow([*FIRST_OF_TOKENS, *reader.columns])
         found = terminal.progress("text", reader.along([*lines.values()]), len(lines), "lines")
         for number, (line, values) in zip(lines, found, strict=True):
             before = tokenizer.decode(line.head, clean_up_tokenization_spaces=False)
-            for row, nats in zip(_words(line, counts), reader.by_word(line, values), strict=True):
-                writers[0].writerow([number, *row, before, *[True] * args.corrected, *_cells(nats)])
-            for writer in writers[1:]:
-                owners = ["" if word is None else word + 1 for word in line.owners]
-                for k, (start, end) in enumerate(line.spans):
-                    row = (number, k + 1, line.text[start:end], start, end, owners[k], before)
-                    writer.writerow([*row, *_cells(values[k, 0])])
+            sizes, members = Counter(line.owners), Counter(line.groups)
+            counts.update(words=len(line.words), dropped=members.pop(None, 0))
+            counts["shared"] += sum(n for n in members.values() if n > 1)
+            rows = zip(line.words, line.groups, reader.by_word(line, values), strict=True)
+            for word, ((start, end), group, nats) in enumerate(rows):
+                shared = group + 1 if members[group] > 1 else ""
+                row = (number, word + 1, line.text[start:end], start, end, sizes[word], shared, before)
+                words.writerow([*row, *[True] * args.corrected, *_cells(nats)])
+            rows = zip(line.spans, line.owners, values[:-1, 0], strict=True)
+            for k, ((start, end), word, nats) in enumerate(rows, 1):
+                owner = "" if word is None else word + 1
+                tokens.writerow([number, k, line.text[start:end], start, end, owner, before, *_cells(nats)])
     terminal.say(f"wrote the surprisal of {counts['words']} words to {args.table}")
     if counts["shared"] or counts["dropped"]:
         few = f"{counts['shared']} words share a token with another word and have their sum in the row of the first"
         terminal.say(f"warning: {few}; the tokenizer drops all of {counts['dropped']} words: see docs/words.md")
-
-
-def _words(line: Line, counts: Counter) -> list[list]:
-    """First columns of the rows for the words of a line, from `word` to `shared`; counts words by what befell them."""
-    sizes, members, rows = Counter(line.owners), Counter(line.groups), []
-    for word, ((start, end), group) in enumerate(zip(line.words, line.groups, strict=True)):
-        shared = group is not None and members[group] > 1
-        counts.update(words=1, shared=shared, dropped=group is None)
-        rows.append([word + 1, line.text[start:end], start, end, sizes[word], group + 1 if shared else ""])
-    return rows
 
 
 def _cells(nats: torch.Tensor) -> list[str]:
