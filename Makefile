@@ -46,7 +46,7 @@ ifneq ($(MODEL),)
 FAMILY ?= $(shell $(PYTHON) config.py --family --model $(call quoted,$(MODEL)))
 FAMILY := $(FAMILY)
 ifeq ($(FAMILY),)
-$(error add FAMILY=gpt2 for a causal model, or FAMILY=bert for a masked model)
+$(error the line above says why)
 endif
 endif
 ifneq ($(filter-out gpt2 bert,$(FAMILY)),)

@@ -80,7 +80,9 @@ def share(net: Any) -> Model:
     if net.get_output_embeddings() is None:
         raise Problem(f"{type(net).__name__} has no head: load it with AutoModelForCausalLM or AutoModelForMaskedLM")
     own = deepcopy(net, {id(weights): weights for weights in (*net.parameters(), *net.buffers())}).eval()
-    own.config.update({key: value for key, value in PLAIN.items() if hasattr(own.config, key)})
+    for holder in (own.config, *own.modules()):  # blocks have taken settings from the config
+        for name in PLAIN.keys() & vars(holder).keys():
+            setattr(holder, name, PLAIN[name])
     model = Model(own, masked="MaskedLM" in type(net).__name__)
     _prove(model)
     return model
