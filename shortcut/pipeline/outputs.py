@@ -58,7 +58,7 @@ class Outputs:
             self.provenance.check(self.reads, self.notice)
             self._reads = {self._files.relative(path): self.provenance.recorded(path) for path in self.reads}
             self.key = manifest.key(self.script, self.settings, self._reads)
-            of_states = {name: self.settings.get(name) for name in ("model", "weights", "dtype")}
+            of_states = {name: self.settings.get(name) for name in ("layout", "model", "weights", "dtype")}
             self.states_key = manifest.key(self.script, of_states, dict([*self._reads.items()][:1]))
             self.add(writes)
             self._locks = locks.pop_all()
