@@ -451,14 +451,18 @@ PREFERRED = {
 }  # fmt: skip
 
 
-def test_settings_of_the_person_do_not_reach_the_figures(made):
-    r = results.summarize(result_formats.load_results(made.results))
-    plot = plots.all_figures(r, made.title)[f"pre_{L}"]
+def written(plot, ending):
+    file = io.BytesIO()
+    plot.write(file, ending)
+    return file.getvalue()
+
+
+@pytest.mark.usefixtures("figures_as_users_have_them")
+def test_settings_of_the_person_do_not_reach_the_figures():
+    plot = plots.all_figures(results.summarize(make_records()), "t")[f"pre_{L}"]
+    whole = {ending: written(plot, ending) for ending in ("png", "pdf")}
     with matplotlib.rc_context(PREFERRED):
-        for ending in ("png", "pdf"):
-            file = io.BytesIO()
-            plot.write(file, ending)
-            assert file.getvalue() == made.plot(f"pre_{L}", ending).read_bytes()
+        assert {ending: written(plot, ending) for ending in whole} == whole
         assert matplotlib.rcParams["figure.dpi"] == 37
 
 
@@ -472,6 +476,7 @@ def test_settings_of_the_person_do_not_reach_the_figures(made):
         ({"MATPLOTLIBRC": "other"}, b"\xff\xfe: not in UTF-8"),
     ],
 )
+@pytest.mark.usefixtures("figures_as_users_have_them")
 def test_surroundings_do_not_decide_whether_figures_are_drawn(made, tmp_path, variables, settings):
     """A backend that is not installed, settings files that are broken: in the folder, and named by a variable."""
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
@@ -483,7 +488,8 @@ def test_surroundings_do_not_decide_whether_figures_are_drawn(made, tmp_path, va
     env = os.environ | variables
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert picture.read_bytes() == made.plot(f"surp_{L}", "png").read_bytes()
+    plot = plots.all_figures(results.summarize(result_formats.load_results(made.results)), made.title)[f"surp_{L}"]
+    assert picture.read_bytes() == written(plot, "png")
 
 
 def test_heat_map_of_jumps_into_the_last_layer_alone_leaves_the_others_empty():
