@@ -9,8 +9,8 @@ import io
 import json
 import random
 import shutil
-from dataclasses import replace
 
+import drawing
 import pytest
 import safetensors.torch
 import torch
@@ -31,24 +31,22 @@ WORDS = (
     "the a model layer state token reads writes maps jumps early late linear final hidden sentence of to and".split()
 )
 
-AS_USERS_HAVE_IT, TYPE = canvas.Plot.write, canvas.STYLE["pdf.fonttype"]
-
-
-def draw_fast(plot, file, ending):
-    """Write a figure without looking for room for its labels, which takes half of the time."""
-
-    def draw():
-        figure = plot.draw()
-        figure._layout_engine = None
-        return figure
-
-    AS_USERS_HAVE_IT(replace(plot, draw=draw), file, ending)
-
-
-canvas.Plot.write = draw_fast
-canvas.STYLE["pdf.fonttype"] = 3  # also faster; `figures_as_users_have_them` undoes both, as do processes of their own
+SLOW = """readme hub comparison all_stages processes kill cases scripts bert_scripts interface embedded stale
+    other_corpus few_sentences imported_lenses new_kind report figures page make install trained fuzz exchange
+    encoder""".split()
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def pytest_configure(config):
+    """Files run in the order of collection, not those with most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, so that no worker ends with one of them alone."""
+    order = {f"test_{name}": k for k, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def make_sentences(n, seed=0):
@@ -226,8 +224,8 @@ def made(tmp_path_factory, gpt2_folder, source):
 @pytest.fixture
 def figures_as_users_have_them(monkeypatch):
     """Figures are laid out, and their text is in fonts that journals take."""
-    monkeypatch.setattr(canvas.Plot, "write", AS_USERS_HAVE_IT)
-    monkeypatch.setitem(canvas.STYLE, "pdf.fonttype", TYPE)
+    monkeypatch.setattr(canvas.Plot, "write", drawing.AS_USERS_HAVE_IT)
+    monkeypatch.setitem(canvas.STYLE, "pdf.fonttype", drawing.TYPE)
 
 
 @pytest.fixture

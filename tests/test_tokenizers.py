@@ -40,11 +40,7 @@ PIECES = [
     {"type": "Digits", "individual_digits": True},
     {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False},
 ]
-
-
 LONG = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
-
-
 PADDED = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
           "pad_token": "x"}  # fmt: skip
 

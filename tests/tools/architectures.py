@@ -6,8 +6,6 @@ import torch
 import transformers
 
 L, D, CONTEXT = 3, 16, 64
-
-
 SMALL = {  # by the names that configs have for them
     "vocab_size": 320, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3,
     "hidden_size": D, "n_embd": D, "d_model": D, "dim": D, "embedding_size": D, "word_embed_proj_dim": 8,
@@ -18,8 +16,6 @@ SMALL = {  # by the names that configs have for them
     "n_positions": CONTEXT, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
 }  # fmt: skip
-
-
 CAUSAL = """bart biogpt bloom cohere falcon gemma gemma2 gemma3_text glm4 gpt2 gpt_bigcode gpt_neox gptj granite llama
     mamba mistral mixtral mpt olmo olmo2 olmoe opt phi phi3 qwen2 qwen2_moe qwen3 smollm3 stablelm starcoder2
     xglm""".split()
@@ -33,8 +29,6 @@ GEMMA4 = {  # with inputs of each block beside the states
     "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 320, "num_kv_shared_layers": 0,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
 }  # fmt: skip
-
-
 KINDS = [*((kind, False) for kind in CAUSAL), *((kind, True) for kind in MASKED)]
 
 

@@ -12,8 +12,6 @@ from shortcut.files import formats, store
 from shortcut.tokens import Tokenized
 
 D, N, L = 4, 3, 2
-
-
 IDS = [torch.arange(1, n + 3) for n in range(N)]
 
 

@@ -11,8 +11,6 @@ from shortcut.files import store
 from shortcut.files.names import Names
 
 L, N = 4, 50
-
-
 VOID = {"meta", "link", "img"}
 
 

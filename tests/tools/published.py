@@ -11,16 +11,9 @@ import torch
 from conftest import LAYERS, D
 
 PUBLISHED = "sashay/linear-shortcut"
-
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
 PAIRS = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
-
-
 OFFER = [f"{i}_{j}.pickle" for i, j in PAIRS] + [f"p{i}_0_1.pickle" for i in range(LAYERS)]
-
-
 CHILD = """
 import contextlib, io, json, sys, time
 from shortcut import Problem

@@ -7,11 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 PACKAGE = sorted((ROOT / "shortcut").rglob("*.py"))
-
-
 SCRIPTS = sorted(ROOT.glob("*.py"))
-
-
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
