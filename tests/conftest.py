@@ -4,17 +4,21 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import csv
+import io
 import json
 import random
 import shutil
 
+import drawing
 import pytest
 import safetensors.torch
 import torch
 import transformers
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
-from shortcut.files import formats, result_formats, store
+import config
+from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.linear import Map
 from shortcut.loading import pretrained
@@ -22,13 +26,27 @@ from shortcut.show import canvas
 from shortcut.tokens import Tokenized
 
 LAYERS, D, CONTEXT = 3, 16, 48
+NAN = float("nan")
 WORDS = (
     "the a model layer state token reads writes maps jumps early late linear final hidden sentence of to and".split()
 )
 
-canvas.STYLE["pdf.fonttype"] = 3  # drawn in a third of the time; test_hub looks at a figure as users have it
+SLOW = """readme hub comparison all_stages processes kill cases scripts bert_scripts interface embedded stale
+    other_corpus few_sentences imported_lenses new_kind report figures page make install trained fuzz exchange
+    encoder""".split()
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def pytest_configure(config):
+    """Files run in the order of collection, not those with most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, so that no worker ends with one of them alone."""
+    order = {f"test_{name}": k for k, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def make_sentences(n, seed=0):
@@ -51,6 +69,11 @@ def matrix(k):
     return torch.eye(D) + 0.3 * torch.randn(D, D, generator=torch.Generator().manual_seed(k))
 
 
+def states(n, d, seed=0):
+    """Normal states [n, d] in float64."""
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def as_map(A, source=0, target=1):
     """A matrix [d, d], or [d, d + 1] with an intercept, as a map."""
     return Map(A, "affine" if A.shape[1] > len(A) else "least-squares", source, target)
@@ -61,20 +84,22 @@ def as_maps(matrices):
     return {pair: as_map(A, *pair) for pair, A in matrices.items()}
 
 
-def assert_same_up_to_rounding(files, others):
-    """Maps into the last layer, r2 and results of two runs of all scripts, given their layouts."""
-    for i in range(LAYERS):
-        A, B = (formats.load_matrix(f.matrix(i, LAYERS), D) for f in (files, others))
-        torch.testing.assert_close(A, B, rtol=1e-3, atol=1e-3)
-    a, b = (result_formats.load_r2(f.r2_scores) for f in (files, others))
-    for name, scores in a.items():
-        assert scores == pytest.approx(b[name], rel=1e-5, abs=1e-5)
-    for record, other in zip(
-        result_formats.load_results(files.results), result_formats.load_results(others.results), strict=True
-    ):
-        assert record["info"] == other["info"]
-        assert record["topk"][:, 0].equal(other["topk"][:, 0])
-        torch.testing.assert_close(record["surprisal"], other["surprisal"], rtol=1e-4, atol=1e-4)
+def maps():
+    """Random maps from each layer into the last."""
+    g = torch.Generator().manual_seed(0)
+    return [as_map(torch.randn(D, D, generator=g), l, LAYERS) for l in range(LAYERS)]
+
+
+def write(path, *values):
+    """Store values as our files are written."""
+    with store.replacing(path) as file:
+        store.dump(file, *values)
+    return path
+
+
+def read(path):
+    """The rows of a CSV file."""
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode())))
 
 
 def make_gpt2(folder, **changes):
@@ -149,9 +174,58 @@ def model(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture
+def tokenizer(gpt2_folder):
+    return pretrained.load_tokenizer(gpt2_folder, masked=False)
+
+
 @pytest.fixture(scope="session")
 def tokenized():
     return make_tokenized(40, 320)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """Made-up records, with all that plot_results.py makes of them. A test that changes it puts it back."""
+    import made_up
+
+    files = made_up.make(tmp_path_factory.mktemp("drawn"))
+    made_up.show(files)
+    return files
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Sizes of a run that take seconds, in config.py."""
+    from pipeline import OF_KINDS, SIZES
+
+    for name, value in {**SIZES, **OF_KINDS}.items():
+        monkeypatch.setattr(config, name, value)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "words.txt"
+    path.write_text("".join(make_sentences(150)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, gpt2_folder, source):
+    """All that the seven scripts make of a tiny GPT-2. A test that changes it puts it back."""
+    from pipeline import run_all, small_sizes
+
+    out = tmp_path_factory.mktemp("out")
+    with small_sizes():
+        run_all(out, gpt2_folder, source)
+    return Names(out, "tiny-gpt2", "words")
+
+
+@pytest.fixture
+def figures_as_users_have_them(monkeypatch):
+    """Figures are laid out, and their text is in fonts that journals take."""
+    monkeypatch.setattr(canvas.Plot, "render", drawing.AS_USERS_HAVE_IT)
+    monkeypatch.setitem(canvas.STYLE, "pdf.fonttype", drawing.TYPE)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from architectures import make
 from conftest import LAYERS, D, as_maps, make_tokenized
-from test_architectures import make
 
 from shortcut import alternation, approximation, intervals, representations
 from shortcut.approximation import MODES, Maps

@@ -6,8 +6,8 @@ import direct
 import in_memory
 import pytest
 import torch
+from architectures import make
 from conftest import LAYERS, D, as_maps, make_tokenized
-from test_architectures import make
 
 from shortcut import approximation, predictions, representations, submodules
 from shortcut.approximation import MODES, Maps

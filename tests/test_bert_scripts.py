@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import LAYERS, assert_same_up_to_rounding, make_sentences, on_a_gpu
-from pipeline import SIZES, problem, run
+from conftest import LAYERS, make_sentences, on_a_gpu
+from pipeline import assert_same_up_to_rounding, problem, run, small_sizes
 from played_device import PLAYED, Device
 
 import config
@@ -22,6 +22,8 @@ from shortcut.show import maps
 
 SCRIPTS = ("bert_add_reps", "bert_add_linreg", "bert_add_plot_r2", "bert_add_results", "plot_results")
 
+pytestmark = pytest.mark.usefixtures("small")
+
 
 def run_all(out, model, scripts=SCRIPTS, *more):
     for script in scripts:
@@ -29,12 +31,6 @@ def run_all(out, model, scripts=SCRIPTS, *more):
 
 
 FIGURES = ("pre", "surp", "ee_pre1", "r2_scores", "maps", "lenses_kl", "lenses_entropy", "lenses_cross-entropy")
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    for name, value in SIZES.items():
-        monkeypatch.setattr(config, name, value)
 
 
 def with_sentences(out):
@@ -47,9 +43,7 @@ def with_sentences(out):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, bert_folder):
     files = with_sentences(tmp_path_factory.mktemp("out"))
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
-        for name, value in SIZES.items():
-            patch.setattr(config, name, value)
+    with small_sizes(), contextlib.redirect_stdout(io.StringIO()) as out:
         run_all(files.root, bert_folder)
     assert "r2 misleads" not in out.getvalue()
     return files

@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import LAYERS, D
-from pipeline import SIZES, fit_kinds
+from pipeline import fit_kinds, small_sizes
 
 import config
 from shortcut import Problem
@@ -17,9 +17,7 @@ from shortcut.loading import pretrained
 
 @pytest.fixture(scope="module")
 def made(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SIZES.items():
-            patch.setattr(config, name, value)
+    with small_sizes():
         return fit_kinds(request, "bert", tmp_path_factory.mktemp("out"), ["least-squares"])[1]
 
 

@@ -1,33 +1,27 @@
-"""What is said at the terminal: help, problems, settings, names, Ctrl-C."""
+"""What is said at the terminal: help, problems, notices, Ctrl-C."""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 from conftest import make_gpt2, make_sentences
-from pipeline import ACTS_ON, SCRIPTS, SIZES, files, problem, run
+from pipeline import ACTS_ON, SCRIPTS, files, problem, run
 
 import config
 from shortcut import Problem
-from shortcut.files import formats, names, store
+from shortcut.files import formats, store
 from shortcut.files.names import Names
-from shortcut.loading import checkpoint
-from shortcut.pipeline import options, stages, status
 
 ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
 PYTHON = ".venv/bin/python"
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    for name, value in SIZES.items():
-        monkeypatch.setattr(config, name, value)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -128,69 +122,6 @@ def test_a_source_of_other_sentences_needs_a_name_of_its_own(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("TAU", None, "config.py has no TAU: restore the line, or correct its name"),
-        ("GPT2", None, "config.py has no GPT2: restore the line, or correct its name"),
-        ("MAP", "ridge", "MAP in config.py is 'ridge', expected a value of type tuple"),
-        ("MAP", (), "MAP in config.py is empty, expected map kinds, such as ('least-squares',)"),
-        (
-            "DATASET",
-            "a/b",
-            "DATASET in config.py: expected a name that can be part of file names, without @, got 'a/b'",
-        ),
-        ("TRAIN", "9000", "TRAIN in config.py is '9000', expected a value of type int"),
-        ("LAST_ONLY", 1, "LAST_ONLY in config.py is 1, expected a value of type bool"),
-        ("VAL", 0, "VAL in config.py is 0, expected at least 2"),
-        ("VAL", 1, "VAL in config.py is 1, expected at least 2"),
-        ("TRAIN", 0, "TRAIN in config.py is 0, expected at least 1"),
-        ("SENTENCES", 0, "SENTENCES in config.py is 0, expected at least 1"),
-        ("SPLITS", {"d": (5, 1)}, "SPLITS in config.py has (5, 1) for d, expected at least 1 and 2 sentences"),
-        ("SPLITS", {"d": 9000}, "SPLITS in config.py has 9000 for d, expected at least 1 and 2 sentences"),
-        ("SPLITS", {"d": (10,)}, "SPLITS in config.py has (10,) for d, expected at least 1 and 2 sentences"),
-        ("LAMBDAS", {"id": (0.5,), "mat": 3}, "LAMBDAS in config.py has 3 for mat, expected a tuple of numbers"),
-    ],
-)
-def test_a_setting_that_is_missing_or_wrong_is_named(tmp_path, capsys, monkeypatch, name, value, message):
-    monkeypatch.delattr(config, name) if value is None else monkeypatch.setattr(config, name, value)
-    assert problem(capsys, "add_linreg", "--out", tmp_path) == message
-    monkeypatch.setattr(sys, "argv", ["config.py"])
-    with pytest.raises(SystemExit, match=re.escape(f"config.py: {message}")):
-        status.main(config)
-
-
-def broken(name, line):
-    """The text of config.py with another line for this setting."""
-    text, n = re.subn(rf"^{name}: (.*?) =", line, (ROOT / "config.py").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert n == 1
-    return text
-
-
-@pytest.mark.parametrize("name", sorted(config.__annotations__))
-def test_a_line_of_config_that_is_renamed_or_not_annotated_is_one_line(name):
-    for line, message in (
-        (rf"{name}_: \1 =", f"config.py has no {name}: restore the line, or correct its name"),
-        (f"{name} =", f"{name} in config.py has no type annotation: restore the line"),
-    ):
-        changed = types.ModuleType("config")
-        changed.__file__ = str(ROOT / "config.py")
-        exec(broken(name, line), vars(changed))
-        with pytest.raises(Problem, match=f"^{re.escape(message)}$"):
-            options.check(changed)
-
-
-@pytest.mark.parametrize("script", ["config.py", "add_linreg.py"])
-def test_a_mistake_in_config_is_one_line_from_every_script(tmp_path, script):
-    for name in ("shortcut", "models"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / "add_linreg.py", tmp_path)
-    (tmp_path / "config.py").write_text(broken("GPT2", r"GTP2: \1 ="), encoding="utf-8")
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    message = f"{script}: config.py has no GPT2: restore the line, or correct its name\n"
-    assert (done.returncode, done.stderr) == (1, message)
-
-
 @pytest.mark.parametrize("wrong", ["--help", "--no-such"])
 def test_options_are_answered_before_torch_is_imported(wrong):
     code = (
@@ -215,15 +146,6 @@ def test_the_first_line_says_what_a_script_does_in_this_run(tmp_path, gpt2_folde
     assert first() == "add_linreg.py: fit affine maps from layer to layer"
 
 
-def test_a_mistaken_dataset_is_answered_with_those_that_are_there(tmp_path, gpt2_folder, capsys):
-    for dataset in ("news", "words"):
-        with store.replacing(Names(tmp_path, "m", dataset).sentences) as file:
-            store.dump(file, "A sentence.\n")
-    on = ("--out", tmp_path, "--model", gpt2_folder, "--dataset")
-    assert problem(capsys, "add_linreg", *on, "wrods").endswith(" first; datasets here: news, words")
-    assert problem(capsys, "add_linreg", *on, "words").endswith(f" --dataset words --out {tmp_path} first")
-
-
 def test_tuned_maps_alone_are_a_problem_and_beside_other_kinds_skipped(tmp_path, gpt2_folder, capsys):
     on = ("--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     into = f"-m shortcut import LENS --from tuned-lens --model {gpt2_folder} --dataset words --out {tmp_path}"
@@ -232,22 +154,6 @@ def test_tuned_maps_alone_are_a_problem_and_beside_other_kinds_skipped(tmp_path,
     with pytest.raises(Problem, match="tokenized_train.pickle not found"):
         run("add_linreg", *on, "--map", "tuned", "ridge")
     assert f"add_linreg.py: {why}\n" in capsys.readouterr().out
-
-
-def test_commands_for_missing_files_can_be_pasted(tmp_path):
-    """With a folder's path that a shell would take apart, another dataset's maps, and sub-modules."""
-    files = Names(tmp_path, "m", "news", matrices_from="words", map_kind="ridge", given="my models/m")
-    on = f"{PYTHON} add_linreg.py --model 'my models/m' --dataset words --map ridge --out {tmp_path}"
-    assert files.fitted_by(files.matrix(0, 1)) == on
-    assert files.command("add_results.py", files.results, "--force") == (
-        f"{PYTHON} add_results.py --model 'my models/m' --dataset news --map ridge --matrices-from words "
-        f"--out {tmp_path} --force"
-    )
-    for path in (files.submodules, files.part(0, 1)):
-        assert files.fitted_by(path).startswith(f"{PYTHON} add_linreg_submodules.py --model 'my models/m' --dataset w")
-    assert Names(names.PROJECT, "m", "words").command("add_tokenization.py", tmp_path / "x") == (
-        f"{PYTHON} add_tokenization.py --model m --dataset words"
-    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -271,45 +177,10 @@ def test_what_the_terminal_cannot_print_is_replaced(tmp_path, gpt2_folder, encod
     assert (code, b"Traceback" in said, said.count(b"no source")) == (1, False, 1)
 
 
-def test_every_setting_is_checked():
-    assert {*config.__annotations__} == {name for name in vars(config) if name.isupper()}
-
-
-def test_an_embedded_model_goes_by_its_bare_name_and_from_any_folder(tmp_path, monkeypatch):
-    embedded = ROOT / "models" / "gpt2-docstrings"
-    monkeypatch.chdir(tmp_path)
-    assert names.find_model("gpt2-docstrings") == names.find_model("models/gpt2-docstrings") == str(embedded)
-    assert names.find_model("gpt2") == "gpt2"
-    monkeypatch.chdir(ROOT)
-    assert names.find_model("gpt2-docstrings") == "models/gpt2-docstrings"
-
-
 def test_a_missing_input_is_told_of_before_a_model_is_fetched(tmp_path, gpt2_folder, capsys, monkeypatch):
     monkeypatch.setattr("shortcut.loading.checkpoint.fingerprint", lambda *_: pytest.fail("asked for the weights"))
     message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     assert f"words_tokenized_train.pickle not found: run {PYTHON} add_tokenization.py" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("gtp2", "gpt2"), ("bert-docstring", None), ("gpt2-docstring", "gpt2-docstrings"),
-        ("models/gpt2-docstring", "models/gpt2-docstrings"),
-    ],
-)  # fmt: skip
-def test_a_mistaken_name_of_a_model_is_answered_with_a_similar_one(tmp_path, capsys, monkeypatch, name, meant):
-    """One that config.py knows, that is embedded or that is a folder beside it."""
-    monkeypatch.chdir(ROOT)
-    on = ("--out", tmp_path, "--model", name, "--dataset", "words")
-    assert problem(capsys, "add_linreg", *on).endswith(f"; did you mean {meant or 'bert-docstrings'}?")
-    with pytest.raises(Problem, match=rf"; did you mean {meant or 'bert-docstrings'}\?$"):
-        checkpoint.files_of(name, "words", tmp_path) if name != "gtp2" else stages.n_layers(config, name, masked=False)
-
-
-def test_a_mistaken_name_of_a_model_is_answered_with_the_known_ones(tmp_path, capsys):
-    message = problem(capsys, "add_linreg", "--out", tmp_path, "--model", "unlike", "--dataset", "words")
-    assert "known names: gpt2, gpt2-medium, gpt2-large, gpt2-xl, EleutherAI/pythia-160m" in message
-    assert "bert" not in message.split("known names")[1]
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import LAYERS, D
-from pipeline import OF_KINDS, SIZES, exported, fit_kinds, problem, run
+from pipeline import SIZES, costs_of, fit_kinds, problem, run, small_sizes
 
 import config
-from shortcut import Problem, metrics
+from shortcut import metrics
 from shortcut.__main__ import main as command
 from shortcut.files import formats, result_formats, store
 from shortcut.files.names import Names
@@ -23,6 +23,8 @@ from shortcut.linear import KINDS
 from shortcut.loading import pretrained
 from shortcut.pipeline import manifest
 
+pytestmark = pytest.mark.usefixtures("small")
+SCORED = ("least-squares", "low-rank", "jacobian")
 FITTED = [kind for kind, row in KINDS.items() if row.fitted_from]
 
 
@@ -31,21 +33,10 @@ def fitted(names):
     return [kind for kind in FITTED if not (names.masked and kind == "jacobian-later")]
 
 
-SCORED = ("least-squares", "low-rank", "jacobian")
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    for name, value in {**SIZES, **OF_KINDS}.items():
-        monkeypatch.setattr(config, name, value)
-
-
 @pytest.fixture(scope="module", params=["gpt2", "bert"])
 def made(request, tmp_path_factory):
     """All that can be fitted of a tiny model, judged and shown."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SIZES, **OF_KINDS}.items():
-            patch.setattr(config, name, value)
+    with small_sizes():
         kinds = fitted(Names(Path(), "", "", masked=request.param == "bert"))
         folder, names = fit_kinds(request, request.param, tmp_path_factory.mktemp("out"), kinds)
         on, prefix = ("--model", folder, "--dataset", "words", "--out", names.root), "bert_" * names.masked
@@ -111,12 +102,6 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
         assert f"{metrics.METRICS[metric].title} at each layer" in page
     first, apart = found["lenses_kl"][0], found["lenses_kl_minus_least_squares"][0]["id - ls"]["mean"]
     assert apart == pytest.approx(first["id"]["mean"] - first["least-squares"]["mean"], abs=2e-6)
-
-
-def costs_of(names):
-    """By map kind, what the summary has of the cost."""
-    rows = json.loads(names.summary.read_bytes())["tables"]["costs_of_maps"]
-    return {row["map kind"]: row["cost"] for row in rows}
 
 
 @pytest.mark.parametrize("made", ["gpt2"], indirect=True)
@@ -193,28 +178,6 @@ def test_bad_input_is_one_line_each(made, tmp_path, capsys):
     assert "was made with other settings (rank was 3, is 2)" in other
 
 
-@pytest.mark.parametrize("made", ["gpt2"], indirect=True)  # tuned-lens knows no masked model
-def test_lenses_imported_in_both_formats_are_judged_and_shown_as_any_other_kind(made, tmp_path):
-    folder, names = made
-    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
-    here, on = replace(names, root=tmp_path), ("--model", folder, "--dataset", "words", "--out", tmp_path)
-    for kind, to in (("affine", "tuned-lens"), ("jacobian", "jlens")):
-        command([str(x) for x in ("import", exported(made, kind, to), "--from", to, *on, "--force")])
-    run("add_linreg", "--map", "tuned", "jacobian", *on[:-1], names.root)  # neither is made anew, or removed
-    run("add_plot_r2", "--map", "tuned", *on)  # of their fit nothing is known, and nothing is shown
-    maps = result_formats.load_quality(replace(here, map_kind="tuned").quality)
-    assert maps["spectrum"] == maps["effective_rank"] == {}
-    assert len(maps["gain"]) == LAYERS
-    run("add_results", "--map", "tuned", "jacobian", *on, "--force")
-    run("plot_results", *on)
-    assert costs_of(here)["tuned"] == costs_of(here)["jacobian"] == "not fitted here"
-    rows = json.loads(here.summary.read_bytes())["tables"]["lenses_kl"]
-    assert [row["tuned"]["mean"] for row in rows] == pytest.approx([row["affine"]["mean"] for row in rows], abs=1e-5)
-    with pytest.raises(Problem, match="tuned maps are not fitted here"):
-        run("add_linreg", "--map", "tuned", *on, "--force")
-    assert replace(here, map_kind="tuned").matrix(0, LAYERS).exists()
-
-
 @pytest.mark.parametrize("made", ["bert"], indirect=True)
 def test_stale_kinds_are_left_out_with_the_command_that_mends_them_and_later_ones_are_added(made, tmp_path, capsys):
     folder, names = made
@@ -257,17 +220,6 @@ def test_a_grid_of_another_kind_alone_is_drawn_and_its_matrices_exported(made):
     command(["export", "--map", "affine", "--model", names.model, "--dataset", "words", "--out", str(names.root)])
     whole = safetensors.torch.load_file(files.matrices / "matrices.safetensors")
     assert whole["0_1"].equal(formats.load_map(files, 0, 1, D).A)
-
-
-@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
-def test_jacobians_from_other_probes_are_refused(made, tmp_path, capsys):
-    """The seed of the probes is in the key of the maps, and the tokens here have no entry that would tell."""
-    folder, names = made
-    shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
-    (replace(names, root=tmp_path).experiment / manifest.NAME).write_text('{"files": {}}', encoding="utf-8")
-    on = ("--model", folder, "--dataset", "words", "--out", tmp_path, "--map", "jacobian")
-    run("add_linreg", *on, "--force")
-    assert "seed was 0, is 1" in problem(capsys, "add_linreg", *on, "--seed", 1)
 
 
 @pytest.mark.parametrize("made", ["bert"], indirect=True)

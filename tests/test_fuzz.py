@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import damaged
 import fuzz
-import hostile
 import pytest
 import stages
 
@@ -72,7 +72,7 @@ def test_one_changed_bit_in_a_file_with_an_entry_is_seen_before_it_is_read(tmp_p
         "sentences": files.sentences, "tokenized": files.tokenized("val"), "states": files.states("val"),
         "matrix": files.matrix(0, 1), "r2": files.r2_scores, "results": files.results,
     }[kind]  # fmt: skip
-    whole = dict(hostile.valid_files())[kind]
+    whole = dict(damaged.valid_files())[kind]
 
     with stages.outputs(files, [], "x.py", [path]) as made, made.writing(path) as file:
         file.write(whole)
@@ -97,7 +97,7 @@ def test_a_reader_keeps_nothing_of_what_it_has_passed_on(tmp_path):
     """Batches of states are large: the second is read when the first may have gone."""
     path = tmp_path / "x.pickle"
     with open(path, "wb") as file:
-        store.dump(file, *(hostile.a_batch() for _ in range(2)))
+        store.dump(file, *(damaged.a_batch() for _ in range(2)))
     values = unpickle.load_all(path)
     first = next(values)
     h = first[0]

@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import sources
+from sources import PACKAGE, ROOT, SCRIPTS, TESTS, imported, module_file, modules
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = sorted((ROOT / "shortcut").rglob("*.py"))
-SCRIPTS = sorted(ROOT.glob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
 FOLDERS = ("corpus", "exchange", "files", "loading", "pipeline", "show")
+
+
 ALL = {*FOLDERS, "paper"}
+
+
 MAY_IMPORT = {  # what the modules of a folder, and the modules of the paper beside the folders, may name
     "paper": {"paper"},
     "corpus": {"corpus"},
@@ -24,42 +26,12 @@ MAY_IMPORT = {  # what the modules of a folder, and the modules of the paper bes
     "pipeline": ALL,
     "scripts": ALL,
 }
+
+
 INTERFACE = "lens.py"  # shortcut.Lens, the Python interface: the only module beside the folders that may import them
+
+
 NOT_FOR = {"show": {"shortcut.models", "shortcut.representations"}}  # it shows numbers, and runs no model
-READER = {  # what a reader meets behind a script, imports inside functions included: files and lines
-    "add_linreg": (28, 3_700),
-    "add_results": (38, 5_200),
-}
-
-
-def nodes(path):
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
-
-
-def imported(path):
-    """The packages that a file names anywhere."""
-    names = set()
-    for node in nodes(path):
-        parts = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
-        names |= {part.split(".")[0] for part in parts}
-    return names
-
-
-def modules(path, everywhere=True):
-    """The modules of the package that a file imports; without `everywhere` those at its head alone."""
-    tree = ast.parse(path.read_text())
-    found = set()
-    for node in ast.walk(tree) if everywhere else tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "shortcut":
-            for alias in node.names:
-                inside = f"{node.module}.{alias.name}"
-                found.add(inside if module_file(inside) else node.module)
-    return found - {"shortcut"}
-
-
-def module_file(module):
-    place = ROOT / Path(*module.split("."))
-    return next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
 
 
 def place(module):
@@ -72,7 +44,7 @@ def wrong_imports(paths):
     """(file, module) of imports against the directions."""
     found = []
     for path in paths:
-        parts = path.relative_to(ROOT).parts
+        parts = path.relative_to(sources.ROOT).parts
         if parts[-1] in ("__init__.py", "__main__.py", "config.py") or parts[1:] == (INTERFACE,):
             continue
         of = "scripts" if len(parts) == 1 else parts[1] if parts[1] in FOLDERS else "paper"
@@ -85,7 +57,7 @@ def wrong_imports(paths):
 
 def circles(paths):
     """Modules that import themselves by way of others, whether at their head or in a function."""
-    graph = {".".join(p.relative_to(ROOT).with_suffix("").parts): modules(p) for p in paths}
+    graph = {".".join(p.relative_to(sources.ROOT).with_suffix("").parts): modules(p) for p in paths}
 
     def reach(start):
         seen, todo = set(), [*graph.get(start, ())]
@@ -121,7 +93,7 @@ def test_no_import_circle():
     ],
 )
 def test_each_direction_broken_is_seen(tmp_path, monkeypatch, file, line):
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
     for path in PACKAGE:
         copy = tmp_path / path.relative_to(Path(__file__).resolve().parent.parent)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +104,7 @@ def test_each_direction_broken_is_seen(tmp_path, monkeypatch, file, line):
 
 
 def test_a_circle_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
     (tmp_path / "shortcut").mkdir()
     for name, other in (("a", "b"), ("b", "a"), ("c", "a")):
         (tmp_path / "shortcut" / f"{name}.py").write_text(f"def f():\n    from shortcut.{other} import x\n")
@@ -224,58 +196,6 @@ def test_no_package_is_used_that_requirements_do_not_pin():
 def test_file_names_are_legal_everywhere_and_no_module_hides_an_output_folder():
     names = {path.stem for path in [*PACKAGE, *SCRIPTS]}
     assert not names & {"aux", "con", "nul", "prn", "utils", "experiment", "linreg"}
-
-
-def test_the_package_is_small_and_so_are_its_files_and_functions():
-    """Lines are a cost: at most 250 a file, at most six parameters a function, `self` and options by name apart."""
-    lines = {path: len(path.read_text().splitlines()) for path in PACKAGE}
-    assert {path.name: n for path, n in lines.items() if n > 250} == {}
-    assert sum(lines.values()) <= 7_950
-    for path in PACKAGE:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
-                arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg != "self"]
-                assert len(arguments) <= 6 or (path.name, node.name) in WIDE, (path.name, node.name, arguments)
-
-
-def behind(script):
-    """The files that a reader meets who follows the imports of a script, those inside functions too."""
-    todo, seen = [ROOT / f"{script}.py"], set()
-    while todo:
-        if (path := todo.pop()) not in seen:
-            seen.add(path)
-            local = {ROOT / f"{name}.py" for name in imported(path)} & {*SCRIPTS}
-            todo += [*local, ROOT / "shortcut" / "__init__.py", *map(module_file, modules(path))]
-    return seen
-
-
-@pytest.mark.parametrize("script", READER)
-def test_little_is_behind_a_script(script):
-    files = behind(script)
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-    assert len(files) <= READER[script][0], sorted(path.name for path in files)
-    assert lines <= READER[script][1]
-
-
-def test_a_further_import_is_seen(tmp_path, monkeypatch):
-    """As if a script imported the schedules inside a function."""
-    before, script = behind("add_linreg"), (ROOT / "add_linreg.py").read_text(encoding="utf-8")
-    for path in [*PACKAGE, *SCRIPTS]:
-        copy = tmp_path / path.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
-    further = "\n\ndef more():\n    from shortcut import alternation\n"
-    (tmp_path / "add_linreg.py").write_text(script + further, encoding="utf-8")
-    root = ROOT
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    monkeypatch.setattr(sys.modules[__name__], "SCRIPTS", sorted(tmp_path.glob("*.py")))
-    names = {path.relative_to(tmp_path) for path in behind("add_linreg")}
-    assert Path("shortcut/alternation.py") in names - {path.relative_to(root) for path in before}
-
-
-WIDE = {  # functions of more parameters, each with its reason
-    ("unpickle.py", "_tensor"),  # torch's own, as its pickles call it
-}
 
 
 @pytest.mark.parametrize(("given", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])

@@ -9,9 +9,8 @@ import hub
 import pytest
 import torch
 from conftest import LAYERS, D, changed, make_gpt2
-from pipeline import SIZES, exported, fit_kinds, run
+from pipeline import exported, fit_kinds, run, small_sizes
 
-import config
 import shortcut
 from shortcut import Problem
 from shortcut.__main__ import main as command
@@ -26,9 +25,7 @@ REFUSED = r"^linreg/tiny-gpt2/words[^/]*/0_[13]\.pickle was made with another mo
 @pytest.fixture(scope="module")
 def made(request, tmp_path_factory):
     """Tokens and maps of a tiny GPT-2."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SIZES.items():
-            patch.setattr(config, name, value)
+    with small_sizes():
         yield fit_kinds(request, "gpt2", tmp_path_factory.mktemp("out"), ("least-squares", "affine"))
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from architectures import make
 from conftest import D, as_maps, make_tokenized
-from test_architectures import make
 
 from shortcut import representations, submodules
 from shortcut.approximation import MODES, Maps, alternate, modes_of

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_architectures import GEMMA4, D, L, make
+from architectures import GEMMA4, D, L, make
 
 from shortcut import approximation, blocks, representations, submodules
 from shortcut.approximation import MODES, Maps

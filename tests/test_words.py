@@ -20,11 +20,6 @@ BLANK = (*range(9, 14), *range(28, 33))  # bytes of white space
 STORIES = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "stories260K"
 
 
-@pytest.fixture
-def tokenizer(gpt2_folder):
-    return pretrained.load_tokenizer(gpt2_folder, masked=False)
-
-
 def log_q(model, ids):
     """ln q of every token after each token, by the library's own forward pass."""
     with torch.no_grad():

@@ -20,7 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from hostile import D, L, hostile, mutants, valid_files
+from damaged import D, L, mutants, valid_files
+from hostile import hostile
 
 from shortcut import Problem
 from shortcut.files import formats, result_formats
