@@ -222,8 +222,8 @@ def made(tmp_path_factory, gpt2_folder, source):
 
 
 @pytest.fixture
-def figures_as_users_have_them(monkeypatch):
-    """Figures are laid out, and their text is in fonts that journals take."""
+def figures_as_users_have_them(drawn, made, monkeypatch):
+    """Figures are laid out, and their text is in fonts that journals take; `drawn` and `made` are without before."""
     monkeypatch.setattr(canvas.Plot, "render", drawing.AS_USERS_HAVE_IT)
     monkeypatch.setitem(canvas.STYLE, "pdf.fonttype", drawing.TYPE)
 

@@ -19,6 +19,7 @@ from shortcut import results
 from shortcut.approximation import MODES, Mode
 from shortcut.files import result_formats
 from shortcut.files.names import Names
+from shortcut.pipeline import showing
 from shortcut.show import canvas, figures, maps, plots, table, tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,15 @@ PREFERRED = {
     "axes.prop_cycle": matplotlib.cycler(color=["red"]), "savefig.transparent": True, "pdf.compression": 0,
     "axes.formatter.use_mathtext": True, "figure.facecolor": "black",
 }  # fmt: skip
+
+
+@pytest.mark.usefixtures("figures_as_users_have_them")
+def test_every_figure_has_room_for_its_labels(made):
+    """matplotlib warns of a layout that does not fit, and warnings are errors."""
+    r, r2 = results.summarize(make_records()), scores()
+    shown = [*plots.all_figures(r, "t").values(), *showing.of_maps(made, L, r2, quality()).values()]
+    assert len(shown) == 9
+    assert all(plot.render("png") for plot in shown)
 
 
 @pytest.mark.usefixtures("figures_as_users_have_them")

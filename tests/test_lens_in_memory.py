@@ -44,6 +44,18 @@ def test_a_lens_of_a_model_in_memory_is_the_lens_of_its_folder(names, gpt2_folde
     assert lens.predict(SENTENCE).ids == loaded.predict(SENTENCE).ids
 
 
+def test_chunks_of_the_feed_forward_do_not_limit_the_length_of_a_text(bert_folder):
+    """transformers refuses a sequence that is no multiple of the chunk; blocks keep what they were built with."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert_folder)
+    whole, chunked = (
+        transformers.BertForMaskedLM.from_pretrained(bert_folder, dtype=torch.float32, chunk_size_feed_forward=size)
+        for size in (0, 7)
+    )
+    states = [shortcut.Lens(net, tokenizer, {(0, LAYERS): torch.eye(D)}).states(SENTENCE) for net in (whole, chunked)]
+    assert states[0].equal(states[1])
+    assert chunked.config.chunk_size_feed_forward == chunked.bert.encoder.layer[0].chunk_size_feed_forward == 7
+
+
 def test_a_lens_leaves_the_model_in_memory_as_it_is(names, gpt2_folder, tokenizer):
     net = in_training(gpt2_folder)
     net.transformer.h[1].eval()
