@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 
@@ -53,6 +54,12 @@ class Names:
             summary=experiment / f"{judged}_summary.json",  # numbers of the report, with confidence intervals
             report=experiment / f"{judged}_report.html",  # page with all figures and tables
         )
+
+    @classmethod
+    def of(cls, given: str, dataset: str, out: Path, *, masked: bool, **more: Any) -> "Names":
+        """The files for a model given by name or folder."""
+        folder = Path(given).resolve().name + "_mask" * masked
+        return cls(out.resolve(), folder, dataset, masked=masked, given=given, **more)
 
     @property
     def own(self) -> "Names":
@@ -158,8 +165,3 @@ def similar_model(name: str, known: Iterable[str] = ()) -> str:
     beside = [str(folder.parent) for folder in Path(name).parent.glob("*/config.json")]
     close = get_close_matches(name, [*known, *beside, *embedded], n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def model_folder(name: str, *, masked: bool) -> str:
-    """Folder name `<m>`: the last part of a model's name or path, with `_mask` for masked models."""
-    return Path(name).resolve().name + ("_mask" if masked else "")

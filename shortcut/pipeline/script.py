@@ -15,7 +15,7 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import Names, model_folder
+from shortcut.files.names import Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.loading import checkpoint
 from shortcut.pipeline import options, partial, stages, terminal
@@ -89,15 +89,13 @@ class Work:
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, map_kind: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.map_kind = stage, config, args, map_kind
         self.device = terminal.device(args.device) if "device" in args else "cpu"
-        root, folder, masked, given = args.out.resolve(), "sentences", stage.masked, getattr(args, "model", "")
+        files = Names(args.out.resolve(), "sentences", args.dataset)
         if "model" in args:
-            masked = checkpoint.is_masked(args.model, config) if stage.shows or stage.either else masked
-            folder = model_folder(args.model, masked=bool(masked))
-            if masked is None:
-                folder, masked, given = stages.results_of(folder, root, config)
+            masked = None if stage.shows or stage.either else stage.masked
+            files = stages.files_of(args.model, args.dataset, args.out, config, masked=masked)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         other_corpus = "" if fitted_on == args.dataset else fitted_on
-        self.files = Names(root, folder, args.dataset, other_corpus, map_kind, bool(masked), given=given)
+        self.files = replace(files, matrices_from=other_corpus, map_kind=map_kind)
         self.masked = self.files.masked
         self.sizes = options.sizes(config, args.dataset)  # numbers of sentences
         self.provenance = Provenance(self.files, self._in_force)
