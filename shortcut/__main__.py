@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     if not args.format:
         files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=args.map)
         if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
-            fingerprints, matrices = checkpoint.fingerprints(args.model), sorted(files.matrices.glob("*.pickle"))
-            Provenance(files, lambda *_: fingerprints).check(matrices, lambda _: None)
+            matrices = sorted(files.matrices.glob("*.pickle"))
+            Provenance.of_model(files, args.model).check(matrices, lambda _: None)
         if exports:
             return exchanging.export(files)
         return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)

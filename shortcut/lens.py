@@ -1,7 +1,6 @@
 """Python interface to the maps that the scripts have fitted: `shortcut.Lens`."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,9 +38,8 @@ class Lens:
             given = {pair: torch.as_tensor(A).to(self.model.device, torch.float32) for pair, A in maps.items()}
             self._maps = {pair: Map(A, self.map_kind, *pair) for pair, A in given.items()}
         elif isinstance(maps, Names):
-            fingerprints = cache(lambda: checkpoint.fingerprints(self.model.name))  # reading the weights takes seconds
             self.map_kind, self.files = maps.map_kind, maps
-            self._provenance = Provenance(maps, lambda *_: fingerprints())
+            self._provenance = Provenance.of_model(maps, self.model.name)
         else:
             folder, options = Path(maps).resolve(), {"masked": self.model.masked, "given": self.model.name}
             dataset, _, named = folder.name.partition("@")

@@ -45,6 +45,7 @@ class Names:
             submodules=matrices / "submodules.json",  # sub-modules: for each map, part kind and input state
             judged=judged,  # begins the names of results: evaluation dataset, dataset of the maps, map kind
             model_name=model_name,  # last part of the model's name or path
+            hub_name=model_name if Path(self.given).is_dir() else self.given,  # name on the hub, or of a folder
             title=f"{model_name} on {self.dataset}{maps}",  # of the figures
             sentences=self.root / "experiment" / "sentences" / f"{self.dataset}{SENTENCES}",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",

@@ -21,6 +21,7 @@ from typing import Any
 from shortcut import Problem
 from shortcut.files import store
 from shortcut.files.names import MODEL_FILES, Names
+from shortcut.loading import checkpoint
 
 NAME = "manifest.json"
 FIELDS = {"script", "made", "sha256", "key", "settings", "reads", "versions"}  # of every entry
@@ -81,6 +82,12 @@ class Provenance:
         self._model: dict[str, str] = {}  # the first fingerprints found, by `MODEL_FILES`
         self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
         self._reported: set[Path | str] = set()  # files and versions that have been reported
+
+    @classmethod
+    def of_model(cls, files: Names, model: str) -> "Provenance":
+        """Provenance that compares the fingerprints of a model, by name or folder, with those of each file."""
+        fingerprints = cache(lambda: checkpoint.fingerprints(model))  # takes seconds
+        return cls(files, lambda *_: fingerprints())
 
     def entry(self, path: Path) -> Entry | None:
         """Entry of a file, or None."""

@@ -60,8 +60,7 @@ def run(args: Namespace) -> None:
         raise Problem(f"--drop takes I:J, such as 4:5, got {args.drop!r}")
     for path in (path for path in paths if not path.exists()):
         raise files.not_found(path, files.command("add_tokenization.py", path))
-    fingerprints = checkpoint.fingerprints(files.given)
-    provenance = Provenance(files, lambda *_: fingerprints)
+    provenance = Provenance.of_model(files, files.given)
     provenance.check(paths, terminal.say)
     model = pretrained.load(files.given, masked=False, notice=terminal.say)
     train, val = (shorten.whole(formats.load_tokenized(path)) for path in paths)
@@ -87,8 +86,7 @@ def run(args: Namespace) -> None:
             rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
         gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
         card = Path(__file__).with_name("shortened.md").read_text(encoding="utf-8").format(
-            model=files.model_name if Path(files.given).is_dir() else files.given,
-            dataset=files.dataset, drop=best.drop,
+            model=files.hub_name, dataset=files.dataset, drop=best.drop,
             verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",
             before=model.net.num_parameters(), after=shorter.net.num_parameters(), rows="\n".join(rows),
             n=len(groups), sentences=len(val),
