@@ -26,7 +26,7 @@ from shortcut.files import result_formats, store
 from shortcut.files.names import Names
 from shortcut.pipeline import manifest
 from shortcut.pipeline.outputs import Outputs
-from shortcut.show import canvas, claims, figures, maps, plots, report, table, tables
+from shortcut.show import canvas, figures, maps, plots, report, table, tables
 from shortcut.show.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -250,9 +250,9 @@ def test_paper_is_quoted_for_the_models_it_names_alone(made):
     assert [claim["here"] for claim in told if "pairs of layers" in claim["what"]] == ["10 of 10"]
     assert any("28-45%" in claim["paper"] for claim in told)
     r = results.summarize(make_records())
-    assert claims.claims("my-model", r, scores()) == []
-    assert {claim["paper"] for claim in claims.claims("gpt2", r, None)} == {"every layer"}
-    saved = {m: [c for c in claims.claims(m, r, None) if "early exit saves" in c["what"]]
+    assert report.claims("my-model", r, scores()) == []
+    assert {claim["paper"] for claim in report.claims("gpt2", r, None)} == {"every layer"}
+    saved = {m: [c for c in report.claims(m, r, None) if "early exit saves" in c["what"]]
              for m in ("gpt2-medium", "bert-large-uncased")}  # fmt: skip
     needed = {mode: L - r.early[mode].saved(0.95, L).mean for mode in ("mat", "id")}
     for of_model in saved.values():

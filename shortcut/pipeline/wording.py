@@ -16,8 +16,8 @@ from shortcut.files.names import PROJECT, find_model
 from shortcut.lens import Lens
 from shortcut.loading import checkpoint, pretrained
 from shortcut.pipeline import terminal
-from shortcut.pipeline.looking import read_lines
 from shortcut.pipeline.options import dataset_name, map_kind
+from shortcut.pipeline.showing import read_lines
 from shortcut.words import Reader
 
 ABOUT = """Write the surprisal of every word of a text, in nats, as CSV: a row for each word; a column for the model,
