@@ -93,9 +93,7 @@ def _replace(part_kind: str, model: Model, maps: Maps) -> GoOn:
 def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
     """Swaps that make sub-modules linear except at the tokens that the tokenizer adds at the head of sentences."""
     points, place = find(model).points()
-    own: dict[int, torch.Tensor] = {}
-    with model.watch(points, lambda k, x: own.update({k: x.reshape(-1, model.d).clone()})):
-        model.run(batch.ids[:1, : batch.head], None)
+    own = model.record(points, batch.ids[:1, : batch.head], None)
 
     def act(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         y = x.to(A.dtype) @ A.T
