@@ -211,5 +211,6 @@ class Work:
     def save(self, path: Path, *values: Any, **numbers: Any) -> None:
         """Write an output if it is missing: values pickled one after another, or JSON; `numbers` join its entry."""
         if self._out and path in self.todo:
-            with self._out.writing(path, **numbers) as file:
-                file.write(store.dump_json(*values)) if path.suffix == ".json" else store.dump(file, *values)
+            with self._out.writing(path, **store.rounded(numbers)) as file:
+                is_json = path.suffix == ".json"
+                file.write(store.dump_json(*store.rounded(values))) if is_json else store.dump(file, *values)
