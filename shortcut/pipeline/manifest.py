@@ -173,11 +173,8 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises Problem if the file cannot be read or is not a regular file."""
     if path.exists() and not path.is_file():  # reading a pipe would wait forever
         raise Problem(f"{path} is not a regular file: remove it")
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from error
+    with store.inside(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identity(path: Path) -> tuple[int, ...]:
