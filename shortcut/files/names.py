@@ -67,10 +67,11 @@ class Names:
         """The same files, for matrices fitted on the dataset itself."""
         return replace(self, matrices_from="")
 
-    def others(self, name: str) -> list["Names"]:
-        """The files for each map kind, except least-squares, whose file with this name exists."""
+    @property
+    def others(self) -> list["Names"]:
+        """The files for each map kind, except least-squares, that has predictions."""
         judged = replace(self, map_kind=LEAST_SQUARES).judged
-        there = sorted(self.experiment.glob(f"{judged}@*_{name}.pickle"))
+        there = sorted(self.experiment.glob(f"{judged}@*_predictions.pickle"))
         return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
     def tokenized(self, split: str) -> Path:

@@ -80,7 +80,7 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
     """All map kinds evaluated on the same sentences, id and least squares first, and the files of these results."""
     if work.map_kind != LEAST_SQUARES or work.files.predictions not in inputs(work, work.files):
         return None, [work.files]
-    others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
+    others = {files.map_kind: files for files in work.files.others if files.results.exists()}
     shown, curves = [work.files], {"id": r.fixed["id"], LEAST_SQUARES: r.fixed["mat"]}
     for files in (others[map_kind] for map_kind in KINDS if map_kind in others):
         try:

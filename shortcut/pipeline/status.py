@@ -107,7 +107,7 @@ def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
 
 def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> list[Path]:
     """Outputs of a stage, with the figures of the results that exist."""
-    there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
+    there = {"parts": bool(files.parts), "lenses": bool(files.others)}
     drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there)) if stage.shows else []
     return [*drawn, *stages.paths(stage.writes, files, L, config)]
 
