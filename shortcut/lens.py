@@ -28,9 +28,8 @@ class Lens:
     def __init__(self, model, tokenizer, maps: str | Path | Names | Mapping[tuple[int, int], torch.Tensor]):
         """Use a transformers model in memory, which is left as it is; raises Problem if it fails a check of `load`.
 
-        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j). The
-        caller knows that they are for this model and tokenizer. Only with `Names`, as in `load`, are fingerprints
-        compared.
+        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j), all
+        for this model and tokenizer. Fingerprints are compared only with `Names`, as in `load`.
         """
         self.model = model if isinstance(model, Model) else pretrained.share(model)
         self.tokenizer, self.map_kind, self.files, self._maps = tokenizer, "given", None, {}

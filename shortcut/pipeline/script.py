@@ -1,7 +1,6 @@
 """The `@script` decorator, which makes a function the main function of a script, and `Work`, one run of a stage.
 
-A script's body runs only if an output is missing. Skipping, locks, partial results, --force and several processes are
-handled here.
+A script's body runs only if an output is missing. Skipping, locks, partial results, --force and processes are here.
 """
 
 import os
@@ -34,8 +33,7 @@ def script(
 ) -> Callable[[Callable[["Work"], None]], Main]:
     """Make a function the main function of a script.
 
-    `reads(work)` and `settings(work)` return inputs and settings that only the script knows; `then` shows the outputs,
-    new or old.
+    `reads(work)` and `settings(work)`: inputs and settings that only the script knows. `then` shows all outputs.
     """
 
     def decorate(body: Callable[["Work"], None]) -> Main:
