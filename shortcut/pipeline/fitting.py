@@ -41,7 +41,7 @@ def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: i
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """Singular values of A C^(1/2) and their effective rank, with C the covariance of the training states X: [n, d]."""
     values = map_quality.Directions(X).spectrum(A)
-    return {"spectrum": values.tolist(), "effective_rank": map_quality.effective_rank(values)}
+    return {"spectrum": values.cpu().tolist(), "effective_rank": map_quality.effective_rank(values)}
 
 
 def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]) -> Fits:

@@ -90,7 +90,7 @@ class Work:
         files = Names(args.out.resolve(), "sentences", args.dataset)
         if "model" in args:
             masked = None if stage.shows or stage.either else stage.masked
-            files = stages.files_of(args.model, args.dataset, args.out, config, masked=masked)
+            files = stages.find_files(args.model, args.dataset, args.out, config, masked=masked)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         other_corpus = "" if fitted_on == args.dataset else fitted_on
         self.files = replace(files, matrices_from=other_corpus, map_kind=map_kind)

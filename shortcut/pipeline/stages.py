@@ -116,7 +116,7 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
     return layers
 
 
-def files_of(name: str, dataset: str, out: Path, config: ModuleType, *, masked: bool | None = None) -> Names:
+def find_files(name: str, dataset: str, out: Path, config: ModuleType, *, masked: bool | None = None) -> Names:
     """Files for a model: a name or folder, or the name of a folder under experiment/ if the model is not available.
 
     `masked` is None if the model decides. For a folder under experiment/ the manifest decides; without a manifest, the

@@ -76,10 +76,10 @@ def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
     found = [Names.of(config.GPT2, dataset, out, masked=False), Names.of(config.BERT, dataset, out, masked=True)]
     for path in sorted((out.resolve() / "experiment").glob("*/*_val.pickle")):
         named = re.sub("(_tokenized)?_val.pickle$", "", path.name)
-        found.append(stages.files_of(path.parent.name, named, out, config))
+        found.append(stages.find_files(path.parent.name, named, out, config))
     found = [files for files in found if args.dataset in (None, files.dataset)]
     if args.model is not None:
-        asked = stages.files_of(find_model(args.model), dataset, out, config)
+        asked = stages.find_files(find_model(args.model), dataset, out, config)
         found = [replace(files, given=asked.given) for files in found if files.model == asked.model] or [asked]
     return [*dict.fromkeys(found)]
 
