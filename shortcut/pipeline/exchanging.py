@@ -130,7 +130,7 @@ def export_lens(files: Names, format_name: str) -> None:
     for batch in representations.batches(loaded, tokenized, 1024):
         h[:, batch.rows] = representations.run(loaded, batch).h
     maps, made = [formats.load_map(files, l, L, d) for l in range(L)], provenance.settings(reads[0])
-    versions = (provenance.entry(reads[0]) or {}).get("versions", {})
+    versions = provenance.entry(reads[0]).get("versions", {})
     known = {"sentences": made.get("train"), "positions": made.get("positions"), **versions}
     metadata = {"estimator": files.map_kind, "dataset": files.dataset}
     metadata |= {key: known[key] for key in ("sentences", "positions", *MAKERS) if known.get(key) is not None}

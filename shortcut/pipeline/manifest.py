@@ -89,9 +89,9 @@ class Provenance:
         fingerprints = cache(lambda: checkpoint.fingerprints(model))  # takes seconds
         return cls(files, lambda *_: fingerprints())
 
-    def entry(self, path: Path) -> Entry | None:
-        """Entry of a file, or None."""
-        return self.entries(path.parent).get(path.name)
+    def entry(self, path: Path) -> Entry:
+        """Entry of a file; {} if it has none."""
+        return self.entries(path.parent).get(path.name, {})
 
     def check_unchanged(self, paths: list[Path]) -> None:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
@@ -100,15 +100,15 @@ class Provenance:
 
     def recorded(self, path: Path) -> list[str | None]:
         """Key in a file's entry (None without an entry) and SHA-256 of the file."""
-        entry = self.entry(path) or {}
+        entry = self.entry(path)
         return [entry.get("key"), self._hashed(path)[1] if self._hashing else entry.get("sha256")]
 
     def settings(self, path: Path) -> dict[str, Any]:
         """Settings of all stages that led to a file; later stages override settings of the same name."""
-        entry, found = self.entry(path) or {"settings": {}, "reads": {}}, {}
-        for source in reversed(entry["reads"]):
+        entry, found = self.entry(path), {}
+        for source in reversed(entry.get("reads", {})):
             found |= self.settings(self.files.root / source)
-        return found | entry["settings"]
+        return found | entry.get("settings", {})
 
     def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
         """Raise Problem if a file, or a file that it was made from, differs from the one that would be made now.
@@ -140,7 +140,7 @@ class Provenance:
         The fingerprints of the first file are those of the model if no others are in force. For matrices fitted on
         another dataset, only the model is compared.
         """
-        entry, foreign = self.entries(path.parent)[path.name], self.files.is_foreign(path)
+        entry, foreign = self.entry(path), self.files.is_foreign(path)
         was, script = entry["settings"], entry["script"]
         self._model = {name: was[name] for name in MODEL_FILES if was.get(name)} | self._model
         now = self._model | plain(self._in_force(script, path))
@@ -154,7 +154,7 @@ class Provenance:
 
     def compare(self, path: Path, settings: Entry, reads: Entry, remake: str) -> tuple[str, str] | None:
         """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
-        entry = self.entries(path.parent)[path.name]
+        entry = self.entry(path)
         was, inputs = entry["settings"], entry["reads"]
         if self._hashing and path.exists() and entry["sha256"] != self._hashed(path)[1]:
             return "has changed since it was made", remake

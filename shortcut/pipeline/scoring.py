@@ -44,7 +44,7 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in result_formats.QUALITY}
     last = [formats.load_map(work.files, l, L, d).to(work.device) for l in range(L)]
-    entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
+    entries = [work.provenance.entry(work.files.matrix(l, L)) for l in range(L)]
     exact = [KINDS[work.map_kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(terminal.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
         directions, direct = map_quality.Directions(h[i]), map_quality.r2(last[i], h[i], h[L])

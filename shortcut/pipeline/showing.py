@@ -64,7 +64,7 @@ def load(work: Work, files: Names) -> Results:
 
 def inputs(work: Work, files: Names) -> list[Path]:
     """The results, and the predictions if both files were made by the same run or by equal runs."""
-    keys = [(work.provenance.entry(path) or {}).get("key") for path in (files.results, files.predictions)]
+    keys = [work.provenance.entry(path).get("key") for path in (files.results, files.predictions)]
     same = files.predictions.exists() and keys[0] == keys[1] is not None
     return [files.results, files.predictions] if same else [files.results]
 
@@ -94,7 +94,7 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
         curves[files.map_kind] = other.fixed["mat"]
     halves = {}
     for files in shown:
-        entries = {l: work.provenance.entry(files.matrix(l, r.n_layers)) or {} for l in range(r.n_layers)}
+        entries = {l: work.provenance.entry(files.matrix(l, r.n_layers)) for l in range(r.n_layers)}
         if known := {l: entry["split_half_r2"] for l, entry in entries.items() if "split_half_r2" in entry}:
             halves[files.map_kind] = known
     return Comparison(curves, {files.map_kind: _cost(work, files) for files in shown}, halves), shown
@@ -113,7 +113,7 @@ def _cost(work: Work, files: Names) -> str:
 
 def origin(work: Work, L: int) -> dict[str, Any]:
     """Provenance of results and maps, from the manifests (see `report.page`)."""
-    files, entry = work.files, work.provenance.entry(work.files.results) or {}
+    files, entry = work.files, work.provenance.entry(work.files.results)
     settings = work.provenance.settings(files.results)
     settings |= {name: settings[name][:12] for name in MODEL_FILES if name in settings}
     train = work.provenance.settings(files.matrix(0, L)).get("train")  # may be of another dataset
