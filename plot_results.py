@@ -20,7 +20,7 @@ from shortcut.pipeline import stages
 if __name__ == "__main__":  # before torch is imported
     stages.answer(config, __file__, __doc__)
 
-from shortcut.pipeline import evaluation, looking, showing
+from shortcut.pipeline import evaluation, showing
 from shortcut.pipeline.script import Work, script, shell
 from shortcut.show import tables
 from shortcut.show.table import text
@@ -29,7 +29,7 @@ from shortcut.show.table import text
 @script(config)
 def main(work: Work) -> None:
     if work.args.sentence is not None:
-        return looking.look_inside(work)
+        return showing.look_inside(work)
     work.require(work.files.results)
     r = showing.load(work, work.files)
     c, loaded = showing.compare(work, r)

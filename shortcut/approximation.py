@@ -56,10 +56,6 @@ class Mode:
     maps: int | None = None  # maps applied before a read-out in early exit and lenses; None: neither uses it
 
 
-def _stay(model: Model, maps: Maps) -> GoOn:
-    return lambda seen: seen.h[:-1]
-
-
 def _jump(model: Model, maps: Maps) -> GoOn:
     jumps = [maps.jumps[l, model.n_layers].to(model.device) for l in range(model.n_layers)]
     return lambda seen: torch.stack([A(h) for A, h in zip(jumps, seen.h, strict=False)])
@@ -93,9 +89,7 @@ def _replace(part_kind: str, model: Model, maps: Maps) -> GoOn:
 def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
     """Swaps that make sub-modules linear except at the tokens that the tokenizer adds at the head of sentences."""
     points, place = find(model).points()
-    own: dict[int, torch.Tensor] = {}
-    with model.watch(points, lambda k, x: own.update({k: x.reshape(-1, model.d).clone()})):
-        model.run(batch.ids[:1, : batch.head], None)
+    own = model.record(points, batch.ids[:1, : batch.head], None)
 
     def act(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         y = x.to(A.dtype) @ A.T
@@ -127,7 +121,7 @@ def replacing(model: Model, maps: Matrices, act: Callable | None = None) -> list
 
 
 MODES = {mode.name: mode for mode in (
-    Mode("id", "idln", _stay, others=("id",), maps=0),
+    Mode("id", "idln", lambda model, maps: lambda seen: seen.h[:-1], others=("id",), maps=0),
     Mode("mat", "mat", _jump, maps=1),
     Mode("mat_ln1_ln2", ("blk_mat", {"what_to_mat": {1, 4}}), partial(_replace, NORM), replaces=NORM),
     Mode("mat_attn", ("blk_mat", {"what_to_mat": {2}}), partial(_replace, ATTENTION), replaces=ATTENTION),

@@ -1,7 +1,6 @@
 """Python interface to the maps that the scripts have fitted: `shortcut.Lens`."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,9 +28,8 @@ class Lens:
     def __init__(self, model, tokenizer, maps: str | Path | Names | Mapping[tuple[int, int], torch.Tensor]):
         """Use a transformers model in memory, which is left as it is; raises Problem if it fails a check of `load`.
 
-        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j). The
-        caller knows that they are for this model and tokenizer. Only with `Names`, as in `load`, are fingerprints
-        compared.
+        maps: a folder such as linreg/gpt2/wikipedia, or A_ij [d, d], or [d, d + 1] with an intercept, by (i, j), all
+        for this model and tokenizer. Fingerprints are compared only with `Names`, as in `load`.
         """
         self.model = model if isinstance(model, Model) else pretrained.share(model)
         self.tokenizer, self.map_kind, self.files, self._maps = tokenizer, "given", None, {}
@@ -39,9 +37,8 @@ class Lens:
             given = {pair: torch.as_tensor(A).to(self.model.device, torch.float32) for pair, A in maps.items()}
             self._maps = {pair: Map(A, self.map_kind, *pair) for pair, A in given.items()}
         elif isinstance(maps, Names):
-            fingerprints = cache(lambda: checkpoint.fingerprints(self.model.name))  # reading the weights takes seconds
             self.map_kind, self.files = maps.map_kind, maps
-            self._provenance = Provenance(maps, lambda *_: fingerprints())
+            self._provenance = Provenance.of_model(maps, self.model.name)
         else:
             folder, options = Path(maps).resolve(), {"masked": self.model.masked, "given": self.model.name}
             dataset, _, named = folder.name.partition("@")

@@ -79,7 +79,7 @@ def ridge(factors: Factorization, X: torch.Tensor, Y: torch.Tensor) -> Fit:
     gcv = (outside + (inside * (c / (s2 + c)).square()).sum(1)) / (len(X) - (s2 / (s2 + c)).sum(1)).square()
     penalty = c[gcv.argmin()].item()
     A = factors.solve(projected, penalty)
-    return A + torch.eye(len(A)).to(A), {"penalty": float(f"{penalty:.6g}")}
+    return A + torch.eye(len(A)).to(A), {"penalty": penalty}
 
 
 def low_rank(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int) -> Fit:
@@ -96,7 +96,7 @@ def low_rank(factors: Factorization, X: torch.Tensor, Y: torch.Tensor, rank: int
     unexplained = residual.square().sum() - torch.cat([values.new_zeros(1), values.flip(0).clamp_min(0).cumsum(0)])
     r2 = 1 - unexplained / (Y.double() - Y.double().mean(0)).square().sum().clamp_min(torch.finfo(Y.dtype).tiny)
     ranks = sorted({0, *(2**k for k in range(len(A).bit_length())), rank, len(A)})
-    by_rank = {str(r): float(f"{r2[r].item():.6g}") for r in ranks if r <= len(A)}
+    by_rank = {str(r): r2[r].item() for r in ranks if r <= len(A)}
     return A + torch.eye(len(A)).to(A), {"kept_rank": min(rank, len(A)), "r2_by_rank": by_rank}
 
 
@@ -196,8 +196,8 @@ def numbers(A: Map, factors: Factorization) -> dict[str, float | int | None]:
         "norm": torch.linalg.norm(matrix).item(),
         "distance_from_identity": torch.linalg.norm(matrix - torch.eye(len(matrix)).to(matrix)).item(),
     }
-    rounded = {name: float(f"{x:.6g}") if isfinite(x) else None for name, x in measured.items()}
-    return {"states": len(factors.q), "rank": len(s), **rounded}
+    finite = {name: x if isfinite(x) else None for name, x in measured.items()}
+    return {"states": len(factors.q), "rank": len(s), **finite}
 
 
 def fit_pairs(

@@ -93,10 +93,8 @@ class Model:
 
     def go_on(self, layer: int, h: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """h_L at all positions, [b, T, d], after going on from `layer` with h [b, T, d]."""
-        found: list[torch.Tensor] = []
-        with self.going_on(layer, h), self.watch([(self.blocks[-1], "out")], lambda _, x: found.append(x)):
-            self.run(ids, mask)
-        return found[0]
+        with self.going_on(layer, h):
+            return self.record([(self.blocks[-1], "out")], ids, mask)[0]
 
     def layer_points(self) -> list[Point]:
         """Points at which h_0 ... h_L are recorded."""
@@ -133,6 +131,13 @@ class Model:
             module, states = (first, entering) if side == "in" else (last, made)
             hooks.append((module, side, lambda *passed, k=k, states=states: keep(k, states(*passed))))
         return hooked(hooks)
+
+    def record(self, points: list[Point], ids: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
+        """States at these points in a forward pass over a batch, copied, since some blocks work in place."""
+        found: dict[int, torch.Tensor] = {}
+        with self.watch(points, lambda k, h: found.update({k: h.clone()})):
+            self.run(ids, mask)
+        return [found[k] for k in range(len(points))]
 
     def narrowed(self, chosen: tuple[torch.Tensor, torch.Tensor], block: int = -1) -> AbstractContextManager[None]:
         """Within this context, the position-wise parts of a block run only at the `chosen` (sequence, position) pairs.

@@ -72,10 +72,8 @@ def batches(model: Model, tokenized: Tokenized, batch_tokens: int, *, together: 
 @torch.no_grad()
 def whole(model: Model, ids: torch.Tensor) -> list[torch.Tensor]:
     """h_0 ... h_L at all tokens of sequences, [T] or [b, T]: L + 1 tensors [b T, d], float32, on their devices."""
-    found: list[torch.Tensor] = []
-    with model.watch(model.layer_points(), lambda _, h: found.append(h.reshape(-1, model.d).float())):
-        model.run(ids.reshape(-1, ids.shape[-1]).to(model.device), None)
-    return found
+    found = model.record(model.layer_points(), ids.reshape(-1, ids.shape[-1]).to(model.device), None)
+    return [h.reshape(-1, model.d).float() for h in found]
 
 
 @dataclass(frozen=True)

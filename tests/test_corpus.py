@@ -13,7 +13,7 @@ from shortcut import Problem
 from shortcut.corpus import articles as articles_of
 from shortcut.corpus import sentences
 from shortcut.corpus.sentences import LeftOut, Wanted
-from shortcut.pipeline.looking import read_lines
+from shortcut.pipeline.showing import read_lines
 
 
 def test_sentence_is_the_last_of_a_paragraph_that_is_not_the_last():

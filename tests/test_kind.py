@@ -12,7 +12,7 @@ import pytest
 import config
 from shortcut.files.names import Names
 from shortcut.loading import checkpoint
-from shortcut.pipeline.stages import results_of
+from shortcut.pipeline.stages import find_files
 
 ROOT = Path(__file__).resolve().parent.parent
 BERTS, GPT2S = ["bert_add_reps.py", "bert_add_results.py"], ["add_tokenization.py", "add_results.py"]
@@ -68,11 +68,9 @@ def test_results_tell_by_their_manifest_else_by_their_name(tmp_path):
         manifest.parent.mkdir(parents=True)
         files = {"d_results.pickle": {**entry, "script": script}} if script else {}
         manifest.write_text(json.dumps({"files": files}), encoding="utf-8")
-    found = {
-        name: results_of(name, tmp_path, config)[:2]
-        for name in ("a_mask", "b", "c", "c_mask", "d", "none", "none_mask")
-    }
-    assert found == {
+    names = ("a_mask", "b", "c", "c_mask", "d", "none", "none_mask")
+    found = {name: find_files(name, "d", tmp_path, config) for name in names}
+    assert {name: (files.model, files.masked) for name, files in found.items()} == {
         "a_mask": ("a_mask", False), "b": ("b", True), "c": ("c_mask", True), "c_mask": ("c_mask", True),
         "d": ("d", False), "none": ("none", False), "none_mask": ("none_mask", True),
     }  # fmt: skip

@@ -11,7 +11,7 @@ from shortcut import Problem, sentence_grid
 from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.loading import pretrained
-from shortcut.pipeline import looking, options
+from shortcut.pipeline import options, showing
 
 SENTENCE = "the model reads early state"
 
@@ -70,13 +70,13 @@ def test_a_sentence_too_long_to_run_or_to_show_is_refused(gpt2, gpt2_folder, mon
 
 
 def test_sentences_come_from_the_line_or_from_a_file(tmp_path):
-    assert looking.read_lines("a sentence \n") == {1: "a sentence "}
+    assert showing.read_lines("a sentence \n") == {1: "a sentence "}
     (tmp_path / "some.txt").write_text("one\n\n two \n", encoding="utf-8")
-    assert looking.read_lines(str(tmp_path / "some.txt")) == {1: "one", 3: " two "}
+    assert showing.read_lines(str(tmp_path / "some.txt")) == {1: "one", 3: " two "}
     (tmp_path / "some.txt").write_bytes(b"\xff\xfe")
     for nothing in ("", " \n", str(tmp_path / "some.txt")):
         with pytest.raises(Problem):
-            looking.read_lines(nothing)
+            showing.read_lines(nothing)
 
 
 @pytest.mark.parametrize("name", ["none.txt", "folder/none", "none.TXT", "my file.Txt", "{}/my file", "a\\\\b"])
@@ -92,9 +92,9 @@ def test_a_sentence_may_hold_a_slash_and_a_full_stop(tmp_path):
 
 
 def test_slugs_tell_sentences_apart():
-    assert looking.slug("The capital of France is") == "The-capital-of-France-is"
+    assert showing.slug("The capital of France is") == "The-capital-of-France-is"
     alike = ["a b", "a-b", "a  b", "a b?", "ä b", "??", "!!", "a " * 40 + "b", "a " * 40 + "c"]
-    slugs = [looking.slug(sentence) for sentence in alike]
+    slugs = [showing.slug(sentence) for sentence in alike]
     assert len(set(slugs)) == len(alike)
     assert all(len(slug) <= 60 and slug.isascii() and "/" not in slug for slug in slugs)
 
@@ -126,7 +126,7 @@ def test_plot_results_shows_sentences(family, sentence, tmp_path, capsys, reques
             store.dump(file, A.A)
     main(options)
     text = capsys.readouterr().out
-    name = f"sentence_{looking.slug(sentence)}"
+    name = f"sentence_{showing.slug(sentence)}"
     rows = read(files.plot(name, "csv"))
     assert all(path.stat().st_size for path in files.plots(name))
     for row in rows:

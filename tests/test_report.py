@@ -16,7 +16,7 @@ from shortcut import results
 from shortcut.approximation import MODES
 from shortcut.files import result_formats
 from shortcut.files.names import Names
-from shortcut.show import claims, maps, table
+from shortcut.show import maps, report, table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,9 +54,9 @@ def test_paper_is_quoted_for_the_models_it_names_alone(drawn):
     assert [claim["here"] for claim in told if "pairs of layers" in claim["what"]] == ["10 of 10"]
     assert any("28-45%" in claim["paper"] for claim in told)
     r = results.summarize(make_records())
-    assert claims.claims("my-model", r, scores()) == []
-    assert {claim["paper"] for claim in claims.claims("gpt2", r, None)} == {"every layer"}
-    saved = {m: [c for c in claims.claims(m, r, None) if "early exit saves" in c["what"]]
+    assert report.claims("my-model", r, scores()) == []
+    assert {claim["paper"] for claim in report.claims("gpt2", r, None)} == {"every layer"}
+    saved = {m: [c for c in report.claims(m, r, None) if "early exit saves" in c["what"]]
              for m in ("gpt2-medium", "bert-large-uncased")}  # fmt: skip
     needed = {mode: L - r.early[mode].saved(0.95, L).mean for mode in ("mat", "id")}
     for of_model in saved.values():
@@ -201,9 +201,11 @@ def test_the_terminal_shows_precision_of_id_and_mat_and_the_layers_saved(drawn, 
     ("output", "told"),
     [("head", ""), ("/dev/full", "cannot print (No space left on device): continuing without output\n")],
 )
-def test_when_nobody_reads_what_is_said_the_work_goes_on(drawn, output, told):
-    drawn.report.unlink()
-    options = ["--out", drawn.root, "--model", drawn.model, "--dataset", "words"]
+def test_when_nobody_reads_what_is_said_the_work_goes_on(drawn, tmp_path, output, told):
+    shutil.copytree(drawn.root, tmp_path, dirs_exist_ok=True)
+    there = Names(tmp_path, drawn.model, drawn.dataset)
+    there.report.unlink()
+    options = ["--out", tmp_path, "--model", drawn.model, "--dataset", "words"]
     reader, writer = os.pipe()
     os.close(reader)  # as head does when it has had enough
     to = writer if output == "head" else os.open(output, os.O_WRONLY)
@@ -215,5 +217,5 @@ def test_when_nobody_reads_what_is_said_the_work_goes_on(drawn, output, told):
     for handle in {to, writer}:
         os.close(handle)
     assert (done.returncode, done.stderr) == (0, told)
-    assert drawn.report.exists()
+    assert there.report.exists()
     assert (overview_told.returncode, overview_told.stderr) == (0, b"")

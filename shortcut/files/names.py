@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 
@@ -44,6 +45,7 @@ class Names:
             submodules=matrices / "submodules.json",  # sub-modules: for each map, part kind and input state
             judged=judged,  # begins the names of results: evaluation dataset, dataset of the maps, map kind
             model_name=model_name,  # last part of the model's name or path
+            hub_name=model_name if Path(self.given).is_dir() else self.given,  # name on the hub, or of a folder
             title=f"{model_name} on {self.dataset}{maps}",  # of the figures
             sentences=self.root / "experiment" / "sentences" / f"{self.dataset}{SENTENCES}",
             r2_scores=experiment / f"{judged}_r2_scores.pickle",
@@ -54,15 +56,22 @@ class Names:
             report=experiment / f"{judged}_report.html",  # page with all figures and tables
         )
 
+    @classmethod
+    def of(cls, given: str, dataset: str, out: Path, *, masked: bool, **more: Any) -> "Names":
+        """The files for a model given by name or folder."""
+        folder = Path(given).resolve().name + "_mask" * masked
+        return cls(out.resolve(), folder, dataset, masked=masked, given=given, **more)
+
     @property
     def own(self) -> "Names":
         """The same files, for matrices fitted on the dataset itself."""
         return replace(self, matrices_from="")
 
-    def others(self, name: str) -> list["Names"]:
-        """The files for each map kind, except least-squares, whose file with this name exists."""
+    @property
+    def others(self) -> list["Names"]:
+        """The files for each map kind, except least-squares, that has predictions."""
         judged = replace(self, map_kind=LEAST_SQUARES).judged
-        there = sorted(self.experiment.glob(f"{judged}@*_{name}.pickle"))
+        there = sorted(self.experiment.glob(f"{judged}@*_predictions.pickle"))
         return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
     def tokenized(self, split: str) -> Path:
@@ -158,8 +167,3 @@ def similar_model(name: str, known: Iterable[str] = ()) -> str:
     beside = [str(folder.parent) for folder in Path(name).parent.glob("*/config.json")]
     close = get_close_matches(name, [*known, *beside, *embedded], n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def model_folder(name: str, *, masked: bool) -> str:
-    """Folder name `<m>`: the last part of a model's name or path, with `_mask` for masked models."""
-    return Path(name).resolve().name + ("_mask" if masked else "")

@@ -95,6 +95,6 @@ def shown(text: str) -> str:
     return ascii(" ".join(text.split()))[1:-1][:90]
 
 
-def rounded(x: float) -> float:
-    """Round to six significant digits, the precision of the JSON files."""
-    return float(f"{x:.6g}")
+def rounded(value: Any) -> Any:
+    """A value as JSON gives it back, with all fractions rounded to six significant digits."""
+    return json.loads(json.dumps(value), parse_float=lambda x: float(f"{float(x):.6g}"))

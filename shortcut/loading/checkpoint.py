@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem, one_line
-from shortcut.files.names import MODEL_FILES, Names, find_model, model_folder, similar_model
+from shortcut.files.names import MODEL_FILES, Names, find_model, similar_model
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -69,8 +69,7 @@ def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES)
     if (masked := is_masked(found)) is None:
         why = f"{model}: no folder here, and not downloaded"
         raise Problem(f"{why}: run make run MODEL={quote(model)} first{similar_model(model)}")
-    folder = model_folder(found, masked=masked)
-    return Names(out.resolve(), folder, dataset, map_kind=map_kind, masked=masked, given=found)
+    return Names.of(found, dataset, out, masked=masked, map_kind=map_kind)
 
 
 def dimensions(name: str, *, masked: bool) -> tuple[int, int, int]:

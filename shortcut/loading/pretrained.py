@@ -203,9 +203,8 @@ def _prove(model: Model) -> None:
         raise Problem(f"{model.name}: hidden states {does} on following tokens, unlike in a {model_kind} model")
     padded = torch.nn.functional.pad(ids, (0, min(2, model.context - T)), value=model.padding)
     shown = torch.nn.functional.pad(mask, (0, padded.shape[1] - T))
-    with model.watch([(model.blocks[-1], "out")], lambda _, x: h.update({-1: x[:, :T].clone()})):
-        model.run(padded, shown if model.masked else None)
-    found["the hidden states of padded sentences"] = apart(h[-1], h[L])
+    (last,) = model.record([(model.blocks[-1], "out")], padded, shown if model.masked else None)
+    found["the hidden states of padded sentences"] = apart(last[:, :T], h[L])
     for what, distance in found.items():
         if not distance <= tolerance:  # also if it is not a number
             differ = f"{what} differ by {distance:.2g} from the full forward pass"

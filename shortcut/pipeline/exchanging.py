@@ -122,8 +122,7 @@ def export_lens(files: Names, format_name: str) -> None:
     if missing := next((path for path in reads if not path.exists()), None):
         script = "bert_add_reps.py" if files.masked else "add_tokenization.py"
         raise files.not_found(missing, files.command(script, val) if missing == val else files.fitted_by(missing))
-    fingerprints = checkpoint.fingerprints(files.given)
-    provenance = Provenance(files, lambda *_: fingerprints)
+    provenance = Provenance.of_model(files, files.given)
     provenance.check(reads, say)
     tokenized = formats.load_states(val, L)[0] if files.masked else formats.load_tokenized(val)
     groups = None if tokenized.numbers is None else tokenized.numbers.unique(return_inverse=True)[1]
@@ -131,7 +130,7 @@ def export_lens(files: Names, format_name: str) -> None:
     for batch in representations.batches(loaded, tokenized, 1024):
         h[:, batch.rows] = representations.run(loaded, batch).h
     maps, made = [formats.load_map(files, l, L, d) for l in range(L)], provenance.settings(reads[0])
-    versions = (provenance.entry(reads[0]) or {}).get("versions", {})
+    versions = provenance.entry(reads[0]).get("versions", {})
     known = {"sentences": made.get("train"), "positions": made.get("positions"), **versions}
     metadata = {"estimator": files.map_kind, "dataset": files.dataset}
     metadata |= {key: known[key] for key in ("sentences", "positions", *MAKERS) if known.get(key) is not None}
@@ -144,7 +143,7 @@ def export_lens(files: Names, format_name: str) -> None:
         p, low, high = (100 * x for x in proportion(hits, groups))
         rows.append(f"| {l} | {r2.mean():.3f} | {p:.1f} [{low:.1f}, {high:.1f}] |")
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8").format(
-        model=files.model_name if Path(files.given).is_dir() else files.given, dataset=files.dataset,
+        model=files.hub_name, dataset=files.dataset,
         format_name=format_name, map_kind=files.map_kind, n=len(tokenized), rows="\n".join(rows),
         settings="\n".join(f"- {key}: {made[key]}" for key in map(str.lower, SETTINGS) if key in made) or "- unknown",
         versions=", ".join(map(" ".join, versions.items())) or "unknown versions",
@@ -193,8 +192,8 @@ def download(source: str | None, files: Names, format_name: str) -> Path:
 
     By default the source is the model's folder among the published lenses of this format, if there are any.
     """
-    row, name = lenses.FORMATS[format_name], files.model_name if Path(files.given).is_dir() else files.given
-    source = source or (row.published and f"{row.published}/{name}")
+    row = lenses.FORMATS[format_name]
+    source = source or (row.published and f"{row.published}/{files.hub_name}")
     place = source.removeprefix("spaces/")
     if "/" not in place:
         raise Problem(f"fetch --from {format_name} takes [spaces/]OWNER/NAME[/FOLDER][/FILE.pt], got {source or None}")

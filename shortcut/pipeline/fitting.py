@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from shortcut import Problem, jacobian, linear, map_quality, representations, trained
-from shortcut.files.store import rounded
 from shortcut.linear import KINDS, Map
 from shortcut.models import Model
 from shortcut.pipeline import stages, terminal
@@ -34,7 +33,7 @@ def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: i
         more = {}
         if A.target == into and len(h[A.source]) > 1:
             X, Y = h[A.source].to(work.device), h[A.target].to(work.device)
-            halves = rounded(map_quality.split_half(X, Y, rcond, map_kind))
+            halves = map_quality.split_half(X, Y, rcond, map_kind)
             more = {"split_half_r2": halves} | _spectrum(A.to(work.device), X) | warning
         yield A, numbers | more
 
@@ -42,8 +41,7 @@ def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: i
 def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
     """Singular values of A C^(1/2) and their effective rank, with C the covariance of the training states X: [n, d]."""
     values = map_quality.Directions(X).spectrum(A)
-    rank = map_quality.effective_rank(values)
-    return {"spectrum": [*map(rounded, values.cpu().tolist())], "effective_rank": rounded(rank)}
+    return {"spectrum": values.cpu().tolist(), "effective_rank": map_quality.effective_rank(values)}
 
 
 def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]) -> Fits:
@@ -80,7 +78,7 @@ def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple
         numbers = {"states": n, "probes": P, "error": error, "norm": mean.norm().item(), **warning}
         numbers |= {"split_half_r2": map_quality.agreement(*halves, h)} if halves else {}
         numbers |= _spectrum(J, h) if n > 1 else {}
-        yield J.to(torch.float32), {name: rounded(x) if isinstance(x, float) else x for name, x in numbers.items()}
+        yield J.to(torch.float32), numbers
 
 
 def trained_maps(
@@ -91,9 +89,8 @@ def trained_maps(
     held_out = trained.hold_out(torch.arange(n) if tokenized.numbers is None else tokenized.numbers, work.args.seed)
     how, sources = (work.config.RCOND, work.args.seed), {l: h[l].to(device) for l, _ in wanted}
     maps = trained.train(model.read_out, sources, h[L].to(device), held_out.to(device), *how) if wanted else iter(())
-    for l, A, found in terminal.progress("trained", maps, len(wanted), "maps"):
+    for l, A, numbers in terminal.progress("trained", maps, len(wanted), "maps"):
         made = Map(A, work.map_kind, l, L)
-        numbers = {name: rounded(x) if isinstance(x, float) else x for name, x in found.items()}
         change = "{kl_at_start:.4g} to {kl_held_out:.4g} nats, at epoch {kept_epoch} of {epochs}".format(**numbers)
         work.say(f"  layer {l}: KL on held-out sentences {change}")
         yield made.to("cpu", torch.float32), {"states": n, **numbers} | _spectrum(made, sources[l])

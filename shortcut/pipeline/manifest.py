@@ -21,6 +21,7 @@ from typing import Any
 from shortcut import Problem
 from shortcut.files import store
 from shortcut.files.names import MODEL_FILES, Names
+from shortcut.loading import checkpoint
 
 NAME = "manifest.json"
 FIELDS = {"script", "made", "sha256", "key", "settings", "reads", "versions"}  # of every entry
@@ -82,9 +83,15 @@ class Provenance:
         self._checked: set[Path] = set()  # files that are up to date, like all files that they were made from
         self._reported: set[Path | str] = set()  # files and versions that have been reported
 
-    def entry(self, path: Path) -> Entry | None:
-        """Entry of a file, or None."""
-        return self.entries(path.parent).get(path.name)
+    @classmethod
+    def of_model(cls, files: Names, model: str) -> "Provenance":
+        """Provenance that compares the fingerprints of a model, by name or folder, with those of each file."""
+        fingerprints = cache(lambda: checkpoint.fingerprints(model))  # takes seconds
+        return cls(files, lambda *_: fingerprints())
+
+    def entry(self, path: Path) -> Entry:
+        """Entry of a file; {} if it has none."""
+        return self.entries(path.parent).get(path.name, {})
 
     def check_unchanged(self, paths: list[Path]) -> None:
         """Raise Problem if a file was changed, replaced or removed since its hash was computed."""
@@ -93,15 +100,15 @@ class Provenance:
 
     def recorded(self, path: Path) -> list[str | None]:
         """Key in a file's entry (None without an entry) and SHA-256 of the file."""
-        entry = self.entry(path) or {}
+        entry = self.entry(path)
         return [entry.get("key"), self._hashed(path)[1] if self._hashing else entry.get("sha256")]
 
     def settings(self, path: Path) -> dict[str, Any]:
         """Settings of all stages that led to a file; later stages override settings of the same name."""
-        entry, found = self.entry(path) or {"settings": {}, "reads": {}}, {}
-        for source in reversed(entry["reads"]):
+        entry, found = self.entry(path), {}
+        for source in reversed(entry.get("reads", {})):
             found |= self.settings(self.files.root / source)
-        return found | entry["settings"]
+        return found | entry.get("settings", {})
 
     def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
         """Raise Problem if a file, or a file that it was made from, differs from the one that would be made now.
@@ -133,7 +140,7 @@ class Provenance:
         The fingerprints of the first file are those of the model if no others are in force. For matrices fitted on
         another dataset, only the model is compared.
         """
-        entry, foreign = self.entries(path.parent)[path.name], self.files.is_foreign(path)
+        entry, foreign = self.entry(path), self.files.is_foreign(path)
         was, script = entry["settings"], entry["script"]
         self._model = {name: was[name] for name in MODEL_FILES if was.get(name)} | self._model
         now = self._model | plain(self._in_force(script, path))
@@ -147,7 +154,7 @@ class Provenance:
 
     def compare(self, path: Path, settings: Entry, reads: Entry, remake: str) -> tuple[str, str] | None:
         """Difference between a file and the one made with these settings from these inputs, and what to do, or None."""
-        entry = self.entries(path.parent)[path.name]
+        entry = self.entry(path)
         was, inputs = entry["settings"], entry["reads"]
         if self._hashing and path.exists() and entry["sha256"] != self._hashed(path)[1]:
             return "has changed since it was made", remake
@@ -166,11 +173,8 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises Problem if the file cannot be read or is not a regular file."""
     if path.exists() and not path.is_file():  # reading a pipe would wait forever
         raise Problem(f"{path} is not a regular file: remove it")
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror}") from error
+    with store.inside(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _identity(path: Path) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ import torch
 
 from shortcut import Problem, map_quality, metrics
 from shortcut.files import formats, result_formats
-from shortcut.files.store import rounded
 from shortcut.linear import KINDS
 from shortcut.pipeline import terminal
 from shortcut.pipeline.script import Work
@@ -45,16 +44,15 @@ def quality_of_maps(work: Work, h: torch.Tensor, pairs: list[tuple[int, int]]) -
     h, L, d = h.to(work.device), len(h) - 1, h.shape[2]
     found: dict[str, dict[str, Any]] = {name: {} for name in result_formats.QUALITY}
     last = [formats.load_map(work.files, l, L, d).to(work.device) for l in range(L)]
-    entries = [work.provenance.entry(work.files.matrix(l, L)) or {} for l in range(L)]
+    entries = [work.provenance.entry(work.files.matrix(l, L)) for l in range(L)]
     exact = [KINDS[work.map_kind].is_exact(entry.get("states", math.inf), d) for entry in entries]
     for i, jumps in groupby(terminal.progress("quality", pairs, len(pairs), "pairs"), key=lambda pair: pair[0]):
         directions, direct = map_quality.Directions(h[i]), map_quality.r2(last[i], h[i], h[L])
         for _, j in jumps:
             A = last[i] if j == L else formats.load_map(work.files, i, j, d).to(work.device)
-            found["gain"][f"{i}_{j}"] = rounded(directions.gain(A))
+            found["gain"][f"{i}_{j}"] = directions.gain(A)
             if j < L and not exact[i]:
-                lost = direct - map_quality.r2(last[j].after(A), h[i], h[L])
-                found["composition_loss"][f"{i}_{j}"] = rounded(lost)
+                found["composition_loss"][f"{i}_{j}"] = direct - map_quality.r2(last[j].after(A), h[i], h[L])
         for name in [name for name in ("split_half_r2", "spectrum", "effective_rank") if name in entries[i]]:
             found[name][str(i)] = entries[i][name]
         if "r2_by_rank" in entries[i]:

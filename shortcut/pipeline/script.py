@@ -1,7 +1,6 @@
 """The `@script` decorator, which makes a function the main function of a script, and `Work`, one run of a stage.
 
-A script's body runs only if an output is missing. Skipping, locks, partial results, --force and several processes are
-handled here.
+A script's body runs only if an output is missing. Skipping, locks, partial results, --force and processes are here.
 """
 
 import os
@@ -15,7 +14,7 @@ from typing import Any
 
 from shortcut import Problem
 from shortcut.files import store
-from shortcut.files.names import Names, model_folder
+from shortcut.files.names import Names
 from shortcut.linear import LEAST_SQUARES
 from shortcut.loading import checkpoint
 from shortcut.pipeline import options, partial, stages, terminal
@@ -34,8 +33,7 @@ def script(
 ) -> Callable[[Callable[["Work"], None]], Main]:
     """Make a function the main function of a script.
 
-    `reads(work)` and `settings(work)` return inputs and settings that only the script knows; `then` shows the outputs,
-    new or old.
+    `reads(work)` and `settings(work)`: inputs and settings that only the script knows. `then` shows all outputs.
     """
 
     def decorate(body: Callable[["Work"], None]) -> Main:
@@ -89,15 +87,13 @@ class Work:
     def __init__(self, stage: stages.Stage, config: ModuleType, args: Any, map_kind: str = LEAST_SQUARES):
         self.stage, self.config, self.args, self.map_kind = stage, config, args, map_kind
         self.device = terminal.device(args.device) if "device" in args else "cpu"
-        root, folder, masked, given = args.out.resolve(), "sentences", stage.masked, getattr(args, "model", "")
+        files = Names(args.out.resolve(), "sentences", args.dataset)
         if "model" in args:
-            masked = checkpoint.is_masked(args.model, config) if stage.shows or stage.either else masked
-            folder = model_folder(args.model, masked=bool(masked))
-            if masked is None:
-                folder, masked, given = stages.results_of(folder, root, config)
+            masked = None if stage.shows or stage.either else stage.masked
+            files = stages.find_files(args.model, args.dataset, args.out, config, masked=masked)
         fitted_on = getattr(args, "matrices_from", None) or args.dataset
         other_corpus = "" if fitted_on == args.dataset else fitted_on
-        self.files = Names(root, folder, args.dataset, other_corpus, map_kind, bool(masked), given=given)
+        self.files = replace(files, matrices_from=other_corpus, map_kind=map_kind)
         self.masked = self.files.masked
         self.sizes = options.sizes(config, args.dataset)  # numbers of sentences
         self.provenance = Provenance(self.files, self._in_force)
@@ -213,5 +209,6 @@ class Work:
     def save(self, path: Path, *values: Any, **numbers: Any) -> None:
         """Write an output if it is missing: values pickled one after another, or JSON; `numbers` join its entry."""
         if self._out and path in self.todo:
-            with self._out.writing(path, **numbers) as file:
-                file.write(store.dump_json(*values)) if path.suffix == ".json" else store.dump(file, *values)
+            with self._out.writing(path, **store.rounded(numbers)) as file:
+                is_json = path.suffix == ".json"
+                file.write(store.dump_json(*store.rounded(values))) if is_json else store.dump(file, *values)

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from argparse import Namespace, _SubParsersAction
+from argparse import Namespace
 from dataclasses import replace
 from math import exp
 from pathlib import Path
@@ -16,13 +16,11 @@ import torch
 from shortcut import Problem, shorten
 from shortcut.blocks import swapped
 from shortcut.files import formats
-from shortcut.files.names import PROJECT
 from shortcut.intervals import average
 from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model
 from shortcut.pipeline import terminal
 from shortcut.pipeline.manifest import Provenance
-from shortcut.pipeline.options import dataset_name
 from shortcut.representations import batches
 from shortcut.tokens import Tokenized
 
@@ -33,19 +31,6 @@ FILES = (*checkpoint.TOKENIZER, *checkpoint.OTHER_TOKENIZER, "generation_config.
 # Lists in a config with an entry for each block, and lists of block numbers; others may have L entries by chance.
 BY_BLOCK = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
 NUMBERS = ("attn_layer_indices", "full_attn_idxs", "mlp_only_layers")
-ABOUT = "Drop blocks of a model, fold a linear map in their place into the block before, and save a checkpoint."
-
-
-def add_to(commands: _SubParsersAction) -> None:
-    """Add the sub-command and its options."""
-    parser = commands.add_parser("shorten", help="drop blocks of a model, and fold a map for them", description=ABOUT)
-    add, which = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--drop", metavar="I:J", help="drop blocks I ... J - 1, counted from 0; I is at least 1")
-    which.add_argument("--blocks", type=int, metavar="K", help="drop the K blocks whose loss costs least perplexity")
-    add("--to", type=Path, metavar="FOLDER", required=True, help="new folder for the checkpoint")
-    add("--model", metavar="NAME_OR_FOLDER", required=True, help="name or folder of a causal model")
-    add("--dataset", type=dataset_name, metavar="NAME", required=True, help="dataset with tokenized sentences")
-    add("--out", type=Path, metavar="FOLDER", default=PROJECT, help="folder that holds experiment/ and linreg/")
 
 
 def run(args: Namespace) -> None:
@@ -60,8 +45,7 @@ def run(args: Namespace) -> None:
         raise Problem(f"--drop takes I:J, such as 4:5, got {args.drop!r}")
     for path in (path for path in paths if not path.exists()):
         raise files.not_found(path, files.command("add_tokenization.py", path))
-    fingerprints = checkpoint.fingerprints(files.given)
-    provenance = Provenance(files, lambda *_: fingerprints)
+    provenance = Provenance.of_model(files, files.given)
     provenance.check(paths, terminal.say)
     model = pretrained.load(files.given, masked=False, notice=terminal.say)
     train, val = (shorten.whole(formats.load_tokenized(path)) for path in paths)
@@ -87,8 +71,7 @@ def run(args: Namespace) -> None:
             rows.append(f"| {run_name} | {p:.2f} [{low:.2f}, {high:.2f}] | {paired} | {milliseconds} |")
         gain = average(nats["blocks dropped alone"] - nats["folded"], groups)
         card = Path(__file__).with_name("shortened.md").read_text(encoding="utf-8").format(
-            model=files.model_name if Path(files.given).is_dir() else files.given,
-            dataset=files.dataset, drop=best.drop,
+            model=files.hub_name, dataset=files.dataset, drop=best.drop,
             verdict="Do not use this model: it is not better than" if gain.low <= 0 else "This model is better than",
             before=model.net.num_parameters(), after=shorter.net.num_parameters(), rows="\n".join(rows),
             n=len(groups), sentences=len(val),

@@ -1,19 +1,26 @@
-"""Show scores and results as figures, tables and a page."""
+"""Show scores and results as figures, tables and a page, and the predictions of every layer for a user's sentence."""
 
+import hashlib
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shortcut import Problem, results
+from shortcut import Problem, results, sentence_grid
 from shortcut.approximation import mode_of
-from shortcut.files import result_formats, store
+from shortcut.corpus.sentences import text_of
+from shortcut.files import formats, result_formats, store
 from shortcut.files.names import MODEL_FILES, Names
 from shortcut.linear import KINDS, LEAST_SQUARES
+from shortcut.loading import pretrained
 from shortcut.pipeline import evaluation
 from shortcut.pipeline.outputs import Outputs
 from shortcut.pipeline.script import Work
+from shortcut.pipeline.states import load_model
 from shortcut.results import Comparison, Results
-from shortcut.show import claims, maps, plots, report, tables
+from shortcut.show import maps, plots, report, tables
 from shortcut.show.canvas import Plot
 from shortcut.show.figures import label
 from shortcut.show.table import select, text, to_json
@@ -57,7 +64,7 @@ def load(work: Work, files: Names) -> Results:
 
 def inputs(work: Work, files: Names) -> list[Path]:
     """The results, and the predictions if both files were made by the same run or by equal runs."""
-    keys = [(work.provenance.entry(path) or {}).get("key") for path in (files.results, files.predictions)]
+    keys = [work.provenance.entry(path).get("key") for path in (files.results, files.predictions)]
     same = files.predictions.exists() and keys[0] == keys[1] is not None
     return [files.results, files.predictions] if same else [files.results]
 
@@ -73,7 +80,7 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
     """All map kinds evaluated on the same sentences, id and least squares first, and the files of these results."""
     if work.map_kind != LEAST_SQUARES or work.files.predictions not in inputs(work, work.files):
         return None, [work.files]
-    others = {files.map_kind: files for files in work.files.others("predictions") if files.results.exists()}
+    others = {files.map_kind: files for files in work.files.others if files.results.exists()}
     shown, curves = [work.files], {"id": r.fixed["id"], LEAST_SQUARES: r.fixed["mat"]}
     for files in (others[map_kind] for map_kind in KINDS if map_kind in others):
         try:
@@ -87,7 +94,7 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
         curves[files.map_kind] = other.fixed["mat"]
     halves = {}
     for files in shown:
-        entries = {l: work.provenance.entry(files.matrix(l, r.n_layers)) or {} for l in range(r.n_layers)}
+        entries = {l: work.provenance.entry(files.matrix(l, r.n_layers)) for l in range(r.n_layers)}
         if known := {l: entry["split_half_r2"] for l, entry in entries.items() if "split_half_r2" in entry}:
             halves[files.map_kind] = known
     return Comparison(curves, {files.map_kind: _cost(work, files) for files in shown}, halves), shown
@@ -106,7 +113,7 @@ def _cost(work: Work, files: Names) -> str:
 
 def origin(work: Work, L: int) -> dict[str, Any]:
     """Provenance of results and maps, from the manifests (see `report.page`)."""
-    files, entry = work.files, work.provenance.entry(work.files.results) or {}
+    files, entry = work.files, work.provenance.entry(work.files.results)
     settings = work.provenance.settings(files.results)
     settings |= {name: settings[name][:12] for name in MODEL_FILES if name in settings}
     train = work.provenance.settings(files.matrix(0, L)).get("train")  # may be of another dataset
@@ -140,7 +147,7 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
             "layers": r.n_layers, "sentences": r.sentences, "positions": r.n, "sample": r.sample, "confidence": 0.95,
             "costs": r.costs and {**vars(r.costs), "tokens": r.costs.tokens.double().mean().item()},
             "tables": {table.name: to_json(table) for table in [*listed, *data]},
-            "paper": claims.claims(files.model_name, r, r2),
+            "paper": report.claims(files.model_name, r, r2),
             "warnings": warnings(work, shown),
         }  # fmt: skip
         pngs = {name: files.plot(name, "png").read_bytes() for name in figures}
@@ -152,3 +159,48 @@ def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names
             if path in outputs.todo:
                 with outputs.writing(path) as file:
                     file.write(content)
+
+
+def look_inside(work: Work) -> None:
+    """Draw and print the predictions of every layer for each sentence."""
+    works = {"mat" if name == LEAST_SQUARES else name: work.of_kind(name) for name in work.args.map}
+    jumps = [each.require(each.files.matrix(l, work.L)) for each in works.values() for l in range(work.L)]
+    lines = read_lines(work.args.sentence)
+    work.provenance.check(jumps, work.say)  # the maps must have been fitted for this model
+    model, tokenizer = load_model(work), pretrained.load_tokenizer(work.args.model, masked=work.masked)
+    L, d = work.L, model.d
+    maps = {mode: [formats.load_map(each.files, l, L, d) for l in range(L)] for mode, each in works.items()}
+    suffix = "".join(f"@{mode}" for mode in maps) if [*maps] != ["mat"] else ""
+    grids = [sentence_grid.look(model, tokenizer, line.rstrip(), maps, work.say) for line in lines.values()]
+    made_with = {file_kind: work.fingerprint(file_kind) for file_kind in MODEL_FILES}
+    made_with |= {"model": work.files.model, "dtype": work.config.DTYPE}
+    for grid in grids:  # all sentences are read before a figure is drawn
+        files, figure = replace(work.files, map_kind=LEAST_SQUARES), f"sentence_{slug(grid.sentence)}{suffix}"
+        with work.outputs(jumps, files.plots(figure), sentence=grid.sentence, **made_with) as outputs:
+            draw(outputs, {figure: plots.sentence_grid(grid, files.title)})
+        work.say(f"{text(tables.grids(grid))}\n\n{grid.in_words()}")
+
+
+def read_lines(text_or_file: str, option: str = "--sentence") -> dict[int, str]:
+    """The lines that are not blank in a text, or in the file with that name, by their number from 1."""
+    place, found = f"{option} {text_or_file!r}", {}
+    try:
+        # Python decoded the argument in the locale's encoding
+        content = Path(text_or_file).read_bytes() if os.path.isfile(text_or_file) else os.fsencode(text_or_file)
+        for number, line in enumerate(content.splitlines(), 1):
+            place = f"{option} {text_or_file!r}: line {number}"
+            if (decoded := text_of(line)).strip():
+                found[number] = decoded
+    except ValueError as error:
+        raise Problem(f"{place}: expected UTF-8 text ({error})") from error
+    if not found:
+        raise Problem(f"{option} {text_or_file!r} holds no word: give a sentence, or a file with one per line")
+    return found
+
+
+def slug(sentence: str) -> str:
+    """File name for a sentence: its words, with a hash if another sentence could have the same words."""
+    words = "-".join(re.findall("[A-Za-z0-9]+", sentence))[:60]
+    if words.replace("-", " ") == sentence:
+        return words
+    return f"{words[:50]}-{hashlib.sha256(sentence.encode()).hexdigest()[:6]}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files.names import Names, find_model, similar_model
+from shortcut.loading import checkpoint
 from shortcut.pipeline import manifest, options, terminal
 
 
@@ -101,8 +102,6 @@ def of_script(script: str) -> Stage:
 
 def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
     """Number of layers, from the model's config. Raises Problem if config.py has another number or no such name."""
-    from shortcut.loading import checkpoint  # noqa: PLC0415  (loads torch)
-
     known = None if Path(name).is_dir() else config.LAYERS.get(name)
     try:
         layers, _, _ = checkpoint.dimensions(name, masked=masked)
@@ -117,17 +116,21 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
     return layers
 
 
-def results_of(name: str, root: Path, config: ModuleType) -> tuple[str, bool, str]:
-    """Folder under experiment/ for a name of results, True if the model is masked, and its name, as far as known.
+def find_files(name: str, dataset: str, out: Path, config: ModuleType, *, masked: bool | None = None) -> Names:
+    """Files for a model: a name or folder, or the name of a folder under experiment/ if the model is not available.
 
-    The manifest decides; without a manifest, the model is masked if the name ends in _mask.
+    `masked` is None if the model decides. For a folder under experiment/ the manifest decides; without a manifest, the
+    model is masked if the name ends in _mask.
     """
-    folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
-    made = [of_script(entry["script"]).masked for entry in manifest.load(root / "experiment" / folder).values()]
-    masked = next((masked for masked in made if masked is not None), folder.endswith("_mask"))
-    model = folder.removesuffix("_mask") if masked else folder
-    known = (known for known in config.LAYERS if known.rpartition("/")[2] == model)
-    return folder, masked, next(known, find_model(model))
+    if masked is None and (masked := checkpoint.is_masked(name, config)) is None:
+        name, root = Path(name).resolve().name, out.resolve()
+        folder = next((model for model in (name, f"{name}_mask") if (root / "experiment" / model).is_dir()), name)
+        made = [of_script(entry["script"]).masked for entry in manifest.load(root / "experiment" / folder).values()]
+        masked = next((masked for masked in made if masked is not None), folder.endswith("_mask"))
+        model = folder.removesuffix("_mask") if masked else folder
+        known = (known for known in config.LAYERS if known.rpartition("/")[2] == model)
+        return Names(root, folder, dataset, masked=masked, given=next(known, find_model(model)))
+    return Names.of(name, dataset, out, masked=masked)
 
 
 def settings(stage: Stage, config: ModuleType, files: Names) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from shortcut import LEAST_SQUARES, Problem
-from shortcut.files.names import Names, find_model, model_folder, similar_model
+from shortcut.files.names import Names, find_model, similar_model
 from shortcut.loading import checkpoint
 from shortcut.pipeline import manifest, options, stages, terminal
 from shortcut.pipeline.manifest import Provenance
@@ -72,22 +72,15 @@ def _overview(config: ModuleType, args: argparse.Namespace) -> Iterator[str]:
 
 def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
     """Files of each pipeline to show: of the models in config.py and all under experiment/, or those asked for."""
-    root, dataset = args.out.resolve(), args.dataset or config.DATASET
-
-    def files_of(name: str, masked: bool, dataset: str) -> Names:
-        return Names(root, model_folder(name, masked=masked), dataset, masked=masked, given=name)
-
-    found = [files_of(config.GPT2, False, dataset), files_of(config.BERT, True, dataset)]
-    for path in sorted((root / "experiment").glob("*/*_val.pickle")):
-        _, masked, name = stages.results_of(path.parent.name, root, config)
-        found.append(files_of(name, masked, re.sub("(_tokenized)?_val.pickle$", "", path.name)))
+    out, dataset = args.out, args.dataset or config.DATASET
+    found = [Names.of(config.GPT2, dataset, out, masked=False), Names.of(config.BERT, dataset, out, masked=True)]
+    for path in sorted((out.resolve() / "experiment").glob("*/*_val.pickle")):
+        named = re.sub("(_tokenized)?_val.pickle$", "", path.name)
+        found.append(stages.find_files(path.parent.name, named, out, config))
     found = [files for files in found if args.dataset in (None, files.dataset)]
     if args.model is not None:
-        name = find_model(args.model)
-        if (masked := checkpoint.is_masked(name, config)) is None:
-            _, masked, name = stages.results_of(name, root, config)
-        asked = files_of(name, masked, dataset)
-        found = [replace(files, given=name) for files in found if files.model == asked.model] or [asked]
+        asked = stages.find_files(find_model(args.model), dataset, out, config)
+        found = [replace(files, given=asked.given) for files in found if files.model == asked.model] or [asked]
     return [*dict.fromkeys(found)]
 
 
@@ -114,7 +107,7 @@ def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
 
 def outputs(stage: stages.Stage, files: Names, L: int, config: ModuleType) -> list[Path]:
     """Outputs of a stage, with the figures of the results that exist."""
-    there = {"parts": bool(files.parts), "lenses": bool(files.others("predictions"))}
+    there = {"parts": bool(files.parts), "lenses": bool(files.others)}
     drawn = files.plots(*figures.names(L, alternation=stages.alternates(files, config), **there)) if stage.shows else []
     return [*drawn, *stages.paths(stage.writes, files, L, config)]
 

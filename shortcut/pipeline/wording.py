@@ -6,44 +6,20 @@ import csv
 import os
 from collections import Counter
 from math import isnan
-from pathlib import Path
 
 import torch
 
 from shortcut import LEAST_SQUARES, Problem
 from shortcut.files import store
-from shortcut.files.names import PROJECT, find_model
+from shortcut.files.names import find_model
 from shortcut.lens import Lens
 from shortcut.loading import checkpoint, pretrained
 from shortcut.pipeline import terminal
-from shortcut.pipeline.looking import read_lines
-from shortcut.pipeline.options import dataset_name, map_kind
+from shortcut.pipeline.showing import read_lines
 from shortcut.words import Reader
 
-ABOUT = """Write the surprisal of every word of a text, in nats, as CSV: a row for each word; a column for the model,
- for each layer without a map (id), and with --dataset for each layer and map kind. Each line is a text of its own. The
- first word follows the tokens that the tokenizer puts there, or else its token for the beginning of a text, or nothing
- with --bos none. The column `before` has their text. All columns: docs/words.md."""
 FIRST = ("line", "word", "text", "start", "end", "tokens", "shared", "before")
 FIRST_OF_TOKENS = ("line", "token", "text", "start", "end", "word", "before")
-
-
-def add_to(commands: argparse._SubParsersAction) -> None:
-    """Add the sub-command and its options."""
-    parser = commands.add_parser("words", help="surprisal of the words of a text", description=ABOUT)
-    add = parser.add_argument
-    add("text", type=Path, metavar="TEXT.txt", help="the text, a file in UTF-8")
-    add("table", type=Path, metavar="OUT.csv", help="the file to write")
-    add("--model", required=True, metavar="NAME_OR_FOLDER", help="name or folder of a causal model")
-    add("--dataset", type=dataset_name, metavar="NAME", help="dataset that maps were fitted on")
-    add("--map", type=map_kind, metavar="KIND", nargs="+", help=f"map kinds (default: {LEAST_SQUARES})")
-    add("--tokens", type=Path, metavar="FILE", help="write the surprisal of every token, too")
-    add("--bos", choices=("auto", "none"), default="auto", help="what precedes the first word (default: auto)")
-    text = "divide by the probability that a word begins or ends, for tokenizers that mark where words begin"
-    add("--corrected", action="store_true", help=text)
-    add("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, cuda:1, auto, or spread (default: cpu)")
-    add("--out", type=Path, metavar="FOLDER", default=PROJECT, help="folder that holds linreg/")
-    add("--force", action="store_true", help="replace existing files")
 
 
 def write_words(args: argparse.Namespace) -> None:
