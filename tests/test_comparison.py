@@ -100,6 +100,8 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
         assert [float(row[3]) for row in rows] == pytest.approx(values, rel=1e-5, abs=1e-6)
         assert rows[-1][2] == "mean"
         assert f"{metrics.METRICS[metric].title} at each layer" in page
+    titles = re.findall("<summary>(.*?)</summary>", page, re.DOTALL)
+    assert len(titles) == len({*titles}) > 15
     first, apart = found["lenses_kl"][0], found["lenses_kl_minus_least_squares"][0]["id - ls"]["mean"]
     assert apart == pytest.approx(first["id"]["mean"] - first["least-squares"]["mean"], abs=2e-6)
 

@@ -78,7 +78,7 @@ def map_kinds(c: Comparison, sample: str) -> list[Table]:
     tables, paired = [], f"{sample}, differences to least squares (ls), paired"
     differences = {f"{name} - ls": curve for name, curve in c.differences.items()}
     for metric in METRICS if len(c.curves) > 2 else ():
-        tables += _by_layer(metric, f"lenses_{metric}", sample, c.curves)
+        tables += _by_layer(metric, f"lenses_{metric}", f"{sample}, by map kind", c.curves)
         tables += _by_layer(metric, f"lenses_{metric}_minus_least_squares", paired, differences)
     if layers := sorted(set().union(*c.halves.values())):
         rows = [[l, *(r2.get(l) for r2 in c.halves.values())] for l in layers]

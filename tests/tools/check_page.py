@@ -1,6 +1,6 @@
 """Open pages in headless Chromium; fail on a figure that is missing or not decoded, or a word on the console.
 
-    python tests/check_page.py experiment/*/*_report.html
+    .venv/bin/python tests/tools/check_page.py experiment/*/*_report.html
 
 Each page is opened wide, and as narrow as a telephone within a frame, where nothing may stick out.
 """
