@@ -68,7 +68,7 @@ def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES)
     found = find_model(model)
     if (masked := is_masked(found)) is None:
         why = f"{model}: no folder here, and not downloaded"
-        raise Problem(f"{why}: run make run MODEL={quote(model)} first{similar_model(model)}")
+        raise Problem(why + (similar_model(model) or f": run make run MODEL={quote(model)} first"))
     return Names.of(found, dataset, out, masked=masked, map_kind=map_kind)
 
 
