@@ -13,6 +13,7 @@ from shortcut.files import store
 from shortcut.files.names import Names
 from shortcut.loading import pretrained
 
+EAGER = {"output_attentions": True, "attn_implementation": "eager"}
 SENTENCE = "the model reads early state"
 
 
@@ -32,11 +33,15 @@ def in_training(folder, **changes):
     return transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32, **more, **changes).train()
 
 
-@pytest.mark.parametrize("changes", [{}, {"return_dict": False}, {"use_cache": False}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"return_dict": False}, {"use_cache": False}, {"output_hidden_states": True}, EAGER]
+)
 def test_a_lens_of_a_model_in_memory_is_the_lens_of_its_folder(names, gpt2_folder, tokenizer, changes):
     loaded = shortcut.Lens.load(gpt2_folder, "words", out=names.root)
     lens = shortcut.Lens(in_training(gpt2_folder, **changes), tokenizer, names.matrices)
     assert repr(lens) == repr(loaded)
+    own = lens.model.net.config
+    assert (own.return_dict, own.output_hidden_states, own.output_attentions) == (True, False, False)
     h = loaded.states(SENTENCE)
     torch.testing.assert_close(lens.states(SENTENCE), h, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(lens.read_out(h[2]), loaded.read_out(h[2]), rtol=1e-4, atol=1e-4)

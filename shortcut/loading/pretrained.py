@@ -81,7 +81,7 @@ def share(net: Any) -> Model:
         raise Problem(f"{type(net).__name__} has no head: load it with AutoModelForCausalLM or AutoModelForMaskedLM")
     own = deepcopy(net, {id(weights): weights for weights in (*net.parameters(), *net.buffers())}).eval()
     for holder in (own.config, *own.modules()):  # blocks have taken settings from the config
-        for name in PLAIN.keys() & vars(holder).keys():
+        for name in (name for name in PLAIN if hasattr(holder, name)):
             setattr(holder, name, PLAIN[name])
     model = Model(own, masked="MaskedLM" in type(net).__name__)
     _prove(model)
