@@ -1,8 +1,8 @@
 """A loop over batches of sentences that survives a stop and that several processes can share.
 
-A stage has a folder of memory-mapped arrays, and a run for several map kinds one more for what all kinds need, with a
-folder for each set of arrays. They need not fit into memory: hidden states inside all blocks of gpt2-xl
-for 9,000 sentences are 16.6 GB. Disk space is reserved first, since a full disk under a mapped file kills the process.
+A stage has a folder of memory-mapped arrays. A run for several map kinds has one more, with a folder in it for each set
+of arrays that all kinds need. They need not fit into memory: hidden states inside all blocks of gpt2-xl for 9,000
+sentences are 16.6 GB. Disk space is reserved first, since a full disk under a mapped file kills the process.
 
     <name>.<r>.npy   results of process r, [K, rows, ...], batch after batch
     done.<r>.npy     int64 [1], number of rows that are on the disk
