@@ -93,21 +93,26 @@ def encode(tokenizer, texts: list[str], notice: Callable[[str], None]) -> Mappin
     except Exception as error:  # the tokenizers' own has no other type
         lacks = f"the tokenizer cannot encode this text ({one_line(error)})"
         raise Problem(f"{lacks}: expected one that knows every character, or has a token for the unknown") from error
-    backend = getattr(tokenizer, "backend_tokenizer", None)  # whose file may name another token than its settings
-    token = getattr(backend.model, "unk_token", tokenizer.unk_token) if backend else tokenizer.unk_token
-    unknown = tokenizer.convert_tokens_to_ids(token) if token else None
     rows = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
     ids = [i for row, special in rows for i, added in zip(row, special, strict=True) if not added]
     dropped = sum(n for n, tokens in zip(counts.values(), alone, strict=True) if not tokens)
+    token, k = unknown(tokenizer)
     unknown_are = f"tokens are {token}, the token for characters that the tokenizer does not know"
     dropped_are = "characters are dropped by the tokenizer, which does not know them"
-    for n, total, what in ((ids.count(unknown), len(ids), unknown_are), (dropped, counts.total(), dropped_are)):
+    for n, total, what in ((ids.count(k), len(ids), unknown_are), (dropped, counts.total(), dropped_are)):
         if ids and 100 * n > total:
             warning = f"{n / total:.1%} of the {what}"
             if 2 * n > total:
                 raise Problem(f"{warning}: take text, or blanks in it, as this model was trained on")
             notice(warning)
     return encoded
+
+
+def unknown(tokenizer) -> tuple[str, int] | tuple[None, None]:
+    """The token for characters that the tokenizer does not know, and its id; None if there is no such token."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)  # whose file may name another token than its settings
+    token = getattr(backend.model, "unk_token", tokenizer.unk_token) if backend else tokenizer.unk_token
+    return (token, tokenizer.convert_tokens_to_ids(token)) if token else (None, None)
 
 
 def check(sentences: list[torch.Tensor], vocabulary: int) -> None:

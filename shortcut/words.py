@@ -30,7 +30,7 @@ from shortcut import Problem, representations
 from shortcut.blocks import UNLIMITED
 from shortcut.linear import Map
 from shortcut.models import Model
-from shortcut.tokens import Tokenized
+from shortcut.tokens import Tokenized, unknown
 
 Lenses = Mapping[str, list[Map]]  # by name: the maps A_0L ... A_(L-1)L, or [] for id
 Span = tuple[int, int]  # first character in the line, from 0, and the one after the last
@@ -64,8 +64,9 @@ class Window(NamedTuple):
 def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[list[int | None], list[int | None]]:
     """Assign tokens to words. Returns `owners` and `groups` (see `Line`); tokens `blank` begin with white space.
 
-    Words that share a token form a group, and its tokens belong to the first of them. A token of white space directly
-    before a word belongs to it if the word's first token is not blank; other white space belongs to no word.
+    Words that share a token form a group, and its tokens belong to the first of them. White space directly before a
+    word, one character with all its tokens, belongs to it if the word's first token is not blank; other white space
+    belongs to no word.
     """
     starts, ends = [start for start, _ in words], [end for _, end in words]
     owners: list[int | None] = []
@@ -74,9 +75,11 @@ def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[lis
         owners.append(None)
         if covered := range(bisect_right(ends, start), bisect_left(starts, end)):
             first = groups[covered[0]]  # None: no token before this one has a part of the word
-            owners[k] = covered[0] if first is None else first
-            if first is None and k and owners[k - 1] is None and blank[k - 1] and not blank[k]:
-                owners[k - 1] = owners[k]
+            owners[k], own = covered[0] if first is None else first, k
+            while own and owners[own - 1] is None and blank[own - 1] and spans[own - 1] == spans[k - 1]:
+                own -= 1
+            if first is None and not blank[k]:
+                owners[own:k] = [owners[k]] * (k - own)
             groups[covered.start : covered.stop] = [owners[k]] * len(covered)
     return owners, groups
 
@@ -114,7 +117,7 @@ class Reader:
         L = model.n_layers
         self.columns = ["model", *(f"{name}_{l}" for name in lenses for l in range(L))]
         self._jumps = [(L, None), *((l, maps[l] if maps else None) for maps in lenses.values() for l in range(L))]
-        self._classes = []
+        self._classes, (_, self.unknown) = [], unknown(tokenizer)
         self.blank, ending = edges(tokenizer, model.vocabulary)
         limit = min(model.context, tokenizer.model_max_length)
         self._window = WINDOW if limit == UNLIMITED else limit
@@ -135,7 +138,10 @@ class Reader:
             head = encoded.ids[: own[0]] if own else []
             head = (head or [bos] * (bos is not None)) if self.bos else []
             ids, spans = ([column[k] for k in own] for column in (encoded.ids, encoded.offsets))
-            blank = [k < len(self.blank) and bool(self.blank[k]) for k in ids]
+            blank = [  # the text decides for a byte of a white-space character
+                text[slice(*span)].isspace() or (k < len(self.blank) and bool(self.blank[k]))
+                for k, span in zip(ids, spans, strict=True)
+            ]
             words = [found.span() for found in re.finditer(r"\S+", text)]
             lines.append(Line(text, head, ids, spans, words, *assign(words, spans, blank)))
         return lines
@@ -186,11 +192,16 @@ class Reader:
             window.values.copy_(values)
 
     def by_word(self, line: Line, values: torch.Tensor) -> torch.Tensor:
-        """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined."""
+        """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined.
+
+        A word with the `unknown` token has none: the probability of that token is shared by all unknown words.
+        """
         found, values = torch.full((len(line.words), values.shape[-1]), torch.nan, dtype=torch.float64), values.double()
         owned = [k for k, word in enumerate(line.owners) if word is not None]
-        for word, tokens in groupby(owned, key=line.owners.__getitem__):
-            parts = [*tokens]
+        for word, of_word in groupby(owned, key=line.owners.__getitem__):
+            parts = [*of_word]
+            if self.unknown in (line.ids[k] for k in parts):
+                continue
             found[word] = values[parts, 0].sum(0)
             if self.corrected:
                 its_class = 1 if self.blank[line.ids[parts[0]]] else 2

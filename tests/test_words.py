@@ -75,6 +75,7 @@ def test_blanks_at_the_end_of_a_line_change_nothing(gpt2, tokenizer):
         ("ab  cd", [(0, 2), (2, 3), (3, 6)], "011", [0, None, 1], [0, 1]),  # the word has white space of its own
         ("ab 7", [(0, 2), (2, 3), (3, 4)], "010", [0, 1, 1], [0, 1]),  # it has none: the token before is its own
         ("ab  7", [(0, 2), (2, 3), (3, 4), (4, 5)], "0110", [0, None, 1, 1], [0, 1]),
+        ("10\u00a0km", [(0, 2), (2, 3), (2, 3), (3, 5)], "0110", [0, 1, 1, 1], [0, 1]),  # a blank of two tokens
         ("7", [(0, 0), (0, 1)], "10", [0, 0], [0]),  # white space that the tokenizer puts there
         ("  ab", [(0, 1), (1, 4)], "11", [None, 0], [0]),
         (" ab cd", [(0, 1), (1, 3), (4, 6)], "111", [None, 0, 1], [0, 1]),  # offsets without the blank, as RoBERTa's

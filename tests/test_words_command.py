@@ -45,11 +45,17 @@ def test_a_row_for_each_word_and_each_token(fitted, tmp_path, capsys):
         assert (row["tokens"], row["shared"], row["before"]) == (str(len(parts)), "", "<|endoftext|>")
         for name in columns:
             assert float(row[name]) == pytest.approx(sum(float(t[name]) for t in parts), rel=1e-5)
-    assert sum(t["word"] == "" for t in tokens) == 5  # one of two blanks, twice, and the three bytes of U+2028
+    assert (
+        sum(t["word"] == "" for t in tokens) == 2
+    )  # one of two blanks, twice; the bytes of U+2028 are of the next word
     said = capsys.readouterr().out
     assert "wrote the surprisal of 9 words" in said
     assert "warning" not in said
-    assert "exists already: give another name, or --force to replace it" in refused(*asked)
+    assert "exists already: give another name, or --force to replace a file" in refused(*asked)
+    (tmp_path / ".words.csv.1a2b3c4d").write_bytes(b"of a killed run")
+    words(*asked, "--force")
+    assert {path.name for path in tmp_path.iterdir()} >= {"text.txt", "words.csv", "tokens.csv"}
+    assert not (tmp_path / ".words.csv.1a2b3c4d").exists()
 
 
 def test_columns_of_no_dataset_of_nothing_in_front_and_of_the_correction(fitted, tmp_path):
@@ -86,6 +92,35 @@ def test_every_word_has_a_row_and_one_warning_counts_those_without_a_number_of_t
     assert "drops all of 1 words" in said
 
 
+def test_a_word_with_an_unknown_token_has_no_surprisal_and_a_text_of_such_is_refused(gpt2_folder, tmp_path, capsys):
+    shutil.copytree(gpt2_folder, folder := tmp_path / "closed")
+    vocabulary = {"[UNK]": 0, "the": 1, "model": 2, "reads": 3}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text, out = tmp_path / "text.txt", tmp_path / "out.csv"
+    text.write_text("the xyz model reads\n")
+    words(text, out, "--model", folder, "--bos", "none")
+    assert [(row["text"], row["tokens"], row["model"] != "") for row in rows(out)] == [
+        ("the", "1", False), ("xyz", "1", False), ("model", "1", True), ("reads", "1", True),
+    ]  # fmt: skip
+    said = capsys.readouterr().out
+    assert "25.0% of the tokens are [UNK]" in said
+    assert "warning: 1 tokens are unknown, and their words have no surprisal: see" in said
+    text.write_text("the xyz abc\n")
+    assert "66.7% of the tokens are [UNK]" in refused(text, out, "--model", folder, "--force")
+    assert len(rows(out)) == 4
+
+
+def test_no_file_is_written_over_another_one_of_the_same_run(fitted, tmp_path):
+    (tmp_path / "text.txt").write_text("the model")
+    text, out = tmp_path / "text.txt", tmp_path / "out.csv"
+    for asked in ((text, text), (text, out, "--tokens", tmp_path / "." / "out.csv"), (text, out, "--tokens", text)):
+        assert "are not all different" in refused(*asked, *fitted[:2], "--force")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["text.txt"]
+    assert text.read_text() == "the model"
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [(b"\n  \n\t\n", "holds no word"), (b"", "holds no word"), (b"a\n\xff\xff\xff", "line 2: expected UTF-8"),
@@ -99,7 +134,7 @@ def test_a_text_without_words_is_one_line(content, why, fitted, tmp_path):
 
 def test_what_is_missing_is_one_line(fitted, bert_folder, tmp_path, capsys):
     text, out = tmp_path / "text.txt", tmp_path / "out.csv"
-    assert "text.txt: no such file; expected a text file" in refused(text, out, *fitted)
+    assert "text.txt is not a file; expected a text file" in refused(text, out, *fitted)
     text.write_text("the model")
     assert "needs a causal model" in refused(text, out, "--model", bert_folder)
     assert "--map needs fitted maps: add --dataset" in refused(text, out, *fitted[:2], "--map", "ridge")

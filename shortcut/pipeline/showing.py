@@ -194,7 +194,7 @@ def read_lines(text_or_file: str, option: str = "--sentence") -> dict[int, str]:
     except ValueError as error:
         raise Problem(f"{place}: expected UTF-8 text ({error})") from error
     if not found:
-        raise Problem(f"{option} {text_or_file!r} holds no word: give a sentence, or a file with one per line")
+        raise Problem(f"{option} {text_or_file!r} holds no word: expected text, a sentence per line")
     return found
 
 

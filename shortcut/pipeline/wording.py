@@ -16,6 +16,7 @@ from shortcut.lens import Lens
 from shortcut.loading import checkpoint, pretrained
 from shortcut.pipeline import terminal
 from shortcut.pipeline.showing import read_lines
+from shortcut.tokens import encode
 from shortcut.words import Reader
 
 FIRST = ("line", "word", "text", "start", "end", "tokens", "shared", "before")
@@ -26,10 +27,14 @@ def write_words(args: argparse.Namespace) -> None:
     """Write the surprisal of the words, and of the tokens, a batch of lines at a time."""
     model = find_model(args.model)
     if not args.text.is_file():
-        raise Problem(f"{args.text}: no such file; expected a text file, each line a text of its own")
-    for path in (args.table, args.tokens):
-        if path and path.exists() and not args.force:
-            raise Problem(f"{path} exists already: give another name, or --force to replace it")
+        raise Problem(f"{args.text} is not a file; expected a text file, each line a text of its own")
+    outputs = [path for path in (args.table, args.tokens) if path]
+    if len({path.resolve() for path in (args.text, *outputs)}) <= len(outputs):
+        raise Problem("TEXT, OUT and the file of --tokens are not all different: give each a name of its own")
+    for path in outputs:
+        if path.exists() and not (args.force and path.is_file()):
+            raise Problem(f"{path} exists already: give another name, or --force to replace a file")
+        store.remove_leftovers(path)
     if args.map and not args.dataset:
         raise Problem("--map needs fitted maps: add --dataset with the dataset that they were fitted on")
     if checkpoint.is_masked(model):
@@ -41,6 +46,7 @@ def write_words(args: argparse.Namespace) -> None:
     for kind in args.map or [LEAST_SQUARES] * bool(args.dataset):
         fitted = Lens(loaded, tokenizer, checkpoint.files_of(model, args.dataset, args.out, kind))
         lenses[kind] = [fitted.map(l, loaded.n_layers) for l in range(loaded.n_layers)]
+    encode(tokenizer, [*lines.values()], terminal.say)  # refuses a text that the tokenizer hardly knows
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
     counts = Counter()
     with (
@@ -55,6 +61,7 @@ def write_words(args: argparse.Namespace) -> None:
             before = tokenizer.decode(line.head, clean_up_tokenization_spaces=False)
             sizes, members = Counter(line.owners), Counter(line.groups)
             counts.update(words=len(line.words), dropped=members.pop(None, 0))
+            counts["unknown"] += line.ids.count(reader.unknown)
             counts["shared"] += sum(n for n in members.values() if n > 1)
             rows = zip(line.words, line.groups, reader.by_word(line, values), strict=True)
             for word, ((start, end), group, nats) in enumerate(rows):
@@ -66,9 +73,13 @@ def write_words(args: argparse.Namespace) -> None:
                 owner = "" if word is None else word + 1
                 tokens.writerow([number, k, line.text[start:end], start, end, owner, before, *_cells(nats)])
     terminal.say(f"wrote the surprisal of {counts['words']} words to {args.table}")
-    if counts["shared"] or counts["dropped"]:
-        few = f"{counts['shared']} words share a token with another word and have their sum in the row of the first"
-        terminal.say(f"warning: {few}; the tokenizer drops all of {counts['dropped']} words: see docs/words.md")
+    notes = {
+        "shared": "{} words share a token with another word and have their sum in the row of the first",
+        "dropped": "the tokenizer drops all of {} words",
+        "unknown": "{} tokens are unknown, and their words have no surprisal",
+    }
+    if found := [note.format(counts[name]) for name, note in notes.items() if counts[name]]:
+        terminal.say(f"warning: {'; '.join(found)}: see docs/words.md")
 
 
 def _cells(nats: torch.Tensor) -> list[str]:
