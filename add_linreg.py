@@ -25,7 +25,7 @@ from shortcut.pipeline.states import load_model, states
 
 @script(config)
 def main(work: Work) -> None:
-    tokenized, model = formats.load_tokenized(work.files.tokenized("train")), load_model(work)
+    tokenized, model = formats.load_tokenized(work.files.split("train")), load_model(work)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
     fitted_from = KINDS[work.map_kind].fitted_from
     if fitted_from == "gradients":

@@ -27,7 +27,7 @@ from shortcut.pipeline.states import load_model, states
 
 @script(config, then=showing.show_r2)
 def main(work: Work) -> None:
-    tokenized, model = formats.load_tokenized(work.files.tokenized("val")), load_model(work)
+    tokenized, model = formats.load_tokenized(work.files.split("val")), load_model(work)
     h = states(work, model, tokenized, model.layer_points(), "val").tensor()
     jumps = pairs(work.L, config, work.files.map_kind)
     if work.files.r2_scores in work.todo:

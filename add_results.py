@@ -32,7 +32,7 @@ from shortcut.pipeline.states import load_model
 
 @script(config, reads=evaluation.matrices, then=evaluation.show_change)
 def main(work: Work) -> None:
-    model, tokenized = load_model(work), formats.load_tokenized(work.files.tokenized("val"))
+    model, tokenized = load_model(work), formats.load_tokenized(work.files.split("val"))
     maps, (schedules, jumps) = evaluation.maps(work, model), evaluation.schedules(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts)}
     if schedules:

@@ -22,8 +22,8 @@ from shortcut.pipeline.states import tokenize
 @script(config)
 def main(work: Work) -> None:
     tokenized = tokenize(work, formats.load_sentences(work.files.sentences))
-    for (split,) in work.missing(work.files.tokenized, [("train",), ("val",)]):
-        work.save(work.files.tokenized(split), formats.tokenized_dict(tokenized[split]))
+    for (split,) in work.missing(work.files.split, [("train",), ("val",)]):
+        work.save(work.files.split(split), formats.tokenized_dict(tokenized[split]))
 
 
 if __name__ == "__main__":

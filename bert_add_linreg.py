@@ -26,7 +26,7 @@ from shortcut.pipeline.states import load_model
 
 @script(config)
 def main(work: Work) -> None:
-    tokenized, h = formats.load_states(work.files.states("train"), work.L)
+    tokenized, h = formats.load_states(work.files.split("train"), work.L)
     jumps = work.missing(work.files.matrix, pairs(work.L, config, work.files.map_kind))
     fitted_from = KINDS[work.map_kind].fitted_from
     if fitted_from == "gradients":

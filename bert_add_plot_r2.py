@@ -26,7 +26,7 @@ from shortcut.pipeline.stages import pairs
 
 @script(config, then=showing.show_r2)
 def main(work: Work) -> None:
-    _, h = formats.load_states(work.files.states("val"), work.L)
+    _, h = formats.load_states(work.files.split("val"), work.L)
     jumps = pairs(work.L, config, work.files.map_kind)
     if work.files.r2_scores in work.todo:
         work.save(work.files.r2_scores, r2_scores(work, h, jumps))

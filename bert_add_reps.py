@@ -25,7 +25,7 @@ def main(work: Work) -> None:
     masked = tokenize(work, formats.load_sentences(work.files.sentences))
     model = load_model(work, head=False)
     for split, h in states_of_splits(work, model, masked):
-        work.save(work.files.states(split), *formats.state_batches(masked[split], h))
+        work.save(work.files.split(split), *formats.state_batches(masked[split], h))
 
 
 if __name__ == "__main__":

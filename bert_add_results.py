@@ -29,7 +29,7 @@ from shortcut.pipeline.states import load_model
 
 @script(config, reads=evaluation.matrices, then=evaluation.show_change)
 def main(work: Work) -> None:
-    model, (tokenized, h) = load_model(work), formats.load_states(work.files.states("val"), work.L)
+    model, (tokenized, h) = load_model(work), formats.load_states(work.files.split("val"), work.L)
     maps = evaluation.maps(work, model)
     modes = {mode: MODES[mode].start(model, maps) for mode in modes_of(work.files.parts or {})}
     work.say("  blocks and jumps are not alternated: maps fitted only at [MASK] would spoil all other tokens")

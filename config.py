@@ -50,7 +50,7 @@ SPLITS: dict[str, tuple[int, int]] = {"news": (9_000, 1_000)}  # TRAIN and VAL o
 # jacobian-affine, trained, and tuned (imported)
 MAP: tuple[str, ...] = ("least-squares",)  # --map; maps of other kinds are in linreg/<m>/<d>@<kind>/
 RANK: int = 16  # rank of B in low-rank maps I + B
-PROBES: int = 8  # backward passes per sentence, for the jacobian map kinds
+PROBES: int = 8  # backward passes per token position, for the jacobian map kinds
 
 # Numbers
 SEED: int = 0  # random seed for sampling sentences, token positions and Jacobian probes

@@ -1,7 +1,6 @@
 """Curves and summary numbers from the records and predictions of add_results.py.
 
-A record is a dict with the keys of the original code: `info` (`type`, `mode`, `layer` or `lambda`),
-`layers_processed`, `topk`, `surprisal`. Records contain the `key` of a mode; all other code uses its name.
+Records have the keys of the original code (see `predictions.records`) and the `key` of a mode, not its name.
 
 Every number is a mean over the validation sentences with a 95% confidence interval (see `intervals`). Constants have
 none: at layer L every approximation is exact, so Precision@k is 1 and the difference between two modes is 0.

@@ -118,17 +118,18 @@ class Reader:
         self.columns = ["model", *(f"{name}_{l}" for name in lenses for l in range(L))]
         self._jumps = [(L, None), *((l, maps[l] if maps else None) for maps in lenses.values() for l in range(L))]
         self._classes, (_, self.unknown) = [], unknown(tokenizer)
-        self.blank, ending = edges(tokenizer, model.vocabulary)
+        blank, ending = edges(tokenizer, model.vocabulary)
+        self.blank = {*blank.nonzero()[:, 0].tolist()}  # tokens that begin with white space
         limit = min(model.context, tokenizer.model_max_length)
         self._window = WINDOW if limit == UNLIMITED else limit
         if corrected:
             which, backend = f"--corrected: the tokenizer of {model.name}", tokenizer.backend_tokenizer.model
             if type(backend).__name__ == "WordPiece":
                 raise Problem(f"{which} is WordPiece, which drops white space: leave out --corrected")
-            if getattr(backend, "end_of_word_suffix", None) or self.blank.sum() <= ending.sum():
+            if getattr(backend, "end_of_word_suffix", None) or blank.sum() <= ending.sum():
                 raise Problem(f"{which} marks where words end, which needs no correction: leave out --corrected")
             end = torch.arange(model.vocabulary) == (-1 if tokenizer.eos_token_id is None else tokenizer.eos_token_id)
-            self._classes = [(tokens | end).nonzero()[:, 0] for tokens in (self.blank, ~self.blank)]
+            self._classes = [(tokens | end).nonzero()[:, 0] for tokens in (blank, ~blank)]
 
     def encode(self, texts: list[str]) -> list[Line]:
         """The lines as tokens. White space at the end of a line is left out."""
@@ -138,10 +139,8 @@ class Reader:
             head = encoded.ids[: own[0]] if own else []
             head = (head or [bos] * (bos is not None)) if self.bos else []
             ids, spans = ([column[k] for k in own] for column in (encoded.ids, encoded.offsets))
-            blank = [  # the text decides for a byte of a white-space character
-                text[slice(*span)].isspace() or (k < len(self.blank) and bool(self.blank[k]))
-                for k, span in zip(ids, spans, strict=True)
-            ]
+            # the text decides for a byte of a white-space character
+            blank = [k in self.blank or text[a:b].isspace() for k, (a, b) in zip(ids, spans, strict=True)]
             words = [found.span() for found in re.finditer(r"\S+", text)]
             lines.append(Line(text, head, ids, spans, words, *assign(words, spans, blank)))
         return lines
@@ -192,18 +191,15 @@ class Reader:
             window.values.copy_(values)
 
     def by_word(self, line: Line, values: torch.Tensor) -> torch.Tensor:
-        """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined.
-
-        A word with the `unknown` token has none: the probability of that token is shared by all unknown words.
-        """
+        """Surprisal of the words of a line, float64 [n, C]: for a group at its first word; nan where undefined."""
         found, values = torch.full((len(line.words), values.shape[-1]), torch.nan, dtype=torch.float64), values.double()
         owned = [k for k, word in enumerate(line.owners) if word is not None]
         for word, of_word in groupby(owned, key=line.owners.__getitem__):
             parts = [*of_word]
-            if self.unknown in (line.ids[k] for k in parts):
+            if self.unknown in (line.ids[k] for k in parts):  # all unknown words share its probability
                 continue
             found[word] = values[parts, 0].sum(0)
             if self.corrected:
-                its_class = 1 if self.blank[line.ids[parts[0]]] else 2
+                its_class = 1 if line.ids[parts[0]] in self.blank else 2
                 found[word] += values[parts[0], its_class] - values[parts[-1] + 1, 1]
         return found

@@ -49,7 +49,7 @@ def test_all_stages_in_half_precision_with_several_positions(tmp_path, gpt2_fold
         run(script, *there, "--model", folder)
     said, files = capsys.readouterr().out, Names(tmp_path, "llama", "words")
     assert "40 positions of 20 sentences" in said
-    assert torch.bincount(formats.load_tokenized(files.tokenized("train")).numbers).tolist() == [2] * 30
+    assert torch.bincount(formats.load_tokenized(files.split("train")).numbers).tolist() == [2] * 30
     found = results.summarize(result_formats.load_results(files.results))
     assert [*found.fixed] == [*MODES]
     assert found.sample == "40 positions of 20 sentences"

@@ -51,7 +51,7 @@ def made(tmp_path_factory, bert_folder):
 
 def test_every_file_of_the_design_is_there(made):
     expected = {
-        made.sentences, made.states("train"), made.states("val"), made.r2_scores, made.results,
+        made.sentences, made.split("train"), made.split("val"), made.r2_scores, made.results,
         made.predictions, made.quality,
         *(made.matrix(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)),
         *made.plots(*(f"{name}_{LAYERS}" for name in FIGURES)),
@@ -66,7 +66,7 @@ def test_every_file_of_the_design_is_there(made):
 def test_net_saving_is_for_whole_sentences_alone(made):
     """No token of a masked model runs by itself, with what stands before it cached."""
     costs = result_formats.load_predictions(made.predictions, 40, LAYERS).costs
-    sentences = formats.load_states(made.states("val"), LAYERS)[0].sentences
+    sentences = formats.load_states(made.split("val"), LAYERS)[0].sentences
     assert costs.tokens.tolist() == [len(ids) for ids in sentences]
     rows = json.loads(made.summary.read_bytes())["tables"]["layers_saved"]
     assert {name for row in rows for name in row if name.startswith("net")} == {"net, sentence"}
@@ -140,9 +140,9 @@ def test_states_made_by_hand_work_from_the_second_script_on(made, tmp_path, bert
     hand = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
     hand.experiment.mkdir(parents=True)
     for split in ("train", "val"):
-        tokenized, h = formats.load_states(made.states(split), LAYERS)
+        tokenized, h = formats.load_states(made.split(split), LAYERS)
         whole = {layer: h[layer] for layer in range(LAYERS + 1)}
-        with open(hand.states(split), "wb") as file:
+        with open(hand.split(split), "wb") as file:
             for start in range(0, len(tokenized), 7):  # views of large storages, plain pickle, another batch size
                 rows = slice(start, start + 7)
                 batch = {"tokenized_sentences": tokenized.sentences[rows], "token_positions": tokenized.positions[rows]}
@@ -155,11 +155,11 @@ def test_states_made_by_hand_work_from_the_second_script_on(made, tmp_path, bert
 @pytest.mark.parametrize("dead", [0.0, 1e-30])
 def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, bert_folder, capsys, dead):
     """Three of them, in all layers but the first; the paper's mean stays, and beside it stands the one by variance."""
-    files = Names(tmp_path, "tiny-bert_mask", "words")
+    files = Names(tmp_path, "tiny-bert_mask", "words", masked=True)
     shutil.copytree(made.matrices, files.matrices, ignore=shutil.ignore_patterns("manifest.json"))
-    tokenized, h = formats.load_states(made.states("val"), LAYERS)
+    tokenized, h = formats.load_states(made.split("val"), LAYERS)
     h[1:, :, :3] *= dead
-    with store.replacing(files.states("val")) as file:
+    with store.replacing(files.split("val")) as file:
         store.dump(file, *formats.state_batches(tokenized, h))
     run("bert_add_plot_r2", "--out", tmp_path, "--model", bert_folder, "--dataset", "words")
     told, r2 = capsys.readouterr().out, result_formats.load_r2(files.r2_scores)
@@ -174,7 +174,7 @@ def test_coordinates_that_hardly_vary_are_told_of_in_one_line(made, tmp_path, be
 def test_two_runs_with_one_seed_give_the_same_states(made, tmp_path, bert_folder):
     files = with_sentences(tmp_path)
     run_all(tmp_path, bert_folder, SCRIPTS[:1])
-    assert files.states("train").read_bytes() == made.states("train").read_bytes()
+    assert files.split("train").read_bytes() == made.split("train").read_bytes()
 
 
 def test_plots_are_found_by_name_folder_and_name_of_the_results_folder(made, bert_folder, capsys):

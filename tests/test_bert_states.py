@@ -23,7 +23,7 @@ def made(request, tmp_path_factory):
 
 def test_batches_are_those_of_the_original_code(made, bert_folder):
     tokenizer = pretrained.load_tokenizer(bert_folder, masked=True)
-    with open(made.states("train"), "rb") as file:
+    with open(made.split("train"), "rb") as file:
         batches = [pickle.load(file) for _ in range(5)]
         assert not file.read(1)
     sentences = formats.load_sentences(made.sentences)
@@ -41,7 +41,7 @@ def test_batches_are_those_of_the_original_code(made, bert_folder):
 
 
 def test_states_and_their_read_out_equal_hugging_faces_one_sentence_at_a_time(made, bert):
-    tokenized, h = formats.load_states(made.states("val"), LAYERS)
+    tokenized, h = formats.load_states(made.split("val"), LAYERS)
     for s, (ids, t) in enumerate(zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)):
         theirs = bert.net(input_ids=ids[None], output_hidden_states=True)  # BERT's states end before any norm
         torch.testing.assert_close(h[:, s], torch.stack([x[0, t] for x in theirs.hidden_states]), rtol=0, atol=1e-5)
@@ -49,7 +49,7 @@ def test_states_and_their_read_out_equal_hugging_faces_one_sentence_at_a_time(ma
 
 
 def test_layer_0_has_the_rank_of_the_distinct_positions_and_scipys_minimum_norm_fit(made, capsys):
-    tokenized, h = formats.load_states(made.states("train"), LAYERS)
+    tokenized, h = formats.load_states(made.split("train"), LAYERS)
     distinct = len(set(tokenized.positions.tolist()))
     entry = json.loads((made.matrices / "manifest.json").read_text())["files"]["0_1.pickle"]
     assert entry["rank"] == min(distinct, D - 1)  # an untrained layer norm takes one dimension
@@ -61,4 +61,4 @@ def test_layer_0_has_the_rank_of_the_distinct_positions_and_scipys_minimum_norm_
 
 def test_states_of_another_model_are_refused(made):
     with pytest.raises(Problem, match="has 3 layers above the embeddings, expected 12"):
-        formats.load_states(made.states("val"), 12)
+        formats.load_states(made.split("val"), 12)

@@ -72,7 +72,7 @@ def test_too_few_sentences_that_hold_a_token_are_told_of(tmp_path, gpt2_folder, 
         store.dump(file, *make_sentences(119), "\n")
     message = problem(capsys, "add_tokenization", "--out", tmp_path, "--model", gpt2_folder, "--dataset", "words")
     assert "too few sentences: got 119" in message
-    assert not files_.tokenized("train").exists()
+    assert not files_.split("train").exists()
 
 
 def test_layer_count_that_disagrees_with_the_configuration(tmp_path, gpt2_folder, capsys, monkeypatch):
@@ -198,7 +198,7 @@ def test_ctrl_c_is_one_line_while_a_script_works(tmp_path, how):
         [sys.executable, tmp_path / "x.py"], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, check=False, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
-    message = "\nx.py: interrupted; finished files are kept: run the script again to resume\n"
+    message = "\nx.py: interrupted; finished files are kept: run it again\n"
     assert (done.returncode, done.stderr) == (130, message)
 
 

@@ -66,10 +66,10 @@ def test_what_is_judged_as_a_lens_is_what_the_map_makes_of_the_state(made):
     folder, names = made
     model = pretrained.load(folder, masked=names.masked)
     if names.masked:
-        tokenized, h = formats.load_states(names.states("val"), LAYERS)
+        tokenized, h = formats.load_states(names.split("val"), LAYERS)
         expected = tokenized.masked
     else:
-        tokenized = formats.load_tokenized(names.tokenized("val"))
+        tokenized = formats.load_tokenized(names.split("val"))
         h = in_memory.layer_states(model, tokenized, 256)
         ends = zip(tokenized.sentences, tokenized.positions.tolist(), strict=True)
         expected = torch.tensor([ids[t + 1] if t + 1 < len(ids) else -1 for ids, t in ends])
@@ -89,7 +89,7 @@ def test_kinds_are_shown_side_by_side_in_figures_tables_csv_summary_and_page(mad
     page = names.report.read_text(encoding="utf-8")
     found, costs = json.loads(names.summary.read_bytes())["tables"], costs_of(names)
     assert [*costs] == fitted(names)
-    assert "2 backward passes" in costs["jacobian"]
+    assert "2 backward passes per position" in costs["jacobian"]
     assert "epochs of training in all" in costs["trained"]
     assert [row["layer"] for row in found["halves"] if row["jacobian"] is not None] == [*range(LAYERS)]
     for metric in ("precision@1", "kl", "entropy", "cross-entropy"):

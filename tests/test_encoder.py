@@ -29,6 +29,6 @@ def test_an_encoder_without_a_head_has_states_maps_and_r2(tmp_path, bert_folder,
     assert said.endswith("is an encoder without a masked-LM head, so it predicts nothing: only its states, maps"
                          " and r2 can be computed")  # fmt: skip
     whole, own = (pretrained.load(str(f), masked=True) for f in (bert_folder, folder))
-    tokenized = formats.load_states(files.states("train"), LAYERS)[0]
+    tokenized = formats.load_states(files.split("train"), LAYERS)[0]
     states = [in_memory.layer_states(model, tokenized, 100) for model in (whole, own)]
     assert states[0].equal(states[1])

@@ -34,7 +34,7 @@ def of_others(files, d=D):
     files.matrices.mkdir(parents=True)
     for k, path in enumerate([*(files.matrix(i, j) for i, j in PAIRS), *parts]):
         path.write_bytes(pickle.dumps(matrix(k, d)))
-    with store.replacing(files.tokenized("val")) as file:
+    with store.replacing(files.split("val")) as file:
         store.dump(file, formats.tokenized_dict(make_tokenized(12, 320)))
 
 

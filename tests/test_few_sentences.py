@@ -97,7 +97,7 @@ def test_spectra_come_from_the_training_states(made, kind):
     if not names.masked:
         pytest.skip("BERT's states are in files")
     shown = result_formats.load_quality(replace(names, map_kind=kind).quality)
-    h = {split: formats.load_states(names.states(split), LAYERS)[1] for split in ("train", "val")}
+    h = {split: formats.load_states(names.split(split), LAYERS)[1] for split in ("train", "val")}
     for l, entry in enumerate(entries(names, kind)):
         A = formats.load_map(replace(names, map_kind=kind), l, LAYERS, D)
         train, val = (map_quality.Directions(h[split][l]).spectrum(A) for split in ("train", "val"))

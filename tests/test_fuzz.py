@@ -69,7 +69,7 @@ print(*watch.seen, sep="\\n")
 def test_one_changed_bit_in_a_file_with_an_entry_is_seen_before_it_is_read(tmp_path, monkeypatch, kind):
     files = Names(tmp_path, "m_mask" if kind == "states" else "m", "d", masked=kind == "states")
     path = {
-        "sentences": files.sentences, "tokenized": files.tokenized("val"), "states": files.states("val"),
+        "sentences": files.sentences, "tokenized": files.split("val"), "states": files.split("val"),
         "matrix": files.matrix(0, 1), "r2": files.r2_scores, "results": files.results,
     }[kind]  # fmt: skip
     whole = dict(damaged.valid_files())[kind]

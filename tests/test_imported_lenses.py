@@ -1,6 +1,7 @@
 """Lenses from other tools beside maps fitted here; Jacobians depend on the seed of their probes."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from pipeline import costs_of, exported, fit_kinds, problem, run, small_sizes
 import config
 from shortcut import Problem
 from shortcut.__main__ import main as command
-from shortcut.files import result_formats
+from shortcut.files import formats, result_formats
 from shortcut.pipeline import manifest
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -41,6 +42,13 @@ def test_lenses_imported_in_both_formats_are_judged_and_shown_as_any_other_kind(
     assert len(maps["gain"]) == LAYERS
     run("add_results", "--map", "least-squares", "affine", "tuned", "jacobian", *on)
     run("plot_results", *on)
+    warnings = json.loads(here.summary.read_bytes())["warnings"]
+    unchanged = "jlens has no map from the embeddings: the state of layer 0 is used unchanged"
+    assert [line for line in warnings if "layer 0" in line] == [f"jacobian maps: {unchanged}"]
+    run("plot_results", "--map", "tuned", *on)
+    page = replace(here, map_kind="tuned").report.read_text("utf-8")
+    (trained_on,) = re.findall("<dt>Sentences for training.*?<dd>(.*?)</dd>", page)
+    assert trained_on == str(len(formats.load_tokenized(here.split("train"))))
     assert costs_of(here)["tuned"] == costs_of(here)["jacobian"] == "not fitted here"
     rows = json.loads(here.summary.read_bytes())["tables"]["lenses_kl"]
     assert [row["tuned"]["mean"] for row in rows] == pytest.approx([row["affine"]["mean"] for row in rows], abs=1e-5)

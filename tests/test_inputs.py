@@ -117,10 +117,10 @@ def test_matrices_of_two_settings_are_refused_together(layout, said):
 def test_train_and_val_of_two_splits_are_noticed_through_the_matrices(layout, said):
     """As after a change of TRAIN and a run of add_tokenization.py --force that was stopped between its files."""
     for split, train in (("train", 110), ("val", 80)):
-        make(layout, said, "add_tokenization.py", layout.tokenized(split), split, train=train)
-    make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[layout.tokenized("train")])
+        make(layout, said, "add_tokenization.py", layout.split(split), split, train=train)
+    make(layout, said, "add_linreg.py", layout.matrix(0, 1), reads=[layout.split("train")])
     with pytest.raises(Problem, match=r"tokenized_train.pickle was made with other settings \(train was 110, is 80\)"):
-        run(layout, said, reads=[layout.tokenized("val"), layout.matrix(0, 1)], expects={"train": 80})
+        run(layout, said, reads=[layout.split("val"), layout.matrix(0, 1)], expects={"train": 80})
 
 
 def test_files_of_two_models_are_refused_where_the_model_is_not_known(layout, said):
@@ -166,7 +166,7 @@ def test_what_is_no_regular_file_is_one_line(layout, said):
 
 def test_one_that_is_gone_is_one_line(layout, said):
     with pytest.raises(Problem, match=r"^cannot read .*_val.pickle: No such file"):
-        run(layout, said, reads=[layout.tokenized("val")])
+        run(layout, said, reads=[layout.split("val")])
 
 
 def test_data_without_an_entry_is_read_with_one_notice(layout, said):

@@ -54,7 +54,7 @@ def test_net_saving_is_for_one_token_and_for_all(made):
     summary = json.loads(made.summary.read_bytes())
     rows = summary["tables"]["layers_saved"]
     assert {name for row in rows for name in row if name.startswith("net")} == {"net, token", "net, sentence"}
-    positions = formats.load_tokenized(made.tokenized("val")).positions
+    positions = formats.load_tokenized(made.split("val")).positions
     costs = result_formats.load_predictions(made.predictions, 40, LAYERS).costs
     assert costs.tokens.equal(positions + 1)
     assert summary["costs"]["tokens"] == pytest.approx(costs.tokens.double().mean().item())

@@ -45,8 +45,8 @@ def test_a_dataset_may_have_a_split_of_its_own(tmp_path, gpt2_folder, bert_folde
     run("add_tokenization", *here, "--model", gpt2_folder)
     run("bert_add_reps", *here, "--model", bert_folder)
     causal, masked = Names(tmp_path, "tiny-gpt2", "news"), Names(tmp_path, "tiny-bert_mask", "news", masked=True)
-    assert [len(formats.load_tokenized(causal.tokenized(split))) for split in ("train", "val")] == [30, 7]
-    assert [len(formats.load_states(masked.states(split), LAYERS)[0]) for split in ("train", "val")] == [30, 7]
+    assert [len(formats.load_tokenized(causal.split(split))) for split in ("train", "val")] == [30, 7]
+    assert [len(formats.load_states(masked.split(split), LAYERS)[0]) for split in ("train", "val")] == [30, 7]
 
 
 def test_only_the_jumps_into_the_last_layer(made, tmp_path, gpt2_folder, source, capsys, monkeypatch):

@@ -44,7 +44,7 @@ FIGURES = (
 def test_every_file_of_the_design_is_there(made):
     pairs = [(i, j) for i in range(LAYERS) for j in range(i + 1, LAYERS + 1)]
     expected = [
-        made.sentences, made.tokenized("train"), made.tokenized("val"), made.r2_scores,
+        made.sentences, made.split("train"), made.split("val"), made.r2_scores,
         made.results, made.predictions, made.quality,
         *(made.matrix(i, j) for i, j in pairs),
         *(made.part(i, a) for i in range(LAYERS) for a in range(1, 7)), made.submodules,
@@ -64,7 +64,7 @@ def test_layouts_read_by_a_bare_pickle_load(made):
     with open(made.sentences, "rb") as file:
         sentences = [pickle.load(file) for _ in range(150)]
     assert set(sentences) == set(make_sentences(150))
-    with open(made.tokenized("train"), "rb") as file:
+    with open(made.split("train"), "rb") as file:
         train = pickle.load(file)
     assert len(train["tokenized_sentences"]) == len(train["token_positions"]) == 80
     with open(made.matrix(0, LAYERS), "rb") as file:
@@ -105,7 +105,7 @@ def test_maps_into_the_last_layer_agree_with_the_states(made, gpt2):
 
     from shortcut import metrics
 
-    h = in_memory.layer_states(gpt2, formats.load_tokenized(made.tokenized("train")), 100)
+    h = in_memory.layer_states(gpt2, formats.load_tokenized(made.split("train")), 100)
     for i in range(LAYERS):
         A = formats.load_matrix(made.matrix(i, LAYERS), D)
         assert metrics.r2_score(h[i] @ A.T, h[-1]).mean >= metrics.r2_score(h[i], h[-1]).mean
@@ -125,11 +125,11 @@ def test_the_originals_tokens_and_matrices_lead_to_the_same_page(made, tmp_path,
     there = Names(tmp_path, "tiny-gpt2", "words")
     there.experiment.mkdir(parents=True)
     there.matrices.mkdir(parents=True)
-    tokenized = formats.load_tokenized(made.tokenized("val"))
+    tokenized = formats.load_tokenized(made.split("val"))
     ids = torch.nn.utils.rnn.pad_sequence(tokenized.sentences, batch_first=True)
     rows = [row[: len(sentence)] for row, sentence in zip(ids, tokenized.sentences, strict=True)]
     value = {"tokenized_sentences": rows, "token_positions": tokenized.positions.tolist()}
-    there.tokenized("val").write_bytes(pickle.dumps(value))
+    there.split("val").write_bytes(pickle.dumps(value))
     for path in made.matrices.glob("*_*.pickle"):
         A = formats.load_matrix(path, D)
         (there.matrices / path.name).write_bytes(pickle.dumps(torch.stack([A, A])[1]))
@@ -152,7 +152,7 @@ def test_stages_3_to_7_run_on_files_made_by_hand(made, tmp_path, gpt2_folder, ca
     hand = Names(tmp_path, "tiny-gpt2", "words")
     hand.experiment.mkdir(parents=True)
     for split in ("train", "val"):
-        hand.tokenized(split).write_bytes(made.tokenized(split).read_bytes())
+        hand.split(split).write_bytes(made.split(split).read_bytes())
     run_all(tmp_path, gpt2_folder, None, SCRIPTS[2:])
     assert "no manifest entry" in capsys.readouterr().out
     assert hand.results.read_bytes() == made.results.read_bytes()

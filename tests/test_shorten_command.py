@@ -61,7 +61,7 @@ def test_the_command_writes_an_ordinary_checkpoint_with_a_card(made, tmp_path, c
     for path in (made_path for made_path in map(names.root.joinpath, [folder]) for made_path in made_path.iterdir()):
         if path.name not in ("config.json", "model.safetensors"):
             assert own[path.name] == path.read_bytes(), path.name
-    val = shorten.whole(formats.load_tokenized(names.tokenized("val")))
+    val = shorten.whole(formats.load_tokenized(names.split("val")))
     model = pretrained.load(str(tmp_path / "to"), masked=False)
     nats, _, _ = shorten.surprisals({"it": (model, [])}, batches(model, val, 500))
     shown = re.search(r"\| folded \| ([\d.]+) ", card)[1]

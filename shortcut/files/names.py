@@ -74,13 +74,9 @@ class Names:
         there = sorted(self.experiment.glob(f"{judged}@*_predictions.pickle"))
         return [replace(self, map_kind=self.map_kind_of(path)) for path in there]
 
-    def tokenized(self, split: str) -> Path:
-        """Tokens and sampled token positions of the split "train" or "val"."""
-        return self.experiment / f"{self.dataset}_tokenized_{split}.pickle"
-
-    def states(self, split: str) -> Path:
-        """Masked sentences of the split "train" or "val", with the hidden states at [MASK]."""
-        return self.experiment / f"{self.dataset}_{split}.pickle"
+    def split(self, name: str) -> Path:
+        """Tokens and chosen positions of "train" or "val"; for a masked model with the hidden states at [MASK]."""
+        return self.experiment / f"{self.dataset}{'' if self.masked else '_tokenized'}_{name}.pickle"
 
     def matrix(self, i: int, j: int) -> Path:
         """A_ij, from layer i to layer j."""

@@ -67,13 +67,8 @@ def _info(info: Any) -> dict[str, Any]:
     raise Problem("has an unknown info, expected type jump with layer, or early_exit with lambda, and mode")
 
 
-def predictions_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """The dict that add_results.py writes: the fields of `Evaluation`, with the costs as a dict."""
-    return vars(evaluation) | {"costs": vars(evaluation.costs)}
-
-
 def load_predictions(path: Path, n: int, L: int) -> Evaluation:
-    """Read a file that holds a `predictions_dict`, for n token positions and L layers."""
+    """Read a dict of the fields of `Evaluation`, with the costs as a dict, for n token positions and L layers."""
     value = load(path)
     with inside(path):
         x = Evaluation(**value | {"costs": Costs(**value["costs"])})

@@ -70,12 +70,7 @@ def schedules(work: Work, model: Model) -> tuple[Schedules, dict[tuple[int, int]
 
 
 def evaluate(
-    work: Work,
-    model: Model,
-    tokenized: Tokenized,
-    modes: Modes,
-    schedules: Schedules,
-    h: torch.Tensor | None = None,
+    work: Work, model: Model, tokenized: Tokenized, modes: Modes, schedules: Schedules, h: torch.Tensor | None = None
 ) -> None:
     """Read out the approximations of h_L by the modes, compare them with the full model, and write the results.
 
@@ -99,7 +94,7 @@ def evaluate(
         topk=by_schedule.topk[:-1] if by_schedule else torch.empty(0, len(actual), TOP, dtype=torch.int64),
         surprisal=by_schedule.surprisal[:-1] if by_schedule else torch.empty(0, len(actual)),
     )
-    work.save(work.files.predictions, result_formats.predictions_dict(evaluation))
+    work.save(work.files.predictions, vars(evaluation) | {"costs": vars(evaluation.costs)})
 
 
 def _judge(

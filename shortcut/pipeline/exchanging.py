@@ -117,7 +117,7 @@ def export_lens(files: Names, format_name: str) -> None:
     if files.masked and not row.masked:
         raise Problem(f"{format_name} supports no masked models: use another format, or leave out --to for safetensors")
     loaded = pretrained.load(files.given, masked=files.masked, notice=say)
-    L, d, val = loaded.n_layers, loaded.d, files.states("val") if files.masked else files.tokenized("val")
+    L, d, val = loaded.n_layers, loaded.d, files.split("val")
     reads = [*(files.matrix(l, L) for l in range(L)), val]
     if missing := next((path for path in reads if not path.exists()), None):
         script = "bert_add_reps.py" if files.masked else "add_tokenization.py"
@@ -132,6 +132,7 @@ def export_lens(files: Names, format_name: str) -> None:
     maps, made = [formats.load_map(files, l, L, d) for l in range(L)], provenance.settings(reads[0])
     versions = provenance.entry(reads[0]).get("versions", {})
     known = {"sentences": made.get("train"), "positions": made.get("positions"), **versions}
+    made.pop("sentences", None)  # how many were asked for, not how many trained the maps
     metadata = {"estimator": files.map_kind, "dataset": files.dataset}
     metadata |= {key: known[key] for key in ("sentences", "positions", *MAKERS) if known.get(key) is not None}
     lens = row.write([A.A for A in maps], files.model_name, metadata)
@@ -176,15 +177,16 @@ def import_lens(source: Path, files: Names, format_name: str, *, force: bool) ->
         say(f"  the lens was fitted on {fitted_on}, and its maps are now named after {files.dataset}")
     estimator = origin.get("metadata.estimator")
     files = replace(files, map_kind=estimator if estimator in row.map_kinds else row.map_kinds[0])
+    unchanged = {"warning": f"{format_name} has no map from the embeddings: the state of layer 0 is used unchanged"}
     if row.first:
-        say(f"  {format_name} has no map from the embeddings: the state of layer 0 is used unchanged")
+        say(f"  {unchanged['warning']}")
     writes, hashes = [files.matrix(l, L) for l in range(L)], {file.name: sha256(file) for file in (path, *more)}
     settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(files.given)
     how = {"settings": settings, "notice": say, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=writes, **how) as outputs:
-        for path in outputs.todo:
-            with outputs.writing(path) as file:
-                store.dump(file, maps[writes.index(path)])
+        for l in map(writes.index, outputs.todo):
+            with outputs.writing(writes[l], **(unchanged if l < row.first else {})) as file:
+                store.dump(file, maps[l])
 
 
 def download(source: str | None, files: Names, format_name: str) -> Path:

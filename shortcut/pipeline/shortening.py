@@ -36,7 +36,7 @@ NUMBERS = ("attn_layer_indices", "full_attn_idxs", "mlp_only_layers")
 def run(args: Namespace) -> None:
     """Shorten a model as the options say. Raises Problem if an input is missing or the model cannot be shortened."""
     files = checkpoint.files_of(args.model, args.dataset, args.out)
-    paths = [files.tokenized(split) for split in ("train", "val")]
+    paths = [files.split(split) for split in ("train", "val")]
     if files.masked:
         raise Problem(f"{files.given} is a masked model: only causal models can be shortened")
     if args.to.exists():

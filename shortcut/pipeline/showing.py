@@ -101,14 +101,14 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
 
 
 def _cost(work: Work, files: Names) -> str:
-    """Forward and backward passes per sentence for the maps, and the number of maps, in words."""
+    """Forward and backward passes for the maps, and the number of maps, in words; gradients run each position alone."""
     entries = {name: entry for name, entry in work.provenance.entries(files.matrices).items() if name[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
     probes, epochs = ([entry[name] for entry in entries.values() if name in entry] for name in ("probes", "epochs"))
-    passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
+    passes = f"1 forward, {max(probes)} backward passes per position" if probes else "1 forward pass per sentence"
     training = f", {sum(epochs)} epochs of training in all" if epochs else ""
-    return f"{passes} per sentence for {len(entries)} maps{training}"
+    return f"{passes} for {len(entries)} maps{training}"
 
 
 def origin(work: Work, L: int) -> dict[str, Any]:
@@ -116,17 +116,14 @@ def origin(work: Work, L: int) -> dict[str, Any]:
     files, entry = work.files, work.provenance.entry(work.files.results)
     settings = work.provenance.settings(files.results)
     settings |= {name: settings[name][:12] for name in MODEL_FILES if name in settings}
-    train = work.provenance.settings(files.matrix(0, L)).get("train")  # may be of another dataset
+    fitted = work.provenance.settings(files.matrix(0, L))  # may be of another dataset, or imported
+    train = fitted.get("train") or fitted.get("imported", {}).get("metadata.sentences")
     more = {"date": entry.get("made", "")[:10], "settings": settings, "versions": entry.get("versions", {})}
     return {"mat": label("mat", files.map_kind), "train": train, **more}
 
 
 def show_results(work: Work, r: Results, c: Comparison | None, shown: list[Names]) -> None:
-    """Draw the figures and write summary and page if they are missing; all again if a result is new or has changed.
-
-    On the page, the heat maps of r2 are the first figure if scores exist. The change from the dataset's own maps is the
-    first table if results with these maps exist.
-    """
+    """Draw the figures and write summary and page if they are missing; all again if a result is new or has changed."""
     files, listed = work.files, evaluation.change(work)
     figures = plots.all_figures(r, files.title, files.map_kind)
     figures |= plots.lens_figures(c, r, files.title) if c else {}

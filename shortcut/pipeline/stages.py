@@ -53,8 +53,8 @@ def alternates(f: Names, config: ModuleType) -> bool:
 
 FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a model of L layers and config c
     "sentences": lambda f, L, c: [f.sentences],
-    "train": lambda f, L, c: [(f.states if f.masked else f.tokenized)("train")],
-    "val": lambda f, L, c: [(f.states if f.masked else f.tokenized)("val")],
+    "train": lambda f, L, c: [f.split("train")],
+    "val": lambda f, L, c: [f.split("val")],
     "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.map_kind)],
     "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
     "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],

@@ -46,8 +46,8 @@ def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
 def load_split(work: Work, split: str) -> Tokenized:
     """Tokens and chosen positions of a split; for a masked model they are in the file of states."""
     if work.masked:
-        return formats.load_states(work.files.states(split), work.L)[0]
-    return formats.load_tokenized(work.files.tokenized(split))
+        return formats.load_states(work.files.split(split), work.L)[0]
+    return formats.load_tokenized(work.files.split(split))
 
 
 def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], name: str) -> Points:
@@ -62,7 +62,7 @@ def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], 
 
 def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield h_0 ... h_L at the chosen positions, [L + 1, n, d], for each split without a file; only in the leader."""
-    for (split,) in work.missing(work.files.states, [(split,) for split in tokenized]):
+    for (split,) in work.missing(work.files.split, [(split,) for split in tokenized]):
         with suppress(Done):  # the other processes only compute their share of each split
             yield split, states(work, model, tokenized[split], model.layer_points(), split).tensor()
 
@@ -85,5 +85,6 @@ def gather(
     if shared and work.shared:
         results = replace(work.shared, folder=work.shared.folder / name)
     how = f"{name} {work.args.batch_size} {crc32(rows.numpy().tobytes())} {batches[0].ids.device.type}"
-    with work.progress(f"sentences ({name})", total=len(rows)) as bar:
+    what = "positions" if work.config.POSITIONS > 1 else "sentences"
+    with work.progress(f"{what} ({name})", total=len(rows), unit=what) as bar:
         return replace(results, key=f"{results.key} {how}").gather(batches, compute, bar.update, everyone=everyone)

@@ -37,8 +37,7 @@ def shell(main: Callable[[], Any], script: str = "") -> None:
         while cause is not None and not isinstance(cause, KeyboardInterrupt):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            again = "run the script again to resume" if script.endswith(".py") else "run the command again"
-            print(f"\n{script}: interrupted; finished files are kept: {again}", file=sys.stderr)
+            print(f"\n{script}: interrupted; finished files are kept: run it again", file=sys.stderr)
             sys.exit(130)  # 128 + SIGINT, as in shells
         if isinstance(error, Problem):
             sys.exit(f"{script}: {error}")

@@ -101,7 +101,7 @@ def quality_figure(quality: Quality, title: str) -> Plot:
     lost, halves = quality["composition_loss"], quality["split_half_r2"].values()
     findings = []
     if halves:
-        findings.append(f"The maps of two halves of the sentences agree, r² {min(halves):.2f} to {max(halves):.2f}")
+        findings.append(f"r² between maps of two halves of the sentences is {min(halves):.2f} to {max(halves):.2f}")
     if lost:
         most = f"up to {worst:.2f} of the r² of one jump" if (worst := max(lost.values())) > 0 else "nothing"
         findings.append(f"two jumps to the last layer lose {most}")

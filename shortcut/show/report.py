@@ -64,10 +64,6 @@ def claims(model: str, r: Results, r2: R2) -> list[dict[str, str | None]]:
          "mat 4.8 (20.0%), id 3.5 (14.6%), difference 5.4 points", saved),
         (MEDIUM, "the layer from which on every linear sub-module beats mat in Precision@1",
          "about layer 7", _parts_beat_mat(r)),
-        (MEDIUM, "mean Precision@1 over layers, on news instead of Wikipedia",
-         "+0.3 points; maps swapped between the corpora -5.5 and -8.0", None),
-        (LARGE_BERT, "mean Precision@1 over layers, on news instead of Wikipedia",
-         "-1.4 points; maps swapped between the corpora -0.1 and +1.1", None),
         ((*XL, *LARGE_BERT), "pairs of layers with higher r2 for mat than for id", "all", higher),
     )  # fmt: skip
     return [{"what": what, "paper": paper, "here": here} for models, what, paper, here in rows if model in models]

@@ -78,8 +78,8 @@ class Run:
 
     def tokenized(self, split: str) -> tokens.Tokenized:
         if self.masked:
-            return formats.load_states(self.files.states(split), self.model.n_layers)[0]
-        return formats.load_tokenized(self.files.tokenized(split))
+            return formats.load_states(self.files.split(split), self.model.n_layers)[0]
+        return formats.load_tokenized(self.files.split(split))
 
     def states(self, split: str) -> tuple[torch.Tensor, float]:
         """h_0 ... h_L at the chosen positions, and the processor seconds of the pass."""

@@ -32,7 +32,7 @@ COLUMNS = ["blocks dropped", "dropped alone", "folded", "full map A", "folded - 
 def measure(folder: str, dataset: str) -> dict:
     """Perplexities without each block, and without the pairs of the lowest perplexity on training sentences."""
     model, files = pretrained.load(folder, masked=False), Names(ROOT, Path(folder).name, dataset)
-    train, val = (shorten.whole(formats.load_tokenized(files.tokenized(split))) for split in ("train", "val"))
+    train, val = (shorten.whole(formats.load_tokenized(files.split(split))) for split in ("train", "val"))
     L = model.n_layers
     drops = [range(i, i + K) for K in (1, 2) for i in range(1, L - K + 1)]
     found = shorten.shorten(model, drops, batches(model, train, TOKENS))

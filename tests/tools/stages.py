@@ -38,4 +38,4 @@ def make(files, said, script, path, value="x", **others):
 
 
 def make_upstream(files, said, value, force=False, **settings):
-    return make(files, said, "add_tokenization.py", files.tokenized("val"), value, force=force, **settings)
+    return make(files, said, "add_tokenization.py", files.split("val"), value, force=force, **settings)
