@@ -66,6 +66,27 @@ def test_a_table_says_when_and_on_what_it_was_measured(path, name):
     assert re.search(r"\*Measured \d{4}-\d\d-\d\d on \d+ CPU cores: .+\.\*$", found[0], re.MULTILINE)
 
 
+def test_the_sentences_on_map_kinds_give_the_numbers_of_the_tables():
+    text = " ".join((ROOT / "docs" / "maps.md").read_text(encoding="utf-8").split())
+    kinds = json.loads((tables.RESULTS / "kinds.json").read_bytes())
+
+    def mean(name, model, kind, layer="mean"):
+        return kinds[model][name][kind][layer]["mean"]
+
+    lowered = [1 - mean("kl", m, "trained") / mean("kl", m, "least-squares") for m in ("GPT-2", "BERT", "stories260K")]
+    assert f"lowers the mean KL of least squares by {100 * min(lowered):.0f} to {max(lowered):.0%}" in text
+    three = [[mean("kl", "GPT-2", kind, layer) for kind in ("jacobian", "jacobian-affine", "least-squares")]
+             for layer in ("3", "6", "9", "11")]  # fmt: skip
+    closed = [(j - affine) / (j - ls) for j, affine, ls in three]
+    assert f"The constant alone closes {100 * min(closed):.0f} to {max(closed):.0%} of the Jacobian's" in text
+    below = [-100 * mean("precision@1 - least squares", "GPT-2", kind) for kind in ("jacobian", "jacobian-later")]
+    assert "least squares is {:.1f} points above `jacobian` and {:.1f} above `jacobian-later`".format(*below) in text
+    for name, better in (("precision@1", max), ("kl", min)):
+        assert mean(name, "GPT-2", "jacobian") == better(mean(name, "GPT-2", kind) for kind in ("id", "jacobian"))
+    assert mean("precision@1", "GPT-2", "jacobian-later") < mean("precision@1", "GPT-2", "id")
+    assert mean("kl", "GPT-2", "jacobian-later") < mean("kl", "GPT-2", "id") / 2
+
+
 def test_every_stored_result_is_shown():
     shown = {name for _, name in TABLES}
     assert {path.stem for path in tables.RESULTS.glob("*.json")} <= shown | {"embedded", "kinds"}
