@@ -47,7 +47,9 @@ def test_all_stages_in_half_precision_with_several_positions(tmp_path, gpt2_fold
     run("get_wikipedia_sentences", *there, "--source", source)
     for script in "add_tokenization add_linreg add_plot_r2 add_linreg_submodules add_results plot_results".split():
         run(script, *there, "--model", folder)
-    said, files = capsys.readouterr().out, Names(tmp_path, "llama", "words")
+    (said, bars), files = capsys.readouterr(), Names(tmp_path, "llama", "words")
+    assert "positions (train)" in bars
+    assert "sentences (" not in bars
     assert "40 positions of 20 sentences" in said
     assert torch.bincount(formats.load_tokenized(files.split("train")).numbers).tolist() == [2] * 30
     found = results.summarize(result_formats.load_results(files.results))

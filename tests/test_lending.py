@@ -61,6 +61,8 @@ def test_lenses_come_back_as_they_went(made, kind, to, tmp_path, capsys):
     assert f"base_model: {names.model_name}" in card
     assert "Licence: not chosen yet" in card
     assert f"| {LAYERS - 1} | " in card
+    assert f"- train: {SIZES['TRAIN']}\n" in card
+    assert "- sentences: " not in card  # not those that trained the maps
     (entry,) = [manifest.load(taken.matrices)[f"1_{LAYERS}.pickle"]]
     assert entry["script"] == "shortcut import"
     assert entry["settings"]["map"] == taken.map_kind
