@@ -43,7 +43,7 @@ class Directions:
 
         The variance along v is at most `metrics.FLAT` times the 90th percentile over all directions. Example: outputs
         of a layer norm are constant along the normal of a plane. A fit uses this constant as an intercept, however
-        large A becomes, and rounding to half precision then ruins the map. Directions without states count too.
+        large A becomes, and rounding to half precision can then ruin the map. Directions without states count too.
         """
         hardly = self.sd.square() <= metrics.FLAT * self.sd.square().quantile(0.9)
         return torch.linalg.matrix_norm(A.matrix.double() @ self.V[:, hardly], 2).item() if hardly.any() else 0.0

@@ -82,6 +82,8 @@ def test_the_fewest_sentences_of_several_positions_go_all_the_way(tmp_path, bert
     run_all(tmp_path, bert_folder)
     summary = json.loads(files.summary.read_bytes())
     assert (summary["sentences"], summary["positions"]) == (2, 6)
+    (cost,) = summary["tables"]["costs_of_maps"]
+    assert cost["cost"].startswith("1 forward pass per position for ")
 
 
 def test_sub_modules_are_judged_where_they_were_fitted(made, bert_folder, tmp_path, capsys):

@@ -135,7 +135,7 @@ def test_the_figure_of_the_maps_says_where_a_loss_has_no_meaning_and_marks_what_
         1,
         0,
     ]
-    assert "lose up to 0.02 of" in lost.alt
+    assert "lose up to 0.02 in r² against one jump" in lost.alt
     assert "lose nothing" in gained.alt
     assert maps.EXACT in exact.alt
     image = gained.draw().axes[1].images[0]

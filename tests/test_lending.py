@@ -120,7 +120,10 @@ def test_numbers_beyond_half_precision_are_told_of_by_layer(made, tmp_path, caps
             f"has target_layer 1, expected {LAYERS - 1}: a lens for another model or target layer",
         ),
         (lambda lens: lens | {"metadata": {"target_layer": 0}}, "has metadata.target_layer 0, expected"),
-        (lambda lens: lens | {"metadata": {"estimator": "ridge"}}, "holds ridge maps, which are no Jacobian lens"),
+        (
+            lambda lens: lens | {"metadata": {"estimator": "ridge"}},
+            "ridge maps are no Jacobian lens",
+        ),
         (lambda lens: lens | {"metadata": {"sentences": 0}}, "has metadata.sentences 0, expected a number of at least"),
         (lambda lens: lens | {"model_name": "a/b"}, "has model_name 'a/b', expected tiny-"),
         (lambda lens: lens | {"metadata": {"model_name": "gpt2"}}, "has metadata.model_name 'gpt2', expected tiny-"),

@@ -71,7 +71,7 @@ def test_csv_holds_the_curves_with_their_intervals(drawn):
     early = [row for row in rows if row["exit"] == "early" and row["mode"] == "mat"]
     assert [float(row["lambda"]) for row in early] == [0, 0.5, 1]
     for row, point in zip(early, r.early["mat"].estimates["precision@1"], strict=True):
-        numbers = [float(row[name]) if row[name] else None for name in ("value", "low", "high")]
+        numbers = [float(row[name]) if row[name] else None for name in ("value", "value_low", "value_high")]
         assert numbers == (pytest.approx(point, abs=1e-5) if float(row["layers"]) < L else [1, None, None])
     assert {row["metric"] for row in read(drawn.plot(f"pre_{L}", "csv"))} == set(results.PRECISIONS)
 

@@ -47,7 +47,9 @@ def refused(made, to, *options):
 
 def test_the_command_writes_an_ordinary_checkpoint_with_a_card(made, tmp_path, capsys):
     folder, names = made
+    (tmp_path / ".to.1a2b3c4d" / "model").mkdir(parents=True)  # left by a killed run
     shorten_it(made, tmp_path / "to", "--drop", "1:2")
+    assert not [*tmp_path.glob(".to.*")]
     said, card = capsys.readouterr().out, (tmp_path / "to" / "README.md").read_text(encoding="utf-8")
     assert card in said
     assert "base_model: tiny-gpt2" in card
@@ -123,6 +125,10 @@ def test_wrong_inputs_are_refused_in_one_line(made, bert_folder, tmp_path, capsy
     (tmp_path / "kept").mkdir()
     assert "exists already: give --to another name" in refused(made, tmp_path / "kept", "--drop", "1:2")
     (tmp_path / "kept").rmdir()
+    (tmp_path / "kept").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(Problem, match="exists already: give --to another name"):
+        shorten_it(made, tmp_path / "kept", "--drop", "1:2")
+    (tmp_path / "kept").unlink()
     assert "is a masked model" in refused((bert_folder, names), tmp_path / "to", "--drop", "1:2")
     with pytest.raises(Problem, match=r"other_tokenized_train.pickle not found: run .* add_tokenization.py"):
         command(

@@ -35,7 +35,7 @@ def test_selected_columns_keep_their_order_and_rows():
 
 def test_csv_has_both_ends_of_an_interval_in_columns_of_their_own():
     header, *rows = csv.reader(io.StringIO(table.to_csv(TABLE)))
-    assert header == ["layer", "hits", "low", "high", "d", "low", "high", "r2"]
+    assert header == ["layer", "hits", "hits_low", "hits_high", "d", "d_low", "d_high", "r2"]
     assert rows == [["0", "0.5", "0.4", "0.6", "-1", "-2", "0.5", ""], ["mean", "1", "", "", "", "", "", "-1e+60"]]
 
 

@@ -58,7 +58,7 @@ def _read_tuned(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin]:
 
 def _write_jacobian(maps: Maps, model: str, metadata: Metadata) -> Lens:
     if maps[0].shape[1] > len(maps[0]):
-        raise Problem("a Jacobian lens has no intercept: export another map kind, or use --to tuned-lens")
+        raise Problem("a Jacobian lens has no intercept: export jacobian or jacobian-later maps")
     J = {l: A.half() for l, A in enumerate(maps[1:])}
     if overflows := [l + 1 for l in J if not J[l].isfinite().all()]:
         raise Problem(f"not exported: the maps of layers {overflows} hold numbers too large for half precision")
@@ -72,7 +72,7 @@ def _read_jacobian(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin
     expect(isinstance(found, dict) and isinstance(found.get("J"), dict), f"holds {got(found)}, expected a dict with J")
     J, origin = found["J"], _origin(found, {"d_model": d, "target_layer": L - 1, "model_name": model})
     if (estimator := origin.get("metadata.estimator")) in KINDS:
-        expect(estimator in FORMATS["jlens"].map_kinds, f"holds {estimator} maps, which are no Jacobian lens")
+        expect(estimator in FORMATS["jlens"].map_kinds, f"{estimator} maps are no Jacobian lens: use jacobian maps")
     what = f"has layers {str([*J])[:60]}, expected 0 to {L - 2}: a lens for another model, or only for some layers"
     expect({*range(L - 1)} <= J.keys() <= {*range(L)}, what)
     return [torch.eye(d), *(_tensor(J[l], (d, d)) for l in range(L - 1))], origin

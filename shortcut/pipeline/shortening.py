@@ -39,7 +39,7 @@ def run(args: Namespace) -> None:
     paths = [files.split(split) for split in ("train", "val")]
     if files.masked:
         raise Problem(f"{files.given} is a masked model: only causal models can be shortened")
-    if args.to.exists():
+    if args.to.exists() or args.to.is_symlink():
         raise Problem(f"{args.to} exists already: give --to another name, or remove it")
     if args.drop and not re.fullmatch(r"\d+:\d+", args.drop):
         raise Problem(f"--drop takes I:J, such as 4:5, got {args.drop!r}")
@@ -60,6 +60,8 @@ def run(args: Namespace) -> None:
         A = formats.load_map(files, best.drop.start, best.drop.stop, model.d)
         runs["full map A"] = (model, shorten.passed_over(model, best.drop, A, val.added))
     args.to.resolve().parent.mkdir(parents=True, exist_ok=True)
+    for left_by_killed_run in args.to.resolve().parent.glob(f".{args.to.name}.*"):
+        shutil.rmtree(left_by_killed_run)
     with tempfile.TemporaryDirectory(prefix=f".{args.to.name}.", dir=args.to.resolve().parent) as folder:
         shorter = save(model, best, saved := Path(folder, "model"))
         nats, seconds, groups = shorten.surprisals(runs | {"folded": (shorter, [])}, batches(model, val, TOKENS))

@@ -101,14 +101,14 @@ def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:
 
 
 def _cost(work: Work, files: Names) -> str:
-    """Forward and backward passes for the maps, and the number of maps, in words; gradients run each position alone."""
+    """Forward and backward passes for the maps, and the number of maps, in words; some run each position alone."""
     entries = {name: entry for name, entry in work.provenance.entries(files.matrices).items() if name[0].isdigit()}
     if not any(entry["script"].endswith("linreg.py") for entry in entries.values()):
         return "not fitted here"
     probes, epochs = ([entry[name] for entry in entries.values() if name in entry] for name in ("probes", "epochs"))
-    passes = f"1 forward, {max(probes)} backward passes per position" if probes else "1 forward pass per sentence"
-    training = f", {sum(epochs)} epochs of training in all" if epochs else ""
-    return f"{passes} for {len(entries)} maps{training}"
+    passes = f"1 forward, {max(probes)} backward passes" if probes else "1 forward pass"
+    passes += " per position" if probes or files.masked else " per sentence"
+    return f"{passes} for {len(entries)} maps" + (f", {sum(epochs)} epochs of training in all" if epochs else "")
 
 
 def origin(work: Work, L: int) -> dict[str, Any]:

@@ -49,10 +49,8 @@ def write_words(args: argparse.Namespace) -> None:
     encode(tokenizer, [*lines.values()], terminal.say)  # refuses a text that the tokenizer hardly knows
     reader = Reader(loaded, tokenizer, lenses, bos=args.bos == "auto", corrected=args.corrected)
     counts = Counter()
-    with (
-        store.replacing(args.table) as table,
-        store.replacing(args.tokens) if args.tokens else open(os.devnull, "wb") as more,
-    ):
+    by_token = store.replacing(args.tokens) if args.tokens else open(os.devnull, "wb")  # noqa: SIM115  (closed below)
+    with store.replacing(args.table) as table, by_token as more:
         words, tokens = (csv.writer(codecs.getwriter("utf-8")(file)) for file in (table, more))
         words.writerow([*FIRST, *["corrected"] * args.corrected, *reader.columns])
         tokens.writerow([*FIRST_OF_TOKENS, *reader.columns])

@@ -5,8 +5,7 @@ from itertools import product
 
 from shortcut import LEAST_SQUARES
 
-# The names in `metrics.METRICS` and `metrics.LENS`, repeated here because importing them would import torch, and
-# `python config.py` reads this file to answer at once.
+# Names in `metrics`, repeated here since importing it would import torch; `python config.py` has to answer at once.
 ALL_MODES = ("precision@1", "precision@5", "precision@10", "surprisal")  # metrics computed for all modes
 LENS = ("kl", "entropy", "cross-entropy")  # metrics computed only for the modes read as lenses
 LOOKS = {  # mode or map kind: colour, line style

@@ -103,7 +103,7 @@ def quality_figure(quality: Quality, title: str) -> Plot:
     if halves:
         findings.append(f"r² between maps of two halves of the sentences is {min(halves):.2f} to {max(halves):.2f}")
     if lost:
-        most = f"up to {worst:.2f} of the r² of one jump" if (worst := max(lost.values())) > 0 else "nothing"
+        most = f"up to {worst:.2f} in r² against one jump" if (worst := max(lost.values())) > 0 else "nothing"
         findings.append(f"two jumps to the last layer lose {most}")
     findings += [EXACT] if _is_exact(quality) else []
     if ranks := quality["effective_rank"].values():

@@ -74,7 +74,8 @@ def _width(text: str) -> int:
 def to_csv(table: Table) -> str:
     """A table as CSV: a header and rows, six significant digits; the ends of an interval follow the mean."""
     wide = [any(isinstance(row[k], Estimate) for row in table.rows) for k in range(len(table.columns))]
-    names = [Estimate(x.name, "low", "high") if ends else x.name for x, ends in zip(table.columns, wide, strict=True)]
+    pairs = zip([x.name for x in table.columns], wide, strict=True)
+    names = [Estimate(x, f"{x}_low", f"{x}_high") if ends else x for x, ends in pairs]
     lines: list[str] = []
     writer = csv.writer(SimpleNamespace(write=lines.append))  # lines end in \r\n, so either is quoted within a cell
     for row in (names, *table.rows):
