@@ -64,9 +64,8 @@ class Window(NamedTuple):
 def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[list[int | None], list[int | None]]:
     """Assign tokens to words. Returns `owners` and `groups` (see `Line`); tokens `blank` begin with white space.
 
-    Words that share a token form a group, and its tokens belong to the first of them. White space directly before a
-    word, one character with all its tokens, belongs to it if the word's first token is not blank; other white space
-    belongs to no word.
+    Words that share a token form a group, and its tokens belong to the first of them. One character of white space
+    directly before a word belongs to it if the word's first token is not blank; other white space belongs to no word.
     """
     starts, ends = [start for start, _ in words], [end for _, end in words]
     owners: list[int | None] = []

@@ -183,7 +183,7 @@ def test_names_that_the_hub_does_not_know_are_one_line(played, tmp_path):
     code, _, errors = project.run([GET, "add_linreg.py --model no/model"], played.url)
     assert code == 1
     assert len(errors) == 2
-    assert f"{GET}: cannot read no/set 20231101.en on the Hugging Face hub (FileNotFoundError" in errors[0]
+    assert f"{GET}: cannot reach no/set 20231101.en on the Hugging Face hub (FileNotFoundError" in errors[0]
     assert (
         "add_linreg.py: cannot load 'no/model' (expected a name on the Hugging Face hub, or a whole folder with"
         in errors[1]
@@ -203,7 +203,7 @@ def test_without_a_network_a_problem_is_one_line_at_once(tmp_path):
         sentences, model = process.communicate(timeout=100)[1].strip().splitlines()
         assert process.returncode == 1
         assert re.fullmatch(
-            rf"{GET}: cannot read wikimedia/wikipedia .*{why[0]}.* --source PATH .* --source docstrings .*",
+            rf"{GET}: cannot reach wikimedia/wikipedia .*{why[0]}.* --source PATH .* --source docstrings .*",
             sentences,
         )
         assert re.fullmatch(

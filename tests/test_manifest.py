@@ -178,7 +178,7 @@ def test_force_keeps_the_old_file_until_all_is_checked_and_then_runs_as_usual(la
 
 def test_what_a_killed_run_left_is_removed(layout, said):
     layout.experiment.mkdir(parents=True)
-    leftover = layout.experiment / f".{layout.results.name}.abc123"
+    leftover = layout.experiment / f".{layout.results.name}.1a2b3c4d"
     leftover.write_bytes(b"half")
     run(layout, said)
     assert not leftover.exists()

@@ -47,9 +47,11 @@ def refused(made, to, *options):
 
 def test_the_command_writes_an_ordinary_checkpoint_with_a_card(made, tmp_path, capsys):
     folder, names = made
-    (tmp_path / ".to.1a2b3c4d" / "model").mkdir(parents=True)  # left by a killed run
+    (tmp_path / ".to.1a2b3c4d.unfinished" / "model").mkdir(parents=True)  # left by a killed run
+    (tmp_path / ".to.backup").mkdir()
     shorten_it(made, tmp_path / "to", "--drop", "1:2")
-    assert not [*tmp_path.glob(".to.*")]
+    assert [path.name for path in tmp_path.glob(".to.*")] == [".to.backup"]
+    (tmp_path / ".to.backup").rmdir()
     said, card = capsys.readouterr().out, (tmp_path / "to" / "README.md").read_text(encoding="utf-8")
     assert card in said
     assert "base_model: tiny-gpt2" in card

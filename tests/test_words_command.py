@@ -53,9 +53,10 @@ def test_a_row_for_each_word_and_each_token(fitted, tmp_path, capsys):
     assert "warning" not in said
     assert "exists already: give another name, or --force to replace a file" in refused(*asked)
     (tmp_path / ".words.csv.1a2b3c4d").write_bytes(b"of a killed run")
+    (tmp_path / ".words.csv.swp").write_bytes(b"of an editor")
     words(*asked, "--force")
     assert {path.name for path in tmp_path.iterdir()} >= {"text.txt", "words.csv", "tokens.csv"}
-    assert not (tmp_path / ".words.csv.1a2b3c4d").exists()
+    assert [path.name for path in tmp_path.glob(".words.csv.*")] == [".words.csv.swp"]
 
 
 def test_columns_of_no_dataset_of_nothing_in_front_and_of_the_correction(fitted, tmp_path):

@@ -59,11 +59,13 @@ def hub(dataset: str, config: str) -> Source:
     try:
         # This request fails at once without a network; load_dataset_builder would retry for half a minute.
         fsspec.filesystem("hf").info(f"datasets/{dataset}")
-        # hf://datasets/<name>@<commit>/<path>
-        files = sorted(datasets.load_dataset_builder(dataset, config).config.data_files["train"])
-    except (*READ_ERRORS, LookupError, TypeError, ValueError, datasets.exceptions.DatasetsError) as error:
+        splits = datasets.load_dataset_builder(dataset, config).config.data_files or {}
+    except (*READ_ERRORS, ValueError, datasets.exceptions.DatasetsError) as error:
         out = "--source PATH --dataset NAME (parquet, jsonl or txt), or --source docstrings --dataset docstrings"
-        raise Problem(f"cannot read {name} ({one_line(error)}): connect to a network, or use {out}") from error
+        raise Problem(f"cannot reach {name} ({one_line(error)}): connect to a network, or use {out}") from error
+    if "train" not in splits:
+        raise Problem(f"{name} has the splits {[*splits]}, expected 'train': change HUB_DATASET in config.py")
+    files = sorted(splits["train"])  # hf://datasets/<name>@<commit>/<path>
     return Source(name, files, ".parquet", files[0].partition("@")[2].partition("/")[0])
 
 

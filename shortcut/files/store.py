@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files for `path` that a killed run left."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):  # no other program's, as .swp
         leftover.unlink(missing_ok=True)
 
 

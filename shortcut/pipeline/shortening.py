@@ -59,10 +59,11 @@ def run(args: Namespace) -> None:
         provenance.check([path], terminal.say)
         A = formats.load_map(files, best.drop.start, best.drop.stop, model.d)
         runs["full map A"] = (model, shorten.passed_over(model, best.drop, A, val.added))
-    args.to.resolve().parent.mkdir(parents=True, exist_ok=True)
-    for left_by_killed_run in args.to.resolve().parent.glob(f".{args.to.name}.*"):
+    parent, prefix, suffix = args.to.resolve().parent, f".{args.to.name}.", ".unfinished"
+    parent.mkdir(parents=True, exist_ok=True)
+    for left_by_killed_run in parent.glob(f"{prefix}*{suffix}"):
         shutil.rmtree(left_by_killed_run)
-    with tempfile.TemporaryDirectory(prefix=f".{args.to.name}.", dir=args.to.resolve().parent) as folder:
+    with tempfile.TemporaryDirectory(suffix, prefix, parent) as folder:
         shorter = save(model, best, saved := Path(folder, "model"))
         nats, seconds, groups = shorten.surprisals(runs | {"folded": (shorter, [])}, batches(model, val, TOKENS))
         rows = []

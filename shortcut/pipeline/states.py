@@ -45,9 +45,8 @@ def tokenize(work: Work, sentences: list[str]) -> dict[str, Tokenized]:
 
 def load_split(work: Work, split: str) -> Tokenized:
     """Tokens and chosen positions of a split; for a masked model they are in the file of states."""
-    if work.masked:
-        return formats.load_states(work.files.split(split), work.L)[0]
-    return formats.load_tokenized(work.files.split(split))
+    path = work.files.split(split)
+    return formats.load_states(path, work.L)[0] if work.masked else formats.load_tokenized(path)
 
 
 def states(work: Work, model: Model, tokenized: Tokenized, points: list[Point], name: str) -> Points:
