@@ -38,7 +38,6 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor, chosen: torch.Tensor 
     The result is [L + 1 + P L, b, d] for the probes V [P, b, d] of a batch of b sentences. For `jacobian-later`,
     `chosen` [b] has the chosen positions, and `batch.chosen` has the last token of each whole sentence; h_L is then the
     sum over all positions, without padding and tokens that the tokenizer adds: earlier ones have no derivative.
-
     Raises Problem: a value is not finite. The message names the model, the layer and the sentence.
     """
     passing, L = [], model.n_layers

@@ -35,10 +35,7 @@ Point = tuple[Any, str]  # a module, or a part of a block (`submodules.Part`), a
 
 
 class Model:
-    """A loaded transformer, in evaluation mode.
-
-    Raises Problem: no list of modules runs as blocks do, once each and in order.
-    """
+    """A loaded transformer in evaluation mode. Raises Problem if no list of modules runs once each and in order."""
 
     def __init__(self, net: nn.Module, masked: bool):
         self.net, self.masked = net, masked  # masked: predicts [MASK] from both sides, not the next token

@@ -75,9 +75,8 @@ def judge(
     """Read out `estimates` of h_L from layers 0 ... L - 1 like h_L, and judge them by the full model's distribution.
 
     estimates: [L, b, d]. final: [b, d], h_L itself, the last row of the tables. sentences: [b], their numbers, for the
-    error message. actual: int64 [b] (see `tokens.actual`); None: without the metrics of lenses.
-
-    Raises Problem: logits are not finite.
+    error message. actual: int64 [b] (see `tokens.actual`); None: without the metrics of lenses. Raises Problem: logits
+    are not finite.
     """
     h = torch.cat([final[None], estimates])  # the full model first: the others are judged by it
     topk, lens = torch.empty(*h.shape[:2], TOP, dtype=torch.int64), torch.empty(*h.shape[:2], len(LENS))

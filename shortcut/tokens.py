@@ -46,9 +46,7 @@ def tokenize(
     the context are truncated and sentences without a token are left out, each with one notice.
     Departure: the original's GPT-2 tokenizer uses '.' for padding, so it splits at every period and drops the white
     space next to it. This is the stock tokenizer. It would make a token of the newline, so trailing white space is
-    stripped first.
-
-    Raises Problem: too few sentences, and as `encode`.
+    stripped first. Raises Problem: too few sentences, and as `encode`.
     """
     stripped, context = [sentence.rstrip() for sentence in sentences], drawing.context
     lengths = [*map(len, encode(tokenizer, stripped, notice)["input_ids"])]
