@@ -18,6 +18,7 @@ STYLE = {
     "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5, "legend.frameon": False, "legend.handlelength": 2.6,
     "pdf.fonttype": 42,
 }  # fmt: skip
+INTEGERS = {"nbins": 7, "integer": True, "steps": None}  # `locator_params` for at most eight ticks, all at integers
 NO_DATES = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # the same figure gives the same bytes
 
 
@@ -55,14 +56,6 @@ def legend(figure: Any, columns: int) -> None:
     shown = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes)
     known = {label: handle for pairs in shown for handle, label in pairs}
     figure.legend(known.values(), known.keys(), loc="outside lower center", ncols=columns)
-
-
-def count_in_integers(*axes: Any) -> None:
-    """Give each axis at most eight ticks, all at integers."""
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
-
-    for axis in axes:
-        axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
 def drawable(text: str, longest: int = 9) -> str:

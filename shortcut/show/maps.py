@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shortcut import LEAST_SQUARES
-from shortcut.show.canvas import PAGE, Plot, count_in_integers, legend, subplots
+from shortcut.show.canvas import INTEGERS, PAGE, Plot, legend, subplots
 from shortcut.show.figures import label
 from shortcut.show.table import Column, Table
 from shortcut.show.tables import Scores
@@ -131,7 +131,7 @@ def _draw_quality(quality: Quality, title: str) -> Any:
     lowest = max(-1.0, min([0.0, *halves.values()])) - 0.02
     note = ("" if first.lines else "\n(not fitted here)") + (f"\n({EXACT})" if _is_exact(quality) else "")
     first.set(title=f"maps into the last layer{note}", xlabel="source layer", xlim=(0, L), ylim=(lowest, 1.02))
-    count_in_integers(first.xaxis)
+    first.locator_params("x", **INTEGERS)
     if lost:
         ax, grid = axes.pop(0), np.full((L, L), np.nan)
         grid[*zip(*lost, strict=True)] = [*lost.values()]
@@ -140,7 +140,7 @@ def _draw_quality(quality: Quality, title: str) -> Any:
         note = "" if max(lost.values()) > 0 else "\n(none above 0: nothing is lost)"
         ax.set(title=f"$r^2$ lost by two jumps{note}", xlabel="via layer", ylabel="source layer")
         ax.grid(False)
-        count_in_integers(ax.xaxis, ax.yaxis)
+        ax.locator_params("both", **INTEGERS)
         drawn.colorbar(image, ax=ax, shrink=0.8)
     chosen = {l: (l / L, 0.2, 1 - l / L) for l in range(0, L, max(1, -(-L // 6)))}  # layers and their colours
     if by_rank:

@@ -20,7 +20,7 @@ from shortcut.metrics import LENS, METRICS
 from shortcut.results import Comparison, Curve, Results
 from shortcut.sentence_grid import Grid
 from shortcut.show import table, tables
-from shortcut.show.canvas import COLUMN, PAGE, Plot, count_in_integers, drawable, legend, subplots
+from shortcut.show.canvas import COLUMN, INTEGERS, PAGE, Plot, drawable, legend, subplots
 from shortcut.show.figures import FIGURES, FREE, LOOKS, SCHEDULED, Figure, label
 
 SIDE_BY_SIDE = 12  # tokens; the grids of a longer sentence are stacked
@@ -82,7 +82,7 @@ def _draw_alternation(r: Results, title: str) -> Any:
                 ax.vlines(x, low, high, color=colour, linewidth=0.7)
     above.set(ylabel="Precision@1", ylim=(-0.02, 1.02), xlim=(0, r.n_layers))
     below.set(ylabel="minus direct jump", xlabel="blocks executed")
-    count_in_integers(below.xaxis)
+    below.locator_params("x", **INTEGERS)
     legend(figure, 2)
     return figure
 
@@ -119,7 +119,7 @@ def _draw_curves(figure: Figure, title: str, r: Results, map_kind: str) -> Any:
             _line(ax, mode, curve, metric, label=label(mode, map_kind) + ", fixed exit" * bool(early), **thin)
         if metric in r.floor and not early and not figure.lenses:
             ax.axhline(r.floor[metric].mean, color="gray", linestyle=":", linewidth=1, label="best constant")
-        count_in_integers(ax.xaxis)
+        ax.locator_params("x", **INTEGERS)
         ylim, unit = ((-0.02, 1.02), "") if METRICS[metric].k else ((0, None), " (nats)")
         if figure.lenses and unit:
             points = [x for mode, c in fixed.items() for x in c.estimates[metric][mode == "id" :]]
