@@ -21,7 +21,10 @@ def test_differences_are_paired_and_leave_out_sentences_without_a_token():
     made = Comparison(curves, {}, {})
     assert made.differences["id"].estimates["cross-entropy"][1] == pytest.approx(average((a - b)[1, 5:].double()))
     assert curves["id"].estimates["kl"][2].mean == pytest.approx(a.nan_to_num()[2].double().mean().item())
-    assert tables.heading("cross-entropy", curves.values()).endswith("over the 15 with a value")
+    shown = tables.map_kinds(Comparison(curves | {"ridge": curves["id"]}, {}, {}), "20 sentences")
+    titles = {x.name: x.title for x in shown}
+    assert "over the 15 with a value, 20 sentences" in titles["lenses_cross-entropy"]
+    assert "with a value" not in titles["lenses_kl"]
 
 
 def a_comparison(values, of=None, **metrics):

@@ -46,12 +46,8 @@ def lens_figures(c: Comparison, r: Results, title: str) -> dict[str, Plot]:
         (metric,) = figure.metrics
         curves = {name: curve for name, curve in c.curves.items() if metric in curve.values}
         if curves and (len(c.curves) > 2 or metric in LENS):
-            data, column = tables.lens_points(c, metric, title), tables.of_metric(metric, "")
-            means = (f"{label(name)} {table.cell(x.over_layers[metric], column)}" for name, x in curves.items())
-            alt = f"{data.title}. Mean over layers: {'; '.join(means)}."
-            shown = replace(r, fixed=curves, early={})
-            draw = partial(_draw_curves, figure, title, shown, LEAST_SQUARES)
-            drawn[f"{figure.name}_{r.n_layers}"] = Plot(draw, data, alt)
+            plot = _curves(figure, title, replace(r, fixed=curves, early={}), LEAST_SQUARES)
+            drawn[f"{figure.name}_{r.n_layers}"] = replace(plot, data=tables.lens_points(c, metric))
     return drawn
 
 
@@ -91,7 +87,7 @@ def _curves(figure: Figure, title: str, r: Results, map_kind: str) -> Plot:
     exits = {"fixed": r.fixed, "early": r.early} if r.early else {"fixed": r.fixed}
     parts = [(metric, *shown) for metric in figure.metrics for shown in exits.items()]
     by = "blocks run, early and fixed exit" if r.early else "layer"
-    replaced = "" if r.fixed.keys() <= {"id", "mat"} else ", sub-modules replaced"
+    replaced = ", sub-modules replaced" * figure.parts
     name = f"{', '.join(METRICS[metric].title for metric in figure.metrics)} by {by}{replaced}: {title}"
     alt = f"{name}. {' '.join(_in_words(*part) for part in parts)}"
     return Plot(partial(_draw_curves, figure, title, r, map_kind), tables.points(name, parts), alt)

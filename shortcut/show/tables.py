@@ -23,13 +23,6 @@ def of_metric(metric: str, name: str, sign: str = "") -> Column:
     return Column(name, f"{sign}.1f", 100) if METRICS[metric].k else Column(name, f"{sign}.3f")
 
 
-def heading(metric: str, curves: Iterable[Curve], where: str = "") -> str:
-    """Title and unit of a metric, and the number of sentences with a value if some have none."""
-    values = next(iter(curves)).values[metric][0]
-    some = "" if (n := int((~values.isnan()).sum())) == len(values) else f", over the {n} with a value"
-    return f"{METRICS[metric].title}{where}, {METRICS[metric].unit}{some}"
-
-
 def _by_layer(
     metric: str, name: str, sample: str, curves: Curves, constant: Estimate | None = None, apart: Curve | None = None
 ) -> list[Table]:
@@ -40,7 +33,8 @@ def _by_layer(
     curves = {key: curve for key, curve in curves.items() if metric in curve.values}
     if not curves:
         return []
-    L = next(iter(curves.values())).n_layers
+    first = next(iter(curves.values()))
+    L, values = first.n_layers, first.values[metric][0]
     places = (*range(L + 1), "mean")
     found = {of_metric(metric, key): _points(metric, curve) for key, curve in curves.items()}
     if constant:
@@ -48,8 +42,9 @@ def _by_layer(
     if apart and metric in apart.values:
         found[of_metric(metric, "mat - id", "+")] = _points(metric, apart)
     rows = [[place, *(points.get(place) for points in found.values())] for place in places]
+    some = "" if (n := int((~values.isnan()).sum())) == len(values) else f", over the {n} with a value"
     means = f"±: half of the 95% interval; mean: over layers 0 to {L - 1}"
-    title = f"{heading(metric, curves.values(), ' at each layer')}, {sample} ({means})"
+    title = f"{METRICS[metric].title} at each layer, {METRICS[metric].unit}{some}, {sample} ({means})"
     return [Table(name, title, [Column("layer"), *found], rows)]
 
 
@@ -181,7 +176,7 @@ def points(title: str, parts: Iterable[tuple[str, str, Curves]]) -> Table:
     return Table("", title, [*map(Column, ("metric", "exit", "mode", "lambda", "layers", "value"))], rows)
 
 
-def lens_points(c: Comparison, metric: str, title: str) -> Table:
+def lens_points(c: Comparison, metric: str) -> Table:
     """A table of one metric for all map kinds at every layer, and the means over layers."""
     rows = [
         [metric, map_kind, place, point, apart.get(place), c.halves.get(map_kind, {}).get(place)]
@@ -190,7 +185,7 @@ def lens_points(c: Comparison, metric: str, title: str) -> Table:
         for place, point in _points(metric, curve).items()
     ]
     columns = [*map(Column, ("metric", "lens", "layer", "value", "minus_least_squares", "halves"))]
-    return Table("lenses", f"{heading(metric, c.curves.values())}, by layer and map kind: {title}", columns, rows)
+    return Table("lenses", "", columns, rows)
 
 
 def grid_points(grid: Grid) -> Table:
