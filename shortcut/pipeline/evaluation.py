@@ -46,9 +46,8 @@ def maps(work: Work, model: Model) -> Maps:
     """The maps that the modes need. Raises Problem if they were fitted for sub-modules that the model does not have."""
     jumps, parts = approximation.needed(work.files.parts or {}, model.n_layers)
     if parts and work.files.parts != submodules.find(model).parts:
-        others = f"{work.files.submodules} lists other sub-modules than this model has"
         remake = work.files.command("add_linreg_submodules.py", work.files.submodules, "--force")
-        raise Problem(f"{others}: run {remake}")
+        raise Problem(f"{work.files.submodules} lists other sub-modules than this model has: run {remake}")
     return Maps(
         {key: formats.load_map(work.files, *key, model.d) for key in jumps},
         {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
@@ -130,8 +129,7 @@ def _by_mode(points: dict[str, Points], say: Callable[[str], None]) -> dict[str,
         found.setdefault(mode, {})[name] = values.tensor()
     share = max(tables["gap"].eq(0).double().mean(1).max().item() for tables in found.values())
     if share > TIES:
-        tie = f"the best two tokens tie in up to {share:.1%} of the sentences"
-        say(f"  {tie}: logits in half precision are rounded")
+        say(f"  the best two tokens tie in up to {share:.1%} of the sentences: logits in half precision are rounded")
     return {mode: Predictions(**found[mode]) for mode in (*MODES, SCHEDULES) if mode in found}
 
 

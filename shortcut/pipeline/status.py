@@ -8,7 +8,6 @@ read, no data, so the answer is immediate.
 
 import argparse
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -50,8 +49,7 @@ def main(config: ModuleType) -> None:
 def _family(config: ModuleType, model: str) -> str:
     if (masked := checkpoint.is_masked(find_model(model), config)) is None:
         why = f"{model} is no folder here, not in config.py and not downloaded, so its kind is unknown"
-        hint = similar_model(model, config.LAYERS)
-        raise Problem(f"{why}: add FAMILY=gpt2 (causal) or FAMILY=bert (masked){hint}")
+        raise Problem(f"{why}: add FAMILY=gpt2 (causal) or FAMILY=bert (masked){similar_model(model, config.LAYERS)}")
     return "bert" if masked else "gpt2"
 
 
@@ -75,7 +73,7 @@ def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
     out, dataset = args.out, args.dataset or config.DATASET
     found = [Names.of(config.GPT2, dataset, out, masked=False), Names.of(config.BERT, dataset, out, masked=True)]
     for path in sorted((out.resolve() / "experiment").glob("*/*_val.pickle")):
-        named = re.sub("(_tokenized)?_val.pickle$", "", path.name)
+        named = path.name.removesuffix("_val.pickle").removesuffix("_tokenized")
         found.append(stages.find_files(path.parent.name, named, out, config))
     found = [files for files in found if args.dataset in (None, files.dataset)]
     if args.model is not None:
@@ -119,12 +117,11 @@ def _state(provenance: Provenance, stage: stages.Stage, paths: list[Path]) -> tu
         of_stage = replace(files, model="sentences") if "sentences" in stage.writes else files
         unfinished = of_stage.partial(stage.script).exists()
         return ("partly computed: run the script again to resume" if unfinished else "-"), False
-    entries = {path: entry for path in existing if (entry := provenance.entry(path))}
-    for path in entries:
-        if why := provenance.differs(path):
+    for path in existing:
+        if provenance.entry(path) and (why := provenance.differs(path)):
             return why[0].removeprefix("was "), False
     if len(existing) < len(paths):
         return f"{len(existing)} of {len(paths)} files: run the script again to resume", False
-    made = max((entry["made"] for entry in entries.values()), default=None)
+    made = max(provenance.entry(path).get("made", "") for path in paths)
     when = f"made {made[:16].replace('T', ' ')} UTC" if made else "made by hand or by other code"
     return f"{when}, {files.relative(paths[0])}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else ""), True

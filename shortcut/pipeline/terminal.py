@@ -50,10 +50,7 @@ def leads() -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line without breaking a progress bar, in the leading process only.
-
-    Further output is discarded if its reader has exited (`| head`) or its disk is full.
-    """
+    """Print a line above any progress bar, in the leading process; once printing fails (`| head`), print no more."""
     from tqdm import tqdm  # noqa: PLC0415
 
     try:

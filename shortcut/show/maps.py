@@ -51,10 +51,7 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
 
 
 def r2_tables(r2: R2) -> list[Table]:
-    """r2 of mat and id from each layer to the next layer, to the last, and as a mean over all later layers.
-
-    A second table has the scores weighted by the variances of the coordinates; without scores there is no table.
-    """
+    """r2 of mat and id from each layer to the next layer, to the last, and as a mean over all later layers."""
     titles = {
         "": "r2 from each layer to later layers",
         "_weighted": "r2 weighted by variance, so that coordinates that hardly vary count for little",

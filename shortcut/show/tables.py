@@ -55,9 +55,7 @@ def _points(metric: str, curve: Curve) -> dict[Any, Estimate]:
 
 def of_results(r: Results, c: Comparison | None) -> list[Table]:
     """All tables: each metric by layer, with the best constant and mat - id; early exit; alternation; the map kinds."""
-    tables = []
-    for metric in METRICS:
-        tables += _by_layer(metric, metric, r.sample, r.fixed, r.floor.get(metric), r.apart)
+    tables = [x for m in METRICS for x in _by_layer(m, m, r.sample, r.fixed, r.floor.get(m), r.apart)]
     return [*tables, *early_exit(r), *alternation(r), *(map_kinds(c, r.sample) if c else [])]
 
 
@@ -145,9 +143,7 @@ def schedules(r: Results, title: str) -> Table:
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
     """Mean Precision@1 over layers 0 ... L - 1 with the dataset's own maps, with another dataset's, and the change.
 
-    "Effect of scale and of data" in the paper.
-
-    Raises Problem: the results are for different sentences.
+    "Effect of scale and of data" in the paper. Raises Problem if the results are for different sentences.
     """
     if not other.has_sentences_of(own):
         raise Problem("the results with the maps of the two datasets are for different sentences: make both again")
