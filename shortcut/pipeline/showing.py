@@ -72,8 +72,7 @@ def inputs(work: Work, files: Names) -> list[Path]:
 def warnings(work: Work, shown: list[Names]) -> list[str]:
     """The warnings recorded when the maps of these files were fitted."""
     found = [(files.map_kind, entry) for files in shown for entry in work.provenance.entries(files.matrices).values()]
-    lines = [f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry]
-    return [*dict.fromkeys(lines)]
+    return [*dict.fromkeys(f"{map_kind} maps: {entry['warning']}" for map_kind, entry in found if "warning" in entry)]
 
 
 def compare(work: Work, r: Results) -> tuple[Comparison | None, list[Names]]:

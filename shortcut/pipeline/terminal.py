@@ -20,8 +20,7 @@ def device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0][:100]
-        raise Problem(f"no device {name!r} here ({why}): use --device cpu") from error
+        raise Problem(f"no device {name!r} here ({str(error).splitlines()[0][:100]}): use --device cpu") from error
     return name
 
 

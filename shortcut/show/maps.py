@@ -37,8 +37,7 @@ def _heat_maps(maps: Mapping[str, Scores], L: int, title: str) -> Any:
     """Source layer on y, target layer on x. The diagonal is 1, cells below it are empty, the scale begins at 0."""
     drawn, axes = subplots(PAGE, 3.5, title, 1, len(maps), sharey=True, layout="compressed")
     for ax, (name, scores) in zip(axes, maps.items(), strict=True):
-        grid = np.full((L + 1, L + 1), np.nan)
-        grid[np.diag_indices(L + 1)] = 1
+        grid = np.where(np.eye(L + 1), 1, np.nan)
         grid[*zip(*scores, strict=True)] = [*scores.values()]
         image = ax.imshow(grid, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
         ticks = range(0, L + 1, max(1, -(-L // 8)))
@@ -102,19 +101,16 @@ def quality_figure(quality: Quality, title: str) -> Plot:
     if lost:
         most = f"up to {worst:.2f} in r² against one jump" if (worst := max(lost.values())) > 0 else "nothing"
         findings.append(f"two jumps to the last layer lose {most}")
-    findings += [EXACT] if _is_exact(quality) else []
+    # the loss of two jumps was left out, although there are jumps to layers before the last (see `Kind.is_exact`)
+    exact = not lost and any(j <= max(quality["gain"])[0] for _, j in quality["gain"])
+    findings += [EXACT] * exact
     if ranks := quality["effective_rank"].values():
         findings.append(f"effective ranks are {min(ranks):.0f} to {max(ranks):.0f}")
     findings = "; ".join(findings) or "There is no record of how these maps were fitted"
-    return Plot(partial(_draw_quality, quality, title), data, f"{data.title}. {findings}.")
+    return Plot(partial(_draw_quality, quality, title, exact), data, f"{data.title}. {findings}.")
 
 
-def _is_exact(quality: Quality) -> bool:
-    """True if the loss of two jumps was left out because every fit is exact (see `linear.Kind.is_exact`)."""
-    return not quality["composition_loss"] and any(j <= max(quality["gain"])[0] for _, j in quality["gain"])
-
-
-def _draw_quality(quality: Quality, title: str) -> Any:
+def _draw_quality(quality: Quality, title: str, exact: bool) -> Any:
     lost, ranks, halves = quality["composition_loss"], quality["effective_rank"], quality["split_half_r2"]
     by_rank, spectra, L = quality["r2_by_rank"], quality["spectrum"], max(i for i, _ in quality["gain"]) + 1
     width, panels = PAGE * (4 / 3 if by_rank else 1), 1 + bool(ranks) + bool(lost) + bool(by_rank)
@@ -126,7 +122,7 @@ def _draw_quality(quality: Quality, title: str) -> Any:
         beyond = f" (lowest: {min(halves.values()):.2g})" if min(halves.values()) < -1 else ""
         first.plot(halves.keys(), halves.values(), color="blue", label=f"halves agree, $r^2${beyond}")
     lowest = max(-1.0, min([0.0, *halves.values()])) - 0.02
-    note = ("" if first.lines else "\n(not fitted here)") + (f"\n({EXACT})" if _is_exact(quality) else "")
+    note = ("" if first.lines else "\n(not fitted here)") + f"\n({EXACT})" * exact
     first.set(title=f"maps into the last layer{note}", xlabel="source layer", xlim=(0, L), ylim=(lowest, 1.02))
     first.locator_params("x", **INTEGERS)
     if lost:

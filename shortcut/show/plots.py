@@ -1,7 +1,6 @@
-"""Draw the figures of the results, and the figure of one sentence.
+"""Draw the figures of the results, and of one sentence. Bands are 95% confidence intervals over the sentences.
 
 A mode or map kind has one colour and one line style in all figures, the same as in the paper if the paper draws it.
-Bands are 95% confidence intervals over the sentences.
 """
 
 import math
@@ -52,13 +51,13 @@ def lens_figures(c: Comparison, r: Results, title: str) -> dict[str, Plot]:
 
 
 def _alternation(r: Results, title: str) -> Plot:
-    data, findings, column = tables.schedules(r, title), [], tables.of_metric("precision@1", "", "+")
+    data, findings, column = tables.schedules(r), [], tables.of_metric("precision@1", "", "+")
     for first, name in (("r2", "the r2-informed schedule"), ("chosen", "round-robin, chosen on other sentences,")):
         if found := [judged for judged in r.alternation if judged.first == first]:
             best = max(found, key=lambda judged: judged.difference.mean)
             gain = f"{table.cell(best.difference, column)} points"
             findings.append(f"{name} gains most over the direct jump at {best.k} blocks: {gain}")
-    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}. {'; '.join(findings)}.")
+    return Plot(partial(_draw_alternation, r, title), data, f"{data.title}: {title}. {'; '.join(findings)}.")
 
 
 def _draw_alternation(r: Results, title: str) -> Any:

@@ -109,8 +109,7 @@ def _saved(r: Results) -> list[Table]:
         what = {"token": "for one token, as with a cache", "sentence": "for all tokens of the forward pass"}[unit]
         costs.append([unit, what, T, *(x / r.costs.block / T for x in (r.costs.read_out, r.costs.matrix))])
     columns = [*map(Column, ("net", "counted")), Column("tokens", ".1f"), *map(Column, ("read-out", "matrix"))]
-    spent = Table("costs", "Costs that the net savings subtract, in blocks", columns, costs)
-    return [saved, spent] if net else [saved]
+    return [saved, Table("costs", "Costs that the net savings subtract, in blocks", columns, costs)] if net else [saved]
 
 
 def alternation(r: Results) -> list[Table]:
@@ -129,15 +128,14 @@ def alternation(r: Results) -> list[Table]:
     return [Table("alternation", title, columns, rows)]
 
 
-def schedules(r: Results, title: str) -> Table:
+def schedules(r: Results) -> Table:
     """A table of all schedules of blocks and jumps."""
     rows = [
         [j.first, j.name, j.k, " ".join(f"{a}-{b}" for a, b in j.schedule), j.precision, j.difference]
         for j in r.alternation
     ]
     columns = [*map(Column, ("family", "schedule", "blocks", "jumps", "precision@1", "minus_direct"))]
-    full_title = f"Precision@1 by blocks executed, alternation of blocks and jumps: {title}"
-    return Table("schedules", full_title, columns, rows)
+    return Table("schedules", "Precision@1 by blocks executed, alternation of blocks and jumps", columns, rows)
 
 
 def change(other: Results, own: Results, dataset: str, fitted_on: str) -> Table:
@@ -162,8 +160,7 @@ def points(title: str, parts: Iterable[tuple[str, str, Curves]]) -> Table:
     rows: list[list[Any]] = []
     for metric, exit_type, curves in parts:
         for mode, curve in curves.items():
-            lambdas = curve.lambdas or [None] * len(curve.layers)
-            along = zip(lambdas, curve.layers, curve.estimates[metric], strict=True)
+            along = zip(curve.lambdas or [None] * len(curve.layers), curve.layers, curve.estimates[metric], strict=True)
             rows += [[metric, exit_type, mode, *point] for point in along]
             if curve.exits and metric == "precision@1":
                 exact = [x.flip(0)[:: max(1, len(x) // THIN)].flip(0).tolist() for x in curve.exits.along()[:3]]
