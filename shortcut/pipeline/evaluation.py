@@ -48,10 +48,8 @@ def maps(work: Work, model: Model) -> Maps:
     if parts and work.files.parts != submodules.find(model).parts:
         remake = work.files.command("add_linreg_submodules.py", work.files.submodules, "--force")
         raise Problem(f"{work.files.submodules} lists other sub-modules than this model has: run {remake}")
-    return Maps(
-        {key: formats.load_map(work.files, *key, model.d) for key in jumps},
-        {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts},
-    )
+    replacing = {key: formats.load_matrix(work.files.part(*key), model.d) for key in parts}
+    return Maps({key: formats.load_map(work.files, *key, model.d) for key in jumps}, replacing)
 
 
 def schedules(work: Work, model: Model) -> tuple[Schedules, dict[tuple[int, int], Map]]:

@@ -8,7 +8,7 @@ from shortcut import LEAST_SQUARES
 # Names in `metrics`, repeated here since importing it would import torch; `python config.py` has to answer at once.
 ALL_MODES = ("precision@1", "precision@5", "precision@10", "surprisal")  # metrics computed for all modes
 LENS = ("kl", "entropy", "cross-entropy")  # metrics computed only for the modes read as lenses
-LOOKS = {  # mode or map kind: colour, line style
+LOOKS = {  # mode or map kind: colour, line style; the same as in the paper if the paper draws it
     "id": ("red", "--"),
     "mat": ("blue", "-"),
     "mat_attn": ("green", "-."),

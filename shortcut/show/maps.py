@@ -1,7 +1,4 @@
-"""Tables and figures of the maps themselves: r2 of the jumps, and the quality of the maps.
-
-The heat maps of r2 are from "Linear Shortcut Across Blocks" in the paper; `shortcut.map_quality` defines the rest.
-"""
+"""Tables and figures of r2 ("Linear Shortcut Across Blocks" in the paper) and of `shortcut.map_quality`."""
 
 from collections.abc import Mapping
 from functools import partial

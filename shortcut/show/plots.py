@@ -1,7 +1,4 @@
-"""Draw the figures of the results, and of one sentence. Bands are 95% confidence intervals over the sentences.
-
-A mode or map kind has one colour and one line style in all figures, the same as in the paper if the paper draws it.
-"""
+"""Draw the figures of the results, and of one sentence. Bands are 95% confidence intervals over the sentences."""
 
 import math
 from collections.abc import Mapping

@@ -40,10 +40,7 @@ def page(
 
 
 def claims(model: str, r: Results, r2: R2) -> list[dict[str, str | None]]:
-    """The paper's claims about a model: the quantity `what`, its value in the `paper`, and `here` (None: not measured).
-
-    A claim applies only to the models for which the paper makes it; [] if it does not name the model.
-    """
+    """The paper's claims on this model, if any: `what`, its value in the `paper`, and `here` (None: not measured)."""
     mat, ten, early, apart = r.fixed.get("mat"), range(1, 11), "@{} {:.0f}-{:.0f}%", "@{} {:.0f} to {:.0f}"
     lower = _share([x < 0 for x in _means(r.apart, "surprisal", range(r.n_layers))])
     saved, higher = _saved(r), _share([x > r2["score_id"][pair] for pair, x in r2["score_mat"].items()] if r2 else [])

@@ -26,10 +26,7 @@ def of_metric(metric: str, name: str, sign: str = "") -> Column:
 def _by_layer(
     metric: str, name: str, sample: str, curves: Curves, constant: Estimate | None = None, apart: Curve | None = None
 ) -> list[Table]:
-    """A table of a metric at every layer and of its mean over layers 0 ... L - 1; [] if no curve has the metric.
-
-    constant: an estimate for all layers. apart: the difference mat - id.
-    """
+    """A table of a metric at every layer and of its mean over layers 0 ... L - 1; [] if no curve has the metric."""
     curves = {key: curve for key, curve in curves.items() if metric in curve.values}
     if not curves:
         return []
