@@ -83,11 +83,10 @@ def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
 
 
 def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
-    name = files.given
     last = max((int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")), default=0)
     whole = last > 1 and files.matrix(last - 1, last).exists()  # the last one that is fitted
-    known = last * whole if Path(name).is_dir() else config.LAYERS.get(name, last)
-    L, following = known or stages.n_layers(config, name, masked=files.masked), None
+    known = last * whole if Path(files.given).is_dir() else config.LAYERS.get(files.given, last)
+    L, following = known or stages.n_layers(config, files.given, masked=files.masked), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(
         files, lambda script, _: stages.settings(stages.of_script(script), config, files), hashing=False
