@@ -4,10 +4,9 @@ import contextlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from shortcut import sentence_grid
 from shortcut.show.table import Table, to_csv
@@ -22,8 +21,7 @@ INTEGERS = {"nbins": 7, "integer": True, "steps": None}  # `locator_params` for 
 NO_DATES = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # the same figure gives the same bytes
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A figure, with its numbers and its description."""
 
     draw: Callable[[], Any]  # makes the figure

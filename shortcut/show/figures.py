@@ -1,7 +1,7 @@
 """The table of figures, one row each, with their colours and line styles. Nothing is drawn here."""
 
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from shortcut import LEAST_SQUARES
 
@@ -33,8 +33,7 @@ SCHEDULED = {  # family of schedules: colour, marker, label
 }
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A figure: a panel for each metric, a curve for each mode."""
 
     name: str  # of its files, without the number of layers at the end

@@ -43,7 +43,7 @@ def lens_figures(c: Comparison, r: Results, title: str) -> dict[str, Plot]:
         curves = {name: curve for name, curve in c.curves.items() if metric in curve.values}
         if curves and (len(c.curves) > 2 or metric in LENS):
             plot = _curves(figure, title, replace(r, fixed=curves, early={}), LEAST_SQUARES)
-            drawn[f"{figure.name}_{r.n_layers}"] = replace(plot, data=tables.lens_points(c, metric))
+            drawn[f"{figure.name}_{r.n_layers}"] = plot._replace(data=tables.lens_points(c, metric))
     return drawn
 
 
