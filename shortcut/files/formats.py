@@ -47,8 +47,7 @@ def fitting(value: Any, name: str, dtype: torch.dtype, *shape: int, least: int |
 def load(path: Path) -> Any:
     """The single value in `path`."""
     values = [*islice(load_all(path), 2)]
-    if len(values) != 1:
-        raise Problem(f"{path} holds {'more than one value' if values else 'no value'}, expected one")
+    expect(len(values) == 1, f"{path} holds {'more than one value' if values else 'no value'}, expected one")
     return values[0]
 
 
@@ -87,10 +86,8 @@ def _tokenized(value: Any) -> Tokenized:
         fitting(ids, f"sentence {k}", torch.int64, len(ids), least=0)
         begins = position >= len(added) and ids[: len(added)].tolist() == added
         expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its token position is one of them")
-    more = {  # -1 among the masked tokens: a token that the tokenizer adds
-        field: fitting(value[name], name, torch.int64, n, least=0 if name == NUMBERS else -1)
-        for name, field in MORE.items()
-        if name in value
+    more = {
+        field: fitting(value[name], name, torch.int64, n, least=-1) for name, field in MORE.items() if name in value
     }
     return Tokenized([*sentences], positions, **more, added=tuple(added))
 

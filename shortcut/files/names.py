@@ -31,11 +31,10 @@ class Names:
     given: str = ""  # name or folder of the model, as given by the user
 
     def __post_init__(self):
-        named = self.map_kind != LEAST_SQUARES
-        suffix = f"@{self.map_kind}" if named else ""
+        suffix = f"@{self.map_kind}" if self.map_kind != LEAST_SQUARES else ""
         fitted_on = self.matrices_from or self.dataset
         judged = (f"{self.dataset}_maps_of_{fitted_on}" if self.matrices_from else self.dataset) + suffix
-        maps = (f", maps of {fitted_on}" if self.matrices_from else "") + (f", {self.map_kind} maps" if named else "")
+        maps = (f", maps of {fitted_on}" if self.matrices_from else "") + (f", {self.map_kind} maps" if suffix else "")
         experiment = self.root / "experiment" / self.model
         matrices = self.root / "linreg" / self.model / f"{fitted_on}{suffix}"
         model_name = self.model.removesuffix("_mask") if self.masked else self.model

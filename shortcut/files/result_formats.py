@@ -29,8 +29,7 @@ def load_r2(path: Path) -> dict[str, dict[tuple[int, int], float]]:
                 expect(isfinite(r2), f"{name} of {(i, j)} is not a finite number")
             scores[name] = {(i, j): float(r2) for (i, j), r2 in value[name].items() if i < j}  # (i, i) is no jump
             expect(bool(scores[name]), f"{name} has no jump, expected scores as {{(i, j): float}}")
-        same = len({*map(frozenset, scores.values())}) == 1
-        expect(same, f"{', '.join(scores)} have different pairs of layers, expected the same")
+        expect(len({*map(frozenset, scores.values())}) == 1, f"{', '.join(scores)} have different pairs of layers")
         return scores
 
 
@@ -56,7 +55,6 @@ def load_results(path: Path) -> list[dict[str, Any]]:
 
 
 def _info(info: Any) -> dict[str, Any]:
-    """Keep the known fields of an info: `type`, `mode`, and `layer` or `lambda`. Raises Problem if one is missing."""
     mode, layer, lam = info["mode"], info.get("layer"), info.get("lambda")
     # the original's records can have modes that replace other sub-modules; later steps ignore them
     if mode_of(mode) or (mode[0] == "blk_mat" and mode[1]["what_to_mat"] <= {*range(1, 7)}):

@@ -21,8 +21,6 @@ PROTOCOL = 4
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors so that equal tensors give equal bytes, in any process."""
-
     def reducer_override(self, obj: Any):
         import torch  # noqa: PLC0415  (not needed to write JSON)
 
