@@ -43,24 +43,19 @@ def is_masked(name: str, config: ModuleType | None = None) -> bool | None:
     """True if a model is masked; None if it is not a folder, not in config.py and not downloaded."""
     if config and name in config.LAYERS and not Path(name).is_dir():
         return name in config.MASKED
+    folder = Path(name)
     try:
-        found = json.loads(_config_file(name).read_bytes())
+        if not folder.is_dir():  # it may be in the hub's cache
+            home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+            downloads = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
+            folder = downloads / "snapshots" / (downloads / "refs" / "main").read_text(encoding="utf-8").strip()
+        found = json.loads((folder / "config.json").read_bytes())
         heads, model_type = str(found.get("architectures")), found.get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
     if "ForCausalLM" in heads or "LMHeadModel" in heads:
         return False
     return "ForMaskedLM" in heads or model_type in MASKED_TYPES
-
-
-def _config_file(name: str) -> Path:
-    """Path of config.json in a model's folder or in the hub's cache."""
-    if Path(name).is_dir():
-        return Path(name, "config.json")
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    downloads = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
-    commit = (downloads / "refs" / "main").read_text(encoding="utf-8").strip()
-    return downloads / "snapshots" / commit / "config.json"
 
 
 def files_of(model: str, dataset: str, out: Path, map_kind: str = LEAST_SQUARES) -> Names:
@@ -88,7 +83,7 @@ def config(name: str, masked: bool) -> Any:
 
     with readable(name) as cached:
         found = AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=cached)
-    has_class, other_has_class = (auto_class(found.model_type, kind) is not None for kind in (masked, not masked))
+    has_class, other_has_class = (auto_class(found, kind) is not None for kind in (masked, not masked))
     if has_class and other_has_class:  # both have a class: the head in the checkpoint decides
         has_class = ("ForCausalLM" if masked else "ForMaskedLM") not in str(found.architectures)
     if not has_class:
@@ -109,16 +104,13 @@ def config(name: str, masked: bool) -> Any:
     return found
 
 
-def auto_class(model_type: str, masked: bool) -> str | None:
-    """Name of the transformers class that loads a model type with its head; None if there is none."""
-    from transformers.models.auto import modeling_auto as auto  # noqa: PLC0415
+def auto_class(config: Any, masked: bool) -> type | None:
+    """The transformers class that loads a model with its head; None if there is none."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM  # noqa: PLC0415
 
-    if masked:
-        return "AutoModelForMaskedLM" if model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else None
-    if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return "AutoModelForCausalLM"
-    wrapped = model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES  # the causal model in it is run
-    return "AutoModelForImageTextToText" if wrapped else None
+    # of a model of images and text, the causal model in it is run
+    classes = [AutoModelForMaskedLM] if masked else [AutoModelForCausalLM, AutoModelForImageTextToText]
+    return next((auto for auto in classes if type(config) in auto._model_mapping), None)
 
 
 def is_model_folder(name: str) -> bool:

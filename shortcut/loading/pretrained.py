@@ -29,15 +29,14 @@ def load(
     """Load a pretrained model by name on the hub or by folder, and check that it runs as it was saved.
 
     device: "spread" spreads the blocks over all devices. dtype: "auto" is the dtype of the checkpoint. Pickles can run
-    code, and `safetensors_only` refuses them. `notice` is called with a line for each part that is not run.
-
-    Raises Problem: the model was not found, is no language model or of the other model kind; weights are missing,
+    code, and `safetensors_only` refuses them. `notice` is called with a line for each part that is not run. Raises
+    Problem: the model was not found, is no language model or of the other model kind; weights are missing,
     unexpected, stored twice or have another shape or type; or a check fails (see `_prove`).
     """
     import transformers  # noqa: PLC0415
 
     config = checkpoint.config(name, masked)
-    auto = getattr(transformers, checkpoint.auto_class(config.model_type, masked))
+    auto = checkpoint.auto_class(config, masked)
     if device == "spread" and not transformers.utils.is_accelerate_available():
         raise Problem("--device spread needs accelerate: .venv/bin/pip install accelerate")
     with checkpoint.readable(name) as cached:
@@ -179,9 +178,8 @@ def _prove(model: Model) -> None:
     with model.watch(model.layer_points(), lambda k, x: h.update({k: x.clone()})):  # some blocks work in place
         logits = model.net(input_ids=ids, attention_mask=mask).logits
     if not torch.isfinite(logits).all():
-        broken = next((weights for weights, values in model.net.named_parameters() if not values.isfinite().all()), "")
-        what = f"its weights {broken} are" if broken else "its logits are"
-        raise Problem(f"{model.name}: {what} not finite; the checkpoint is broken")
+        broken = (f"weights {name}" for name, x in model.net.named_parameters() if not x.isfinite().all())
+        raise Problem(f"{model.name}: its {next(broken, 'logits')} are not finite; the checkpoint is broken")
 
     precision, L = torch.finfo(h[0].dtype).eps, model.n_layers
     tolerance = 1e-4 if precision < 1e-6 else 8 * precision * max(1.0, h[L].abs().max().item())
