@@ -1,4 +1,4 @@
-"""Commands: `python -m shortcut words`, `shorten`; `fetch`, `import` and `export` exchange maps with other projects."""
+"""Surprisal of words; shorter models; exchange of matrices and lenses with other projects."""
 
 import argparse
 from pathlib import Path
@@ -49,8 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = "Surprisal of words; shorter models; exchange of matrices and lenses with other projects."
-    parser = argparse.ArgumentParser(prog="python -m shortcut", description=about)
+    parser = argparse.ArgumentParser(prog="python -m shortcut", description=__doc__)
     parser.set_defaults(force=False, map=LEAST_SQUARES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="words|shorten|fetch|import|export")
     words = commands.add_parser("words", help="surprisal of the words of a text", description=WORDS)
@@ -65,25 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     text = "divide by the probability that a word begins or ends, for tokenizers that mark where words begin"
     add("--corrected", action="store_true", help=text)
     add("--device", default="cpu", metavar="DEVICE", help="cpu, cuda, cuda:1, auto, or spread (default: cpu)")
-    shorten = commands.add_parser(
-        "shorten", help="drop blocks of a model, and fold a map for them", description=SHORTEN
-    )
+    shorten = commands.add_parser("shorten", help="drop blocks of a model and fold a map for them", description=SHORTEN)
     add, which = shorten.add_argument, shorten.add_mutually_exclusive_group(required=True)
     which.add_argument("--drop", metavar="I:J", help="drop blocks I ... J - 1, counted from 0; I is at least 1")
     which.add_argument("--blocks", type=int, metavar="K", help="drop the K blocks whose loss costs least perplexity")
     add("--to", type=Path, metavar="FOLDER", required=True, help="new folder for the checkpoint")
     add("--model", metavar=metavar, required=True, help="name or folder of a causal model")
     add("--dataset", type=dataset_name, metavar="NAME", required=True, help="dataset with tokenized sentences")
-    fetch, take, export = _add_exchange(commands)
-    for command in (words, shorten, fetch, take, export):
-        text = f"folder that holds {'experiment/ and ' * (command is shorten)}linreg/"
-        command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help=text)
-    for command in (words, fetch, take):
-        command.add_argument("--force", action="store_true", help="replace existing files")
-    return parser
-
-
-def _add_exchange(commands: argparse._SubParsersAction) -> list[argparse.ArgumentParser]:
     fetch = commands.add_parser("fetch", help="download matrices, or a lens, from the hub", description=FETCH)
     text = f"OWNER/NAME (default: {exchanging.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=text)
@@ -92,14 +79,17 @@ def _add_exchange(commands: argparse._SubParsersAction) -> list[argparse.Argumen
     take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help=text)
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=EXPORT)
     export.add_argument("--map", type=map_kind, metavar="KIND", default=LEAST_SQUARES, help="map kind")
-    for command, word, default in ((fetch, "from", "gpt2-medium"), (take, "from", None), (export, "to", None)):
-        text = f"format of the lens: {', '.join(FORMATS)}"
-        command.add_argument(f"--{word}", dest="format", choices=FORMATS, required=command is take, help=text)
+    for command, flag, default in ((fetch, "--from", "gpt2-medium"), (take, "--from", None), (export, "--to", None)):
+        command.add_argument(flag, dest="format", choices=FORMATS, required=command is take, help="format of the lens")
         text = "folder in linreg/; for a lens, name or folder of the model" + f" (default: {default})" * bool(default)
         command.add_argument("--model", metavar="NAME", default=default, required=not default, help=text)
         more = {"default": "wikipedia", "help": "(default: wikipedia)"} if default else {"required": True}
         command.add_argument("--dataset", type=dataset_name, metavar="NAME", **more)
-    return [fetch, take, export]
+    for command in commands.choices.values():
+        command.add_argument("--out", type=Path, metavar="FOLDER", default=PROJECT, help="with experiment/ and linreg/")
+    for command in (words, fetch, take):
+        command.add_argument("--force", action="store_true", help="replace existing files")
+    return parser
 
 
 if __name__ == "__main__":
