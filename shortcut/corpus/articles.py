@@ -12,7 +12,6 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from glob import glob
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -141,8 +140,7 @@ def _article(line: bytes) -> str:
     return text_of(article.get("text") if isinstance(article, dict) else None)
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
+class Group(NamedTuple):
     """Row group `number` of a file, with `rows` articles; their texts have `size` compressed bytes."""
 
     file: str
@@ -187,7 +185,7 @@ def _from_parquet(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
     # If too many articles are too short, read all articles in the other row groups, then all in the first ones.
     for step, (group, most) in enumerate([*steps, *((group, group.rows) for group in others + first)]):
         if step < len(first) or total < n:
-            drawn[group] = group.draw(most, wanted.split, tally)
+            drawn[group.file, group.number] = group.draw(most, wanted.split, tally)
             before, total = total, sum(map(len, drawn.values()))
             wanted.found(min(total, n) - min(before, n))
     result = [*chain(*drawn.values())]
@@ -207,7 +205,6 @@ def _opened(file: str, footer: FileMetaData | None = None) -> Iterator[ParquetFi
 
 
 def _groups(file: str, seed: str) -> list[Group]:
-    """The row groups of a file, in random order."""
     with _opened(file) as parquet:
         footer, schema = parquet.metadata, parquet.schema_arrow
     columns = [footer.schema.column(k) for k in range(footer.num_columns)]  # a struct has several

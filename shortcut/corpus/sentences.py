@@ -17,7 +17,6 @@ from shortcut import Problem, one_line
 Split = Callable[[str], list[str]]
 LONGEST = 100_000  # characters in a paragraph; spaCy refuses ten times as many, and its trained pipelines need GBs
 RUN = re.compile(r"[\W_]{1000}")  # spaCy's tokenizer takes quadratic time for a run of punctuation marks
-MARK = "\ufeff"  # byte order mark; joining files leaves it inside the text
 
 
 class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)
@@ -59,7 +58,7 @@ def text_of(value: object) -> str:
         raise LeftOut("not UTF-8") from error
     except UnicodeEncodeError as error:
         raise LeftOut("with half of a surrogate pair") from error
-    return text.replace(MARK, "")
+    return text.replace("\ufeff", "")  # also inside the text, where joining files leaves byte order marks
 
 
 @dataclass(frozen=True)

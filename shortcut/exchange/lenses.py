@@ -27,12 +27,11 @@ WORSE = 0.005  # largest loss of r2 or Precision@1 at a layer that is accepted w
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
 Lens = tuple[Any, Any]  # contents of the .pt file and of config.json (None if the format has none)
-Metadata = dict[str, Any]  # see above
 Origin = dict[str, str]  # what a lens names of it, and its revision
 ORIGIN = ("estimator", "revision", "dataset", "sentences", "positions", "torch", "transformers")
 
 
-def _write_tuned(maps: Maps, model: str, metadata: Metadata) -> Lens:
+def _write_tuned(maps: Maps, model: str, metadata: dict[str, Any]) -> Lens:
     state, d = {}, len(maps[0])
     for l, A in enumerate(maps):
         state[f"{l}.weight"] = A[:, :d] - torch.eye(d)
@@ -56,9 +55,8 @@ def _read_tuned(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin]:
     return maps, origin
 
 
-def _write_jacobian(maps: Maps, model: str, metadata: Metadata) -> Lens:
-    if maps[0].shape[1] > len(maps[0]):
-        raise Problem("a Jacobian lens has no intercept: export jacobian or jacobian-later maps")
+def _write_jacobian(maps: Maps, model: str, metadata: dict[str, Any]) -> Lens:
+    expect(maps[0].shape[1] == len(maps[0]), "a Jacobian lens has no intercept: export jacobian or jacobian-later maps")
     J = {l: A.half() for l, A in enumerate(maps[1:])}
     if overflows := [l + 1 for l in J if not J[l].isfinite().all()]:
         raise Problem(f"not exported: the maps of layers {overflows} hold numbers too large for half precision")
@@ -83,7 +81,7 @@ class Format(NamedTuple):
 
     map_kinds: tuple[str, ...]  # of an imported lens, rows of `linear.KINDS`: the first, unless it names another
     files: tuple[str, ...]  # file names: first the tensors, then config.json if the format has it
-    write: Callable[[Maps, str, Metadata], Lens]  # (maps, model name, metadata)
+    write: Callable[[Maps, str, dict[str, Any]], Lens]  # (maps, model name, metadata)
     read: Callable[[Lens, int, int, str], tuple[Maps, Origin]]  # (lens, d, L, model name)
     first: int = 0  # first layer with a map; for lower layers, the identity is read
     masked: bool = True  # True if the tool supports masked models
@@ -110,8 +108,7 @@ def load(path: Path) -> Any:
 def only(place: object, names: list[str]) -> str:
     """The only .pt file among the names in a folder. Raises Problem if there is none, or several."""
     found = sorted(name for name in names if name.endswith(".pt"))
-    if len(found) != 1:
-        raise Problem(f"{place} holds {len(found)} .pt files {found[:4]}, expected one lens: name its file")
+    expect(len(found) == 1, f"{place} holds {len(found)} .pt files {found[:4]}, expected one lens: name its file")
     return found[0]
 
 
@@ -131,8 +128,7 @@ def judge(model: Model, h: torch.Tensor, maps: list[Map]) -> torch.Tensor:
 def check(exact: torch.Tensor, rounded: torch.Tensor, groups: torch.Tensor | None, format_name: str) -> None:
     """Raise Problem if a layer loses more than `WORSE` and the paired 95% confidence interval excludes zero.
 
-    exact, rounded: float64 [2, L, n], scores from `judge` before and after export. groups: int64 [n], the sentence
-    number of each position. The message names the layers.
+    exact, rounded: float64 [2, L, n], from `judge` before and after export. groups: int64 [n], the sentence numbers.
     """
     worse = []
     for l in range(FORMATS[format_name].first, exact.shape[1]):
@@ -146,10 +142,7 @@ def check(exact: torch.Tensor, rounded: torch.Tensor, groups: torch.Tensor | Non
 
 
 def _origin(found: dict[Any, Any], named: dict[str, Any]) -> Origin:
-    """The fields in `ORIGIN` that a lens has, at the top or in its metadata.
-
-    Raises Problem: a field differs from its expected value in `named`, or a number of sentences is none.
-    """
+    """Fields in `ORIGIN` that a lens or its metadata has. Raises Problem if one differs from its value in `named`."""
     more = found.get("metadata")
     fields = found | {f"metadata.{key}": x for key, x in (more.items() if isinstance(more, dict) else ())}
     known = {str(key): x for key, x in fields.items() if x is not None}
