@@ -4,6 +4,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import hub
 import pytest
@@ -99,8 +100,9 @@ def test_imported_maps_are_of_the_model_that_they_were_imported_for(made, other,
 def test_published_matrices_are_not_fetched_beside_those_of_another_model(made, other, tmp_path, monkeypatch, capsys):
     folder, names = made
     shutil.copytree(names.root, tmp_path, dirs_exist_ok=True)
-    there = [path.name for path in names.matrices.glob("*.pickle")]
-    monkeypatch.setattr(exchanging, "_listing", lambda *_: (hub.COMMIT, there))
+    there = [path.relative_to(names.root / "linreg").as_posix() for path in names.matrices.glob("*.pickle")]
+    found = SimpleNamespace(sha=hub.COMMIT, siblings=[SimpleNamespace(rfilename=name) for name in there])
+    monkeypatch.setattr(exchanging.huggingface_hub, "model_info", lambda _: found)
     command(["fetch", *on(replace(names, root=tmp_path), folder)])
     assert f"kept {len(there)} existing matrices" in capsys.readouterr().out
     with pytest.raises(Problem, match="was made with another model's weights"):

@@ -33,8 +33,8 @@ class _Unpickler(pickle.Unpickler):
             raise Problem(f"refused: it asks for {shown(asked)}, which is not data")
         return _Fixed(FUNCTIONS[asked])
 
-    def persistent_load(self, key: tuple) -> tuple[torch.dtype, str]:  # key of a storage in a torch archive
-        return key[1].value, key[2]
+    def persistent_load(self, key: tuple) -> torch.dtype:  # key of the storage in a torch archive
+        return key[1].value
 
 
 class _Fixed:
@@ -66,9 +66,7 @@ def _storage(content: bytes) -> _Fixed:
         storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return _Fixed(torch.tensor([], dtype=storage.dtype).set_(storage._untyped_storage))
     with zipfile.ZipFile(io.BytesIO(content)) as archive:  # three times as fast as torch, and checks checksums
-        folder = archive.namelist()[0].partition("/")[0]
-        dtype, key = _Unpickler(archive.open(f"{folder}/data.pkl")).load()
-        data = archive.read(f"{folder}/data/{key}")
+        dtype, data = _Unpickler(archive.open("archive/data.pkl")).load(), archive.read("archive/data/0")
     return _Fixed(torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype))
 
 

@@ -48,16 +48,25 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
     Existing files are kept unless `force`. A file is refused unless it holds a matrix as wide as the others.
     """
     disable_progress_bars()  # the progress bar of this command counts matrices
-    revision, names = _listing(repository, files)
+    where, wanted = f"{repository} on the Hugging Face hub", f"{files.model}/{files.dataset}"
+    with _hub_errors(f"list {where}", f"give OWNER/NAME of a public repository, such as {REPOSITORY}. {OFFLINE}"):
+        found = huggingface_hub.model_info(repository)
+    paths = [PurePosixPath(file.rfilename) for file in found.siblings]
+    matrices = [path for path in paths if MATRIX.fullmatch(path.name)]
+    names = sorted(path.name for path in matrices if str(path.parent) == wanted)
+    if not names:
+        folders = ", ".join(sorted({str(path.parent) for path in matrices}))[:200]
+        listed = f"; it has matrices in {folders}: use --model and --dataset" if folders else ""
+        raise Problem(f"{where} holds no matrices in {wanted}{listed}")
     folder, shown, d = files.matrices, files.relative(files.matrices), None
     with locked(folder, "shortcut fetch"):
         missing = [name for name in names if force or not (folder / name).exists()]
         if kept := [name for name in names if name not in missing]:
             say(f"kept {len(kept)} existing matrices in {shown} (--force replaces them)")
             d = len(formats.load_matrix(folder / kept[0], None))
-        how = {"revision": revision, "local_dir": folder / UNFINISHED, "force_download": True}
+        how = {"revision": found.sha, "local_dir": folder / UNFINISHED, "force_download": True}
         for name in progress("matrices", missing, len(missing), "matrices"):
-            remote = f"{files.model}/{files.dataset}/{name}"
+            remote = f"{wanted}/{name}"
             with _hub_errors(f"fetch {remote} from {repository}", "run the command again for the missing matrices"):
                 path = Path(huggingface_hub.hf_hub_download(repository, remote, **how))
             with store.inside(f"{remote} from {repository} was not stored"):
@@ -66,21 +75,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
             path.replace(folder / name)
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     if missing:
-        say(f"wrote {len(missing)} matrices [{d}, {d}] to {shown}, from {repository} at {revision[:12]}")
-
-
-def _listing(repository: str, files: Names) -> tuple[str, list[str]]:
-    """Revision of the repository, and file names of its matrices for this model and dataset."""
-    where, wanted = f"{repository} on the Hugging Face hub", f"{files.model}/{files.dataset}"
-    with _hub_errors(f"list {where}", f"give OWNER/NAME of a public repository, such as {REPOSITORY}. {OFFLINE}"):
-        found = huggingface_hub.model_info(repository)
-    places = [file.rfilename.rpartition("/") for file in found.siblings]
-    matrices = [(folder, name) for folder, _, name in places if MATRIX.fullmatch(name)]
-    if names := sorted(name for folder, name in matrices if folder == wanted):
-        return found.sha, names
-    folders = ", ".join(sorted({folder for folder, _ in matrices}))[:200]
-    listed = f"; it has matrices in {folders}: use --model and --dataset" if folders else ""
-    raise Problem(f"{where} holds no matrices in {wanted}{listed}")
+        say(f"wrote {len(missing)} matrices [{d}, {d}] to {shown}, from {repository} at {found.sha[:12]}")
 
 
 def export(files: Names) -> None:
