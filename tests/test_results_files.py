@@ -84,10 +84,10 @@ SCORES = {(0, 1): 0.5, (0, 2): 0.25, (1, 2): -3.0}
     [
         ([SCORES], "has another layout"),
         ({"score_mat": [], "score_id": SCORES}, "has another layout"),
-        ({"score_mat": SCORES, "score_id": {}}, "score_id has no jump, expected scores as"),
+        ({"score_mat": SCORES, "score_id": {}}, "score_mat, score_id have different pairs of layers"),
         ({"score_mat": SCORES, "score_id": {"a": 1.0}}, "has another layout"),
         ({"score_mat": SCORES, "score_id": {(1, 0): 1.0}}, "no pair of layers"),
-        ({"score_mat": SCORES, "score_id": {(1, 1): 1.0}}, "score_id has no jump"),
+        ({"score_mat": SCORES, "score_id": {(1, 1): 1.0}}, "score_mat, score_id have different pairs of layers"),
         ({"score_mat": SCORES, "score_id": {(0, 1): 1.0}}, "score_mat, score_id have different pairs of layers"),
         ({"score_mat": SCORES, "score_id": {(0, 1): "1.0"}}, "has another layout .*TypeError"),
         ({"score_mat": SCORES, "score_id": {(0, 1): NAN}}, r"score_id of \(0, 1\) is not a finite number"),

@@ -103,12 +103,9 @@ def sentences(source: Source, wanted: Wanted) -> list[str]:
 
 
 def identity(path: str, budget: int) -> dict[str, Any]:
-    """Name and SHA-256 of a local source, as the manifest records them.
-
-    Parquet files can have many gigabytes, so only sizes and footers are hashed, and `budget` is recorded too.
-    """
+    """Name and SHA-256 of a local source, for the manifest; of parquet files only sizes and footers, and `budget`."""
     digest, source = hashlib.sha256(), local(path)
-    whole = source.suffix != ".parquet"
+    whole = source.suffix != ".parquet"  # such files can have many gigabytes
     for file in source.files:
         with open(file, "rb") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -163,11 +160,7 @@ class Group(NamedTuple):
 
 
 def _from_parquet(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
-    """Draw one sentence from each of n articles, in random order; fewer if there are no more.
-
-    The row groups to read first are chosen in rounds of one from each file. A round is chosen if the earlier rounds
-    have too few articles, or if it fits into the budget.
-    """
+    """Read rounds of one row group from each file, while the articles are too few or the bytes within the budget."""
     n, drawn, total = wanted.n, {}, 0
     wanted.notice(f"reading the footers of {len(files)} files")
     queues = [_groups(file, f"{wanted.seed} {k}") for k, file in enumerate(files)]

@@ -74,10 +74,7 @@ class Wanted:
 
 
 def splitter(pipeline: str | None = None) -> Split:
-    """A function that splits a paragraph into non-empty sentences without white space at the ends.
-
-    `pipeline` is the name of a trained spaCy pipeline such as en_core_web_sm; None means the rule-based sentencizer.
-    """
+    """A function that splits a paragraph into sentences: a spaCy pipeline such as en_core_web_sm, or simple rules."""
     import spacy  # noqa: PLC0415  (takes seconds)
 
     if pipeline is None:

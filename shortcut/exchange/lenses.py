@@ -6,9 +6,8 @@
 
 Both hold `metadata`: the estimator (a row of `linear.KINDS`), the dataset, the numbers of sentences and of positions in
 each, and the versions of torch and transformers. A published Jacobian lens, without an estimator, is `jacobian-later`.
-A reader refuses a lens that names another model, target layer or sort of estimator. An exported lens is read again and
-compared, layer by layer, with the float32 maps on the validation sentences, since half precision ruins a map that
-amplifies a direction in which the hidden states hardly vary.
+An exported lens is read again and compared, layer by layer, with the float32 maps on the validation sentences, since
+half precision ruins a map that amplifies a direction in which the hidden states hardly vary.
 """
 
 from collections.abc import Callable
@@ -85,7 +84,7 @@ class Format(NamedTuple):
     read: Callable[[Lens, int, int, str], tuple[Maps, Origin]]  # (lens, d, L, model name)
     first: int = 0  # first layer with a map; for lower layers, the identity is read
     masked: bool = True  # True if the tool supports masked models
-    published: str = ""  # folder on the hub with one folder for each model
+    published: str = ""  # where lenses are downloaded from by default: a folder on the hub with one for each model
 
 
 FORMATS = {

@@ -60,10 +60,7 @@ def load_sentences(path: Path) -> list[str]:
 
 
 def tokenized_dict(tokenized: Tokenized) -> dict[str, Any]:
-    """The dict that add_tokenization.py writes: `tokenized_sentences`, `token_positions`.
-
-    `sentence_numbers`, `masked_tokens` and `added_tokens` are written only if `tokenized` has them (see `Tokenized`).
-    """
+    """The dict that add_tokenization.py writes; keys that the original lacks are in it only if `tokenized` has them."""
     found = {"tokenized_sentences": tokenized.sentences, "token_positions": tokenized.positions}
     more = {name: getattr(tokenized, field) for name, field in MORE.items()} | {ADDED: [*tokenized.added] or None}
     return found | {name: x for name, x in more.items() if x is not None}

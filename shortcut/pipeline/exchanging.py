@@ -105,8 +105,7 @@ def export(files: Names) -> None:
 def export_lens(files: Names, format_name: str) -> None:
     """Write the maps into layer L in another tool's format, with a model card.
 
-    Raises Problem: a map is missing or was fitted for another model; the tool supports no masked models; or rounding
-        to the format lowers r2 or Precision@1 at a layer (see `lenses.check`).
+    Raises Problem: a map is missing or for another model, the tool supports no masked models, or see `lenses.check`.
     """
     row = lenses.FORMATS[format_name]
     if files.masked and not row.masked:
@@ -147,10 +146,9 @@ def export_lens(files: Names, format_name: str) -> None:
     torch.save(lens[0], tensors := io.BytesIO())
     contents = [tensors.getvalue(), *(store.dump_json(config) for config in lens[1:] if config), card.encode()]
     writes = [files.matrices / format_name / name for name in (*row.files, "README.md")]
-    how = {"settings": {}, "notice": say, "force": True}
-    with Outputs(provenance, "shortcut export", reads=reads, writes=writes, **how) as outputs:
+    with Outputs(provenance, "shortcut export", reads=reads, writes=writes, settings={}, notice=say, force=True) as out:
         for path, content in zip(writes, contents, strict=True):
-            with outputs.writing(path) as file:
+            with out.writing(path) as file:
                 file.write(content)
 
 
@@ -185,10 +183,7 @@ def import_lens(source: Path, files: Names, format_name: str, *, force: bool) ->
 
 
 def download(source: str | None, files: Names, format_name: str) -> Path:
-    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt].
-
-    By default the source is the model's folder among the published lenses of this format, if there are any.
-    """
+    """Download a lens to the hub's cache and return its file; source: [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]."""
     row = lenses.FORMATS[format_name]
     source = source or (row.published and f"{row.published}/{files.hub_name}")
     place = source.removeprefix("spaces/")
