@@ -32,17 +32,16 @@ def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     if args.command in RUNS:
         return RUNS[args.command](args)
-    exports = args.command == "export"
     if not args.format:
         files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=args.map)
         if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
             matrices = sorted(files.matrices.glob("*.pickle"))
             Provenance.of_model(files, args.model).check(matrices, lambda _: None)
-        if exports:
+        if args.command == "export":
             return exchanging.export(files)
         return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)
     files = checkpoint.files_of(args.model, args.dataset, args.out, args.map)
-    if exports:
+    if args.command == "export":
         return exchanging.export_lens(files, args.format)
     fetched = exchanging.download(args.source, files, args.format) if args.command == "fetch" else args.source
     return exchanging.import_lens(fetched, files, args.format, force=args.force)

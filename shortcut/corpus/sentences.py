@@ -1,7 +1,6 @@
 """Choose one sentence of an article: the last sentence of a random paragraph. Decode texts as UTF-8.
 
-The paper takes one sentence from each article; where it gives no detail, this module follows the original code. A text
-that cannot be used does not stop a run: it is left out, and a notice at the end counts such texts by reason.
+The paper takes one sentence from each article; where it gives no detail, this module follows the original code.
 """
 
 import random
@@ -25,7 +24,7 @@ class LeftOut(ValueError):  # noqa: N818  (it does not stop a run)
 
 @dataclass
 class Tally:
-    """Places of the texts read, and the reasons for leaving out some of them, by place."""
+    """Places of the texts read, and the reasons for leaving out some of them, by place. A notice counts each reason."""
 
     read: set[str] = field(default_factory=set)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -54,10 +53,8 @@ def text_of(value: object) -> str:
         if not isinstance(text, str):
             raise LeftOut("without a text" if value is None else f"with a text of type {type(value).__name__}")
         text.encode()
-    except UnicodeDecodeError as error:
-        raise LeftOut("not UTF-8") from error
-    except UnicodeEncodeError as error:
-        raise LeftOut("with half of a surrogate pair") from error
+    except UnicodeError as error:
+        raise LeftOut("not UTF-8" if isinstance(value, bytes) else "with half of a surrogate pair") from error
     return text.replace("\ufeff", "")  # also inside the text, where joining files leaves byte order marks
 
 

@@ -26,7 +26,6 @@ WORSE = 0.005  # largest loss of r2 or Precision@1 at a layer that is accepted w
 
 Maps = list[torch.Tensor]  # A_lL for l = 0 ... L - 1, [d, d] or [d, d + 1]
 Lens = tuple[Any, Any]  # contents of the .pt file and of config.json (None if the format has none)
-Origin = dict[str, str]  # what a lens names of it, and its revision
 ORIGIN = ("estimator", "revision", "dataset", "sentences", "positions", "torch", "transformers")
 
 
@@ -41,7 +40,7 @@ def _write_tuned(maps: Maps, model: str, metadata: dict[str, Any]) -> Lens:
     }  # fmt: skip
 
 
-def _read_tuned(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin]:
+def _read_tuned(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, dict[str, str]]:
     state, config = lens
     expect(isinstance(state, dict) and isinstance(config, dict), "holds no tuned lens: expected two dicts")
     origin = _origin(config, {"d_model": d, "num_hidden_layers": L, "base_model_name_or_path": model})
@@ -64,7 +63,7 @@ def _write_jacobian(maps: Maps, model: str, metadata: dict[str, Any]) -> Lens:
     return {"J": J, "n_prompts": n, "source_layers": [*J], "d_model": len(maps[0]), "metadata": metadata}, None
 
 
-def _read_jacobian(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, Origin]:
+def _read_jacobian(lens: Lens, d: int, L: int, model: str) -> tuple[Maps, dict[str, str]]:
     found, _ = lens
     expect(isinstance(found, dict) and isinstance(found.get("J"), dict), f"holds {got(found)}, expected a dict with J")
     J, origin = found["J"], _origin(found, {"d_model": d, "target_layer": L - 1, "model_name": model})
@@ -81,17 +80,15 @@ class Format(NamedTuple):
     map_kinds: tuple[str, ...]  # of an imported lens, rows of `linear.KINDS`: the first, unless it names another
     files: tuple[str, ...]  # file names: first the tensors, then config.json if the format has it
     write: Callable[[Maps, str, dict[str, Any]], Lens]  # (maps, model name, metadata)
-    read: Callable[[Lens, int, int, str], tuple[Maps, Origin]]  # (lens, d, L, model name)
+    read: Callable[[Lens, int, int, str], tuple[Maps, dict[str, str]]]  # (lens, d, L, model name); returns `ORIGIN` too
     first: int = 0  # first layer with a map; for lower layers, the identity is read
     masked: bool = True  # True if the tool supports masked models
     published: str = ""  # where lenses are downloaded from by default: a folder on the hub with one for each model
 
 
 FORMATS = {
-    "tuned-lens": Format(
-        ("tuned",), ("params.pt", "config.json"), _write_tuned, _read_tuned,
-        masked=False, published="spaces/AlignmentResearch/tuned-lens/lens",
-    ),
+    "tuned-lens": Format(("tuned",), ("params.pt", "config.json"), _write_tuned, _read_tuned, masked=False,
+                         published="spaces/AlignmentResearch/tuned-lens/lens"),
     "jlens": Format(("jacobian-later", "jacobian"), ("lens.pt",), _write_jacobian, _read_jacobian, first=1),
 }  # fmt: skip
 
@@ -140,7 +137,7 @@ def check(exact: torch.Tensor, rounded: torch.Tensor, groups: torch.Tensor | Non
         raise Problem(f"not exported: rounding to {format_name} lowers the scores at layers {layers}")
 
 
-def _origin(found: dict[Any, Any], named: dict[str, Any]) -> Origin:
+def _origin(found: dict[Any, Any], named: dict[str, Any]) -> dict[str, str]:
     """Fields in `ORIGIN` that a lens or its metadata has. Raises Problem if one differs from its value in `named`."""
     more = found.get("metadata")
     fields = found | {f"metadata.{key}": x for key, x in (more.items() if isinstance(more, dict) else ())}

@@ -98,8 +98,7 @@ def state_batches(tokenized: Tokenized, h: torch.Tensor) -> Iterator[dict[str | 
 
 def load_states(path: Path, n_layers: int) -> tuple[Tokenized, torch.Tensor]:
     """Read a file of `state_batches`: the sentences, and their hidden states [L + 1, n, d]."""
-    batches: list[Tokenized] = []
-    states: list[torch.Tensor] = []  # [L + 1, b, d] for each batch
+    batches, states = [], []  # for each batch, its sentences and its states [L + 1, b, d]
     for k, value in enumerate(load_all(path)):
         with inside(f"{path}: batch {k}"):
             batches.append(_tokenized(value))

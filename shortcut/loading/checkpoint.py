@@ -164,8 +164,7 @@ def weight_files(name: str, cached: bool) -> list[str]:
 @contextmanager
 def readable(name: str) -> Iterator[bool]:
     """Turn an error in loading into one line; yields True if the model is read from the hub's cache."""
-    from transformers import __version__  # noqa: PLC0415
-    from transformers.utils.hub import has_file, is_offline_mode  # noqa: PLC0415
+    from transformers.utils.hub import __version__, has_file, is_offline_mode  # noqa: PLC0415
 
     cached = not Path(name).is_dir() and not _is_reached(name)
     if cached and not has_file(name, "config.json", local_files_only=True):

@@ -27,7 +27,7 @@ from shortcut.pipeline.outputs import Outputs, forget, locked
 from shortcut.pipeline.terminal import progress, say
 
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
-MATRIX = re.compile(r"(\d+_\d+|p\d+_\d+_\d+)\.pickle")
+MATRIX = re.compile(r"(.*/)?(\d+_\d+|p\d+_\d+_\d+)\.pickle")
 SAFETENSORS = "matrices.safetensors"
 UNFINISHED = "fetch.unfinished"  # folder of downloads that are incomplete or were refused
 OFFLINE = "If the hub cannot be reached: unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or run add_linreg.py"
@@ -51,8 +51,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
     where, wanted = f"{repository} on the Hugging Face hub", f"{files.model}/{files.dataset}"
     with _hub_errors(f"list {where}", f"give OWNER/NAME of a public repository, such as {REPOSITORY}. {OFFLINE}"):
         found = huggingface_hub.model_info(repository)
-    paths = [PurePosixPath(file.rfilename) for file in found.siblings]
-    matrices = [path for path in paths if MATRIX.fullmatch(path.name)]
+    matrices = [PurePosixPath(file.rfilename) for file in found.siblings if MATRIX.fullmatch(file.rfilename)]
     names = sorted(path.name for path in matrices if str(path.parent) == wanted)
     if not names:
         folders = ", ".join(sorted({str(path.parent) for path in matrices}))[:200]
