@@ -74,8 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     text = f"OWNER/NAME (default: {exchanging.REPOSITORY}); for a lens [spaces/]OWNER/NAME[/FOLDER][/FILE.pt]"
     fetch.add_argument("source", metavar="REPOSITORY", nargs="?", help=text)
     take = commands.add_parser("import", help="import a lens from another tool", description=IMPORT)
-    text = "the lens: a .pt file, or a folder that holds one"
-    take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help=text)
+    take.add_argument("source", type=Path, metavar="FILE_OR_FOLDER", help="the lens: a .pt file, or a folder with one")
     export = commands.add_parser("export", help="write the matrices as one file, or as a lens", description=EXPORT)
     export.add_argument("--map", type=map_kind, metavar="KIND", default=LEAST_SQUARES, help="map kind")
     for command, flag, default in ((fetch, "--from", "gpt2-medium"), (take, "--from", None), (export, "--to", None)):

@@ -170,9 +170,8 @@ def _from_parquet(files: list[str], wanted: Wanted, tally: Tally) -> list[str]:
         size += sum(group.size for group in groups)
         (first if rows < SLACK * n or size <= wanted.budget else others).extend(groups)
         rows += sum(group.rows for group in groups)
-    read, whole = (sum(group.size for group in groups) / 1e6 for groups in (first, first + others))
-    row_groups = f"{len(first)} of {len(first + others)} row groups"
-    wanted.notice(f"reading {row_groups} from {len(files)} files, {read:.0f} of {whole:.0f} MB")
+    megabytes = f"{sum(group.size for group in first) / 1e6:.0f} of {size / 1e6:.0f} MB"
+    wanted.notice(f"reading {len(first)} of {len(first + others)} row groups from {len(files)} files, {megabytes}")
     rows = sum(group.rows for group in first)
     steps = [(group, math.ceil(n * group.rows / rows)) for group in first]
     # If too many articles are too short, read all articles in the other row groups, then all in the first ones.

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem
 
@@ -56,10 +55,10 @@ class Names:
         )
 
     @classmethod
-    def of(cls, given: str, dataset: str, out: Path, *, masked: bool, **more: Any) -> "Names":
+    def of(cls, given: str, dataset: str, out: Path, *, masked: bool, map_kind: str = LEAST_SQUARES) -> "Names":
         """The files for a model given by name or folder."""
         folder = Path(given).resolve().name + "_mask" * masked
-        return cls(out.resolve(), folder, dataset, masked=masked, given=given, **more)
+        return cls(out.resolve(), folder, dataset, masked=masked, given=given, map_kind=map_kind)
 
     @property
     def own(self) -> "Names":

@@ -173,8 +173,7 @@ def _prove(model: Model) -> None:
     nothing. Hidden states depend on following tokens in a masked model only: the sentences differ in the last token.
     """
     ids = model.sample()
-    T = ids.shape[1]
-    mask, h = torch.ones_like(ids), {}
+    T, mask, h = ids.shape[1], torch.ones_like(ids), {}
     with model.watch(model.layer_points(), lambda k, x: h.update({k: x.clone()})):  # some blocks work in place
         logits = model.net(input_ids=ids, attention_mask=mask).logits
     if not torch.isfinite(logits).all():
