@@ -35,8 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.format:
         files = Names(args.out.resolve(), Path(args.model).name, args.dataset, map_kind=args.map)
         if checkpoint.is_model_folder(args.model) and not args.force:  # existing maps must be for this model
-            matrices = sorted(files.matrices.glob("*.pickle"))
-            Provenance.of_model(files, args.model).check(matrices, lambda _: None)
+            Provenance.of_model(files, args.model).check(sorted(files.matrices.glob("*.pickle")), lambda _: None)
         if args.command == "export":
             return exchanging.export(files)
         return exchanging.fetch(args.source or exchanging.REPOSITORY, files, force=args.force)

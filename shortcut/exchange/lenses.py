@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from shortcut import Problem, one_line, predictions
+from shortcut import Problem, predictions
 from shortcut.files.formats import expect, got
 from shortcut.intervals import average
 from shortcut.linear import KINDS, Map
@@ -91,14 +91,6 @@ FORMATS = {
                          published="spaces/AlignmentResearch/tuned-lens/lens"),
     "jlens": Format(("jacobian-later", "jacobian"), ("lens.pt",), _write_jacobian, _read_jacobian, first=1),
 }  # fmt: skip
-
-
-def load(path: Path) -> Any:
-    """Read the tensors of a lens, with `weights_only`, so that the file cannot run code."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises errors of many types
-        raise Problem(f"cannot read {path} as a file of tensors ({one_line(error, 120)})") from error
 
 
 def only(place: object, names: list[str]) -> str:

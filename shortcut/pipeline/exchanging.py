@@ -152,15 +152,16 @@ def export_lens(files: Names, format_name: str) -> None:
 
 
 def import_lens(source: Path, files: Names, format_name: str, *, force: bool) -> None:
-    """Import a lens from another tool as maps: from the file `source`, or the only .pt file in a folder.
-
-    Raises Problem: the lens is damaged, has another shape, is not finite, or is for another model or target layer.
-    """
+    """Import a lens from another tool as maps. Raises Problem if it is damaged or for another model or target layer."""
     row, is_file = lenses.FORMATS[format_name], source.is_file() or source.suffix == ".pt"
     path = source if is_file else source / lenses.only(source, [path.name for path in source.glob("*.pt")])
     loaded = pretrained.load(files.given, masked=files.masked, notice=say)
     L, more = loaded.n_layers, [path.with_name(name) for name in row.files[1:]]
-    lens = lenses.load(path), store.load_json(more[0]) if more else None
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)  # so that the file cannot run code
+    except Exception as error:  # torch raises errors of many types
+        raise Problem(f"cannot read {path} as a file of tensors ({one_line(error, 120)})") from error
+    lens = tensors, store.load_json(more[0]) if more else None
     with store.inside(path):
         maps, origin = row.read(lens, loaded.d, L, files.model_name)
     for key, value in origin.items():
