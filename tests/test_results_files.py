@@ -89,6 +89,7 @@ SCORES = {(0, 1): 0.5, (0, 2): 0.25, (1, 2): -3.0}
         ({"score_mat": SCORES, "score_id": {(1, 0): 1.0}}, "no pair of layers"),
         ({"score_mat": SCORES, "score_id": {(1, 1): 1.0}}, "score_mat, score_id have different pairs of layers"),
         ({"score_mat": SCORES, "score_id": {(0, 1): 1.0}}, "score_mat, score_id have different pairs of layers"),
+        ({"score_mat": {}, "score_id": {}}, "score_mat, score_id have different pairs of layers, or none"),
         ({"score_mat": SCORES, "score_id": {(0, 1): "1.0"}}, "has another layout .*TypeError"),
         ({"score_mat": SCORES, "score_id": {(0, 1): NAN}}, r"score_id of \(0, 1\) is not a finite number"),
     ],

@@ -28,7 +28,8 @@ def load_r2(path: Path) -> dict[str, dict[tuple[int, int], float]]:
                 expect(0 <= i <= j, f"{name} has a key that is no pair of layers (i, j)")
                 expect(isfinite(r2), f"{name} of {(i, j)} is not a finite number")
             scores[name] = {(i, j): float(r2) for (i, j), r2 in value[name].items() if i < j}  # (i, i) is no jump
-        expect(len({*map(frozenset, scores.values())}) == 1, f"{', '.join(scores)} have different pairs of layers")
+        pairs = {*map(frozenset, scores.values())}
+        expect(len(pairs) == 1 and all(pairs), f"{', '.join(scores)} have different pairs of layers, or none")
         return scores
 
 

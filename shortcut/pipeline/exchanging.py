@@ -29,7 +29,6 @@ from shortcut.pipeline.terminal import progress, say
 REPOSITORY = "sashay/linear-shortcut"  # of the paper's authors
 MATRIX = re.compile(r"(.*/)?(\d+_\d+|p\d+_\d+_\d+)\.pickle")
 SAFETENSORS = "matrices.safetensors"
-UNFINISHED = "fetch.unfinished"  # folder of downloads that are incomplete or were refused
 OFFLINE = "If the hub cannot be reached: unset HF_HUB_OFFLINE, set HF_ENDPOINT to a mirror, or run add_linreg.py"
 
 
@@ -63,7 +62,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
         if kept := [name for name in names if name not in missing]:
             say(f"kept {len(kept)} existing matrices in {shown} (--force replaces them)")
             d = len(formats.load_matrix(folder / kept[0], None))
-        how = {"revision": found.sha, "local_dir": folder / UNFINISHED, "force_download": True}
+        how = {"revision": found.sha, "local_dir": folder / "fetch.unfinished", "force_download": True}
         for name in progress("matrices", missing, len(missing), "matrices"):
             remote = f"{wanted}/{name}"
             with _hub_errors(f"fetch {remote} from {repository}", "run the command again for the missing matrices"):
@@ -72,7 +71,7 @@ def fetch(repository: str, files: Names, *, force: bool) -> None:
                 d = len(formats.load_matrix(path, d))
             forget(folder / name)
             path.replace(folder / name)
-        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        shutil.rmtree(how["local_dir"], ignore_errors=True)  # downloads that are incomplete or were refused
     if missing:
         say(f"wrote {len(missing)} matrices [{d}, {d}] to {shown}, from {repository} at {found.sha[:12]}")
 
