@@ -110,6 +110,7 @@ def test_a_tenth_of_the_sentences_is_held_out_with_all_their_positions():
     assert len(sentences[held_out].unique()) == 4
     assert held_out.sum() == 12
     assert not held_out.equal(trained.hold_out(sentences, 1))
+    assert trained.hold_out(torch.arange(10), 0).sum() == 1
     with pytest.raises(Problem, match="at least 10 training sentences, got 9"):
         trained.hold_out(torch.arange(9), 0)
 
