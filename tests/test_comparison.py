@@ -191,11 +191,13 @@ def test_stale_kinds_are_left_out_with_the_command_that_mends_them_and_later_one
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "RANK", 2)
         run("bert_add_linreg", "--map", "low-rank", *on, "--force")
-    capsys.readouterr()
-    run("plot_results", *on)
+        capsys.readouterr()
+        run("plot_results", *on)
     told = capsys.readouterr().out
     assert "left out of the comparison, experiment/" in told
     assert re.search("run .* bert_add_results.py .* --map low-rank .* --force", told)
+    run("plot_results", *on)  # the first stage that is stale now, though the results are stale, too
+    assert re.search("run .* bert_add_linreg.py .* --map low-rank .* --force", capsys.readouterr().out)
     rest = ["jacobian", "jacobian-affine", "trained"]
     assert [*costs_of(here)] == ["least-squares", *rest]
     run("bert_add_results", "--map", "affine", *on)

@@ -128,11 +128,11 @@ class Provenance:
 
     def _check(self, path: Path) -> None:
         if (entry := self.entry(path)) and path not in self._checked:
+            for source in () if self.files.is_foreign(path) else entry["reads"]:
+                self._check(self.files.root / source)  # first, so that the message names the first stale stage
             if why := self.differs(path):
                 raise Problem(f"{self.files.relative(path)} {': '.join(why)}")
             self._checked.add(path)
-            for source in () if self.files.is_foreign(path) else entry["reads"]:
-                self._check(self.files.root / source)
 
     def differs(self, path: Path) -> tuple[str, str] | None:
         """Difference between a file and the one that its script would make now, and what to do; None if there is none.
