@@ -141,6 +141,21 @@ def test_a_folder_that_is_elsewhere_is_known_by_its_matrices(files, capsys, monk
     assert "next: .venv/bin/python add_results.py --model mine --dataset docstrings" in said
 
 
+def test_layers_are_not_guessed_from_matrices_that_are_not_all_there(files, capsys, monkeypatch):
+    there = Names(files.root, "mine", "docstrings")
+    for script in scripts(there)[:3]:
+        make(there, script)
+    for path in {*there.matrices.glob("*.pickle")} - {there.matrix(0, j) for j in (1, 2, 3)}:
+        path.unlink()
+    assert "\n  cannot load 'mine'" in show(capsys, monkeypatch, "--model", "mine", "--out", files.root)
+
+
+def test_a_dataset_has_a_name_that_files_can_have(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        show(capsys, monkeypatch, "--dataset", "a/b")
+    assert "expected a name that can be part of file names" in capsys.readouterr().err
+
+
 def test_a_masked_model_in_a_folder_tells_so(files, bert_folder, capsys, monkeypatch):
     folder = files.root / "some-model"
     shutil.copytree(bert_folder, folder)

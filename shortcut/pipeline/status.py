@@ -30,7 +30,7 @@ def main(config: ModuleType) -> None:
         layout = argparse.RawDescriptionHelpFormatter
         parser = argparse.ArgumentParser(prog="config.py", description=__doc__, formatter_class=layout)
         parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="show only the pipeline of this model")
-        parser.add_argument("--dataset", metavar="NAME", help="show only this dataset")
+        parser.add_argument("--dataset", metavar="NAME", type=options.dataset_name, help="show only this dataset")
         parser.add_argument("--out", metavar="FOLDER", type=Path, default=config.OUT, help="default: here")
         parser.add_argument("--family", action="store_true", help="print only the family of scripts: gpt2 or bert")
         parser.add_argument("--page", action="store_true", help="print only the page with all figures")
@@ -85,7 +85,7 @@ def _pipelines(config: ModuleType, args: argparse.Namespace) -> list[Names]:
 def _pipeline(config: ModuleType, files: Names) -> Iterator[str]:
     last = max((int(path.stem.split("_")[1]) for path in files.matrices.glob("[0-9]*_[0-9]*.pickle")), default=0)
     whole = last > 1 and files.matrix(last - 1, last).exists()  # the last one that is fitted
-    known = last * whole if Path(files.given).is_dir() else config.LAYERS.get(files.given, last)
+    known = last * whole if Path(files.given).is_dir() else config.LAYERS.get(files.given, last * whole)
     L, following = known or stages.n_layers(config, files.given, masked=files.masked), None
     files = replace(files, parts=manifest.load_parts(files, L) if files.map_kind == LEAST_SQUARES else {})
     provenance = Provenance(
