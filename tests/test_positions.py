@@ -67,7 +67,9 @@ def test_a_sentence_runs_once_up_to_its_last_position(model, tokenized):
     assert sum(len(batch.ids) for batch in representations.batches(model, unnumbered, 60)) == len(tokenized)
 
 
-def test_positions_on_both_sides_of_a_rotary_limit_run_apart(model, tokenized, monkeypatch):
-    monkeypatch.setattr(model, "rotary_limits", [5])
+@pytest.mark.parametrize("limit", [3, 6])
+def test_positions_on_both_sides_of_a_rotary_limit_run_apart(model, tokenized, monkeypatch, limit):
+    """A sequence as long as the limit is on its lower side: so it is where limit - 1 is a chosen position."""
+    monkeypatch.setattr(model, "rotary_limits", [limit])
     for batch in representations.batches(model, tokenized, 10_000):
-        assert len({int(t) >= 5 for t in batch.chosen[1]}) == 1
+        assert len({int(t) >= limit for t in batch.chosen[1]}) == 1
