@@ -22,7 +22,8 @@ class Lens:
     >>> h = lens.states("Return the sum of array elements")      # [L + 1, T, d]
     >>> logits = lens.read_out(lens.transport(h[3], 3, 12))      # [T, v], as if blocks 3 to 11 had run
 
-    `states` and `predict` return a list for a list of texts.
+    `states` and `predict` return a list for a list of texts. Raises Problem: a map is missing or for another model, a
+    text has too many tokens or none, or as `sentence_grid.look`; ValueError: a target is before its source.
     """
 
     def __init__(self, model, tokenizer, maps: str | Path | Names | Mapping[tuple[int, int], torch.Tensor]):
@@ -67,17 +68,13 @@ class Lens:
         return cls(loaded, pretrained.load_tokenizer(files.given, masked=files.masked), files)
 
     def map(self, source: int, target: int) -> Map:
-        """The map from layer `source` to layer `target`, float32.
-
-        Raises Problem: the map was not fitted or given, is for another model, or its map kind has none to this target.
-        """
+        """The map between two layers, float32. Raises Problem if there is none, or it is for another model."""
         if (key := (source, target)) not in self._maps:
             if not self.files:
                 raise Problem(f"no map from layer {source} to {target} is among the maps given")
             path, L = self.files.matrix(*key), self.model.n_layers
             if KINDS[self.map_kind].last_only and target < L:
-                only = f"{self.map_kind} maps have the last layer as their only target"
-                raise Problem(f"{only}: take {L} as target, or {LEAST_SQUARES} maps")
+                raise Problem(f"{self.map_kind} maps lead only to layer {L}: take {L}, or {LEAST_SQUARES} maps")
             if not path.exists():
                 raise self.files.not_found(path, self.files.fitted_by(path))
             self._provenance.check([path], lambda _: None)
@@ -85,10 +82,7 @@ class Lens:
         return self._maps[key]
 
     def transport(self, h: torch.Tensor, source: int, target: int | None = None) -> torch.Tensor:
-        """Estimate the states at layer `target` (by default the last) from the states h [..., d] at layer `source`.
-
-        Raises Problem as `map` does. Raises ValueError: the target is before the source.
-        """
+        """Estimate the states at layer `target` (by default the last) from the states h [..., d] at layer `source`."""
         L = self.model.n_layers
         target = L if target is None else target
         if not 0 <= source <= target <= L:
@@ -101,10 +95,7 @@ class Lens:
         return self.model.read_out(h.to(self.model.device))
 
     def states(self, text: str | list[str]) -> torch.Tensor | list[torch.Tensor]:
-        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; "longrope" embeddings depend on T.
-
-        Raises Problem: the text has no token, or more than the model or its tokenizer allows.
-        """
+        """h_0 ... h_L at every token of a text, float32 [L + 1, T, d]; "longrope" embeddings depend on T."""
         if not isinstance(text, str):
             return [self.states(one) for one in text]
         longest = min(self.model.context, self.tokenizer.model_max_length)
@@ -118,8 +109,6 @@ class Lens:
         """Predictions in a text from every layer, without a map ("id") and with its map (see `sentence_grid.look`).
 
         A causal model predicts the token after each token, a masked model the token at the one [MASK].
-
-        Raises Problem as `sentence_grid.look` does, or if a map is missing.
         """
         if not isinstance(text, str):
             return [self.predict(one) for one in text]

@@ -54,9 +54,7 @@ def test_what_a_lens_lacks_is_said_in_one_line(fitted, bert_folder, tmp_path):
         folder = tmp_path / "linreg" / "tiny-gpt2" / f"words@{kind}"
         folder.mkdir()
         (folder / f"0_{LAYERS}.pickle").touch()
-        with pytest.raises(
-            Problem, match=f"^{kind} maps have the last layer as their only target: take {LAYERS} as target, or"
-        ):
+        with pytest.raises(Problem, match=f"^{kind} maps lead only to layer {LAYERS}: take {LAYERS}, or"):
             shortcut.Lens.load(fitted[1], "words", kind, out=tmp_path).transport(torch.ones(D), 0, 2)
     lens = shortcut.Lens.load(fitted[1], "words", "jacobian", out=tmp_path)
     with pytest.raises(

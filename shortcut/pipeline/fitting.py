@@ -45,10 +45,7 @@ def _spectrum(A: Map, X: torch.Tensor) -> dict[str, Any]:
 
 
 def jacobians(work: Work, model: Model, tokenized: Tokenized, wanted: list[tuple[int, int]]) -> Fits:
-    """Yield the mean derivative of h_L by h_l and its numbers for each wanted (l, L) (see `jacobian`).
-
-    Raises Problem: the map kind is `jacobian-later`, and the model is masked.
-    """
+    """Yield the mean derivative of h_L by h_l and its numbers for each wanted (l, L) (see `jacobian`)."""
     L, n, P = model.n_layers, len(tokenized), stages.map_settings(work.config, work.map_kind)["probes"]
     later, run = work.map_kind == "jacobian-later", tokenized
     if later and model.masked:

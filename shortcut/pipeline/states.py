@@ -1,6 +1,6 @@
 """Tokenize the sentences of a stage, run its model on them, and collect hidden states at the chosen token positions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from zlib import crc32
@@ -11,7 +11,7 @@ from shortcut import Problem, representations, tokens
 from shortcut.files import formats
 from shortcut.loading import checkpoint, pretrained
 from shortcut.models import Model, Point
-from shortcut.pipeline.partial import Done, Points, Tensors
+from shortcut.pipeline.partial import Compute, Done, Points, Tensors
 from shortcut.pipeline.script import Work
 from shortcut.representations import Batch
 from shortcut.tokens import Tokenized
@@ -67,13 +67,7 @@ def states_of_splits(work: Work, model: Model, tokenized: dict[str, Tokenized]) 
 
 
 def gather(
-    work: Work,
-    batches: list[Batch],
-    compute: Callable[[Batch], Tensors],
-    name: str,
-    *,
-    shared: bool = False,
-    everyone: bool = False,
+    work: Work, batches: list[Batch], compute: Compute, name: str, *, shared: bool = False, everyone: bool = False
 ) -> dict[str, Points]:
     """Compute tensors for all sentences, batch by batch, and store them as partial results called `name`.
 
