@@ -7,10 +7,11 @@ import torch
 from architectures import make
 from conftest import LAYERS, D, as_maps, make_tokenized
 
-from shortcut import alternation, approximation, intervals, representations
+from shortcut import alternation, approximation, intervals, representations, results
 from shortcut.approximation import MODES, Maps
 from shortcut.blocks import Form
 from shortcut.loading import pretrained
+from shortcut.show import tables
 from shortcut.tokens import Tokenized
 
 
@@ -211,3 +212,20 @@ def test_a_position_repeated_within_its_sentence_changes_no_number(shuffled):
     assert {"chosen", "blocks", "jumps"} == {j.first for j in once}
     for one, two in zip(once, twice, strict=True):
         same(one, two)
+
+
+def test_the_table_has_for_each_number_of_blocks_the_direct_jump_and_what_the_schedules_give():
+    L, n, g = 4, 40, torch.Generator().manual_seed(0)
+    full, direct = torch.arange(10).repeat(n, 1), torch.rand(L + 1, n, generator=g) < 0.5
+    schedules = alternation.schedules({(i, j): 1 - 0.1 * (j - i) ** 2 for j in range(L + 1) for i in range(j)}, L)
+    topk = torch.randint(2, (len(alternation.distinct(schedules)), n, 10), generator=g)
+    found = alternation.judge(schedules, topk, full, direct, None)
+    mat = results.Curve([*range(L + 1)], [], {"precision@1": direct}, n_layers=L)
+    (table,) = tables.alternation(results.Results(L, full, {"mat": mat}, {}, alternation=found))
+    judged = {(one.first, one.k): one for one in found}
+    for k, row in enumerate(table.rows):
+        r2, chosen = judged["r2", k], judged.get(("chosen", k))
+        others = (chosen.precision, chosen.difference, chosen.name) if chosen else (None, None, None)
+        assert row == [k, mat.estimates["precision@1"][k], r2.precision, r2.difference, *others]
+    assert len(table.rows) == L + 1
+    assert {k for first, k in judged if first == "chosen"} == {1, 2, 3}
