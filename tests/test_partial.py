@@ -33,7 +33,7 @@ def gather(folder, stop=None, key="k", advance=lambda n: None, begin=lambda: Non
         computed.append(batch)
         return {"states": H[:, batch.rows], "numbers": batch.rows.expand(2, -1)}
 
-    found = PartialResults(folder / "s", key, begin).gather(BATCHES, compute, advance)
+    found = PartialResults(folder / "s", key, begin).gather(BATCHES, compute, advance, everyone=False)
     assert found.keys() == {"states", "numbers"}
     assert found["numbers"].tensor().equal(torch.arange(N).expand(2, -1))
     assert found["states"].tensor().equal(H)
@@ -144,7 +144,7 @@ def test_there_is_room_for_all_before_anything_is_removed(tmp_path, monkeypatch,
         monkeypatch.delattr(os, "posix_fallocate")
     wide, begun = torch.ones(1, N, 2**17), []
     results = PartialResults(tmp_path / "s", "k", lambda: begun.append(room(tmp_path)))
-    results.gather(BATCHES, lambda b: {"wide": wide[:, b.rows]}, lambda n: None)
+    results.gather(BATCHES, lambda b: {"wide": wide[:, b.rows]}, lambda n: None, everyone=False)
     assert begun[0] >= wide.nbytes
 
 

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import prod
@@ -66,14 +66,13 @@ def place() -> tuple[int, int]:
 
 def agree(value: Any = None) -> Any:
     """Wait for all processes, then return the leader's value. Raises Problem if a process has stopped."""
-    shared = [value]
+    values = [value] * place()[1]
     if distributed.is_initialized():
         try:
-            distributed.barrier()
-            distributed.broadcast_object_list(shared, 0)
+            distributed.all_gather_object(values, value)
         except RuntimeError as error:
             raise Problem(f"process {place()[0]} stops because another one stopped: see its message") from error
-    return shared[0]
+    return values[0]
 
 
 class Done(Exception):  # noqa: N818  (no error)
@@ -103,13 +102,10 @@ class PartialResults:
     key: str  # hash of everything that the results depend on
     begin: Callable[[], None]  # called in the leader once disk space for all results is reserved
 
-    def gather(
-        self, batches: Sequence[Batch], compute: Compute, advance: Advance, *, everyone: bool = False
-    ) -> dict[str, Points]:
-        """Compute the batches that no earlier run computed; the leader returns the results of all batches by name.
+    def gather(self, batches: list[Batch], compute: Compute, advance: Advance, *, everyone: bool) -> dict[str, Points]:
+        """Compute the batches that no earlier run computed, and return the results of all batches by name.
 
-        Raises Done if this process is not the leader, unless `everyone` continues. Raises Problem if disk space is
-        missing, and empties the folder.
+        Raises Done if this process is not the leader, unless `everyone` continues, and Problem if the disk is too full.
         """
         rank, count = place()
         if rank == 0:
@@ -129,7 +125,7 @@ class PartialResults:
         advance(sum(len(batch.rows) for r, share in enumerate(shares) if r % count for batch in share))  # the others'
         return {name: Points([array[name] for array in arrays], order) for name in arrays[0].keys() - {"done"}}
 
-    def _create(self, batches: Sequence[Batch], compute: Compute, count: int) -> None:
+    def _create(self, batches: list[Batch], compute: Compute, count: int) -> None:
         """Compute the first batch, which gives the shapes, and reserve disk space in files for `count` processes."""
         discard(self.folder)
         first = compute(batches[0])
@@ -140,13 +136,12 @@ class PartialResults:
                 _reserve(self.folder / f"done.{r}.npy", np.dtype("int64"), (1,))
                 for name, x in first.items():
                     _reserve(self.folder / f"{name}.{r}.npy", x.numpy().dtype, (len(x), rows, *x.shape[2:]))
+            (self.folder / "key").write_text(self.key, encoding="utf-8")
         except OSError as error:
             discard(self.folder)
             n = sum(len(batch.rows) for batch in batches)
             size = f"{sum(x.nbytes for x in first.values()) / len(batches[0].rows) * n / 1e6:,.1f} MB"
             raise Problem(f"cannot reserve {size} for partial results in {self.folder}: {error.strerror}") from error
-        with store.replacing(self.folder / "key") as file:
-            file.write(self.key.encode())
         _fill(self._open()[0], batches[:1], lambda _: first, lambda _: None)
 
     def _open(self) -> list[dict[str, np.memmap]]:
@@ -177,7 +172,7 @@ def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
             file.write(bytes(min(2**20, size - start)))
 
 
-def _fill(arrays: dict[str, np.memmap], batches: Sequence[Batch], compute: Compute, advance: Advance) -> None:
+def _fill(arrays: dict[str, np.memmap], batches: list[Batch], compute: Compute, advance: Advance) -> None:
     """Compute the batches of one process, except rows that are done. A flush writes the results first, then `done`."""
     end, flushed = 0, time.monotonic()
     for batch in batches:
