@@ -5,7 +5,6 @@ library is imported at the top, so that `python config.py` answers immediately.
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +22,8 @@ class Stage:
 
     script: str  # file name
     masked: bool | None  # True for masked models, False for causal models, None for both
-    reads: tuple[str, ...]  # inputs, names in `FILES`; further ones are known to the script
-    writes: tuple[str, ...]  # outputs, names in `FILES`; figures of results: see `show.figures`
+    reads: tuple[str, ...]  # inputs, names in `paths`; further ones are known to the script
+    writes: tuple[str, ...]  # outputs, names in `paths`; figures of results: see `show.figures`
     settings: tuple[str, ...] = ()  # that the outputs depend on: names in config.py in lower case, and "context"
     depends: tuple[str, ...] = ("weights",)  # model files that the outputs depend on: "weights", "tokenizer"
     shared: bool = True  # True if several processes can share the work
@@ -47,20 +46,24 @@ def pairs(L: int, config: ModuleType, map_kind: str) -> list[tuple[int, int]]:
 
 def alternates(f: Names, config: ModuleType) -> bool:
     """True if alternation schedules are evaluated: causal models, with all least-squares maps of the same dataset."""
-    others = f.matrices_from or f.map_kind != LEAST_SQUARES
-    return config.SCHEDULES and not (f.masked or config.LAST_ONLY or others)
+    return config.SCHEDULES and not (config.LAST_ONLY or f.masked or f.matrices_from or f.map_kind != LEAST_SQUARES)
 
 
-FILES: dict[str, Callable[[Names, int, ModuleType], list[Path]]] = {  # for a model of L layers and config c
-    "sentences": lambda f, L, c: [f.sentences],
-    "train": lambda f, L, c: [f.split("train")],
-    "val": lambda f, L, c: [f.split("val")],
-    "jumps": lambda f, L, c: [f.matrix(i, j) for i, j in pairs(L, c, f.map_kind)],
-    "parts": lambda f, L, c: [f.submodules, *(f.part(*key) for key in f.parts or ())],
-    "r2": lambda f, L, c: [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
-    "results": lambda f, L, c: [f.results, f.predictions],
-    "shown": lambda f, L, c: [f.summary, f.report],
-}
+def paths(names: tuple[str, ...], f: Names, L: int, config: ModuleType) -> list[Path]:
+    """Inputs or outputs of a stage, called as in `STAGES`, for a model of L layers."""
+    files = {
+        "sentences": [f.sentences],
+        "train": [f.split("train")],
+        "val": [f.split("val")],
+        "jumps": [f.matrix(i, j) for i, j in pairs(L, config, f.map_kind)],
+        "parts": [f.submodules, *(f.part(*key) for key in f.parts or ())],
+        "r2": [f.r2_scores, f.quality, *f.plots(f"r2_scores_{L}", f"maps_{L}")],
+        "results": [f.results, f.predictions],
+        "shown": [f.summary, f.report],
+    }
+    return [path for name in names for path in files[name]]
+
+
 DRAWN = ("seed", "train", "val", "positions", "context")
 STAGES = (
     Stage("get_wikipedia_sentences.py", None, (), ("sentences",), ("seed", "sentences", "spacy"), (), False,
@@ -149,11 +152,6 @@ def map_settings(config: ModuleType, map_kind: str) -> dict[str, Any]:
     from shortcut.linear import KINDS  # noqa: PLC0415  (loads torch)
 
     return {name: getattr(config, name.upper()) for name in KINDS[map_kind].settings}
-
-
-def paths(names: tuple[str, ...], files: Names, L: int, config: ModuleType) -> list[Path]:
-    """Files with the given names in `FILES`, for a model of L layers."""
-    return [*dict.fromkeys(path for name in names for path in FILES[name](files, L, config))]
 
 
 def pipeline(*, masked: bool) -> list[Stage]:
