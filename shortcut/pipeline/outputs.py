@@ -49,9 +49,9 @@ class Outputs:
     def __enter__(self) -> "Outputs":
         """Lock the folders, check the inputs and find the missing outputs. Raises Problem as in the table above."""
         self._started, self._files = time.monotonic(), self.provenance.files
-        self.settings, writes, self.writes, self.todo = manifest.plain(self.settings), self.writes, [], []
+        self.settings = manifest.plain(self.settings)
         with ExitStack() as locks:
-            for folder in sorted({path.parent for path in writes}):
+            for folder in sorted({path.parent for path in self.writes}):
                 locks.enter_context(locked(folder, self.script))
                 store.remove_leftovers(folder / manifest.NAME)
             self.provenance.entries.cache_clear()  # another process may have written some before
@@ -60,10 +60,10 @@ class Outputs:
             self.key = manifest.key(self.script, self.settings, self._reads)
             of_states = {name: self.settings.get(name) for name in ("layout", "model", "weights", "dtype")}
             self.states_key = manifest.key(self.script, of_states, dict([*self._reads.items()][:1]))
-            self.add(writes)
+            self.add(self.writes)
             self._locks = locks.pop_all()
-        if writes and not self.todo:
-            self.notice(f"already made, skipped: {self._files.describe(writes)}")
+        if not self.todo:
+            self.notice(f"already made, skipped: {self._files.describe(self.writes)}")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -73,11 +73,9 @@ class Outputs:
             self.notice(f"wrote {self._files.describe(self.todo)} in {time.monotonic() - self._started:.1f} s")
 
     def add(self, writes: list[Path]) -> list[Path]:
-        """Add outputs that were unknown at the start; return all missing outputs."""
-        for path in [path for path in writes if path not in self.writes]:
-            if not self._is_made(path):
-                self.todo.append(path)
-            self.writes.append(path)
+        """Return the missing outputs, now that all outputs are known; the first ones were known at the start."""
+        self.todo = [path for path in writes if not self._is_made(path)]
+        for path in writes:
             store.remove_leftovers(path)
         return self.todo
 
