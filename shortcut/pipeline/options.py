@@ -67,7 +67,7 @@ OPTIONS = {
                   "trained, tuned", "KIND", map_kind),
     "device": Option("cpu, cuda, cuda:1, auto, or spread (blocks over all devices)", "DEVICE"),
     "batch-size": Option("number of tokens in a batch", "TOKENS", _positive),
-    "model": Option("name or folder of the model", "NAME_OR_FOLDER"),
+    "model": Option("name or folder of the model", "NAME_OR_FOLDER", find_model),
     "matrices-from": Option("judge the matrices fitted on another dataset; files are then named <d>_maps_of_DATASET",
                             "DATASET", dataset_name),
     "words": Option("now a command: python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER", "FILE"),
@@ -127,22 +127,18 @@ def read(argv: list[str] | None, config: ModuleType, script: str, takes: str, do
     for name in takes.split():
         option, setting = OPTIONS[name], name.upper().replace("-", "_")
         default = getattr(config, setting, model if name == "model" else None)
-        several = isinstance(default, tuple)
-        text = "" if default is None else f" (default: {', '.join(default) if several else default})"
-        how = {"type": option.type, "metavar": option.metavar, "nargs": "+" if several else None}
-        add(f"--{name}", default=default, help=option.help + text, **how)
+        nargs = "+" if isinstance(default, tuple) else None
+        text = option.help + ("" if default is None else f" (default: {', '.join(default) if nargs else default})")
+        add(f"--{name}", type=option.type, nargs=nargs, default=default, metavar=option.metavar, help=text)
     add("--dataset", metavar="NAME", type=dataset_name, help=f"name in file names (default: {config.DATASET})")
     add("--out", metavar="FOLDER", type=Path, default=config.OUT, help="holds experiment/ and linreg/ (default: here)")
     add("--force", action="store_true", help="make existing files again")
     args = parser.parse_args(argv)
     source = getattr(args, "source", config.SOURCE)
     if source != config.SOURCE and args.dataset is None:
-        name = "docstrings" if source == "docstrings" else "NAME"
         why = f"--source {source} needs a dataset name, since {config.DATASET} has another source"
-        raise Problem(f"{why}: add --dataset {name}")
+        raise Problem(f"{why}: add --dataset {source if source == 'docstrings' else 'NAME'}")
     if getattr(args, "words", None):
         raise Problem("--words is gone: run python -m shortcut words TEXT.txt OUT.csv --model NAME_OR_FOLDER")
     args.dataset = args.dataset or config.DATASET
-    if "model" in args:
-        args.model = find_model(args.model)
     return args
