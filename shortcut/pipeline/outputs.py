@@ -5,8 +5,7 @@
     output exists, without an entry              refused: this project did not write it
     input changed while the stage runs           stopped before another output is renamed
 
-`force` removes outputs once everything that the stage needs has been checked. An entry is written before its file is
-renamed, so a killed run can leave an entry without a file (the file is made again), never a file without its entry.
+An entry is written before its file is renamed, so a killed run can leave an entry without a file, never the reverse.
 """
 
 import errno
