@@ -122,8 +122,7 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
 def find_files(name: str, dataset: str, out: Path, config: ModuleType, *, masked: bool | None = None) -> Names:
     """Files for a model: a name or folder, or the name of a folder under experiment/ if the model is not available.
 
-    `masked` is None if the model decides. For a folder under experiment/ the manifest decides; without a manifest, the
-    model is masked if the name ends in _mask.
+    `masked` is None if the model decides; for a folder under experiment/, its manifest or else its ending _mask does.
     """
     if masked is None and (masked := checkpoint.is_masked(name, config)) is None:
         name, root = Path(name).resolve().name, out.resolve()
