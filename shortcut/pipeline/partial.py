@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +163,7 @@ def _reserve(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     """Create an array of zeros, with all its disk blocks allocated."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-        size = dtype.itemsize * prod(shape)
+        size = dtype.itemsize * int(np.prod(shape))
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), file.tell(), size)
             return
