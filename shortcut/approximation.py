@@ -14,7 +14,6 @@ output there, which is kept; after a jump (`alternate`) the true state h_j is ke
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -163,9 +162,7 @@ def alternate(model: Model, seen: Pass, schedules: list[Schedule], maps: Mapping
             elif h is seen.entering[layer] and reached < L:  # no jump so far
                 following = seen.entering[reached]
             else:
-                ends = reached == L or all(jumps == ((reached, L),) for jumps in after.values())
-                with model.narrowed(batch.chosen, layer) if ends else nullcontext():
-                    following = calls[layer](h.clone())
+                following = calls[layer](h.clone())
             if reached == L:
                 for s in after:
                     finals[s] = following if jump else batch.at_chosen(following)

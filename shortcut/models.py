@@ -135,8 +135,8 @@ class Model:
             self.run(ids, mask)
         return [found[k] for k in range(len(points))]
 
-    def narrowed(self, chosen: tuple[torch.Tensor, torch.Tensor], block: int = -1) -> AbstractContextManager[None]:
-        """Within this context, the position-wise parts of a block run only at the `chosen` (sequence, position) pairs.
+    def narrowed(self, chosen: tuple[torch.Tensor, torch.Tensor]) -> AbstractContextManager[None]:
+        """Within this context, the position-wise parts of the last block run only at `chosen` (sequence, position).
 
         The block's output is wrong at all other positions, which nothing reads from h_L.
         """
@@ -145,5 +145,5 @@ class Model:
             out = forward(x[chosen])
             return out.new_zeros(*x.shape[:2], out.shape[-1]).index_put(chosen, out)
 
-        modules = [self.blocks[block].get_submodule(name) for name in self.row.pointwise]
+        modules = [self.blocks[-1].get_submodule(name) for name in self.row.pointwise]
         return swapped((module, partial(narrow, module.forward)) for module in modules)
