@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
 from shortcut.alternation import Schedule
 from shortcut.blocks import Swap, swapped
@@ -90,7 +91,7 @@ def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
     own = model.record(points, batch.ids[:1, : batch.head], None)
 
     def act(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        y = _product(part, A, x)
+        y = x.to(A.dtype) @ A.T
         if y.shape[:-1].numel() == batch.ids.numel():  # at all positions (some blocks work on [b T, d])
             y.view(*batch.ids.shape, -1)[:, : batch.head] = own[place[part]].to(y)
         return y
@@ -98,16 +99,23 @@ def _swaps_after_head(model: Model, maps: Matrices, batch: Batch) -> list[Swap]:
     return replacing(model, maps, act)
 
 
-def _product(part: tuple[int, int], A: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return x.to(A.dtype) @ A.T
+def replacing(model: Model, maps: Matrices, act: Callable | None = None) -> list[Swap]:
+    """Swaps that replace the part of block i that outputs state a by x -> A x, for every {(i, a): A}.
 
-
-def replacing(model: Model, maps: Matrices, act: Callable = _product) -> list[Swap]:
-    """Swaps that replace the part of block i that outputs state a by x -> act((i, a), A, x), for every {(i, a): A}."""
-    swaps = []
+    If one linear layer with weights W reads state a, and nothing else, it gets W A instead, which saves a product.
+    With `act` the part is x -> act((i, a), A, x), and no weights change.
+    """
+    swaps, followers = [], model.row.followers
     for (i, a), A in maps.items():
         part = find(model).numberings[i].made[a][0]
-        swaps += part.acting(partial(act, (i, a), A.to(part.forms[part.last].device)))
+        A = A.to(part.forms[part.last].device)  # noqa: PLW2901
+        if not act and (i, a + 1) not in maps and a in followers:
+            reader = model.blocks[i].get_submodule(followers[a])
+            if (reader.weight.dtype, reader.weight.device) == (A.dtype, A.device):  # not half, and not on disk
+                weight = (A.T.double() @ reader.weight.double()).float().T
+                swaps += [*part.acting(lambda x: x), (reader, partial(linear, weight=weight, bias=reader.bias))]
+                continue
+        swaps += part.acting(partial(act, (i, a), A) if act else lambda x, A=A: x.to(A.dtype) @ A.T)
     return swaps
 
 

@@ -8,7 +8,7 @@ Layers are numbered as in the paper: h_0 is the input of the first block, h_l th
 models compute something between blocks), h_L the output of the last block, before any final norm.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -23,11 +23,12 @@ class Row(NamedTuple):
     """Facts about an architecture that its structure does not show; names are dotted paths from a block."""
 
     pointwise: tuple[str, ...] = ()  # children that work position by position and have most of a block's cost
+    followers: Mapping[int, str] = {}  # by a: the Conv1D that is the only reader of state a
     sums: bool = False  # True if residual sums have maps too, from the state before: the original has them, unused
 
 
 ROWS = {  # by Hugging Face's `config.model_type`
-    "gpt2": Row(("attn.c_proj", "mlp"), sums=True),
+    "gpt2": Row(("attn.c_proj", "mlp"), {1: "attn.c_attn", 4: "mlp.c_fc"}, sums=True),
     "bert": Row(("attention.output.dense", "intermediate", "output.dense")),
 }
 

@@ -9,6 +9,7 @@ from conftest import LAYERS, D
 
 from shortcut import approximation, representations, submodules
 from shortcut.blocks import swapped
+from shortcut.models import Model, Row
 
 
 def run_seeing(model, points, ids):
@@ -74,8 +75,13 @@ def test_states_inside_a_block_are_those_of_a_block_written_by_hand(gpt2):
             torch.testing.assert_close(seen[6 * i + a], hand[a], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize("states", [(1, 4), (2,), (5,), (1, 2), (4, 5), (1, 2, 4, 5)])
-def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states):
+def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states, folded):
+    """Also where its row names no linear layer that takes a map into its weights."""
+    model = gpt2 if folded else Model(gpt2.net, masked=False)
+    if not folded:
+        model.row = Row()
     g = torch.Generator().manual_seed(1)
     maps = {(i, a): torch.randn(D, D, generator=g) for i in range(LAYERS) for a in states}
     h = torch.randn(2, 5, D, generator=g)
@@ -88,7 +94,7 @@ def test_replaced_parts_equal_a_block_written_by_hand(gpt2, states):
 
         middle = h + part(2, part(1, h))
         expected = middle + part(5, part(4, middle))
-        with swapped(approximation.replacing(gpt2, maps)):
+        with swapped(approximation.replacing(model, maps)):
             replaced = gpt2.blocks[i](h)
         torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-4)
 
