@@ -178,33 +178,28 @@ def prove(call: Call, numbering: Numbering) -> None:
     require(apart, 0 * x, "with linear attention, a block still mixes positions")
 
 
-@torch.no_grad()
-def numbered(calls: list[Call]) -> tuple[list[Numbering], str | None]:
-    """The states of all blocks; or [] and the reason, if the parts of some block cannot be replaced one by one."""
-    found = []
-    try:
-        for call in calls:
-            found.append(number(call))
-            prove(call, found[-1])
-    except Problem as unusual:
-        return [], str(unusual)
-    except Exception as error:  # any error of a block with replaced parts: the check fails
-        return [], f"with some sub-modules replaced, a block does not run ({one_line(error)})"
-    for numbering, (call, after) in zip(found, pairwise(calls), strict=False):
-        if numbering.points[-1] == (call.block, "out"):
-            numbering.points[-1] = (after.block, "in")
-    return found, None
-
-
 class SubModules:
     """The sub-modules of all blocks of a model; none if those of some block cannot be replaced one by one.
 
     parts: {(i, a): (part_kind, s)}, for the part that outputs state a of block i (0-based) from state s.
     """
 
+    @torch.no_grad()
     def __init__(self, model: Model):
-        self.numberings, self.why_none = numbered(model.calls)  # the reason, if there are none
+        calls, self.numberings, self.why_none = model.calls, [], None  # the reason, if there are none
         self.parts: dict[tuple[int, int], tuple[str, int]] = {}
+        try:
+            for call in calls:
+                self.numberings.append(number(call))
+                prove(call, self.numberings[-1])
+        except Problem as unusual:
+            self.numberings, self.why_none = [], str(unusual)
+        except Exception as error:  # any error of a block with replaced parts: the check fails
+            self.numberings = []
+            self.why_none = f"with some sub-modules replaced, a block does not run ({one_line(error)})"
+        for numbering, (call, after) in zip(self.numberings, pairwise(calls), strict=False):
+            if numbering.points[-1] == (call.block, "out"):
+                numbering.points[-1] = (after.block, "in")
         for i, numbering in enumerate(self.numberings):
             made = {a: (part.part_kind, s) for a, (part, s) in numbering.made.items()}
             sums = {a: (SUM, a - 1) for a in range(1, len(numbering.points)) if a not in made and model.row.sums}

@@ -1,6 +1,7 @@
 """The sub-modules of any block: what is found, in which states, and what the modes make of them, by hand."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from architectures import GEMMA4, D, L, make
 from shortcut import approximation, blocks, representations, submodules
 from shortcut.approximation import MODES, Maps
 from shortcut.loading import pretrained
-from shortcut.models import Model
+from shortcut.models import Model, Row
 from shortcut.submodules import ATTENTION, FEED_FORWARD, NORM, SUM
 from shortcut.tokens import Tokenized
 
@@ -104,7 +105,8 @@ def test_each_proof_sees_what_it_is_for(leak, why):
     torch.manual_seed(0)
     module, h = Leaky(leak), torch.randn(2, 4, D)
     form = blocks.Form(module(h))
-    assert submodules.numbered([submodules.Call(module, form, ((h,), {}))])[1] == why
+    model = SimpleNamespace(calls=[submodules.Call(module, form, ((h,), {}))], row=Row())
+    assert submodules.SubModules(model).why_none == why
 
 
 def test_equal_norms_of_one_input_are_two_states(tmp_path):
