@@ -23,16 +23,11 @@ class Grid:
     """Predictions in one sentence, a grid of L + 1 layers by C columns."""
 
     sentence: str
-    columns: list[str]  # [C], the tokens of the sentence; for masked models the ranks from 1
+    columns: list[str]  # [C], the tokens, each before its prediction; for masked models ranks from 1, at the [MASK]
     ids: dict[str, list[list[int]]]  # predicted tokens by mode ("id", "mat", other map kinds), [L + 1][C]
     predicted: dict[str, list[list[str]]]  # the same tokens as text, which several ids may share
     probabilities: dict[str, torch.Tensor]  # by mode, float32 [L + 1, C], fractions
     mask: str = ""  # the mask token in the sentence, for masked models
-
-    @property
-    def masked(self) -> bool:
-        """True if columns are ranks of predictions at the [MASK]; otherwise each column predicts the token after it."""
-        return bool(self.mask)
 
     def heading(self, longest: int = 90) -> str:
         """The sentence cut to one line that shows its [MASK]."""
@@ -44,15 +39,15 @@ class Grid:
     def is_final(self, mode: str, layer: int, k: int) -> bool:
         """True if a cell has the full model's prediction: in this column, or for masked models the best one."""
         rows = self.ids[mode]
-        return rows[layer][k] == rows[-1][0 if self.masked else k]
+        return rows[layer][k] == rows[-1][0 if self.mask else k]
 
     def in_words(self) -> str:
         """A sentence with the model's last prediction (masked: its best) and the layer from which each mode agrees."""
-        k, since = 0 if self.masked else -1, []
+        k, since = 0 if self.mask else -1, []
         for mode, rows in self.ids.items():
             others = [l for l, row in enumerate(rows) if row[k] != rows[-1][k]]
             since.append(f"{mode} from layer {max(others, default=-1) + 1} on")
-        where = "At [MASK]" if self.masked else f"After the last token, “{shown(self.columns[-1], 40)}”,"
+        where = "At [MASK]" if self.mask else f"After the last token, “{shown(self.columns[-1], 40)}”,"
         return f"{where} the model predicts “{shown(self.predicted['id'][-1][k], 40)}”: {', '.join(since)}."
 
 
@@ -63,9 +58,8 @@ def look(
     """Run one forward pass over the sentence and read out every layer, without maps (id) and after the jumps in `maps`.
 
     maps: A_0L ... A_(L-1)L for each mode ("mat", or another map kind). notice: called with a line on unknown tokens.
-
     Raises Problem: the sentence has no token, a token outside the model's vocabulary, or more tokens than can be run or
-        shown; a masked model's sentence does not have exactly one [MASK]; or logits are not finite.
+    shown; a masked model's sentence does not have exactly one [MASK]; or logits are not finite.
     """
     encoded = tokens.encode(tokenizer, [sentence], notice)
     ids = torch.tensor(encoded["input_ids"][0], dtype=torch.int64)
@@ -93,8 +87,7 @@ def look(
         if not (finite := probabilities[mode].isfinite().all(1)).all():
             layer = finite.tolist().index(False)
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
-    ranks = [str(k + 1) for k in range(best)]
-    columns = ranks if model.masked else [text_of(tokenizer, token) for token in ids.tolist()]
+    columns = [str(k + 1) for k in range(best)] if model.masked else [text_of(tokenizer, i) for i in ids.tolist()]
     return Grid(sentence, columns, best_ids, predicted, probabilities, tokenizer.mask_token if model.masked else "")
 
 

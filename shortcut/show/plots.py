@@ -143,7 +143,7 @@ def sentence_grid(grid: Grid, title: str) -> Plot:
 
 def _draw_grid(grid: Grid, title: str) -> Any:
     rows, columns = len(grid.predicted["id"]), len(grid.columns)
-    bold, column = ("the model's best", "rank") if grid.masked else ("as at the last layer", "token")
+    bold, column = ("the model's best", "rank") if grid.mask else ("as at the last layer", "token")
     title, modes = f"{grid.heading()}\n{title} (bold: {bold})", len(grid.predicted)
     down, across = (modes, 1) if columns > SIDE_BY_SIDE else (1, modes)
     width, height = max(PAGE, across * 0.56 * columns + 1), down * (0.17 * rows + 0.6) + 0.5

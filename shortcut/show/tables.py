@@ -186,13 +186,13 @@ def grid_points(grid: Grid) -> Table:
         for layer, (texts, ids) in enumerate(zip(grid.predicted[mode], grid.ids[mode], strict=True))
         for k, column in enumerate(grid.columns)
     ]
-    names = ("mode", "layer", "column", "rank" if grid.masked else "token", "predicted", "predicted_id", "probability")
+    names = ("mode", "layer", "column", "rank" if grid.mask else "token", "predicted", "predicted_id", "probability")
     return Table("grid", f"Predicted at each layer in “{grid.sentence}”", [*map(Column, names)], rows)
 
 
 def grids(grid: Grid) -> list[Table]:
     """The cells of a grid with their probabilities: a table for each `WIDE` columns and each mode."""
-    what = "the best tokens at [MASK]" if grid.masked else "the token predicted after each one"
+    what = "the best tokens at [MASK]" if grid.mask else "the token predicted after each one"
     tables = []
     for start in range(0, len(grid.columns), WIDE):
         chosen = range(start, min(start + WIDE, len(grid.columns)))
