@@ -1,7 +1,4 @@
-"""Facts about a model from its structure: its blocks, how they return states, its depth and its context length.
-
-Two context managers observe and change a model: `hooked` and `swapped`. Both undo their changes at the end.
-"""
+"""A model's blocks, depth and context length, from its structure; `hooked` and `swapped` observe and change it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,7 +45,7 @@ def context(config) -> int:
 
 
 def rotary_limits(config) -> set[int]:
-    """Lengths, in tokens: a batch whose longest sequence is above one has other rotary frequencies ("longrope").
+    """Lengths, in tokens: a batch whose longest sequence is above one has other rotary frequencies ("longrope": Phi-3).
 
     "dynamic" frequencies change only above the context length, where nothing runs.
     """

@@ -3,8 +3,7 @@
 The points are layers 0 ... L, or the states inside every block (`SubModules.points`). A causal model runs each sentence
 once, up to its last chosen token, and all chosen positions are read there. A masked model needs a pass for each [MASK].
 Sequences of similar length share a batch, padded on the right. Neither the batch size nor the padding changes a state
-beyond rounding. Some rotary embeddings change their frequencies when the longest sequence of a batch exceeds a limit
-("longrope": Phi-3), and no batch has chosen positions on both sides of it.
+beyond rounding. No batch has chosen positions on both sides of a limit of rotary embeddings (`blocks.rotary_limits`).
 """
 
 from dataclasses import dataclass
@@ -36,9 +35,8 @@ class Batch:
 def batches(model: Model, tokenized: Tokenized, batch_tokens: int, *, together: bool = True) -> list[Batch]:
     """Batches of at most `batch_tokens` tokens with padding, shortest sequences first; a longer sequence by itself.
 
-    Each position of a sentence has a sequence of its own if `together` is False, and for masked models.
-
-    Raises Problem: a sequence longer than the model's context, or a token that is not in its vocabulary.
+    Each position of a sentence has a sequence of its own if `together` is False, and for masked models. Raises Problem:
+    a sequence longer than the model's context, or a token that is not in its vocabulary.
     """
     runs: dict[Any, list[int]] = {}  # positions that share a sequence
     ends = [len(ids) for ids in tokenized.sentences] if model.masked else (tokenized.positions + 1).tolist()

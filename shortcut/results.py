@@ -40,9 +40,7 @@ class Curve:
     @cached_property
     def estimates(self) -> dict[str, list[Estimate]]:
         """The mean of each metric at each point, in fractions or nats."""
-        return {
-            m: [self._mean(m, *point) for point in zip(x, self.layers, strict=True)] for m, x in self.values.items()
-        }
+        return {m: [self._mean(m, *pair) for pair in zip(x, self.layers, strict=True)] for m, x in self.values.items()}
 
     @cached_property
     def over_layers(self) -> dict[str, Estimate]:

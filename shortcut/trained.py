@@ -69,10 +69,7 @@ class _Layer:
 
 
 def hold_out(sentences: torch.Tensor, seed: int) -> torch.Tensor:
-    """True at the rows of the held-out sentences, bool [n]; sentences: int64 [n], the sentence number of each row.
-
-    Raises Problem: there are too few sentences.
-    """
+    """True at rows of held-out sentences, bool [n], from their sentence numbers [n]. Raises Problem if too few."""
     names = sentences.unique()
     if len(names) < HELD_OUT:
         raise Problem(f"a trained map needs at least {HELD_OUT} training sentences, got {len(names)}: raise TRAIN")
@@ -87,9 +84,8 @@ def train(
 ) -> Iterator[tuple[int, torch.Tensor, dict[str, Any]]]:  # fmt: skip
     """Train the maps from states h[l] [n, d] to `final`, h_L [n, d]; yield l, [A, b] and numbers when a layer stops.
 
-    The order of the batches depends on the seed alone, so a map does not depend on which others are trained.
-
-    Raises Problem: the model's predictions from a map are not finite.
+    The order of the batches depends on the seed alone, so a map does not depend on which others are trained. Raises
+    Problem: the model's predictions from a map are not finite.
     """
     rows, held = (mask.nonzero()[:, 0] for mask in (~held_out, held_out))
     target, generator = _Units(final, rows), torch.Generator().manual_seed(seed)
