@@ -61,13 +61,13 @@ class Curve:
         values = {m: x[a].double() - other.values[m][b].double() for m, x in self.values.items() if m in other.values}
         return Curve(layers, [], values, self.groups, n_layers=self.n_layers, difference=True)
 
-    def saved(self, share: float, L: int) -> Estimate | None:
+    def saved(self, share: float) -> Estimate | None:
         """L minus the fewest blocks run to reach `share` of Precision@1, by linear interpolation between the points."""
         points = [(x, y.mean) for x, y in zip(self.layers, self.estimates["precision@1"], strict=True)]
         for (x0, y0), (x1, y1) in pairwise([*points[:1], *points]):
             if y1 >= share:  # all points before are below
                 x = x1 if y0 >= share else x0 + (x1 - x0) * (share - y0) / (y1 - y0)
-                return Estimate(L - x, None, None)
+                return Estimate(self.n_layers - x, None, None)
         return None
 
 
@@ -138,8 +138,7 @@ class Results:
         """
         exits = {mode: curve.exits for mode, curve in self.early.items() if curve.exits}
         if not exits:
-            modes = {mode: {share: x.saved(share, self.n_layers) for share in SHARES} for mode, x in self.early.items()}
-            return {"layers": modes}
+            return {"layers": {mode: {share: x.saved(share) for share in SHARES} for mode, x in self.early.items()}}
         found = {}
         for unit in ("layers", "sentence") if self.masked else ("layers", "token", "sentence"):
             costs = {m: None if unit == "layers" else self.costs.of(MODES[m].maps, unit) for m in exits}

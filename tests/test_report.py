@@ -59,7 +59,7 @@ def test_paper_is_quoted_for_the_models_it_names_alone(drawn):
     assert {claim["paper"] for claim in report.claims("gpt2", r, None)} == {"every layer"}
     saved = {m: [c for c in report.claims(m, r, None) if "early exit saves" in c["what"]]
              for m in ("gpt2-medium", "bert-large-uncased")}  # fmt: skip
-    needed = {mode: L - r.early[mode].saved(0.95, L).mean for mode in ("mat", "id")}
+    needed = {mode: L - r.early[mode].saved(0.95).mean for mode in ("mat", "id")}
     for of_model in saved.values():
         assert of_model[0]["here"].startswith(f"mat {L - needed['mat']:.1f} ({100 * (L - needed['mat']) / L:.1f}%)")
 

@@ -1,5 +1,7 @@
 """Intervals against SciPy, differences against a loop, and what is read off a curve."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -101,7 +103,8 @@ def test_a_change_is_that_of_other_maps_minus_own_paired_over_the_sentences():
 
 
 def test_layers_saved_are_those_that_are_not_needed():
-    early = {"mat": curve([1, 3], [[0, 1], [1, 1]]), "id": curve([1, 3], [[0, 0], [0, 1]])}
+    mat, identity = (curve([1, 3], hits, n_layers=8) for hits in ([[0, 1], [1, 1]], [[0, 0], [0, 1]]))
+    early = {"mat": mat, "id": identity}
     saved = results.Results(8, torch.zeros(2, 10), {}, early).saved["layers"]
     for share in results.SHARES:
         assert saved["mat"][share] == (pytest.approx(8 - (1 + 2 * (share - 0.5) / 0.5)), None, None)
@@ -110,7 +113,7 @@ def test_layers_saved_are_those_that_are_not_needed():
 
 def needed(curve, share):
     """Of 8 layers."""
-    saved = curve.saved(share, 8)
+    saved = replace(curve, n_layers=8).saved(share)
     return saved and 8 - saved.mean
 
 
