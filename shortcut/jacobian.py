@@ -56,9 +56,8 @@ def gradients(model: Model, batch: Batch, V: torch.Tensor, chosen: torch.Tensor 
         final = torch.einsum("bt,btd->bd", probed, passing[L].reshape(*batch.ids.shape, -1))
         batch = replace(batch, chosen=(sequences, chosen))
     found = [batch.at_chosen(states) for states in passing]
-    for k, v in enumerate(V.to(final)):
-        gradients = torch.autograd.grad(final, passing[:L], v, retain_graph=k + 1 < len(V))
-        found += [batch.at_chosen(g) for g in gradients]
+    for v in V.to(final):
+        found += [batch.at_chosen(g) for g in torch.autograd.grad(final, passing[:L], v, retain_graph=True)]
     made = torch.stack([x.detach().float().cpu() for x in found])
     if len(broken := made.isfinite().all(-1).logical_not().nonzero()):
         k, row = broken[0].tolist()
