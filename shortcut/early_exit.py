@@ -4,9 +4,8 @@
 
 with gap_l = p(best) - p(second) read out after layer l, t the 0-based position of the token, N the mean over the
 sentences of (position + 1). The paper has tau = 4. No sentence exits before layer 1; at layer L every sentence exits.
-One forward pass gives the gaps of all layers. A sentence exits at the first l with v_l > lambda, where
-v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9. Only the running maxima of v matter, so the curve over all lambda is exact
-(`Exits`); the original has a grid of points on it.
+A sentence exits at the first l with v_l > lambda, where v_l = (gap_l - 0.1 exp(-tau t / N)) / 0.9. Only the running
+maxima of v matter, so the curve over all lambda is exact (`Exits`); the original has a grid of points on it.
 
 The paper counts the blocks that are not run: L - e_s for a sentence s that exits at layer e_s. The net saving also
 charges the read-outs at layers 1 ... e_s, but for the last, which the full model needs too, and the mode's maps, at

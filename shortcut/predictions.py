@@ -75,8 +75,7 @@ def judge(
     """Read out `estimates` of h_L from layers 0 ... L - 1 like h_L, and judge them by the full model's distribution.
 
     estimates: [L, b, d]. final: [b, d], h_L itself, the last row of the tables. sentences: [b], their numbers, for the
-    error message. actual: int64 [b] (see `tokens.actual`); None: without the metrics of lenses. Raises Problem: logits
-    are not finite.
+    message of the Problem if logits are not finite. actual: int64 [b] (see `tokens.actual`); None: no lens metrics.
     """
     h = torch.cat([final[None], estimates])  # the full model first: the others are judged by it
     topk, lens = torch.empty(*h.shape[:2], TOP, dtype=torch.int64), torch.empty(*h.shape[:2], len(LENS))
@@ -98,9 +97,8 @@ def judge(
                     measured = [METRICS[name].compute(full_log_p, log_q, tokens) for name in LENS]
                     lens[layer, rows] = torch.stack(measured, 1).cpu()
     topk, surprisal, gap, lens = (table.roll(-1, 0) for table in (topk, surprisal, gap, lens))
-    finite = gap.isfinite() & surprisal.isfinite()
-    if not finite.all():
-        layer, row = (~finite).nonzero()[0].tolist()
+    if len(broken := (gap.isfinite() & surprisal.isfinite()).logical_not().nonzero()):
+        layer, row = broken[0].tolist()
         where = f"at layer {layer} for sentence {sentences[row]} (counted from 0)"
         raise Problem(f"{model.name}: the logits {where} are not finite")
     return Predictions(topk, surprisal, gap, None if actual is None else lens)

@@ -85,10 +85,7 @@ class Pass:
 
 @torch.no_grad()
 def run(model: Model, batch: Batch, points: list[Point] | None = None) -> Pass:
-    """Run the model on a batch and record the states at `points`; by default at all layers, and the blocks' inputs.
-
-    Raises Problem: a state is not finite. The message names the model, the layer and the sentence.
-    """
+    """Record the states at `points`; by default at all layers, and the blocks' inputs. Raises Problem if not finite."""
     watched, entering = points or model.layer_points(), []
     h = torch.empty(len(watched), len(batch.rows), model.d, device=model.device)
 

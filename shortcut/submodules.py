@@ -179,15 +179,12 @@ def prove(call: Call, numbering: Numbering) -> None:
 
 
 class SubModules:
-    """The sub-modules of all blocks of a model; none if those of some block cannot be replaced one by one.
-
-    parts: {(i, a): (part_kind, s)}, for the part that outputs state a of block i (0-based) from state s.
-    """
+    """The sub-modules of all blocks of a model; none if those of some block cannot be replaced one by one."""
 
     @torch.no_grad()
     def __init__(self, model: Model):
         calls, self.numberings, self.why_none = model.calls, [], None  # the reason, if there are none
-        self.parts: dict[tuple[int, int], tuple[str, int]] = {}
+        self.parts: dict[tuple[int, int], tuple[str, int]] = {}  # (part_kind, input s) by (block i, output a)
         try:
             for call in calls:
                 self.numberings.append(number(call))
