@@ -115,15 +115,13 @@ def exits(gaps: torch.Tensor, positions: torch.Tensor, tau: float, hits: torch.T
 
 
 def saved(
-    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Costs | None],
-    groups: torch.Tensor | None = None,
-) -> dict[str, dict[float, Estimate]]:  # fmt: skip
+    exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Costs | None], groups: torch.Tensor
+) -> dict[str, dict[float, Estimate]]:
     """Layers saved, L minus layers needed (see `Exits.needed`), by mode and share, and the difference "mat - id".
 
     The 95% intervals are bootstrap quantiles over the sentences, with fixed thresholds. groups: as in `intervals`.
     """
     points, n = next(iter(exits.values())).hits.shape
-    groups = torch.arange(n) if groups is None else groups
     L, G, drawn = points - 1, int(groups.max()) + 1, {mode: [] for mode in exits}
     generator = torch.Generator().manual_seed(0)
     for _ in range(DRAWS // TOGETHER):

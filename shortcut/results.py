@@ -116,10 +116,7 @@ class Results:
 
     @cached_property
     def floor(self) -> dict[str, Estimate]:
-        """Precision@k of the best constant guess by metric, as a baseline.
-
-        The guess is the most frequent token among the full model's best k on the other half of the sentences.
-        """
+        """Baseline by metric: Precision@k of the token most often in the full model's best k on the other half."""
         found, odd = {}, self.sentence_numbers % 2 == 1
         for metric, k in PRECISIONS.items():
             hits, best = torch.zeros(self.n, dtype=torch.bool), self.full[:, :k]
@@ -142,7 +139,7 @@ class Results:
         found = {}
         for unit in ("layers", "sentence") if self.masked else ("layers", "token", "sentence"):
             costs = {m: None if unit == "layers" else self.costs.of(MODES[m].maps, unit) for m in exits}
-            found[unit] = early_exit.saved(exits, SHARES, costs, self.groups)
+            found[unit] = early_exit.saved(exits, SHARES, costs, self.sentence_numbers)
         return found
 
     def has_sentences_of(self, other: "Results") -> bool:

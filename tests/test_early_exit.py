@@ -120,7 +120,7 @@ def test_sentences_whose_gaps_tie_move_on_together():
 
 def test_the_interval_of_what_is_saved_is_95_percent_wide():
     """Sentences that leave at layers 1 and 4 whatever is drawn: the normal interval of their mean, up to the draws."""
-    told = early_exit.saved({"mat": alone([1, 4] * 200)}, [0.9], {"mat": None})["mat"][0.9]
+    told = early_exit.saved({"mat": alone([1, 4] * 200)}, [0.9], {"mat": None}, torch.arange(400))["mat"][0.9]
     half = 1.96 * 1.5 / 20
     assert (told.mean, told.low, told.high) == pytest.approx((1.5, 1.5 - half, 1.5 + half), abs=0.1 * half)
 
@@ -132,7 +132,7 @@ def test_samples_are_of_sentences_not_of_positions(random_exits):
     thrice = early_exit.exits(*(x[..., of] for x in (gaps, positions)), config.TAU, hits[:, of])
     T = torch.randint(1, 40, (400,), generator=torch.Generator().manual_seed(1))
     for once, again in ((None, None), (early_exit.Costs(10.0, 7.0, 0.5, tokens) for tokens in (T, T[of]))):
-        one = early_exit.saved({"mat": exits}, [0.9], {"mat": once})
+        one = early_exit.saved({"mat": exits}, [0.9], {"mat": once}, torch.arange(400))
         three = early_exit.saved({"mat": thrice}, [0.9], {"mat": again}, of)
         assert three["mat"][0.9] == pytest.approx(one["mat"][0.9])
     uneven = torch.arange(4).repeat_interleave(torch.tensor([1, 2, 3, 9]))
@@ -178,7 +178,9 @@ def alone(layers, L=4):
 
 def net(exits, shares, costs, maps=1, unit="sentence"):
     """By share the net saving, in blocks."""
-    found = early_exit.saved({"mat": exits}, shares, {"mat": costs.of(maps, unit)})["mat"]
+    found = early_exit.saved({"mat": exits}, shares, {"mat": costs.of(maps, unit)}, torch.arange(len(costs.tokens)))[
+        "mat"
+    ]
     return {share: estimate.mean for share, estimate in found.items()}
 
 
@@ -223,7 +225,8 @@ def test_net_and_plain_saving_are_at_the_same_lambda(random_exits):
             unit = "token" if tokens is None else "sentence"
             cost, free = (early_exit.Costs(10.0, 10 * r, 10 * m, T).of(maps, unit) for maps in (1, 0))
             assert L - exits.needed([share], None, cost).item() == pytest.approx(literal, abs=1e-9)
-            told = early_exit.saved({"mat": exits, "id": exits}, [share], {"mat": cost, "id": free})
+            of = torch.arange(len(T))
+            told = early_exit.saved({"mat": exits, "id": exits}, [share], {"mat": cost, "id": free}, of)
             assert told["mat"][share].mean == pytest.approx(literal, abs=1e-9)
             assert told["mat"][share].low < literal < told["mat"][share].high
             apart = -m * e.clamp_max(L - 1).sum().item() / (len(e) if tokens is None else t.sum().item())
