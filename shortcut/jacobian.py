@@ -35,10 +35,9 @@ def probes(d: int, n: int, per_sentence: int, seed: int) -> torch.Tensor:
 def gradients(model: Model, batch: Batch, V: torch.Tensor, chosen: torch.Tensor | None = None) -> torch.Tensor:
     """h_0 ... h_L at the chosen tokens, then the gradients of v . h_L with respect to h_0 ... h_(L-1).
 
-    The result is [L + 1 + P L, b, d] for the probes V [P, b, d] of a batch of b sentences. For `jacobian-later`,
-    `chosen` [b] has the chosen positions, and `batch.chosen` has the last token of each whole sentence; h_L is then the
-    sum over all positions, without padding and tokens that the tokenizer adds: earlier ones have no derivative.
-    Raises Problem: a value is not finite. The message names the model, the layer and the sentence.
+    The result is [L + 1 + P L, b, d] for the probes V [P, b, d] of b sentences. Raises Problem if it is not finite. For
+    `jacobian-later`, `chosen` [b] has the chosen positions, and `batch.chosen` the last token of each whole sentence;
+    h_L is then the sum over all positions but padding and the tokenizer's own; earlier ones have no derivative.
     """
     passing, L = [], model.n_layers
 

@@ -98,10 +98,7 @@ def text_of(tokenizer, token: int) -> str:
 
 
 def shown(token: str, longest: int = 10) -> str:
-    """Format a token for a cell: strip blanks, cut long tokens, and escape characters that have no sign of their own.
-
-    These are white space, control characters, combining marks and unpaired surrogates.
-    """
+    """Format a token for a cell: strip, cut, and escape white space, control characters, marks and lone surrogates."""
     text = ""
     for c in token.strip(" ") or token.replace(" ", "␣"):
         is_sign = c.isprintable() and unicodedata.category(c)[0] != "M"
