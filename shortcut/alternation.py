@@ -88,9 +88,8 @@ def judge(
 
     The chosen schedule is evaluated on the other half: on the same sentences, selection would inflate its numbers.
     """
-    L, n = len(direct) - 1, len(full)
-    found, best = [], zip(distinct(schedules), topk, strict=True)
-    hits = {schedule: metrics.hits_at_k(tokens, full, 1) for schedule, tokens in best}
+    L, n, found = len(direct) - 1, len(full), []
+    hits = dict(zip(distinct(schedules), (metrics.hits_at_k(best, full, 1) for best in topk), strict=True))
     for (first, a, b), schedule in schedules.items():
         k, hit = executed(schedule, L), hits[schedule]
         name = {"r2": "r2", "blocks": f"blocks {a}, jumps {b}", "jumps": f"jumps {b}, blocks {a}"}[first]
