@@ -70,12 +70,11 @@ def look(
     longest = context if model.masked else min(context, WIDEST)
     if len(ids) > longest:
         raise Problem(f"the sentence {sentence!r} has {len(ids)} tokens, expected at most {longest}: shorten it")
-    chosen, best = torch.arange(len(ids)), 1
+    chosen, best, mask = torch.arange(len(ids)), 1, ""
     if model.masked:
-        chosen, best = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST
-        if len(chosen) != 1:
-            held = f"holds {len(chosen)} {tokenizer.mask_token}"
-            raise Problem(f"the sentence {sentence!r} {held}, expected one, as in 'The sky is {tokenizer.mask_token}.'")
+        chosen, best, mask = (ids == tokenizer.mask_token_id).nonzero()[:, 0], BEST, tokenizer.mask_token
+        if (n := len(chosen)) != 1:
+            raise Problem(f"the sentence {sentence!r} holds {n} {mask}, expected one, as in 'The sky is {mask}.'")
     states = [h[chosen] for h in representations.whole(model, ids)]
     predicted, best_ids, probabilities = {}, {}, {}
     for mode, jumps in {"id": [], **maps}.items():
@@ -88,7 +87,7 @@ def look(
             layer = finite.tolist().index(False)
             raise Problem(f"{model.name}: the logits of {mode} at layer {layer} for this sentence are not finite")
     columns = [str(k + 1) for k in range(best)] if model.masked else [text_of(tokenizer, i) for i in ids.tolist()]
-    return Grid(sentence, columns, best_ids, predicted, probabilities, tokenizer.mask_token if model.masked else "")
+    return Grid(sentence, columns, best_ids, predicted, probabilities, mask)
 
 
 def text_of(tokenizer, token: int) -> str:
