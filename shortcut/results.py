@@ -165,7 +165,7 @@ class Comparison:
 def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Results:
     """Results from the records of the modes in `MODES`; `evaluation` adds exact early exits, lenses, and schedules.
 
-    Raises Problem: no jumps above layer 0; a single sentence; or records that differ, from two runs of other code.
+    Raises Problem: no jumps above layer 0; a single sentence; or records that differ: the original appends each run.
     """
     records = [record for record in records if mode_of(record["info"]["mode"])]
     L = max((r["info"]["layer"] for r in records if r["info"]["type"] == "jump"), default=0)

@@ -84,7 +84,7 @@ def train(
 ) -> Iterator[tuple[int, torch.Tensor, dict[str, Any]]]:  # fmt: skip
     """Train the maps from states h[l] [n, d] to `final`, h_L [n, d]; yield l, [A, b] and numbers when a layer stops.
 
-    The order of the batches depends on the seed alone, not on other layers. Raises Problem: predictions not finite.
+    Batches depend on the seed alone, not on the other layers. Raises Problem if predictions are not finite.
     """
     rows, held = (mask.nonzero()[:, 0] for mask in (~held_out, held_out))
     target, generator = _Units(final, rows), torch.Generator().manual_seed(seed)
