@@ -32,9 +32,8 @@ class Grid:
     def heading(self, longest: int = 90) -> str:
         """The sentence cut to one line that shows its [MASK]."""
         at = self.sentence.find(self.mask)  # 0 where there is none
-        if at + len(self.mask) < longest:
-            return shown(self.sentence, longest)
-        return shown(f"…{self.sentence[at - longest // 2 :]}", longest)
+        fits = at + len(self.mask) < longest
+        return shown(self.sentence if fits else f"…{self.sentence[at - longest // 2 :]}", longest)
 
     def is_final(self, mode: str, layer: int, k: int) -> bool:
         """True if a cell has the full model's prediction: in this column, or for masked models the best one."""
