@@ -70,8 +70,7 @@ def load(
         for module in net.modules():  # the same function in a fused version, 10% faster
             if type(module) is transformers.activations.NewGELUActivation:
                 module.forward = transformers.activations.GELUTanh().forward
-        _prove(model)
-        return model
+        return _prove(model)
 
 
 def share(net: Any) -> Model:
@@ -82,9 +81,7 @@ def share(net: Any) -> Model:
     for holder in (own.config, *own.modules()):  # blocks have taken settings from the config
         for name in (name for name in PLAIN if hasattr(holder, name)):
             setattr(holder, name, PLAIN[name])
-    model = Model(own, masked="MaskedLM" in type(net).__name__)
-    _prove(model)
-    return model
+    return _prove(Model(own, masked="MaskedLM" in type(net).__name__))
 
 
 def load_tokenizer(name: str, *, masked: bool):
@@ -166,8 +163,8 @@ def _check_weights(model: Model, report: dict[str, Any], files: list[str], notic
 
 
 @torch.no_grad()
-def _prove(model: Model) -> None:
-    """Check on a dummy batch what the method assumes about a model. Raises Problem.
+def _prove(model: Model) -> Model:
+    """Return the model if what the method assumes about it holds on a dummy batch, else raise Problem.
 
     Reading out h_L, and resuming the forward pass from any h_l, must give the model's logits. Padding must change
     nothing. Hidden states depend on following tokens in a masked model only: the sentences differ in the last token.
@@ -206,3 +203,4 @@ def _prove(model: Model) -> None:
         if not distance <= tolerance:  # also if it is not a number
             differ = f"{what} differ by {distance:.2g} from the full forward pass"
             raise Problem(f"{model.name}: {differ}, so linear shortcuts cannot be evaluated in this model")
+    return model
