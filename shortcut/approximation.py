@@ -146,10 +146,7 @@ def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int,
 
 @torch.no_grad()
 def alternate(model: Model, seen: Pass, schedules: list[Schedule], maps: Mapping[tuple[int, int], Map]) -> torch.Tensor:
-    """h_L at the chosen tokens by each schedule, [S, b, d], after a forward pass over the batch.
-
-    Schedules with a common beginning compute it once. Blocks before the first jump have run in the forward pass.
-    """
+    """h_L at the chosen tokens by each schedule, [S, b, d]; schedules with a common beginning compute it once."""
     L, batch = model.n_layers, seen.batch
     with model.going_on(L, seen.entering[0]):  # blocks are skipped: only their other arguments are needed
         calls = model.called(batch.ids, batch.mask)

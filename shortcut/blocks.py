@@ -93,10 +93,7 @@ def swapped(swaps: Iterable[Swap]) -> Iterator[None]:
 
 @contextmanager
 def hooked(hooks: Iterable[tuple[nn.Module, str, Callable[..., Any]]]) -> Iterator[None]:
-    """Within this context, (module, "in", act) calls act(args, named) before the module runs.
-
-    (module, "out", act) calls act(args, named, out) after it. A result other than None replaces (args, named), or out.
-    """
+    """Call act(args, named) before a module runs ("in"), or act(args, named, out) after it; a result replaces them."""
     with ExitStack() as undo:
         for module, side, act in hooks:
             register = module.register_forward_pre_hook if side == "in" else module.register_forward_hook
@@ -130,5 +127,4 @@ def find_blocks(net: nn.Module, L: int, ids: torch.Tensor) -> tuple[nn.ModuleLis
         own = [(module, out) for module, out in ran if module in modules]
         if [module for module, _ in own] == [*modules] and all(torch.is_tensor(tensor_of(out)) for _, out in own):
             return modules, [Form(out) for _, out in own]
-    what = f"this {net.config.model_type} model has no list of {L} modules that run once and in order"
-    raise Problem(f"{net.config.name_or_path}: {what}")
+    raise Problem(f"{net.config.name_or_path}: it has no list of {L} modules that run once and in order")

@@ -88,7 +88,6 @@ class Exits:
         self, shares: Sequence[float], weights: torch.Tensor | None = None, costs: Costs | None = None
     ) -> torch.Tensor:
         """Mean layers processed, [..., S], at the smallest lambda that reaches each of the S shares of Precision@1.
-
         With `costs` it is L minus the net saving. In Precision@1 all sentences have the same weight.
         """
         _, layers, precision, whole = self.along(weights)
@@ -118,7 +117,6 @@ def saved(
     exits: Mapping[str, Exits], shares: Sequence[float], costs: Mapping[str, Costs | None], groups: torch.Tensor
 ) -> dict[str, dict[float, Estimate]]:
     """Layers saved, L minus layers needed (see `Exits.needed`), by mode and share, and the difference "mat - id".
-
     The 95% intervals are bootstrap quantiles over the sentences, with fixed thresholds. groups: as in `intervals`.
     """
     points, n = next(iter(exits.values())).hits.shape

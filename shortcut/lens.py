@@ -56,10 +56,7 @@ class Lens:
         cls, model: str, dataset: str = "wikipedia", map_kind: str = LEAST_SQUARES, *,
         out: str | Path = PROJECT, device: str = "cpu",
     ) -> "Lens":  # fmt: skip
-        """Load a model, by name or folder, with maps fitted on one dataset; `out` is the folder that holds linreg/.
-
-        Raises Problem: there is no such map kind, model or map, or the model is neither a folder nor downloaded.
-        """
+        """Load a model by name or folder, and maps fitted for it; `out` holds linreg/. Raises Problem if not found."""
         files = checkpoint.files_of(model, dataset, Path(out), _known(map_kind))
         if not any(files.matrices.glob("[0-9]*_*.pickle")):
             path = files.matrix(0, checkpoint.dimensions(files.given, masked=files.masked)[0])
@@ -107,7 +104,6 @@ class Lens:
 
     def predict(self, text: str | list[str]) -> Grid | list[Grid]:
         """Predictions in a text from every layer, without a map ("id") and with its map (see `sentence_grid.look`).
-
         A causal model predicts the token after each token, a masked model the token at the one [MASK].
         """
         if not isinstance(text, str):

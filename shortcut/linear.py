@@ -130,7 +130,6 @@ class Kind:
 
     def warning(self, n: int, d: int) -> str:
         """One line if the expected squared error on new sentences is far above the best map's, else "".
-
         With p columns the excess is p / (n - p - 1), unbounded for n <= p + 1; low-rank maps: only the latter is known.
         """
         p = self.columns(d)

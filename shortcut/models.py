@@ -137,10 +137,7 @@ class Model:
         return [found[k] for k in range(len(points))]
 
     def narrowed(self, chosen: tuple[torch.Tensor, torch.Tensor]) -> AbstractContextManager[None]:
-        """Within this context, the position-wise parts of the last block run only at `chosen` (sequence, position).
-
-        The block's output is wrong at all other positions, which nothing reads from h_L.
-        """
+        """Run the last block's position-wise parts only at `chosen`; h_L is wrong elsewhere, where nothing reads it."""
 
         def narrow(forward: Callable, x: torch.Tensor) -> torch.Tensor:
             out = forward(x[chosen])

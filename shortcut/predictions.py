@@ -99,8 +99,7 @@ def judge(
     topk, surprisal, gap, lens = (table.roll(-1, 0) for table in (topk, surprisal, gap, lens))
     if len(broken := (gap.isfinite() & surprisal.isfinite()).logical_not().nonzero()):
         layer, row = broken[0].tolist()
-        where = f"at layer {layer} for sentence {sentences[row]} (counted from 0)"
-        raise Problem(f"{model.name}: the logits {where} are not finite")
+        raise Problem(f"{model.name}: the logits at layer {layer} of sentence {sentences[row]} (from 0) are not finite")
     return Predictions(topk, surprisal, gap, None if actual is None else lens)
 
 

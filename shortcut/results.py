@@ -164,7 +164,6 @@ class Comparison:
 
 def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Results:
     """Results from the records of the modes in `MODES`; `evaluation` adds exact early exits, lenses, and schedules.
-
     Raises Problem: no jumps above layer 0; a single sentence; or records that differ: the original appends each run.
     """
     records = [record for record in records if mode_of(record["info"]["mode"])]
@@ -180,8 +179,7 @@ def summarize(records: list[Record], evaluation: Evaluation | None = None) -> Re
         exit_type, place = info["type"], info.get("layer", info.get("lambda"))
         first = found.setdefault((exit_type, mode), {}).setdefault(place, record)
         if not first["topk"].equal(record["topk"]):
-            what = f"two {exit_type}s of {mode} at {place} that differ"
-            raise Problem(f"the results hold {what}: keep the file of one run")
+            raise Problem(f"the results hold two {exit_type}s of {mode} at {place} that differ: keep one run's file")
     fixed, early = (
         {mode: _curve([*found[name, mode].values()], full, groups, L) for mode in MODES if (name, mode) in found}
         for name in ("jump", "early_exit")

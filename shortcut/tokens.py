@@ -128,7 +128,6 @@ def mask(tokenized: Tokenized, mask_token: int) -> Tokenized:
 
 def actual(tokenized: Tokenized, *, masked: bool) -> torch.Tensor:
     """The token that a model should predict at each position, int64 [n]: the next token, or the one under [MASK].
-
     -1 where there is no such token, where the tokenizer added it ([CLS] and [SEP]), and where it is unknown.
     """
     if masked:

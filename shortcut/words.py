@@ -85,7 +85,6 @@ def assign(words: list[Span], spans: list[Span], blank: list[bool]) -> tuple[lis
 
 def edges(tokenizer, vocabulary: int) -> torch.Tensor:
     """Tokens that begin with white space, and words that end with it, bool [2, v]; special tokens are neither.
-
     Each is decoded after another token, because many tokenizers drop the white space at the head of a text.
     """
     decoded = partial(tokenizer.batch_decode, clean_up_tokenization_spaces=False)
@@ -104,9 +103,8 @@ class Reader:
 
     Values of a line are float32 [T + 1, F, C]: in row t, from the state before token t, the surprisal of token t and,
     if `corrected`, ln P(B) and ln P(tokens that do not begin with white space, and the end); nan if no token precedes.
-    C is the number of `columns`: the model, and each layer before L by lens.
-
-    Raises Problem: the tokenizer gives no offsets of characters, or cannot be corrected.
+    C is the number of `columns`: the model, and each layer before L by lens. Raises Problem: the tokenizer gives no
+    offsets of characters, or cannot be corrected.
     """
 
     def __init__(self, model: Model, tokenizer, lenses: Lenses, *, bos: bool = True, corrected: bool = False):
@@ -146,10 +144,7 @@ class Reader:
 
     @torch.no_grad()
     def along(self, texts: list[str]) -> Iterator[tuple[Line, torch.Tensor]]:
-        """Lines and their values, in order; lines of similar length run together.
-
-        Raises Problem: a token is not in the model's vocabulary, or logits are not finite.
-        """
+        """Lines and their values, in order. Raises Problem: a token is not in the vocabulary, logits are not finite."""
         for start in range(0, len(texts), LINES):
             lines = self.encode(texts[start : start + LINES])
             shape = 1 + len(self._classes), len(self.columns)

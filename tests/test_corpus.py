@@ -178,7 +178,7 @@ def test_a_sentence_that_is_asked_for_is_utf8_under_any_locale(tmp_path):
             '{"txt": 1}\n1\n',
             r'2 of 2 texts: 2 without a text \(.*x.jsonl, line [12]\)\).* \{"text": "..."\}',
         ),
-        ("x.parquet", "not parquet", r"cannot read .*x.parquet \(ArrowInvalid"),
+        ("x.parquet", "not parquet", r"cannot read .*x.parquet as parquet \(ArrowInvalid"),
         ("x.csv", "a,b", "no source .*: expected .* file or folder of .parquet, .jsonl or .txt"),
         ("x.txt", b"\xe9\n\xe9", r"no sentence \(left out 2 of 2 texts: 2 not UTF-8 \(first: .*x.txt, line 1\)\)"),
         ("x.txt", "\n\n", "holds no sentence"),

@@ -92,8 +92,8 @@ def test_a_matrix_that_does_not_fit_is_named_by_the_scripts_that_use_it(
     ("script", "name", "message"),
     [
         ("add_plot_r2", "1_2", r"/1_2\.pickle: its predictions from the states of layer 1 are not finite"),
-        ("add_results", f"1_{LAYERS}", r"tiny-gpt2: the logits at layer 1 for sentence \d+ .* are not finite"),
-        ("add_results", "p1_4_5", r"tiny-gpt2: the logits at layer 0 for sentence \d+ .* are not finite"),
+        ("add_results", f"1_{LAYERS}", r"tiny-gpt2: the logits at layer 1 of sentence \d+ .* are not finite"),
+        ("add_results", "p1_4_5", r"tiny-gpt2: the logits at layer 0 of sentence \d+ .* are not finite"),
     ],
 )
 def test_a_matrix_that_makes_numbers_overflow_stops_the_stage(files, gpt2_folder, monkeypatch, script, name, message):

@@ -17,7 +17,7 @@ from shortcut.loading import pretrained
         ("bert", {"is_causal": True}, "hidden states do not depend on following tokens, unlike in a masked model"),
         ("gpt2", {"is_causal": False}, "hidden states depend on following tokens"),
         ("gpt2", {"n_layer": 0}, "has num_hidden_layers 0, expected at least 1"),
-        ("gpt2", {"vocab_size": 9}, "has a vocabulary of 9, expected at least 10"),
+        ("gpt2", {"vocab_size": 9}, "has a vocabulary of 9 tokens, expected at least 10"),
         ("gpt2", {"n_positions": CONTEXT - 1}, r"transformer.wpe.weight is \[48, 16\], expected \[47, 16\]"),
         ("gpt2", {"n_positions": None}, "cannot load.*n_positions"),
         ("gpt2", {"n_head": 0}, "cannot load.*ZeroDivisionError"),

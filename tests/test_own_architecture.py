@@ -19,7 +19,7 @@ from shortcut.models import Model
     [
         ("bert", False, "hidden states depend on following tokens"),
         ("xlm", True, "the logits read out of h_L differ"),
-        ("albert", True, "this albert model has no list of 3 modules that run once and in order"),
+        ("albert", True, "it has no list of 3 modules that run once and in order"),
         ("fnet", True, "the hidden states of padded sentences differ"),
         ("xlnet", False, "cannot run with its blocks skipped"),  # its states are [T, b, d]
         ("gemma3n_text", False, "cannot run with its blocks skipped"),  # four streams of them

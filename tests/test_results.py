@@ -75,7 +75,7 @@ def test_a_file_that_the_original_code_wrote_twice_is_read_once_and_one_of_two_r
     for mode, curve in results.summarize(made).fixed.items():
         assert r.fixed[mode].over_layers == curve.over_layers
     again[1]["topk"] = again[1]["topk"] + 1
-    with pytest.raises(Problem, match="two jumps of mat at 1 that differ: keep the file of one run"):
+    with pytest.raises(Problem, match="two jumps of mat at 1 that differ: keep one run's file"):
         results.summarize(made + again)
 
 

@@ -8,7 +8,7 @@ import sources
 from sources import PACKAGE, ROOT, SCRIPTS, TESTS, behind
 
 READER = {  # what a reader meets behind a script, imports inside functions included: files and lines
-    "add_linreg": (28, 3_550),
+    "add_linreg": (28, 3_500),
     "add_results": (38, 4_900),
 }
 WIDE = {  # functions of more parameters, each with its reason
@@ -20,7 +20,7 @@ def test_the_package_is_small_and_so_are_its_files_and_functions():
     """Lines are a cost: at most 250 a file, at most six parameters a function, `self` and options by name apart."""
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in [*PACKAGE, *TESTS]}
     assert {path.name: n for path, n in lines.items() if n > 250} == {}
-    assert sum(lines[path] for path in PACKAGE) <= 7_525
+    assert sum(lines[path] for path in PACKAGE) <= 7_450
     for path in PACKAGE:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

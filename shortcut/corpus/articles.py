@@ -192,8 +192,7 @@ def _opened(file: str, footer: FileMetaData | None = None) -> Iterator[ParquetFi
         with system.open(path, cache_type="none") as stream:  # the default reads 5 MB beyond each range
             yield ParquetFile(stream, metadata=footer)
     except READ_ERRORS as error:
-        why = f"cannot read {file} ({one_line(error)})"
-        raise Problem(f"{why}: expected a parquet file; if the network failed, run it again") from error
+        raise Problem(f"cannot read {file} as parquet ({one_line(error)}): if the network failed, try again") from error
 
 
 def _groups(file: str, seed: str) -> list[Group]:

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from shortcut import LEAST_SQUARES, Problem, one_line
-from shortcut.files.names import MODEL_FILES, Names, find_model, similar_model
+from shortcut.files.names import Names, find_model, similar_model
 
 # Files that are hashed for a fingerprint. For weights, the first file that exists is used.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -99,8 +99,7 @@ def config(name: str, masked: bool) -> Any:
     if blocks.depth(text) < 1:
         raise Problem(f"{name}: config.json has num_hidden_layers {blocks.depth(text)}, expected at least 1")
     if text.vocab_size < metrics.TOP:
-        few = f"has a vocabulary of {text.vocab_size}, expected at least {metrics.TOP}"
-        raise Problem(f"{name} {few}: the top {metrics.TOP} are stored")
+        raise Problem(f"{name} has a vocabulary of {text.vocab_size} tokens, expected at least {metrics.TOP}")
     return found
 
 
@@ -136,11 +135,6 @@ def fingerprint(name: str, file_kind: str) -> str | None:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest() if files else None
-
-
-def fingerprints(name: str) -> dict[str, str | None]:
-    """Fingerprints that a manifest records for maps fitted on a model."""
-    return {file_kind: fingerprint(name, file_kind) for file_kind in MODEL_FILES}
 
 
 def find(name: str, cached: bool, *files: str) -> Iterator[str]:

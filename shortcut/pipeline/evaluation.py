@@ -56,8 +56,7 @@ def schedules(work: Work, model: Model) -> tuple[Schedules, dict[tuple[int, int]
     """The schedules to evaluate, and the maps of their jumps; none if SCHEDULES is False or maps are missing."""
     if not stages.alternates(work.files, work.config):
         if work.config.SCHEDULES:
-            needs = "that needs the dataset's own least-squares maps of all jumps"
-            work.say(f"  blocks and jumps are not alternated: {needs}")
+            work.say("  blocks and jumps are not alternated: that needs the dataset's least-squares maps of all jumps")
         return {}, {}
     if not model.is_chain:
         raise Problem(f"{model.name} computes between its blocks, and no jump covers that: set SCHEDULES = False")
@@ -69,10 +68,7 @@ def schedules(work: Work, model: Model) -> tuple[Schedules, dict[tuple[int, int]
 def evaluate(
     work: Work, model: Model, tokenized: Tokenized, modes: Modes, schedules: Schedules, h: torch.Tensor | None = None
 ) -> None:
-    """Read out the approximations of h_L by the modes, compare them with the full model, and write the results.
-
-    h: [L + 1, n, d], the states at the chosen positions, if they are known.
-    """
+    """Read out the approximations by all modes, judge them, and write the results. h: [L + 1, n, d], where known."""
     actual = tokens.actual(tokenized, masked=work.masked)
     judged = _judge(work, model, tokenized, modes, actual, h)
     by_schedule, config, lenses = judged.pop(SCHEDULES, None), work.config, {}

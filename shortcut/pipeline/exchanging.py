@@ -17,7 +17,7 @@ from huggingface_hub.utils import disable_progress_bars
 from shortcut import Problem, one_line, representations
 from shortcut.exchange import lenses
 from shortcut.files import formats, store
-from shortcut.files.names import Names
+from shortcut.files.names import MODEL_FILES, Names
 from shortcut.intervals import proportion
 from shortcut.linear import Map
 from shortcut.loading import checkpoint, pretrained
@@ -43,7 +43,6 @@ def _hub_errors(what: str, advice: str) -> Iterator[None]:
 
 def fetch(repository: str, files: Names, *, force: bool) -> None:
     """Download a repository's matrices for a model and dataset; they get no manifest entries.
-
     Existing files are kept unless `force`. A file is refused unless it holds a matrix as wide as the others.
     """
     disable_progress_bars()  # the progress bar of this command counts matrices
@@ -101,10 +100,7 @@ def export(files: Names) -> None:
 
 
 def export_lens(files: Names, format_name: str) -> None:
-    """Write the maps into layer L in another tool's format, with a model card.
-
-    Raises Problem: a map is missing or for another model, the tool supports no masked models, or see `lenses.check`.
-    """
+    """Write the maps into layer L in another tool's format, with a model card, unless `lenses.check` refuses them."""
     row = lenses.FORMATS[format_name]
     if files.masked and not row.masked:
         raise Problem(f"{format_name} supports no masked models: use another format, or leave out --to for safetensors")
@@ -173,7 +169,8 @@ def import_lens(source: Path, files: Names, format_name: str, *, force: bool) ->
     if row.first:
         say(f"  {unchanged['warning']}")
     writes, hashes = [files.matrix(l, L) for l in range(L)], {file.name: sha256(file) for file in (path, *more)}
-    settings = {"map": files.map_kind, "imported": hashes | origin} | checkpoint.fingerprints(files.given)
+    settings = {"map": files.map_kind, "imported": hashes | origin}
+    settings |= {file_kind: checkpoint.fingerprint(files.given, file_kind) for file_kind in MODEL_FILES}
     how = {"settings": settings, "notice": say, "force": force}
     with Outputs(Provenance(files), "shortcut import", reads=[], writes=writes, **how) as outputs:
         for l in map(writes.index, outputs.todo):

@@ -52,10 +52,7 @@ def save(folder: Path, entries: dict[str, Entry]) -> None:
 
 
 def load_parts(files: Names, L: int) -> dict[tuple[int, int], tuple[str, int]] | None:
-    """Sub-modules whose maps were fitted (see `Names.parts`); None if none were fitted.
-
-    The original code writes no such file. It supports only GPT-2, with six states after the input of every block.
-    """
+    """Sub-modules whose maps were fitted (see `Names.parts`), here or, for GPT-2, by the original code; else None."""
     if not files.submodules.exists():
         original = all(files.part(L - 1, a + 1).exists() for a in range(len(GPT2S)))
         return {(i, a + 1): (part, a) for i in range(L) for a, part in enumerate(GPT2S)} if original else None
@@ -86,7 +83,7 @@ class Provenance:
     @classmethod
     def of_model(cls, files: Names, model: str) -> "Provenance":
         """Provenance that compares the fingerprints of a model, by name or folder, with those of each file."""
-        fingerprints = cache(lambda: checkpoint.fingerprints(model))  # takes seconds
+        fingerprints = cache(lambda: {kind: checkpoint.fingerprint(model, kind) for kind in MODEL_FILES})  # slow
         return cls(files, lambda *_: fingerprints())
 
     def entry(self, path: Path) -> Entry:
@@ -112,7 +109,6 @@ class Provenance:
 
     def check(self, paths: list[Path], notice: Callable[[str], None]) -> None:
         """Raise Problem if a file, or a file that it was made from, differs from the one that would be made now.
-
         `notice` is called once for each file without an entry or made with other versions of packages.
         """
         doubts: dict[str, list[Path]] = {}

@@ -103,7 +103,6 @@ class PartialResults:
 
     def gather(self, batches: list[Batch], compute: Compute, advance: Advance, *, everyone: bool) -> dict[str, Points]:
         """Compute the batches that no earlier run computed, and return the results of all batches by name.
-
         Raises Done if this process is not the leader, unless `everyone` continues, and Problem if the disk is too full.
         """
         rank, count = place()

@@ -31,10 +31,7 @@ def script(
     settings: Callable[["Work"], dict[str, Any]] = lambda work: {},
     then: Callable[["Work", Outputs], None] = lambda work, outputs: None,
 ) -> Callable[[Callable[["Work"], None]], Main]:
-    """Make a function the main function of a script.
-
-    `reads(work)` and `settings(work)`: inputs and settings that only the script knows. `then` shows all outputs.
-    """
+    """Make a function a script's main. `reads`, `settings`: those only the script knows; `then` shows all outputs."""
 
     def decorate(body: Callable[["Work"], None]) -> Main:
         name, doc = Path(body.__globals__["__file__"]).name, body.__globals__["__doc__"]

@@ -98,10 +98,7 @@ def search(model: Model, drops: list[range], train: Tokenized) -> shorten.Shorte
 
 @torch.no_grad()
 def save(model: Model, shortened: shorten.Shortened, folder: Path) -> Model:
-    """Save the checkpoint in its own precision, to which the folded weights are rounded here, and load it again.
-
-    Raises Problem: it does not load, or its logits differ from those of the model run here without the blocks.
-    """
+    """Save the checkpoint in its own precision, and load it. Raises Problem if its logits are not those expected."""
     names, drop = {module: name for name, module in model.net.named_modules()}, shortened.drop
     with checkpoint.readable(model.name) as cached, pretrained.quiet_loading():
         net = type(model.net).from_pretrained(model.name, dtype="auto", local_files_only=cached)
@@ -109,7 +106,7 @@ def save(model: Model, shortened: shorten.Shortened, folder: Path) -> Model:
         content = json.dumps(settings(own, net.config, [k for k in range(model.n_layers) if k not in drop]), indent=2)
         layer = net.get_submodule(names[shortened.layer])
         for weight, folded in zip(layer.parameters(), shortened.folded.parameters(), strict=True):
-            folded.copy_(weight.copy_(folded))
+            folded.copy_(weight.copy_(folded))  # both rounded to the checkpoint's precision
         del net.get_submodule(names[model.blocks])[drop.start : drop.stop]
         net.save_pretrained(folder)
         (folder / "generation_config.json").unlink(missing_ok=True)  # transformers makes one
@@ -126,10 +123,7 @@ def save(model: Model, shortened: shorten.Shortened, folder: Path) -> Model:
 
 
 def settings(own: dict[str, Any], known: Any, kept: list[int]) -> dict[str, Any]:
-    """A checkpoint's own config.json with only the kept blocks; `known` is the config as transformers loaded it.
-
-    Raises Problem: a list for the blocks is unknown, or the config is for images and text.
-    """
+    """A checkpoint's `own` config.json for the kept blocks; `known`: as loaded. Raises Problem: a list is unknown."""
     count = "decoder_layers" if "decoder_layers" in own else known.attribute_map.get(*["num_hidden_layers"] * 2)
     own = {key: len(kept) if key == "num_hidden_layers" else x for key, x in own.items() if key != "auto_map"}
     own[count] = len(kept)

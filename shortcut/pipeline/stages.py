@@ -121,7 +121,6 @@ def n_layers(config: ModuleType, name: str, *, masked: bool) -> int:
 
 def find_files(name: str, dataset: str, out: Path, config: ModuleType, *, masked: bool | None = None) -> Names:
     """Files for a model: a name or folder, or the name of a folder under experiment/ if the model is not available.
-
     `masked` is None if the model decides; for a folder under experiment/, its manifest or else its ending _mask does.
     """
     if masked is None and (masked := checkpoint.is_masked(name, config)) is None:
