@@ -165,7 +165,7 @@ def test_a_failing_hub_is_asked_again_and_if_it_fails_on_is_one_line(made, playe
     code, _, errors = project.run([GET], played.url)
     assert code == 1
     assert sum("Retrying" in line for line in errors) == 5
-    assert re.fullmatch(rf"{GET}: cannot read hf://.*Error: .*; if the network failed, run it again", errors[-1])
+    assert re.fullmatch(rf"{GET}: cannot read hf://.*Error: .*: if the network failed, try again", errors[-1])
     assert not [*tmp_path.glob("experiment/sentences/*.pickle")]
     played.requests.clear()
     played.failing = range(2)
