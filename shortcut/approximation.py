@@ -48,8 +48,9 @@ class Mode:
     """A way to approximate h_L from every layer."""
 
     name: str  # as in the paper
-    key: Any  # its key in the records of results, as in the original code; other code wrote its name
+    key: Any  # its key in the records of results, as in the original code
     start: Callable[[Model, Maps], GoOn]  # from the model and its maps to the function that goes on from every layer
+    others: tuple[Any, ...] = ()  # its keys in records that other code wrote
     replaces: str = ""  # the kind of sub-module that is linear in it; their maps are needed
     maps: int | None = None  # maps applied before a read-out in early exit and lenses; None: neither uses it
 
@@ -119,7 +120,7 @@ def replacing(model: Model, maps: Matrices, act: Callable | None = None) -> list
 
 
 MODES = {mode.name: mode for mode in (
-    Mode("id", "idln", lambda model, maps: lambda seen: seen.h[:-1], maps=0),
+    Mode("id", "idln", lambda model, maps: lambda seen: seen.h[:-1], others=("id",), maps=0),
     Mode("mat", "mat", _jump, maps=1),
     Mode("mat_ln1_ln2", ("blk_mat", {"what_to_mat": {1, 4}}), partial(_replace, NORM), replaces=NORM),
     Mode("mat_attn", ("blk_mat", {"what_to_mat": {2}}), partial(_replace, ATTENTION), replaces=ATTENTION),
@@ -135,7 +136,7 @@ def modes_of(parts: Parts) -> list[str]:
 
 def mode_of(key: Any) -> str | None:
     """Name of the mode with this key in the records; None if there is none."""
-    return next((mode.name for mode in MODES.values() if key in (mode.key, mode.name)), None)
+    return next((mode.name for mode in MODES.values() if key in (mode.key, *mode.others)), None)
 
 
 def needed(parts: Parts, L: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

@@ -141,7 +141,6 @@ def passed_over(model: Model, drop: range, A: Map | None = None, added: tuple[in
 @torch.no_grad()
 def surprisals(runs: dict, batches: list[Batch]) -> tuple[dict, dict, torch.Tensor]:
     """Surprisal in nats of all tokens but the added ones, [N], and seconds, by run; the sentence of each token, [N].
-
     A run is a model and swaps. The runs take turns at each batch, so that a busy machine slows all of them.
     """
     nats, seconds, sentences = {name: [] for name in runs}, dict.fromkeys(runs, 0.0), []

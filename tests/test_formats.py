@@ -169,3 +169,12 @@ def test_added_tokens_are_the_head_of_every_sentence_before_its_position(tmp_pat
     without = formats.tokenized_dict(Tokenized(sentences, positions))
     assert without.keys() == {"tokenized_sentences", "token_positions"}  # as the original's
     assert formats.load_tokenized(write(tmp_path / "x.pickle", without)).added == ()
+
+
+def test_numbers_of_sentences_begin_at_0_and_tokens_under_a_mask_at_minus_1(tmp_path):
+    given = {"tokenized_sentences": [torch.tensor([5, 6])], "token_positions": [1]}
+    added = given | {"masked_tokens": torch.tensor([-1])}
+    assert formats.load_tokenized(write(tmp_path / "x.pickle", added)).masked.tolist() == [-1]
+    for name, least in (("sentence_numbers", 0), ("masked_tokens", -1)):
+        with pytest.raises(Problem, match=f"{name} is int64 .*, none below {least}"):
+            formats.load_tokenized(write(tmp_path / "x.pickle", given | {name: torch.tensor([least - 1])}))

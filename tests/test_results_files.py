@@ -29,6 +29,7 @@ def record(info=None, **changes):
         (record(info={"layer": -1}), "has an unknown info"),
         (record(info={"layer": 1.0}), "has an unknown info"),
         (record(info={"type": "early_exit"}), "has another layout"),
+        (record(info={"mode": "mat_attn"}), "has an unknown info"),
         (record(info={"type": "early_exit", "lambda": NAN}), "has an unknown info"),
         (record(info={"mode": "matt"}), "has an unknown info"),
         (record(info={"mode": ("blk_mat", {"what_to_mat": {7}})}), "has an unknown info"),

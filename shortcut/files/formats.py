@@ -83,8 +83,10 @@ def _tokenized(value: Any) -> Tokenized:
         fitting(ids, f"sentence {k}", torch.int64, len(ids), least=0)
         begins = position >= len(added) and ids[: len(added)].tolist() == added
         expect(begins, f"sentence {k} does not begin with the {ADDED} {added}, or its token position is one of them")
-    more = {
-        field: fitting(value[name], name, torch.int64, n, least=-1) for name, field in MORE.items() if name in value
+    more = {  # -1 among the masked tokens: a token that the tokenizer adds
+        field: fitting(value[name], name, torch.int64, n, least=0 if name == NUMBERS else -1)
+        for name, field in MORE.items()
+        if name in value
     }
     return Tokenized([*sentences], positions, **more, added=tuple(added))
 

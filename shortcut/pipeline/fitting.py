@@ -22,7 +22,6 @@ FEW_PROBES = 10  # probes per coordinate of a state; with fewer, a Jacobian is a
 
 def fits(work: Work, h: linear.States, wanted: list[tuple[int, int]], *, into: int | None = None) -> Fits:
     """Yield the fitted map from h[i] to h[j] and its numbers for each wanted (i, j) (see `linear.fit_pairs`).
-
     For maps into the layer `into`, the numbers include the agreement of halves, the spectrum and the fit's warning.
     """
     settings, rcond = stages.map_settings(work.config, work.map_kind), work.config.RCOND

@@ -62,7 +62,6 @@ def label(name: str, map_kind: str = LEAST_SQUARES) -> str:
 
 def names(L: int, *, parts: bool, alternation: bool, lenses: bool) -> list[str]:
     """Names of the figures for a model of L layers; `parts`: sub-modules are replaced; `alternation`: schedules run.
-
     `lenses`: there are other map kinds than least squares. If not, `lenses_*` shows only what no other figure has.
     """
     found = [f for f in FIGURES if (parts or not f.parts) and (lenses or not f.lenses or f.metrics[0] in LENS)]
